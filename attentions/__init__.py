@@ -1,0 +1,13 @@
+"""Attentions: what mixes tokens. One file each, named as it is registered; every file of this folder is loaded."""
+
+import importlib
+import pkgutil
+
+from attentions._contract import Attention, Grid, Macs, Site
+from attentions._registry import AttentionSpec, lookup, names, register, unknown
+
+__all__ = ["Attention", "AttentionSpec", "Grid", "Macs", "Site", "lookup", "names", "register", "unknown"]
+
+for _module in pkgutil.iter_modules(__path__):
+    if not _module.name.startswith("_"):
+        importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,111 @@
+"""The contract: the backbone decides which tokens meet, the attention how they mix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Grid(NamedTuple):
+    """A row-major grid of tokens, behind `prefix` tokens (a class token) which lie outside it."""
+
+    height: int
+    width: int
+    prefix: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Length of the token axis, prefix included."""
+        return self.prefix + self.height * self.width
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an attention is mounted: every shape that it may rely on, and nothing else.
+
+    `regions` > 1 says that a batch entry holds tokens of up to so many regions which must not mix (a shifted
+    window across the image border); `forward` then gets a `regions` tensor.
+
+    Raises:
+        ValueError: if `heads` does not divide `dim`.
+    """
+
+    dim: int
+    heads: int
+    queries: Grid
+    keys: Grid
+    regions: int = 1
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide {self.dim} channels")
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.heads
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-adds by what they are spent on. One multiply-add counts 1 (papers call it one FLOP).
+
+    `norms` is 5 per element of a LayerNorm, the convention of fvcore; it stands beside `total`, which holds
+    matrix products and convolutions only.
+    """
+
+    attention: int = 0
+    projections: int = 0
+    convolutions: int = 0
+    mlp: int = 0
+    norms: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.attention + self.projections + self.convolutions + self.mlp
+
+    def __add__(self, other: Macs) -> Macs:
+        return Macs(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __mul__(self, times: int) -> Macs:
+        return Macs(*(getattr(self, f.name) * times for f in fields(self)))
+
+
+class Attention(nn.Module):
+    """Mixes tokens at one `Site`: q (B, N, C), k and v (B, M, C) -> (B, N, C), heads not yet split.
+
+    N and M are `site.queries.tokens` and `site.keys.tokens`; B counts images, or windows, or stripes. A
+    subclass names its options as keyword-only arguments of its constructor, each with an annotation and a
+    default: that signature is the option schema.
+    """
+
+    takes_bias: ClassVar[bool] = False
+    """Takes `bias`, additive, broadcasting to (B, heads, N, M): relative position bias and shift mask."""
+
+    takes_input: ClassVar[bool] = False
+    """Takes `x`, the input of the block's projections, (B, N, C)."""
+
+    takes_regions: ClassVar[bool] = False
+    """Can be mounted where `site.regions` > 1; takes `regions`, (B, N) integers: unlike ones must not mix."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        self.site = site
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        """Return the mixed tokens, (B, N, C), in the dtype of v."""
+        raise NotImplementedError
+
+    def macs(self) -> Macs:
+        """Closed formula of the multiply-adds for one batch entry."""
+        raise NotImplementedError

@@ -1,0 +1,75 @@
+"""What linear attentions share: the product in linear order, and the depthwise convolution of the values."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attentions._contract import Grid, Macs, Site
+from attentions._heads import merge_heads, split_heads
+
+EPS = 1e-6
+
+
+def check_kernel_size(kernel_size: int | None) -> None:
+    """Raise ValueError unless `kernel_size` is None (no convolution) or a positive odd number."""
+    if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
+        raise ValueError(f"kernel_size={kernel_size} is not allowed; it takes None or an odd number")
+
+
+def linear_product(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, regions: Tensor | None = None, n_regions: int = 1
+) -> Tensor:
+    """Attention with weights q.k / sum over keys of q.k, in linear order: q (k^T v) instead of (q k^T) v.
+
+    q (B, N, C) and k (B, M, C) are features and not negative, v is (B, M, C); the sums run over keys as means, so
+    that they do not grow with M. With `regions` (B, N) each token meets the keys of its own region only.
+    """
+    if regions is not None:
+        own = [(regions == region).unsqueeze(-1).to(q.dtype) for region in range(n_regions)]
+        return sum((linear_product(q, k * mine, v, heads) * mine for mine in own), torch.zeros_like(q))
+    q, k, v = (split_heads(x, heads) for x in (q, k, v))
+    normaliser = q @ k.mean(dim=-2, keepdim=True).transpose(-2, -1) + EPS
+    keys_values = k.transpose(-2, -1) @ (v / k.shape[-2])
+    return merge_heads(q @ keys_values / normaliser)
+
+
+def linear_product_macs(site: Site) -> Macs:
+    """Multiply-adds of `linear_product`: k^T v over the keys, q (k^T v) and the normaliser over the queries."""
+    n, m = site.queries.tokens, site.keys.tokens
+    return Macs(attention=site.regions * (m * site.head_dim + n * site.head_dim + n) * site.dim)
+
+
+class ValueConvolution(nn.Conv2d):
+    """Depthwise convolution of the values on their grid, its kernels shared by all heads ("DWC", FLatten sec. 4.2).
+
+    Takes v (B, M, C) and returns (B, N, C). Where queries and keys lie on different grids, v is first brought to the
+    query grid by linear interpolation over the flattened token axis, as the official FLatten-PVT does. Prefix
+    tokens lie outside the grid: they are skipped, and get zeros.
+    """
+
+    def __init__(self, site: Site, kernel_size: int) -> None:
+        super().__init__(site.head_dim, site.head_dim, kernel_size, padding=kernel_size // 2, groups=site.head_dim)
+        self.site = site
+
+    def forward(self, v: Tensor, regions: Tensor | None = None) -> Tensor:
+        if regions is not None:
+            own = [(regions == region).unsqueeze(-1).to(v.dtype) for region in range(self.site.regions)]
+            return sum((self.forward(v * mine) * mine for mine in own), torch.zeros_like(v))
+        grid: Grid = self.site.queries
+        v = v[:, self.site.keys.prefix :]
+        tokens = grid.height * grid.width
+        if v.shape[1] != tokens:
+            v = F.interpolate(v.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
+        # The heads go to the channels, not to the batch: tokens are channels_last already, and nothing is copied.
+        image = v.unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
+        weight = self.weight.repeat(self.site.heads, 1, 1, 1)
+        bias = self.bias.repeat(self.site.heads) if self.bias is not None else None
+        out = F.conv2d(image, weight, bias, padding=self.padding, groups=self.site.dim)
+        return F.pad(out.flatten(2).transpose(1, 2), (0, 0, grid.prefix, 0))
+
+    def macs(self) -> Macs:
+        grid = self.site.queries
+        taps = self.kernel_size[0] * self.kernel_size[1]
+        return Macs(convolutions=self.site.regions * grid.height * grid.width * self.site.dim * taps)

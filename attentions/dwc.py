@@ -1,0 +1,51 @@
+"""Depthwise convolution of the values alone: the ablation of FLatten (arXiv 2308.00442) which its table 4 leaves out.
+
+No token attends to another: what is left of focused attention when the product of q, k and v is taken away. q and k are
+projected by the host as ever, so that only the mixing differs, and are not used.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from attentions._contract import Attention, Macs, Site
+from attentions._linear import ValueConvolution, check_kernel_size
+from attentions._registry import register
+
+
+@register("dwc")
+class ValueConvolutionOnly(Attention):
+    """The depthwise convolution branch by itself.
+
+    A prefix token (the class token) has no place on the grid, so the convolution would never show it the image: it
+    reads the mean of the values instead.
+
+    Options:
+        kernel_size: of the depthwise convolution, odd.
+    """
+
+    takes_regions = True
+
+    def __init__(self, site: Site, *, kernel_size: int = 5) -> None:
+        super().__init__(site)
+        check_kernel_size(kernel_size)
+        self.dwc = ValueConvolution(site, kernel_size)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        out = self.dwc(v, regions)
+        prefix = self.site.queries.prefix
+        if prefix == 0:
+            return out
+        mean = v.mean(dim=1, keepdim=True).expand(-1, prefix, -1)
+        return out + F.pad(mean, (0, 0, 0, out.shape[1] - prefix))
+
+    def macs(self) -> Macs:
+        return self.dwc.macs()

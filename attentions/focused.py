@@ -1,0 +1,80 @@
+"""Focused linear attention: FLatten Transformer, Han et al., ICCV 2023, arXiv 2308.00442.
+
+Linear attention whose feature map sharpens the direction of a token, phi(x) = |x| x^p / |x^p| on relu(x), and a
+depthwise convolution of the values, which restores the rank of the attention map. Beyond the paper's equations, as in
+the official implementation: q and k are divided by a learned softplus scale per channel, and a learned positional
+encoding is added to k.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attentions._contract import Attention, Macs, Site
+from attentions._linear import EPS, ValueConvolution, check_kernel_size, linear_product, linear_product_macs
+from attentions._registry import register
+
+
+@register("focused")
+class FocusedAttention(Attention):
+    """Focused linear attention. The focusing function acts on all channels of a token, before heads are split.
+
+    Options:
+        focusing_factor: the power p; 1 leaves directions as they are.
+        kernel_size: of the depthwise convolution of the values which is added to the output; None for no convolution.
+        positional_encoding: the learned encoding of the keys, which fixes the resolution. It holds M * C parameters;
+            the second row of the paper's module ablation (5.7 M) goes without it.
+    """
+
+    takes_regions = True
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        focusing_factor: int = 3,
+        kernel_size: int | None = 5,
+        positional_encoding: bool = True,
+    ) -> None:
+        super().__init__(site)
+        check_kernel_size(kernel_size)
+        if focusing_factor < 1:
+            raise ValueError(f"focusing_factor={focusing_factor} is not allowed; it takes a number from 1 up")
+        self.focusing_factor = focusing_factor
+        self.scale = nn.Parameter(torch.zeros(1, 1, site.dim))
+        self.positional_encoding = (
+            nn.Parameter(torch.zeros(1, site.keys.tokens, site.dim)) if positional_encoding else None
+        )
+        self.dwc = None if kernel_size is None else ValueConvolution(site, kernel_size)
+
+    def focus(self, x: Tensor) -> Tensor:
+        """phi: keeps the length of the token x (B, N, C), turns it towards its largest channels."""
+        x = (F.relu(x) + EPS) / F.softplus(self.scale.to(x.dtype))
+        # The direction does not depend on the scale of x, so x may be divided by its largest channel before the power:
+        # it is what keeps p = 32 within the range of float32. For the same reason no gradient flows through it.
+        power = (x / x.detach().amax(dim=-1, keepdim=True)) ** self.focusing_factor
+        return power * (x.norm(dim=-1, keepdim=True) / power.norm(dim=-1, keepdim=True))
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        # Powers, and sums over thousands of keys, leave the range of half precision: they run in float32.
+        with torch.autocast(q.device.type, enabled=False):
+            wide = torch.promote_types(q.dtype, torch.float32)
+            q, k = q.to(wide), k.to(wide)
+            if self.positional_encoding is not None:
+                k = k + self.positional_encoding
+            q, k = self.focus(q), self.focus(k)
+            out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
+        return out if self.dwc is None else out + self.dwc(v, regions)
+
+    def macs(self) -> Macs:
+        macs = linear_product_macs(self.site)
+        return macs if self.dwc is None else macs + self.dwc.macs()

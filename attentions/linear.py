@@ -1,0 +1,59 @@
+"""Linear attention: phi(q) (phi(k)^T v) / (phi(q) sum phi(k)). Katharopoulos et al., arXiv 2006.16236.
+
+With the relu feature map it is the "vanilla linear attention" of the FLatten paper (arXiv 2308.00442, table 4), with a
+depthwise convolution of the values besides also the "enhanced linear attention" of EfficientViT (arXiv 2205.14756).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attentions._contract import Attention, Macs, Site
+from attentions._linear import ValueConvolution, check_kernel_size, linear_product, linear_product_macs
+from attentions._registry import register
+
+
+@register("linear")
+class LinearAttention(Attention):
+    """Kernel attention in linear order; the feature map acts on each channel, so heads do not matter to it.
+
+    Options:
+        feature_map: "relu", or "elu" for elu(x) + 1.
+        kernel_size: of the depthwise convolution of the values which is added to the output; None for no convolution.
+    """
+
+    takes_regions = True
+
+    def __init__(
+        self, site: Site, *, feature_map: Literal["relu", "elu"] = "relu", kernel_size: int | None = None
+    ) -> None:
+        super().__init__(site)
+        check_kernel_size(kernel_size)
+        self.feature_map = feature_map
+        self.dwc = None if kernel_size is None else ValueConvolution(site, kernel_size)
+
+    def features(self, x: Tensor) -> Tensor:
+        return F.relu(x) if self.feature_map == "relu" else F.elu(x) + 1
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
+        with torch.autocast(q.device.type, enabled=False):
+            wide = torch.promote_types(q.dtype, torch.float32)
+            q, k = self.features(q.to(wide)), self.features(k.to(wide))
+            out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
+        return out if self.dwc is None else out + self.dwc(v, regions)
+
+    def macs(self) -> Macs:
+        macs = linear_product_macs(self.site)
+        return macs if self.dwc is None else macs + self.dwc.macs()
