@@ -1,0 +1,72 @@
+"""What the hosts of several families share."""
+
+from __future__ import annotations
+
+import torch
+from timm.layers import DropPath, trunc_normal_
+from torch import Tensor, nn
+
+from attentions import Attention, Grid, Macs
+
+
+def partition(x: Tensor, grid: Grid, window: tuple[int, int] | None) -> Tensor:
+    """(B, H * W, C) -> (B * windows, h * w, C), windows of (h, w) tokens in row-major order; None leaves x whole."""
+    if window is None:
+        return x
+    h, w = window
+    tiles = x.view(x.shape[0], grid.height // h, h, grid.width // w, w, x.shape[-1])
+    return tiles.transpose(2, 3).reshape(-1, h * w, x.shape[-1])
+
+
+def unpartition(x: Tensor, grid: Grid, window: tuple[int, int] | None) -> Tensor:
+    """The inverse of `partition`: (B * windows, h * w, C) -> (B, H * W, C)."""
+    if window is None:
+        return x
+    h, w = window
+    tiles = x.view(-1, grid.height // h, grid.width // w, h, w, x.shape[-1])
+    return tiles.transpose(2, 3).reshape(-1, grid.height * grid.width, x.shape[-1])
+
+
+def to_image(x: Tensor, grid: Grid) -> Tensor:
+    """(B, H * W, C) -> (B, C, H, W)."""
+    return x.transpose(1, 2).reshape(x.shape[0], x.shape[-1], grid.height, grid.width)
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H * W, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:
+    """Stochastic depth, growing linearly from 0 to `rate` over all blocks, per stage."""
+    rates = iter(torch.linspace(0, rate, sum(depths), device="cpu").tolist())
+    return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
+def make_drop_path(rate: float) -> nn.Module:
+    return DropPath(rate) if rate > 0 else nn.Identity()
+
+
+def init_weights(module: nn.Module) -> None:
+    """Truncated normal (0.02) for linear layers, zero biases, as all five official implementations have it."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def takes_input(core: Attention, x: Tensor) -> Tensor | None:
+    """The input of the projections, for an attention that asks for it."""
+    return x if core.takes_input else None
+
+
+def projection_macs(tokens: int, dim_in: int, dim_out: int) -> Macs:
+    return Macs(projections=tokens * dim_in * dim_out)
+
+
+def mlp_macs(tokens: int, dim: int, hidden: int) -> Macs:
+    return Macs(mlp=2 * tokens * dim * hidden)
+
+
+def norm_macs(tokens: int, dim: int) -> Macs:
+    return Macs(norms=5 * tokens * dim)

@@ -1,0 +1,224 @@
+"""CSWin: half of the heads in vertical stripes, half in horizontal ones. Dong et al., arXiv 2107.00652.
+
+Parameter names are those of the official checkpoints, of CSWin and of FLatten-CSWin (arXiv 2308.00442).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+from attentions import AttentionSpec, Grid, Macs, Site
+from backbones._layers import (
+    drop_path_rates,
+    init_weights,
+    make_drop_path,
+    mlp_macs,
+    norm_macs,
+    partition,
+    projection_macs,
+    to_image,
+    to_tokens,
+    unpartition,
+)
+from backbones._spec import BackboneSpec, Mount, divisors, numbers
+
+STEM_KERNEL = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class CSWinSpec(BackboneSpec):
+    """Geometry of a CSWin. Stage i has dim * 2^i channels.
+
+    split_size: the stripe width of the blocks under test, one a stage ("1-2-7-7"). A stripe as wide as the map, and
+        always the last stage, means the whole map in one branch over all channels.
+    softmax_split_size: of the softmax blocks beside them; None is as published, 1-2-7-7, or 1-2-12-12 where 7 does not
+        tile the map.
+    """
+
+    family: ClassVar[str] = "cswin"
+
+    dim: int
+    block_counts: tuple[int, ...]
+    heads: tuple[int, ...]
+    split_size: tuple[int, ...] | None = None
+    softmax_split_size: tuple[int, ...] | None = None
+    patch_size: int = 4
+    mlp_ratio: int = 4
+
+    def _normalise(self) -> None:
+        for name in ("split_size", "softmax_split_size"):
+            value = getattr(self, name)
+            if value is None:
+                tiled = all(side // self.patch_size // 4 % 7 == 0 for side in self.image_size)
+                value = (1, 2, 7, 7) if tiled else (1, 2, 12, 12)
+            object.__setattr__(self, name, numbers(value, len(self.depths), self.error, name))
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        return self.block_counts
+
+    @property
+    def total_stride(self) -> int:
+        return self.patch_size * 2 ** (len(self.depths) - 1)
+
+    def grids(self) -> list[Grid]:
+        """The map of each stage."""
+        height, width = (side // self.patch_size for side in self.image_size)
+        return [Grid(height >> stage, width >> stage) for stage in range(len(self.depths))]
+
+    def mounts(self) -> list[Mount]:
+        table = []
+        for stage in range(len(self.depths)):
+            for block in range(self.depths[stage]):
+                attention, tested = self.attention_of(stage, block)
+                table.append(self._mount(stage, block, attention, tested))
+        return table
+
+    def _mount(self, stage: int, block: int, attention: AttentionSpec, tested: bool) -> Mount:
+        grid, dim, heads = self.grids()[stage], self.dim << stage, self.heads[stage]
+        name = "split_size" if tested else "softmax_split_size"
+        split = getattr(self, name)[stage]
+        if stage == len(self.depths) - 1 or split >= max(grid.height, grid.width):
+            return Mount(stage + 1, block, grid, attention, tested, (Site(dim, heads, grid, grid),), (None,))
+        if heads % 2:
+            raise self.error(f"stage {stage + 1} has {heads} heads, which two branches of stripes cannot share")
+        if grid.height % split or grid.width % split:
+            side = grid.height if grid.height % split else grid.width
+            raise self.error(
+                f"stage {stage + 1} has a {grid.height}x{grid.width} map, which stripes of {split} do not tile; "
+                f"allowed for {name} there: {divisors(side)}"
+            )
+        stripes = (Grid(grid.height, split), Grid(split, grid.width))
+        sites = tuple(Site(dim // 2, heads // 2, stripe, stripe) for stripe in stripes)
+        windows = tuple((stripe.height, stripe.width) for stripe in stripes)
+        return Mount(stage + 1, block, grid, attention, tested, sites, windows)
+
+    def macs_by_part(self) -> dict[str, Macs]:
+        parts = {}
+        grids = self.grids()
+        for stage, grid in enumerate(grids):
+            n, dim = grid.tokens, self.dim << stage
+            channels, kernel = (self.in_channels, STEM_KERNEL) if stage == 0 else (dim // 2, 3)
+            macs = Macs(convolutions=n * channels * kernel**2 * dim) + norm_macs(n, dim)
+            for mount in self.mounts():
+                if mount.stage == stage + 1:
+                    macs += mount.attention_macs() + Macs(convolutions=n * dim * 9)
+                    macs += projection_macs(n, dim, 4 * dim)
+                    macs += mlp_macs(n, dim, dim * self.mlp_ratio) + norm_macs(n, 2 * dim)
+            parts[f"stage {stage + 1}"] = macs
+        last = self.dim << (len(grids) - 1)
+        parts["head"] = norm_macs(grids[-1].tokens, last) + projection_macs(1, last, self.num_classes)
+        return parts
+
+    def part_of(self, key: str) -> str:
+        stage = re.match(r"stage(\d+)", key)
+        merge = re.match(r"merge(\d+)", key)
+        if merge:
+            return f"stage {int(merge[1]) + 1}"
+        return f"stage {stage[1]}" if stage else "head"
+
+
+class Branch(nn.Module):
+    """Attention in stripes of one direction (or on the whole map), plus the locally enhanced position encoding.
+
+    `get_v` is a depthwise 3x3 convolution of the values within a stripe, added to what the attention returns (LePE).
+    """
+
+    def __init__(self, grid: Grid, window: tuple[int, int] | None, site: Site, attention: AttentionSpec) -> None:
+        super().__init__()
+        self.grid, self.window, self.tile = grid, window, site.queries
+        self.get_v = nn.Conv2d(site.dim, site.dim, 3, padding=1, groups=site.dim)
+        self.core = attention.build(site)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
+        q, k, v = (partition(part, self.grid, self.window) for part in (q, k, v))
+        x_in = partition(x, self.grid, self.window) if self.core.takes_input else None
+        out = self.core(q, k, v, x=x_in) + to_tokens(self.get_v(to_image(v, self.tile)))
+        return unpartition(out, self.grid, self.window)
+
+
+class Block(nn.Module):
+    def __init__(self, spec: CSWinSpec, mount: Mount, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(mount.dim)
+        self.qkv = nn.Linear(mount.dim, 3 * mount.dim)
+        self.proj = nn.Linear(mount.dim, mount.dim)
+        self.attns = nn.ModuleList(
+            Branch(mount.grid, window, site, mount.attention)
+            for window, site in zip(mount.windows, mount.sites, strict=True)
+        )
+        self.norm2 = nn.LayerNorm(mount.dim)
+        self.mlp = Mlp(mount.dim, mount.dim * spec.mlp_ratio)
+        self.drop_path = make_drop_path(drop_path)
+
+    def mix(self, x: Tensor) -> Tensor:
+        """Attention of both branches, each on its share of the channels, (B, H * W, C) -> the same."""
+        parts = (*self.qkv(x).chunk(3, dim=-1), x)
+        shares = zip(*(part.chunk(len(self.attns), dim=-1) for part in parts), strict=True)
+        mixed = [branch(*share) for branch, share in zip(self.attns, shares, strict=True)]
+        return self.proj(torch.cat(mixed, dim=-1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.mix(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Merge(nn.Module):
+    """Halves the map by a strided 3x3 convolution."""
+
+    def __init__(self, dim: int, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
+        self.conv = nn.Conv2d(dim, 2 * dim, 3, 2, padding=1)
+        self.norm = nn.LayerNorm(2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(to_tokens(self.conv(to_image(x, self.grid))))
+
+
+class ToTokens(nn.Module):
+    """(B, C, H, W) -> (B, H * W, C); the stem is a sequence whose second step has no parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return to_tokens(x)
+
+
+class CSWin(nn.Module):
+    """(B, in_channels, H, W) -> logits (B, num_classes), read from the mean of the last stage's tokens."""
+
+    def __init__(self, spec: CSWinSpec, drop_path: float) -> None:
+        super().__init__()
+        self.n_stages = len(spec.depths)
+        rates = drop_path_rates(drop_path, spec.depths)
+        grids = spec.grids()
+        padding = (STEM_KERNEL - spec.patch_size + 1) // 2
+        self.stage1_conv_embed = nn.Sequential(
+            nn.Conv2d(spec.in_channels, spec.dim, STEM_KERNEL, spec.patch_size, padding),
+            ToTokens(),
+            nn.LayerNorm(spec.dim),
+        )
+        for stage in range(self.n_stages):
+            if stage:
+                self.add_module(f"merge{stage}", Merge(spec.dim << (stage - 1), grids[stage - 1]))
+            mounts = [mount for mount in spec.mounts() if mount.stage == stage + 1]
+            blocks = (Block(spec, mount, rate) for mount, rate in zip(mounts, rates[stage], strict=True))
+            self.add_module(f"stage{stage + 1}", nn.ModuleList(blocks))
+        channels = spec.dim << (self.n_stages - 1)
+        self.norm = nn.LayerNorm(channels)
+        self.head = nn.Linear(channels, spec.num_classes)
+        self.apply(init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stage1_conv_embed(x)
+        for number in range(1, self.n_stages + 1):
+            if number > 1:
+                x = getattr(self, f"merge{number - 1}")(x)
+            for block in getattr(self, f"stage{number}"):
+                x = block(x)
+        return self.head(self.norm(x).mean(dim=1))

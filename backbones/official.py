@@ -1,0 +1,79 @@
+"""Official checkpoints in and out: pure functions from state to state.
+
+The hosts keep the official names; the attention adds one level, `core`. Buffers that are rebuilt (position indices,
+shift masks) are not part of our state.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from backbones._spec import BackboneSpec
+
+REBUILT = ("relative_position_index", "attn_mask")
+POSITIONS = re.compile(r"(?:^|\.)(pos_embed\d*|positional_encoding|relative_position_bias_table)$")
+
+
+def from_official(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
+    """The official `state` under our names, its position tables resized where the resolution differs.
+
+    A strict `load_state_dict` into `build(spec)` takes the result. Keys that the model does not have are passed on as
+    they are, so that strict loading names them.
+    """
+    from backbones import build
+
+    with torch.device("meta"):
+        ours = build(spec).state_dict()
+    names = {official_name(name): name for name in ours}
+    converted = {}
+    for key, value in state.items():
+        if key.rsplit(".", 1)[-1] in REBUILT:
+            continue
+        name = names.get(key, key)
+        if name in ours and POSITIONS.search(key) and value.shape != ours[name].shape:
+            value = resize_positions(key, value, ours[name].shape, _prefix(spec, key))
+        converted[name] = value
+    return converted
+
+
+def to_official(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
+    """Our `state` under the official names; the inverse of `from_official` on parameters."""
+    return {official_name(name): value for name, value in state.items()}
+
+
+def official_name(name: str) -> str:
+    return name.replace(".core.", ".")
+
+
+def _prefix(spec: BackboneSpec, key: str) -> int:
+    """Rows of a position table which stand for prefix tokens and not for places on the grid."""
+    part = spec.part_of(key)
+    return next((mount.grid.prefix for mount in spec.mounts() if f"stage {mount.stage}" == part), 0)
+
+
+def resize_positions(key: str, table: Tensor, shape: torch.Size, prefix: int) -> Tensor:
+    """A position table for another resolution, interpolated as the official loaders do.
+
+    Position embeddings (1, N, C) and relative position bias tables (N, heads) are read as square grids and resized
+    bicubically (`pos_embed1` to `4` of PVT bilinearly, as PVT does on the fly); rows of prefix tokens stay.
+
+    Raises:
+        ValueError: if a table is not of a square grid, or has other channels.
+    """
+    bias = key.endswith("relative_position_bias_table")
+    rows, wanted = (table.unsqueeze(0), shape[0]) if bias else (table, shape[1])
+    head, body = rows[:, :prefix], rows[:, prefix:]
+    source, target = math.isqrt(body.shape[1]), math.isqrt(wanted - prefix)
+    if source**2 != body.shape[1] or target**2 != wanted - prefix or table.shape[-1] != shape[-1]:
+        raise ValueError(f"cannot resize {key} from {tuple(table.shape)} to {tuple(shape)}: both must be square grids")
+    image = body.transpose(1, 2).unflatten(-1, (source, source))
+    mode = "bilinear" if re.search(r"pos_embed\d$", key) else "bicubic"
+    image = F.interpolate(image.float(), size=(target, target), mode=mode, align_corners=False).to(table.dtype)
+    resized = torch.cat((head, image.flatten(2).transpose(1, 2)), dim=1)
+    return resized.squeeze(0) if bias else resized

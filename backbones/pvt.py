@@ -1,0 +1,246 @@
+"""PVT: a pyramid vision transformer with spatially reduced keys. Wang et al., arXiv 2102.12122.
+
+Parameter names are those of the official checkpoints, of PVT and of FLatten-PVT (arXiv 2308.00442). The reduced-key
+host serves PVTv2 too.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from timm.layers import Mlp, trunc_normal_
+from torch import Tensor, nn
+
+from attentions import Grid, Macs, Site
+from backbones._layers import (
+    drop_path_rates,
+    init_weights,
+    make_drop_path,
+    mlp_macs,
+    norm_macs,
+    projection_macs,
+    takes_input,
+    to_image,
+    to_tokens,
+)
+from backbones._spec import BackboneSpec, Mount, divisors, numbers
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidSpec(BackboneSpec):
+    """Geometry that PVT and PVTv2 share. One value a stage for each tuple.
+
+    sr_ratios: the spatial reduction of the keys in the blocks under test; "8421" is short for (8, 4, 2, 1).
+    softmax_sr_ratios: the same in the softmax blocks beside them.
+    patch_sizes: the stride of each stage's patch embedding.
+    """
+
+    dims: tuple[int, ...]
+    block_counts: tuple[int, ...]
+    heads: tuple[int, ...]
+    mlp_ratios: tuple[int, ...]
+    sr_ratios: tuple[int, ...]
+    softmax_sr_ratios: tuple[int, ...]
+    patch_sizes: tuple[int, ...] = (4, 2, 2, 2)
+
+    def _normalise(self) -> None:
+        for name in ("sr_ratios", "softmax_sr_ratios"):
+            value = numbers(getattr(self, name), len(self.depths), self.error, name)
+            object.__setattr__(self, name, value)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        return self.block_counts
+
+    @property
+    def total_stride(self) -> int:
+        stride = 1
+        for size in self.patch_sizes:
+            stride *= size
+        return stride
+
+    def grids(self) -> list[Grid]:
+        """The map of each stage."""
+        height, width = self.image_size
+        grids = []
+        for stage, size in enumerate(self.patch_sizes):
+            height, width = height // size, width // size
+            grids.append(Grid(height, width, prefix=self.prefix(stage)))
+        return grids
+
+    def prefix(self, stage: int) -> int:
+        """Tokens in front of the grid of a stage (counted from 0)."""
+        return 0
+
+    def keys(self, stage: int, reduction: int) -> Grid:
+        """The grid of keys in a stage."""
+        grid = self.grids()[stage]
+        if grid.height % reduction or grid.width % reduction:
+            side = grid.height if grid.height % reduction else grid.width
+            raise self.error(
+                f"stage {stage + 1} has a {grid.height}x{grid.width} map, which a spatial reduction of {reduction} "
+                f"does not divide; allowed there: {divisors(side)}"
+            )
+        return Grid(grid.height // reduction, grid.width // reduction, grid.prefix)
+
+    def mounts(self) -> list[Mount]:
+        table = []
+        for stage, grid in enumerate(self.grids()):
+            for block in range(self.depths[stage]):
+                attention, tested = self.attention_of(stage, block)
+                reduction = (self.sr_ratios if tested else self.softmax_sr_ratios)[stage]
+                site = Site(self.dims[stage], self.heads[stage], grid, self.keys(stage, reduction))
+                table.append(Mount(stage + 1, block, grid, attention, tested, (site,), (None,), reduction=reduction))
+        return table
+
+    def part_of(self, key: str) -> str:
+        stage = re.match(r"(?:patch_embed|pos_embed|block|norm)(\d+)", key)
+        return f"stage {stage[1]}" if stage else "head"
+
+    def host_macs(self, mount: Mount) -> Macs:
+        """Projections and reduction around the attention of a block."""
+        (site,) = mount.sites
+        macs = projection_macs(site.queries.tokens, site.dim, 2 * site.dim)
+        macs += projection_macs(site.keys.tokens, site.dim, 2 * site.dim)
+        if mount.reduction > 1:
+            reduced = site.keys.height * site.keys.width
+            macs += Macs(convolutions=reduced * site.dim**2 * mount.reduction**2) + norm_macs(reduced, site.dim)
+        return macs
+
+
+@dataclass(frozen=True, kw_only=True)
+class PVTSpec(PyramidSpec):
+    """Geometry of a PVT. `class_token`: one in the last stage, as PVT has; FLatten-PVT averages instead."""
+
+    family: ClassVar[str] = "pvt"
+
+    class_token: bool = True
+
+    def prefix(self, stage: int) -> int:
+        return int(self.class_token and stage == len(self.depths) - 1)
+
+    def macs_by_part(self) -> dict[str, Macs]:
+        parts = {}
+        channels = self.in_channels
+        for stage, (dim, size) in enumerate(zip(self.dims, self.patch_sizes, strict=True)):
+            patches = self.grids()[stage].height * self.grids()[stage].width
+            macs = Macs(convolutions=patches * channels * size**2 * dim) + norm_macs(patches, dim)
+            for mount in self.mounts():
+                if mount.stage == stage + 1:
+                    n = mount.grid.tokens
+                    macs += mount.attention_macs() + self.host_macs(mount) + norm_macs(n, 2 * dim)
+                    macs += mlp_macs(n, dim, dim * self.mlp_ratios[stage])
+            parts[f"stage {stage + 1}"] = macs
+            channels = dim
+        head = projection_macs(1, channels, self.num_classes)
+        parts["head"] = head + norm_macs(self.grids()[-1].tokens, channels) if self.class_token else head
+        return parts
+
+
+class ReducedKeyHost(nn.Module):
+    """Projections around an attention whose keys may come from a smaller grid than its queries.
+
+    `sr` and `norm` make the smaller grid by a strided convolution; prefix tokens stay among the keys.
+    """
+
+    def __init__(self, mount: Mount) -> None:
+        super().__init__()
+        (site,) = mount.sites
+        self.grid = mount.grid
+        self.q = nn.Linear(site.dim, site.dim)
+        self.kv = nn.Linear(site.dim, 2 * site.dim)
+        self.core = mount.attention.build(site)
+        self.proj = nn.Linear(site.dim, site.dim)
+        self.reduced = mount.reduction > 1
+        if self.reduced:
+            self.sr = nn.Conv2d(site.dim, site.dim, mount.reduction, mount.reduction)
+            self.norm = nn.LayerNorm(site.dim)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, M, C), the tokens from which keys and values are projected."""
+        if not self.reduced:
+            return x
+        prefix, patches = x.split((self.grid.prefix, x.shape[1] - self.grid.prefix), dim=1)
+        patches = self.norm(to_tokens(self.sr(to_image(patches, self.grid))))
+        return torch.cat((prefix, patches), dim=1) if self.grid.prefix else patches
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, v = self.kv(self.reduce(x)).chunk(2, dim=-1)
+        return self.proj(self.core(self.q(x), k, v, x=takes_input(self.core, x)))
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, channels: int, dim: int, size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, size, size)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(to_tokens(self.proj(x)))
+
+
+class Block(nn.Module):
+    def __init__(self, mount: Mount, mlp_ratio: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(mount.dim, eps=EPS)
+        self.attn = ReducedKeyHost(mount)
+        self.norm2 = nn.LayerNorm(mount.dim, eps=EPS)
+        self.mlp = Mlp(mount.dim, mount.dim * mlp_ratio)
+        self.drop_path = make_drop_path(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class PVT(nn.Module):
+    """(B, in_channels, H, W) -> logits (B, num_classes)."""
+
+    def __init__(self, spec: PVTSpec, drop_path: float) -> None:
+        super().__init__()
+        self.grids = spec.grids()
+        rates = drop_path_rates(drop_path, spec.depths)
+        channels = spec.in_channels
+        for stage, (dim, grid) in enumerate(zip(spec.dims, self.grids, strict=True)):
+            number = stage + 1
+            mounts = [mount for mount in spec.mounts() if mount.stage == number]
+            blocks = nn.ModuleList(
+                Block(mount, spec.mlp_ratios[stage], rate) for mount, rate in zip(mounts, rates[stage], strict=True)
+            )
+            self.add_module(f"patch_embed{number}", PatchEmbed(channels, dim, spec.patch_sizes[stage]))
+            self.register_parameter(f"pos_embed{number}", nn.Parameter(torch.zeros(1, grid.tokens, dim)))
+            self.add_module(f"block{number}", blocks)
+            channels = dim
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, channels)) if spec.class_token else None
+        # FLatten-PVT has this norm and never calls it: it is kept because official checkpoints and counts hold it.
+        self.norm = nn.LayerNorm(channels, eps=EPS)
+        self.never_used = () if spec.class_token else ("norm.weight", "norm.bias")
+        self.head = nn.Linear(channels, spec.num_classes)
+        self.apply(init_weights)
+        for stage in range(len(self.grids)):
+            trunc_normal_(getattr(self, f"pos_embed{stage + 1}"), std=0.02)
+        if self.cls_token is not None:
+            trunc_normal_(self.cls_token, std=0.02)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters beside biases and norms which the official optimiser does not decay."""
+        return {"cls_token"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = len(self.grids)
+        for number, grid in enumerate(self.grids, start=1):
+            x = getattr(self, f"patch_embed{number}")(x)
+            if grid.prefix:
+                assert self.cls_token is not None
+                x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+            x = x + getattr(self, f"pos_embed{number}")
+            for block in getattr(self, f"block{number}"):
+                x = block(x)
+            if number < last:
+                x = to_image(x, grid)
+        return self.head(x.mean(dim=1) if self.cls_token is None else self.norm(x)[:, 0])

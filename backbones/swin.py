@@ -1,0 +1,278 @@
+"""Swin: attention in windows, shifted by half a window in every second block. Liu et al., arXiv 2103.14030.
+
+Parameter names are those of the official checkpoints, of Swin and of FLatten-Swin (arXiv 2308.00442).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from timm.layers import Mlp, trunc_normal_
+from torch import Tensor, nn
+
+from attentions import Grid, Macs, Site, lookup
+from backbones._layers import (
+    drop_path_rates,
+    init_weights,
+    make_drop_path,
+    mlp_macs,
+    norm_macs,
+    partition,
+    projection_macs,
+    takes_input,
+    to_tokens,
+    unpartition,
+)
+from backbones._spec import BackboneSpec, Mount, divisors
+
+MASKED = -100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinSpec(BackboneSpec):
+    """Geometry of a Swin. Stage i has dim * 2^i channels.
+
+    window: of the blocks under test; a window as large as the map, or larger, means the whole map, unshifted.
+    softmax_window: of the softmax blocks beside them; None is the official rule, 7, or 12 with a window above 56.
+    honour_shift_mask: keep an attention without a bias, in shifted windows, from mixing opposite borders of the
+        image. The official linear blocks shift and ignore the mask, so False; attentions with a bias always honour it.
+    """
+
+    family: ClassVar[str] = "swin"
+
+    dim: int
+    block_counts: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int
+    softmax_window: int | None = None
+    honour_shift_mask: bool = False
+    patch_size: int = 4
+    mlp_ratio: int = 4
+
+    def _normalise(self) -> None:
+        if self.softmax_window is None:
+            object.__setattr__(self, "softmax_window", 12 if self.window > 56 else 7)
+        for name in ("window", "softmax_window"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise self.error(f"{name}={value!r} is not allowed; it takes a number of tokens from 1 up")
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        return self.block_counts
+
+    @property
+    def total_stride(self) -> int:
+        return self.patch_size * 2 ** (len(self.depths) - 1)
+
+    def grids(self) -> list[Grid]:
+        """The map of each stage."""
+        height, width = (side // self.patch_size for side in self.image_size)
+        return [Grid(height >> stage, width >> stage) for stage in range(len(self.depths))]
+
+    def mounts(self) -> list[Mount]:
+        table = []
+        for stage, grid in enumerate(self.grids()):
+            for block in range(self.depths[stage]):
+                attention, tested = self.attention_of(stage, block)
+                wanted = self.window if tested else self.softmax_window
+                assert wanted is not None
+                # As the official code: a map no larger than the window, in either direction, is not shifted.
+                window = min(wanted, grid.height, grid.width)
+                shift = window // 2 if block % 2 and window < min(grid.height, grid.width) else 0
+                if grid.height % window or grid.width % window:
+                    side = grid.height if grid.height % window else grid.width
+                    raise self.error(
+                        f"stage {stage + 1} has a {grid.height}x{grid.width} map, which {window}x{window} windows do "
+                        f"not tile; allowed for {'window' if tested else 'softmax_window'} there: {divisors(side)}"
+                    )
+                tile = Grid(window, window)
+                masked = shift > 0 and self.honour_shift_mask and not lookup(attention.name).takes_bias
+                site = Site(self.dim << stage, self.heads[stage], tile, tile, regions=4 if masked else 1)
+                whole = tile == grid
+                windows = (None if whole else (window, window),)
+                table.append(Mount(stage + 1, block, grid, attention, tested, (site,), windows, shift=shift))
+        return table
+
+    def macs_by_part(self) -> dict[str, Macs]:
+        parts = {}
+        grids = self.grids()
+        stem = Macs(convolutions=grids[0].tokens * self.in_channels * self.patch_size**2 * self.dim)
+        stem += norm_macs(grids[0].tokens, self.dim)
+        for stage, grid in enumerate(grids):
+            n, dim = grid.tokens, self.dim << stage
+            macs = stem if stage == 0 else Macs()
+            for mount in self.mounts():
+                if mount.stage == stage + 1:
+                    macs += mount.attention_macs() + projection_macs(n, dim, 4 * dim)
+                    macs += mlp_macs(n, dim, dim * self.mlp_ratio) + norm_macs(n, 2 * dim)
+            if stage < len(grids) - 1:
+                macs += projection_macs(n // 4, 4 * dim, 2 * dim) + norm_macs(n // 4, 4 * dim)
+            parts[f"stage {stage + 1}"] = macs
+        last = self.dim << (len(grids) - 1)
+        parts["head"] = norm_macs(grids[-1].tokens, last) + projection_macs(1, last, self.num_classes)
+        return parts
+
+    def part_of(self, key: str) -> str:
+        stage = re.match(r"layers\.(\d+)", key)
+        if stage:
+            return f"stage {int(stage[1]) + 1}"
+        return "stage 1" if key.startswith("patch_embed.") else "head"
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, spec: SwinSpec) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(spec.in_channels, spec.dim, spec.patch_size, spec.patch_size)
+        self.norm = nn.LayerNorm(spec.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(to_tokens(self.proj(x)))
+
+
+class PatchMerging(nn.Module):
+    """Four neighbours become one token of twice the channels."""
+
+    def __init__(self, dim: int, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.norm = nn.LayerNorm(4 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = x.view(-1, self.grid.height, self.grid.width, x.shape[-1])
+        corners = [image[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        return self.reduction(self.norm(torch.cat(corners, dim=-1).flatten(1, 2)))
+
+
+class WindowHost(nn.Module):
+    """Projections around an attention in one window; relative position bias for an attention which takes a bias."""
+
+    relative_position_index: Tensor
+
+    def __init__(self, mount: Mount) -> None:
+        super().__init__()
+        (site,) = mount.sites
+        self.qkv = nn.Linear(site.dim, 3 * site.dim)
+        self.core = mount.attention.build(site)
+        self.proj = nn.Linear(site.dim, site.dim)
+        self.tokens = site.queries.tokens
+        if self.core.takes_bias:
+            height, width = site.queries.height, site.queries.width
+            table = torch.zeros((2 * height - 1) * (2 * width - 1), site.heads)
+            self.relative_position_bias_table = nn.Parameter(trunc_normal_(table, std=0.02))
+            index = relative_position_index(height, width)
+            self.register_buffer("relative_position_index", index, persistent=False)
+
+    def bias(self, mask: Tensor | None, batch: int) -> Tensor:
+        """Relative position bias (1, heads, N, N), or its sum with a shift mask (windows, N, N), per batch entry."""
+        table = self.relative_position_bias_table[self.relative_position_index]
+        bias = table.view(1, self.tokens, self.tokens, -1).permute(0, 3, 1, 2)
+        if mask is None:
+            return bias
+        return (bias + mask.unsqueeze(1)).repeat(batch // mask.shape[0], 1, 1, 1)
+
+    def forward(self, x: Tensor, mask: Tensor | None, regions: Tensor | None) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        bias = self.bias(mask, x.shape[0]) if self.core.takes_bias else None
+        if regions is not None:
+            regions = regions.repeat(x.shape[0] // regions.shape[0], 1)
+        return self.proj(self.core(q, k, v, bias=bias, x=takes_input(self.core, x), regions=regions))
+
+
+def relative_position_index(height: int, width: int) -> Tensor:
+    """Row of the bias table for each pair of tokens of a window, (N * N,)."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rows, columns = rows.flatten(), columns.flatten()
+    down = rows[:, None] - rows[None, :] + height - 1
+    right = columns[:, None] - columns[None, :] + width - 1
+    return (down * (2 * width - 1) + right).flatten()
+
+
+def shift_regions(grid: Grid, window: tuple[int, int], shift: int) -> Tensor:
+    """Labels 0 to 3 of the tokens of each window of the shifted map, (windows, N): unlike ones were not neighbours."""
+    rows = (torch.arange(grid.height) >= grid.height - shift).long()
+    columns = (torch.arange(grid.width) >= grid.width - shift).long()
+    labels = (2 * rows[:, None] + columns[None, :]).view(1, -1, 1)
+    return partition(labels, grid, window).squeeze(-1)
+
+
+class Block(nn.Module):
+    def __init__(self, spec: SwinSpec, mount: Mount, drop_path: float) -> None:
+        super().__init__()
+        self.grid, self.shift = mount.grid, mount.shift
+        (self.window,) = mount.windows
+        self.norm1 = nn.LayerNorm(mount.dim)
+        self.attn = WindowHost(mount)
+        self.norm2 = nn.LayerNorm(mount.dim)
+        self.mlp = Mlp(mount.dim, mount.dim * spec.mlp_ratio)
+        self.drop_path = make_drop_path(drop_path)
+        mask = regions = None
+        if self.window is not None and self.shift:
+            regions = shift_regions(self.grid, self.window, self.shift)
+            if self.attn.core.takes_bias:
+                mask = MASKED * (regions[:, :, None] != regions[:, None, :]).float()
+            if mount.sites[0].regions == 1:
+                regions = None
+        self.register_buffer("attn_mask", mask, persistent=False)
+        self.register_buffer("regions", regions, persistent=False)
+
+    def mix(self, x: Tensor) -> Tensor:
+        """Attention in the windows of the map, (B, H * W, C) -> the same."""
+        size = (self.grid.height, self.grid.width)
+        if self.shift:
+            x = x.unflatten(1, size).roll((-self.shift, -self.shift), dims=(1, 2)).flatten(1, 2)
+        x = self.attn(partition(x, self.grid, self.window), self.attn_mask, self.regions)
+        x = unpartition(x, self.grid, self.window)
+        if self.shift:
+            x = x.unflatten(1, size).roll((self.shift, self.shift), dims=(1, 2)).flatten(1, 2)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.mix(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Stage(nn.Module):
+    def __init__(self, blocks: list[Block], downsample: PatchMerging | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class Swin(nn.Module):
+    """(B, in_channels, H, W) -> logits (B, num_classes), read from the mean of the last stage's tokens."""
+
+    def __init__(self, spec: SwinSpec, drop_path: float) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(spec)
+        rates = drop_path_rates(drop_path, spec.depths)
+        grids = spec.grids()
+        self.layers = nn.ModuleList()
+        for stage, grid in enumerate(grids):
+            mounts = [mount for mount in spec.mounts() if mount.stage == stage + 1]
+            blocks = [Block(spec, mount, rate) for mount, rate in zip(mounts, rates[stage], strict=True)]
+            last = stage == len(grids) - 1
+            self.layers.append(Stage(blocks, None if last else PatchMerging(spec.dim << stage, grid)))
+        channels = spec.dim << (len(grids) - 1)
+        self.norm = nn.LayerNorm(channels)
+        self.head = nn.Linear(channels, spec.num_classes)
+        self.apply(init_weights)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters beside biases and norms which the official optimiser does not decay."""
+        return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch_embed(x)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(self.norm(x).mean(dim=1))
