@@ -166,6 +166,4 @@ class AttentionSpec:
 
 
 def _malformed(text: str) -> str:
-    return (
-        f"cannot read attention {text!r}; write it as in focused(focusing_factor=4, kernel_size=None)"
-    )
+    return f"cannot read attention {text!r}; write it as in focused(focusing_factor=4, kernel_size=None)"

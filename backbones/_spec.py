@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 
-from attentions import AttentionSpec, Grid, Macs, Site, lookup, unknown
+from attentions import AttentionSpec, Grid, Macs, Site, lookup
 
 SOFTMAX = AttentionSpec("softmax")
 
@@ -91,7 +91,7 @@ class BackboneSpec(ABC):
                 raise self.error(f"{number}={value!r} is not allowed; it takes a number from 1 up")
         self._normalise()
         self.tested_blocks()
-        step = self.total_stride
+        step = self.image_step
         if any(side < step or side % step for side in self.image_size):
             height, width = self.image_size
             raise self.error(
@@ -113,8 +113,8 @@ class BackboneSpec(ABC):
 
     @property
     @abstractmethod
-    def total_stride(self) -> int:
-        """Pixels per token, along one side, in the last stage."""
+    def image_step(self) -> int:
+        """What both sides of the image must be multiples of."""
 
     @abstractmethod
     def mounts(self) -> list[Mount]:
@@ -154,14 +154,6 @@ class BackboneSpec(ABC):
     def error(self, text: str) -> ValueError:
         return ValueError(f"{self.name}: {text}")
 
-    def with_overrides(self, overrides: dict[str, Any]) -> Self:
-        """A copy with other values. Raises ValueError for a field that this family does not have."""
-        allowed = [f.name for f in fields(self) if f.name != "name"]
-        for override in overrides:
-            if override not in allowed:
-                raise ValueError(unknown(f"override of {self.name} ({self.family})", override, allowed))
-        return replace(self, **overrides)
-
     def to_json(self) -> dict[str, Any]:
         """Plain values: two specs build equal modules if these, but for `name`, are equal."""
         plain: dict[str, Any] = {"name": self.name, "family": self.family}
@@ -186,6 +178,11 @@ def numbers(value: Any, count: int, error: Any, name: str) -> tuple[int, ...]:
     if len(parts) != count or not all(_is_int(part) and part > 0 for part in parts):
         raise error(f"{name}={value!r} is not allowed; it takes {count} numbers from 1 up, one a stage")
     return tuple(parts)
+
+
+def halved(grid: Grid, times: int) -> Grid:
+    """The grid after so many steps that halve it, rounding up: odd maps are padded."""
+    return Grid(-(-grid.height // 2**times), -(-grid.width // 2**times))
 
 
 def divisors(number: int) -> str:

@@ -26,7 +26,7 @@ from backbones._layers import (
     to_tokens,
     unpartition,
 )
-from backbones._spec import BackboneSpec, Mount, divisors, numbers
+from backbones._spec import BackboneSpec, Mount, divisors, halved, numbers
 
 STEM_KERNEL = 7
 
@@ -55,8 +55,8 @@ class CSWinSpec(BackboneSpec):
         for name in ("split_size", "softmax_split_size"):
             value = getattr(self, name)
             if value is None:
-                tiled = all(side // self.patch_size // 4 % 7 == 0 for side in self.image_size)
-                value = (1, 2, 7, 7) if tiled else (1, 2, 12, 12)
+                sevens = all(side // self.patch_size // 4 % 7 == 0 for side in self.image_size)
+                value = (1, 2, 7, 7) if sevens else (1, 2, 12, 12)
             object.__setattr__(self, name, numbers(value, len(self.depths), self.error, name))
 
     @property
@@ -64,13 +64,13 @@ class CSWinSpec(BackboneSpec):
         return self.block_counts
 
     @property
-    def total_stride(self) -> int:
-        return self.patch_size * 2 ** (len(self.depths) - 1)
+    def image_step(self) -> int:
+        return self.patch_size
 
     def grids(self) -> list[Grid]:
         """The map of each stage."""
         height, width = (side // self.patch_size for side in self.image_size)
-        return [Grid(height >> stage, width >> stage) for stage in range(len(self.depths))]
+        return [halved(Grid(height, width), stage) for stage in range(len(self.depths))]
 
     def mounts(self) -> list[Mount]:
         table = []

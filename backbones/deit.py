@@ -49,7 +49,7 @@ class DeiTSpec(BackboneSpec):
         return (self.depth,)
 
     @property
-    def total_stride(self) -> int:
+    def image_step(self) -> int:
         return self.patch_size
 
     @property

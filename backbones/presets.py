@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from attentions import AttentionSpec, unknown
-from backbones._spec import SOFTMAX, BackboneSpec
+from backbones._spec import BackboneSpec
 from backbones.cswin import CSWinSpec
 from backbones.deit import DeiTSpec
 from backbones.pvt import PVTSpec
@@ -15,29 +17,30 @@ from backbones.swin import SwinSpec
 FOCUSED = AttentionSpec("focused")
 PVT_SR = (8, 4, 2, 1)
 UNREDUCED = (1, 1, 1, 1)
+SMALL_IMAGES: dict[str, Any] = {"image_size": 32, "num_classes": 10}
 
 ALIASES = {"pvt_t": "pvt_tiny", "pvt_s": "pvt_small", "pvt_m": "pvt_medium", "pvt_l": "pvt_large"}
 
+Entry = tuple[str, type[BackboneSpec], dict[str, Any]]
+"""Name, family, and the arguments of its spec: what they leave to a rule is settled after the overrides are in."""
 
-def _deit() -> list[BackboneSpec]:
-    specs: list[BackboneSpec] = []
+
+def _deit() -> Iterator[Entry]:
     for size, dim, heads in (("t", 192, 3), ("s", 384, 6), ("b", 768, 12)):
-        for name, attention in ((f"deit_{size}", SOFTMAX), (f"flatten_deit_{size}", FOCUSED)):
-            specs.append(DeiTSpec(name=name, attention=attention, dim=dim, depth=12, heads=heads))
-    specs.append(
-        DeiTSpec(name="deit_micro", image_size=(32, 32), num_classes=10, dim=96, depth=4, heads=4, patch_size=4)
-    )
-    return specs
+        geometry = {"dim": dim, "depth": 12, "heads": heads}
+        yield f"deit_{size}", DeiTSpec, geometry
+        yield f"flatten_deit_{size}", DeiTSpec, {**geometry, "attention": FOCUSED}
+    yield "deit_micro", DeiTSpec, {**SMALL_IMAGES, "dim": 64, "depth": 4, "heads": 4, "patch_size": 4}
 
 
-def _pvt() -> list[BackboneSpec]:
-    geometry: dict[str, Any] = {
+def _pvt() -> Iterator[Entry]:
+    common = {
+        "stages": "LLLL",
         "dims": (64, 128, 320, 512),
         "heads": (1, 2, 5, 8),
         "mlp_ratios": (8, 8, 4, 4),
         "softmax_sr_ratios": PVT_SR,
     }
-    specs: list[BackboneSpec] = []
     for size, letter, depths in (
         ("tiny", "t", (2, 2, 2, 2)),
         ("small", "s", (3, 4, 6, 3)),
@@ -45,39 +48,14 @@ def _pvt() -> list[BackboneSpec]:
         # The configuration which FLatten calls b builds PVT-Large.
         ("large", "b", (3, 8, 27, 3)),
     ):
-        specs.append(PVTSpec(name=f"pvt_{size}", stages="LLLL", sr_ratios=PVT_SR, block_counts=depths, **geometry))
-        specs.append(
-            PVTSpec(
-                name=f"flatten_pvt_{letter}",
-                attention=FOCUSED,
-                stages="LLLL",
-                sr_ratios=UNREDUCED,
-                block_counts=depths,
-                class_token=False,
-                **geometry,
-            )
-        )
-    specs.append(
-        PVTSpec(
-            name="pvt_micro",
-            stages="LL",
-            image_size=(32, 32),
-            num_classes=10,
-            dims=(48, 96),
-            block_counts=(2, 2),
-            heads=(2, 4),
-            mlp_ratios=(4, 4),
-            sr_ratios=(1, 1),
-            softmax_sr_ratios=(1, 1),
-            patch_sizes=(2, 2),
-            class_token=False,
-        )
-    )
-    return specs
+        geometry = {**common, "block_counts": depths}
+        yield f"pvt_{size}", PVTSpec, {**geometry, "sr_ratios": PVT_SR}
+        focused = {"attention": FOCUSED, "sr_ratios": UNREDUCED, "class_token": False}
+        yield f"flatten_pvt_{letter}", PVTSpec, {**geometry, **focused}
+    yield "pvt_micro", PVTSpec, {**MICRO_PYRAMID, "patch_sizes": (2, 2), "class_token": False}
 
 
-def _pvt_v2() -> list[BackboneSpec]:
-    specs: list[BackboneSpec] = []
+def _pvt_v2() -> Iterator[Entry]:
     dims = (64, 128, 320, 512)
     for size, width, depths, mlp_ratios in (
         ("b0", (32, 64, 160, 256), (2, 2, 2, 2), (8, 8, 4, 4)),
@@ -87,114 +65,81 @@ def _pvt_v2() -> list[BackboneSpec]:
         ("b4", dims, (3, 8, 27, 3), (8, 8, 4, 4)),
         ("b5", dims, (3, 6, 40, 3), (4, 4, 4, 4)),
     ):
-        geometry: dict[str, Any] = {
+        geometry = {
+            "stages": "LLLL",
             "dims": width,
             "block_counts": depths,
             "heads": (1, 2, 5, 8),
             "mlp_ratios": mlp_ratios,
+            "sr_ratios": PVT_SR,
             "softmax_sr_ratios": PVT_SR,
         }
-        specs.append(PVTv2Spec(name=f"pvt_v2_{size}", stages="LLLL", sr_ratios=PVT_SR, **geometry))
+        yield f"pvt_v2_{size}", PVTv2Spec, geometry
         if size == "b2":
-            specs.append(PVTv2Spec(name="pvt_v2_b2_li", stages="LLLL", sr_ratios=PVT_SR, pooled_keys=True, **geometry))
-        specs.append(
-            PVTv2Spec(name=f"flatten_pvt_v2_{size}", attention=FOCUSED, stages="LLLL", sr_ratios=UNREDUCED, **geometry)
-        )
-    specs.append(
-        PVTv2Spec(
-            name="pvt_v2_micro",
-            stages="LL",
-            image_size=(32, 32),
-            num_classes=10,
-            dims=(48, 96),
-            block_counts=(2, 2),
-            heads=(2, 4),
-            mlp_ratios=(4, 4),
-            sr_ratios=(1, 1),
-            softmax_sr_ratios=(1, 1),
-            patch_sizes=(2, 2),
-        )
-    )
-    return specs
+            yield "pvt_v2_b2_li", PVTv2Spec, {**geometry, "pooled_keys": True}
+        yield f"flatten_pvt_v2_{size}", PVTv2Spec, {**geometry, "attention": FOCUSED, "sr_ratios": UNREDUCED}
+    yield "pvt_v2_micro", PVTv2Spec, {**MICRO_PYRAMID, "patch_sizes": (4, 2)}
 
 
-def _swin() -> list[BackboneSpec]:
-    specs: list[BackboneSpec] = []
+MICRO_PYRAMID: dict[str, Any] = {
+    **SMALL_IMAGES,
+    "stages": "LL",
+    "dims": (32, 64),
+    "block_counts": (2, 2),
+    "heads": (2, 4),
+    "mlp_ratios": (4, 4),
+    "sr_ratios": (1, 1),
+    "softmax_sr_ratios": (1, 1),
+}
+
+
+def _swin() -> Iterator[Entry]:
     for size, dim, depths, heads, image_size in (
         ("t", 96, (2, 2, 6, 2), (3, 6, 12, 24), 224),
         ("s", 96, (2, 2, 18, 2), (3, 6, 12, 24), 224),
         ("b", 128, (2, 2, 18, 2), (4, 8, 16, 32), 224),
         ("b_384", 128, (2, 2, 18, 2), (4, 8, 16, 32), 384),
     ):
-        geometry: dict[str, Any] = {
-            "image_size": (image_size, image_size),
-            "dim": dim,
-            "block_counts": depths,
-            "heads": heads,
-        }
-        small, whole = image_size // 32, image_size // 4
-        specs.append(SwinSpec(name=f"swin_{size}", stages="LLLL", window=small, softmax_window=small, **geometry))
-        specs.append(SwinSpec(name=f"flatten_swin_{size}", attention=FOCUSED, stages="LLSS", window=whole, **geometry))
-    specs.append(
-        SwinSpec(
-            name="swin_micro",
-            stages="LL",
-            image_size=(32, 32),
-            num_classes=10,
-            dim=48,
-            block_counts=(2, 2),
-            heads=(2, 4),
-            window=16,
-            softmax_window=16,
-            patch_size=2,
-        )
-    )
-    return specs
+        geometry: dict[str, Any] = {"image_size": image_size, "dim": dim, "block_counts": depths, "heads": heads}
+        if image_size == 384:
+            geometry["softmax_window"] = 12
+        yield f"swin_{size}", SwinSpec, {**geometry, "stages": "LLLL", "window": image_size // 32}
+        focused = {"attention": FOCUSED, "stages": "LLSS", "window": image_size // 4}
+        yield f"flatten_swin_{size}", SwinSpec, {**geometry, **focused}
+    micro = {"stages": "LL", "dim": 48, "block_counts": (2, 2), "heads": (2, 4), "window": 8}
+    yield "swin_micro", SwinSpec, {**SMALL_IMAGES, **micro, "softmax_window": 8}
 
 
-def _cswin() -> list[BackboneSpec]:
-    specs: list[BackboneSpec] = []
-    for size, dim, depths, flatten_depths, heads, image_size in (
+def _cswin() -> Iterator[Entry]:
+    for size, dim, depths, focused_depths, heads, image_size in (
         ("t", 64, (1, 2, 21, 1), (2, 4, 18, 1), (2, 4, 8, 16), 224),
         ("s", 64, (2, 4, 32, 2), (2, 4, 32, 2), (2, 4, 8, 16), 224),
         ("b", 96, (2, 4, 32, 2), (3, 6, 29, 2), (4, 8, 16, 32), 224),
         ("b_384", 96, (2, 4, 32, 2), (3, 6, 29, 2), (4, 8, 16, 32), 384),
     ):
-        geometry: dict[str, Any] = {"image_size": (image_size, image_size), "dim": dim, "heads": heads}
-        specs.append(CSWinSpec(name=f"cswin_{size}", stages="LLLL", block_counts=depths, **geometry))
-        specs.append(
-            CSWinSpec(
-                name=f"flatten_cswin_{size}",
-                attention=FOCUSED,
-                stages="LLSS",
-                block_counts=flatten_depths,
-                split_size=tuple(image_size // stride for stride in (4, 8, 16, 32)),
-                **geometry,
-            )
-        )
-    specs.append(
-        CSWinSpec(
-            name="cswin_micro",
-            stages="LL",
-            image_size=(32, 32),
-            num_classes=10,
-            dim=48,
-            block_counts=(2, 2),
-            heads=(2, 4),
-            split_size=(2, 7),
-            softmax_split_size=(2, 7),
-            patch_size=2,
-        )
-    )
-    return specs
+        geometry = {"image_size": image_size, "dim": dim, "heads": heads}
+        yield f"cswin_{size}", CSWinSpec, {**geometry, "stages": "LLLL", "block_counts": depths}
+        focused = {
+            "attention": FOCUSED,
+            "stages": "LLSS",
+            "block_counts": focused_depths,
+            "split_size": tuple(image_size // stride for stride in (4, 8, 16, 32)),
+        }
+        yield f"flatten_cswin_{size}", CSWinSpec, {**geometry, **focused}
+    micro = {"stages": "LL", "dim": 48, "block_counts": (2, 2), "heads": (2, 4)}
+    yield "cswin_micro", CSWinSpec, {**SMALL_IMAGES, **micro, "split_size": (1, 4), "softmax_split_size": (1, 4)}
 
 
-_PRESETS = {spec.name: spec for family in (_deit, _pvt, _pvt_v2, _swin, _cswin) for spec in family()}
+PRESETS = {
+    name: (family, arguments)
+    for entries in (_deit, _pvt, _pvt_v2, _swin, _cswin)
+    for name, family, arguments in entries()
+}
 
 
 def presets() -> list[str]:
     """Names of all presets, family by family."""
-    return list(_PRESETS)
+    return list(PRESETS)
 
 
 def preset(name: str, **overrides: Any) -> BackboneSpec:
@@ -208,10 +153,11 @@ def preset(name: str, **overrides: Any) -> BackboneSpec:
         ValueError: for an unknown name or override, or values that do not fit each other.
     """
     name = ALIASES.get(name, name)
-    if name not in _PRESETS:
-        raise ValueError(unknown("preset", name, _PRESETS))
-    spec = _PRESETS[name]
-    if "softmax_window" not in overrides and overrides.get("window", 0) > 56:
-        # FLatten-Swin's rule, which the preset's own number would otherwise hide.
-        overrides = {**overrides, "softmax_window": None}
-    return spec.with_overrides(overrides)
+    if name not in PRESETS:
+        raise ValueError(unknown("preset", name, PRESETS))
+    family, arguments = PRESETS[name]
+    allowed = [f.name for f in fields(family) if f.name != "name"]
+    for override in overrides:
+        if override not in allowed:
+            raise ValueError(unknown(f"override of {name} ({family.family})", override, allowed))
+    return family(name=name, **{**arguments, **overrides})

@@ -6,6 +6,7 @@ host serves PVTv2 too.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import ClassVar
@@ -57,19 +58,13 @@ class PyramidSpec(BackboneSpec):
     def depths(self) -> tuple[int, ...]:
         return self.block_counts
 
-    @property
-    def total_stride(self) -> int:
-        stride = 1
-        for size in self.patch_sizes:
-            stride *= size
-        return stride
-
     def grids(self) -> list[Grid]:
         """The map of each stage."""
         height, width = self.image_size
         grids = []
         for stage, size in enumerate(self.patch_sizes):
-            height, width = height // size, width // size
+            # Rounding up is for PVTv2, whose patches are padded; the sides of a PVT are multiples.
+            height, width = -(-height // size), -(-width // size)
             grids.append(Grid(height, width, prefix=self.prefix(stage)))
         return grids
 
@@ -120,6 +115,10 @@ class PVTSpec(PyramidSpec):
     family: ClassVar[str] = "pvt"
 
     class_token: bool = True
+
+    @property
+    def image_step(self) -> int:
+        return math.prod(self.patch_sizes)
 
     def prefix(self, stage: int) -> int:
         return int(self.class_token and stage == len(self.depths) - 1)

@@ -36,6 +36,11 @@ class PVTv2Spec(PyramidSpec):
 
     pooled_keys: bool = False
 
+    @property
+    def image_step(self) -> int:
+        # Patches overlap and are padded: any size will do.
+        return 1
+
     def keys(self, stage: int, reduction: int) -> Grid:
         return Grid(POOLED, POOLED) if self.pooled_keys else super().keys(stage, reduction)
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from timm.layers import Mlp, trunc_normal_
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from attentions import Grid, Macs, Site, lookup
 from backbones._layers import (
@@ -26,7 +27,7 @@ from backbones._layers import (
     to_tokens,
     unpartition,
 )
-from backbones._spec import BackboneSpec, Mount, divisors
+from backbones._spec import BackboneSpec, Mount, divisors, halved
 
 MASKED = -100.0
 
@@ -65,13 +66,13 @@ class SwinSpec(BackboneSpec):
         return self.block_counts
 
     @property
-    def total_stride(self) -> int:
-        return self.patch_size * 2 ** (len(self.depths) - 1)
+    def image_step(self) -> int:
+        return self.patch_size
 
     def grids(self) -> list[Grid]:
         """The map of each stage."""
         height, width = (side // self.patch_size for side in self.image_size)
-        return [Grid(height >> stage, width >> stage) for stage in range(len(self.depths))]
+        return [halved(Grid(height, width), stage) for stage in range(len(self.depths))]
 
     def mounts(self) -> list[Mount]:
         table = []
@@ -80,22 +81,28 @@ class SwinSpec(BackboneSpec):
                 attention, tested = self.attention_of(stage, block)
                 wanted = self.window if tested else self.softmax_window
                 assert wanted is not None
-                # As the official code: a map no larger than the window, in either direction, is not shifted.
-                window = min(wanted, grid.height, grid.width)
-                shift = window // 2 if block % 2 and window < min(grid.height, grid.width) else 0
-                if grid.height % window or grid.width % window:
-                    side = grid.height if grid.height % window else grid.width
+                tile, shift = self.tile(grid, wanted, block)
+                if grid.height % tile.height or grid.width % tile.width:
+                    side = grid.height if grid.height % tile.height else grid.width
                     raise self.error(
-                        f"stage {stage + 1} has a {grid.height}x{grid.width} map, which {window}x{window} windows do "
-                        f"not tile; allowed for {'window' if tested else 'softmax_window'} there: {divisors(side)}"
+                        f"stage {stage + 1} has a {grid.height}x{grid.width} map, which {tile.height}x{tile.width} "
+                        f"windows do not tile; allowed for {'window' if tested else 'softmax_window'} there: "
+                        f"{divisors(side)}"
                     )
-                tile = Grid(window, window)
                 masked = shift > 0 and self.honour_shift_mask and not lookup(attention.name).takes_bias
                 site = Site(self.dim << stage, self.heads[stage], tile, tile, regions=4 if masked else 1)
-                whole = tile == grid
-                windows = (None if whole else (window, window),)
+                windows = (None if tile == grid else (tile.height, tile.width),)
                 table.append(Mount(stage + 1, block, grid, attention, tested, (site,), windows, shift=shift))
         return table
+
+    @staticmethod
+    def tile(grid: Grid, window: int, block: int) -> tuple[Grid, int]:
+        """The window of a block on its map, and the shift; a map no larger than the window is never shifted."""
+        if window >= max(grid.height, grid.width):
+            return grid, 0
+        # On a long map the official code clamps the window to the short side, and does not shift it then.
+        side = min(window, grid.height, grid.width)
+        return Grid(side, side), side // 2 if block % 2 and side < min(grid.height, grid.width) else 0
 
     def macs_by_part(self) -> dict[str, Macs]:
         parts = {}
@@ -110,7 +117,8 @@ class SwinSpec(BackboneSpec):
                     macs += mount.attention_macs() + projection_macs(n, dim, 4 * dim)
                     macs += mlp_macs(n, dim, dim * self.mlp_ratio) + norm_macs(n, 2 * dim)
             if stage < len(grids) - 1:
-                macs += projection_macs(n // 4, 4 * dim, 2 * dim) + norm_macs(n // 4, 4 * dim)
+                merged = grids[stage + 1].tokens
+                macs += projection_macs(merged, 4 * dim, 2 * dim) + norm_macs(merged, 4 * dim)
             parts[f"stage {stage + 1}"] = macs
         last = self.dim << (len(grids) - 1)
         parts["head"] = norm_macs(grids[-1].tokens, last) + projection_macs(1, last, self.num_classes)
@@ -134,7 +142,7 @@ class PatchEmbed(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours become one token of twice the channels."""
+    """Four neighbours become one token of twice the channels; an odd map is padded with zeros."""
 
     def __init__(self, dim: int, grid: Grid) -> None:
         super().__init__()
@@ -143,7 +151,9 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        image = x.view(-1, self.grid.height, self.grid.width, x.shape[-1])
+        image = x.unflatten(1, (self.grid.height, self.grid.width))
+        if self.grid.height % 2 or self.grid.width % 2:
+            image = F.pad(image, (0, 0, 0, self.grid.width % 2, 0, self.grid.height % 2))
         corners = [image[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         return self.reduction(self.norm(torch.cat(corners, dim=-1).flatten(1, 2)))
 

@@ -1,0 +1,206 @@
+"""Every attention against a naive float64 definition, forward and gradient, and the laws of the contract."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from attentions import Attention, AttentionSpec, Grid, Site, lookup, names
+
+VARIANTS = (
+    "softmax",
+    "softmax(fused=False)",
+    "linear",
+    "linear(feature_map=elu)",
+    "linear(kernel_size=3)",
+    "focused",
+    "focused(focusing_factor=1, kernel_size=None)",
+    "focused(focusing_factor=8, kernel_size=3, positional_encoding=False)",
+    "dwc",
+    "dwc(kernel_size=3)",
+)
+SITES = {
+    "map": Site(32, 4, Grid(6, 4), Grid(6, 4)),
+    "class token": Site(32, 4, Grid(3, 5, prefix=1), Grid(3, 5, prefix=1)),
+    "reduced keys": Site(32, 4, Grid(8, 4), Grid(4, 2)),
+    "one head": Site(16, 1, Grid(4, 4), Grid(4, 4)),
+    "vertical stripe": Site(32, 4, Grid(8, 1), Grid(8, 1)),
+}
+
+
+def test_the_variants_cover_the_registry():
+    assert {AttentionSpec.parse(text).name for text in VARIANTS} == set(names())
+
+
+def build(text: str, site: Site) -> Attention:
+    """In float64, with parameters that are not the zeros they start as."""
+    torch.manual_seed(0)
+    module = AttentionSpec.parse(text).build(site).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+def tokens(site: Site, batch: int = 2) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    sizes = (site.queries.tokens, site.keys.tokens, site.keys.tokens)
+    return [torch.randn(batch, n, site.dim, dtype=torch.float64, generator=generator).requires_grad_() for n in sizes]
+
+
+def naive(module: Attention, text: str, q, k, v, bias=None, regions=None):
+    """The definition, with the full map of weights and no tricks; the convolution as a sum over its taps."""
+    spec, site = AttentionSpec.parse(text), module.site
+    options = spec.options
+    heads, d = site.heads, site.dim // site.heads
+    if spec.name == "focused":
+        p = options["focusing_factor"]
+        if module.positional_encoding is not None:
+            k = k + module.positional_encoding
+
+        def phi(x):
+            x = (x.clamp(min=0) + 1e-6) / torch.log1p(torch.exp(module.scale))
+            return (x**p) * x.square().sum(-1, keepdim=True).sqrt() / (x**p).square().sum(-1, keepdim=True).sqrt()
+
+        q, k = phi(q), phi(k)
+    if spec.name == "linear":
+        phi = torch.relu if options["feature_map"] == "relu" else (lambda x: torch.where(x > 0, x + 1, x.exp()))
+        q, k = phi(q), phi(k)
+    out = torch.zeros_like(q)
+    if spec.name != "dwc":
+        per_head = []
+        for h in range(heads):
+            part = slice(h * d, (h + 1) * d)
+            scores = torch.einsum("bnc,bmc->bnm", q[..., part], k[..., part])
+            if spec.name == "softmax":
+                scores = scores / math.sqrt(d) + (0 if bias is None else bias[:, h])
+                weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
+            else:
+                if regions is not None:
+                    scores = scores * (regions[:, :, None] == regions[:, None, :])
+                weights = scores / (scores.sum(-1, keepdim=True) + 1e-6 * site.keys.tokens)
+            per_head.append(weights @ v[..., part])
+        out = torch.cat(per_head, dim=-1)
+    kernel = options.get("kernel_size")
+    if kernel is not None:
+        out = out + naive_convolution(module, v, kernel, regions)
+    if spec.name == "dwc" and site.queries.prefix:
+        out = torch.cat((v.mean(1, keepdim=True), out[:, 1:]), dim=1)
+    return out
+
+
+def naive_convolution(module, v, kernel, regions):
+    site = module.site
+    height, width, prefix = site.queries
+    v = v[:, site.keys.prefix :]
+    if v.shape[1] != height * width:
+        v = F.interpolate(v.transpose(1, 2), size=height * width, mode="linear").transpose(1, 2)
+    weight = module.dwc.weight[:, 0].repeat(site.heads, 1, 1)
+    rows = []
+    for token in range(height * width):
+        y, x = divmod(token, width)
+        total = module.dwc.bias.repeat(site.heads).expand(v.shape[0], -1)
+        for dy in range(kernel):
+            for dx in range(kernel):
+                yy, xx = y + dy - kernel // 2, x + dx - kernel // 2
+                if 0 <= yy < height and 0 <= xx < width:
+                    other = yy * width + xx
+                    same = 1.0 if regions is None else (regions[:, token] == regions[:, other])[:, None].double()
+                    total = total + v[:, other] * weight[:, dy, dx] * same
+        rows.append(total)
+    return torch.cat((torch.zeros_like(v[:, :1]).expand(-1, prefix, -1), torch.stack(rows, dim=1)), dim=1)
+
+
+@pytest.mark.parametrize("where", SITES)
+@pytest.mark.parametrize("text", VARIANTS)
+def test_forward_and_gradients_equal_the_definition(text, where):
+    site = SITES[where]
+    module, inputs = build(text, site), tokens(SITES[where])
+    out, wanted = module(*inputs), naive(module, text, *inputs)
+    assert out.shape == (2, site.queries.tokens, site.dim)
+    torch.testing.assert_close(out, wanted, rtol=1e-10, atol=1e-10)
+    direction = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(2))
+    leaves = [*inputs, *module.parameters()]
+    got = torch.autograd.grad((out * direction).sum(), leaves, allow_unused=True)
+    expected = torch.autograd.grad((wanted * direction).sum(), leaves, allow_unused=True)
+    for ours, theirs in zip(got, expected, strict=True):
+        zero = torch.zeros(())
+        torch.testing.assert_close(
+            *(torch.broadcast_tensors(zero if ours is None else ours, zero if theirs is None else theirs)),
+            rtol=1e-7,
+            atol=1e-9,
+            check_dtype=False,
+        )
+
+
+@pytest.mark.parametrize("text", [text for text in VARIANTS if lookup(AttentionSpec.parse(text).name).takes_regions])
+def test_regions_do_not_mix(text):
+    site = Site(32, 4, Grid(4, 4), Grid(4, 4), regions=4)
+    module, inputs = build(text, site), tokens(site)
+    labels = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]).flatten()
+    regions = torch.stack((labels, torch.zeros_like(labels)))
+    out = module(*inputs, regions=regions)
+    torch.testing.assert_close(out, naive(module, text, *inputs, regions=regions), rtol=1e-9, atol=1e-9)
+    (leak,) = torch.autograd.grad(out[0, labels == 0].sum(), inputs[2])
+    assert leak[0, labels != 0].abs().max() == 0
+    assert leak[0, labels == 0].abs().max() > 0
+
+
+@pytest.mark.parametrize("text", [text for text in VARIANTS if lookup(AttentionSpec.parse(text).name).takes_bias])
+def test_bias_is_added_to_the_scores(text):
+    site = SITES["map"]
+    module, inputs = build(text, site), tokens(site)
+    bias = torch.randn(2, site.heads, 24, 24, dtype=torch.float64)
+    torch.testing.assert_close(module(*inputs, bias=bias), naive(module, text, *inputs, bias=bias))
+    assert not torch.allclose(module(*inputs, bias=bias), module(*inputs))
+
+
+@pytest.mark.parametrize("text", VARIANTS)
+def test_batch_entries_do_not_leak(text):
+    site = SITES["map"]
+    module, (q, k, v) = build(text, site), tokens(site)
+    (leak,) = torch.autograd.grad(module(q, k, v)[0].sum(), v)
+    assert leak[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("text", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near_float64(text, dtype):
+    site = SITES["map"]
+    module, inputs = build(text, site), tokens(site)
+    wanted = module(*inputs)
+    half = [x.detach().to(dtype) for x in inputs]
+    with torch.autocast("cpu", dtype):
+        got = module.float()(*half)
+    assert got.dtype == dtype
+    error = (got.double() - wanted).norm() / wanted.norm()
+    assert error < (0.05 if dtype == torch.bfloat16 else 0.005)
+
+
+@pytest.mark.parametrize("factor", [1, 3, 8, 32])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_focusing_is_finite_at_every_factor_and_scale(factor, scale):
+    """x**32 leaves float32 for modest x; the paper's ablation goes there."""
+    site = SITES["map"]
+    module = build(f"focused(focusing_factor={factor})", site)
+    with torch.no_grad():
+        wanted = module(*(x * scale for x in tokens(site)))
+    inputs = [(x.detach() * scale).float().requires_grad_() for x in tokens(site)]
+    out = module.float()(*inputs)
+    torch.testing.assert_close(out.double(), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+    for gradient in torch.autograd.grad(out.square().sum(), [*inputs, *module.parameters()]):
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("text", VARIANTS)
+def test_macs_grow_with_tokens_as_the_mathematics_says(text):
+    small, large = (AttentionSpec.parse(text).build(Site(32, 4, Grid(n, n), Grid(n, n))).macs().total for n in (16, 64))
+    exponent = math.log(large / small) / math.log(64**2 / 16**2)
+    assert exponent == pytest.approx(2 if text.startswith("softmax") else 1, abs=0.01)
+
+
+def test_the_two_forms_of_softmax_are_one_function():
+    site = SITES["reduced keys"]
+    inputs = tokens(site)
+    fused, explicit = (AttentionSpec.parse(text).build(site)(*inputs) for text in VARIANTS[:2])
+    torch.testing.assert_close(fused, explicit)
