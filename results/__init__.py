@@ -1,0 +1,46 @@
+"""What was measured, and tables of it. Imports neither torch nor anything else of ours: tables render on a laptop.
+
+* `records`: one measured cell is one JSON file, written whole or not at all.
+* `tables`: records to a frame, one row per model, speed circumstances and training circumstances; CSV.
+* `views`, `sheets`: a frame as a table for people, on a terminal, as plain lines or as Markdown.
+* `reproduction`: our numbers beside published ones, which are in `published/` with their sources.
+"""
+
+from results.records import Record, read, read_all, write, write_text
+from results.reproduction import (
+    compare,
+    comparison_sheet,
+    describe,
+    papers,
+    published_rows,
+    summary,
+    targets,
+)
+from results.sheets import Sheet, show, to_markdown, to_plain
+from results.tables import BREAKDOWN, METRICS, table, to_csv
+from results.views import notes, sheet
+
+__all__ = [
+    "BREAKDOWN",
+    "METRICS",
+    "Record",
+    "Sheet",
+    "compare",
+    "comparison_sheet",
+    "describe",
+    "notes",
+    "papers",
+    "published_rows",
+    "read",
+    "read_all",
+    "sheet",
+    "show",
+    "summary",
+    "table",
+    "targets",
+    "to_csv",
+    "to_markdown",
+    "to_plain",
+    "write",
+    "write_text",
+]

@@ -1,0 +1,152 @@
+"""One measured cell is one JSON file, written whole or not at all; tables are made of these files."""
+
+import json
+import math
+import os
+import re
+import uuid
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+STATUSES = ("done", "oom", "failed")
+
+# JSON has no such numbers, yet a diverged loss is a finding: such a metric is stored as this text.
+_NON_FINITE = ("nan", "inf", "-inf")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What came out of one cell.
+
+    `key` names the cell and the file. `cell` is the cell as plain JSON:
+    {"backbone": {"name": ..., "attention": ..., ...}, "task": {"name": ..., ...}}.
+    `status` is "done", "oom" or "failed", and `error` says why (the traceback) if it is not "done".
+    `metrics` are named with their units (`params_m`, `images_per_s`); a value that does not exist is None.
+    `environment` is what the measurement may depend on besides the cell: commit, versions, device.
+    `created` is an ISO time in UTC.
+    """
+
+    key: str
+    cell: dict[str, Any]
+    status: str
+    metrics: dict[str, Any]
+    environment: dict[str, Any]
+    error: str | None = None
+    created: str = field(default_factory=_now)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a UTF-8 file so that readers see the old text or the new one, never a part, and return the path.
+
+    Creates the folder. Raises ValueError if the folder or file cannot be written.
+    """
+    # A random name, as two processes may write one file; a plain open, as the umask decides who may read.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def write(folder: Path, record: Record) -> Path:
+    """Write the record to `folder/<key>.json` and return that path.
+
+    Raises ValueError if the folder cannot be written, and for NaN or infinity in the cell or the environment;
+    metrics may be either.
+    """
+    assert re.fullmatch(r"[\w-]+", record.key), f"not fit for a file name: {record.key!r}"
+    assert record.status in STATUSES, record.status
+    values = {f.name: getattr(record, f.name) for f in fields(Record)}
+    values["metrics"] = {name: _to_json(value) for name, value in record.metrics.items()}
+    text = json.dumps({"schema": SCHEMA, **values}, indent=2, allow_nan=False)
+    return write_text(folder / f"{record.key}.json", text + "\n")
+
+
+def read(path: Path) -> Record:
+    """The record in `path`. Raises ValueError with the path and what is wrong if it is missing or damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a whole JSON file: {error}") from error
+    problem = _problem(values, path.stem)
+    if problem:
+        raise ValueError(f"{path}: {problem}")
+    values.pop("schema")
+    values["metrics"] = {name: _from_json(value) for name, value in values["metrics"].items()}
+    return Record(**values)
+
+
+def read_all(folder: Path) -> tuple[list[Record], list[str]]:
+    """Every whole record of a folder in the order of file names, and one line per damaged file.
+
+    A folder that is empty or does not exist has no records and no problems.
+    """
+    records, problems = [], []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(read(path))
+        except ValueError as error:
+            problems.append(str(error))
+    return records, problems
+
+
+def _to_json(value: object) -> object:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _from_json(value: object) -> object:
+    return float(value) if isinstance(value, str) and value in _NON_FINITE else value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _problem(values: Any, stem: str) -> str | None:
+    """What keeps parsed JSON from being the record named `stem`, or None."""
+    if not isinstance(values, dict):
+        return "not a record: the file does not hold a JSON object"
+    if values.get("schema") != SCHEMA:
+        return f"schema is {values.get('schema')!r}, this version reads {SCHEMA}"
+    expected = {"schema", *(f.name for f in fields(Record))}
+    if missing := expected - values.keys():
+        return f"missing: {', '.join(sorted(missing))}"
+    if unknown := values.keys() - expected:
+        return f"unknown: {', '.join(sorted(unknown))}"
+    for name in ("cell", "metrics", "environment"):
+        if not isinstance(values[name], dict):
+            return f"{name} is not a JSON object"
+    for part in ("backbone", "task"):
+        block = values["cell"].get(part)
+        if not isinstance(block, dict) or not isinstance(block.get("name"), str):
+            return f"cell.{part} is not a JSON object with a name"
+    if not isinstance(values["cell"]["backbone"].get("attention"), str):
+        return "cell.backbone has no attention"
+    if values["status"] not in STATUSES:
+        return f"status is {values['status']!r}, not one of {', '.join(STATUSES)}"
+    for name in ("key", "created"):
+        if not isinstance(values[name], str):
+            return f"{name} is not a text"
+    if not isinstance(values["error"], str | None):
+        return "error is neither a text nor null"
+    if values["key"] != stem:
+        return f"key {values['key']} is not the file's name"
+    return None

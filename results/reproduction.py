@@ -1,0 +1,224 @@
+"""Compares our parameters, multiply-adds and accuracies with published ones, row by row at the published rounding.
+
+Published numbers stay the texts that were printed: "15.0" promises another precision than "15". The tables are in
+`results/published/`; known reasons for a disagreement, each with its source, are in `results/published/reasons.csv`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from results.sheets import Sheet
+
+PUBLISHED = Path(__file__).parent / "published"
+
+MODEL_KEY = ("model", "resolution")
+ABLATION_KEY = ("ablation", "backbone", "setting", "param_value")
+KEY = (*MODEL_KEY, *ABLATION_KEY)
+"""The columns that say what was measured. A row has the first two or the last four; the others are empty texts."""
+
+AGREES, DIFFERS, NOT_PUBLISHED, NOT_MEASURED = "agrees", "differs", "not published", "not measured"
+NEEDS_IMAGENET = "needs ImageNet"
+UNEXPLAINED = "unexplained"
+
+_PAPERS: dict[str, dict[str, tuple[str, ...]]] = {
+    "flatten": {
+        "families": ("deit", "pvt", "pvt_v2", "swin", "cswin"),
+        "attentions": ("softmax", "softmax-pooled-kv", "flatten"),
+        "ablations": ("module", "focusing_factor", "window_size", "stages", "linear_attention_design"),
+        # Table 3 of the paper also has four attentions of others; they are not part of this reproduction.
+        "left_out": ("hydra", "efficient", "linear_angular", "enhanced"),
+    }
+}
+_NUMBER = r"([0-9]*\.?[0-9]+)"
+# Decimal texts and binary numbers meet at 4.5 + 0.05 only to within rounding.
+_ROUNDING = 1e-9
+
+
+class _Match(NamedTuple):
+    """One quantity of one row against one or more of our numbers for it."""
+
+    ours: float | None
+    difference: float | None
+    verdict: str
+    convention: str
+
+
+def papers() -> list[str]:
+    return list(_PAPERS)
+
+
+def published_rows(paper: str) -> pd.DataFrame:
+    """Every published row that the reproduction of a paper is about, as texts, primary and second sources alike.
+
+    Columns: KEY (resolution is an int), attention, params_m, gmacs (printed as FLOPs), top1, primary ("1" for the
+    preferred row of a model, of an ablation always), source, confidence ("read" or "figure"), note.
+    Raises ValueError for an unknown paper.
+    """
+    if paper not in _PAPERS:
+        raise ValueError(f"no published tables of {paper!r}; there are: {', '.join(_PAPERS)}")
+    scope = _PAPERS[paper]
+    models = _read("imagenet_accuracy.csv")
+    models = models[models["backbone_family"].isin(scope["families"]) & models["attention"].isin(scope["attentions"])]
+    ablations = _read("ablation_flatten.csv")
+    ablations = ablations[
+        ablations["ablation"].isin(scope["ablations"]) & ~ablations["param_value"].isin(scope["left_out"])
+    ]
+    ablations = ablations.assign(
+        top1=ablations["value"].where(ablations["metric"] == "top1", ""),
+        attention=["softmax" if "softmax" in setting else paper for setting in ablations["setting"]],
+        primary="1",
+    )
+    rows = pd.concat([models, ablations], ignore_index=True).rename(columns={"flops_g": "gmacs"}).fillna("")
+    rows["resolution"] = [int(text) if text else "" for text in rows["resolution"]]
+    return rows[[*KEY, "attention", "params_m", "gmacs", "top1", "primary", "source", "confidence", "note"]]
+
+
+def targets(published: pd.DataFrame) -> list[dict[str, Any]]:
+    """What there is to measure: the distinct keys of the rows, {model, resolution} or {ablation, ...}, in order."""
+    keys = published[list(KEY)].drop_duplicates().to_dict("records")
+    return [{str(name): value for name, value in key.items() if value != ""} for key in keys]
+
+
+def compare(published: pd.DataFrame, ours: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Every published row with ours beside it.
+
+    `ours` has at most one mapping per target: the target's key and `params_m`, `gmacs` (products and convolutions),
+    `gmacs_fvcore`, `top1`, `top1_stderr`, each a number or None. For params_m and gmacs the frame has `_theirs` (as
+    printed), `_ours`, `_difference` (ours - theirs) and `_verdict`; `gmacs_convention` names what agreed or, if
+    nothing did, what is nearer: "gmacs", "gmacs_fvcore" or "both". `reason` says of each quantity that does not
+    agree why, "unexplained" if that is not known, and `reason_source` who says so.
+    """
+    measured = {_key(row): row for row in ours}
+    assert len(measured) == len(ours), "two mappings for one target"
+    reasons = _read("reasons.csv")
+    rows = []
+    for theirs in published.to_dict("records"):
+        found: Mapping[str, Any] = measured.get(_key(theirs), {})
+        params = _match(theirs["params_m"], _tolerance(theirs, "params_m"), {"params_m": found.get("params_m")})
+        conventions = {name: found.get(name) for name in ("gmacs", "gmacs_fvcore")}
+        gmacs = _match(theirs["gmacs"], _tolerance(theirs, "gmacs"), conventions)
+        top1 = found.get("top1")
+        rows.append(
+            {name: theirs[name] for name in (*KEY, "primary")}
+            | {
+                "params_m_theirs": theirs["params_m"],
+                "params_m_ours": params.ours,
+                "params_m_difference": params.difference,
+                "params_m_verdict": params.verdict,
+                "gmacs_theirs": theirs["gmacs"],
+                "gmacs_ours": gmacs.ours,
+                "gmacs_difference": gmacs.difference,
+                "gmacs_verdict": gmacs.verdict,
+                "gmacs_convention": gmacs.convention,
+                "top1_theirs": theirs["top1"],
+                "top1_ours": NEEDS_IMAGENET if top1 is None else top1,
+                "top1_stderr": found.get("top1_stderr"),
+                "top1_difference": None if top1 is None or not theirs["top1"] else top1 - float(theirs["top1"]),
+                "source": theirs["source"],
+                "confidence": theirs["confidence"],
+            }
+            | _reasons(reasons, theirs, {"params_m": params.verdict, "gmacs": gmacs.verdict})
+        )
+    return pd.DataFrame(rows)
+
+
+def summary(comparison: pd.DataFrame) -> str:
+    """One line: how many rows, and of those with a published number how many agree."""
+    parts = [f"{len(comparison)} published rows"]
+    for quantity, label in (("params_m", "parameters"), ("gmacs", "GMACs")):
+        verdicts = comparison[f"{quantity}_verdict"].value_counts()
+        printed = len(comparison) - verdicts.get(NOT_PUBLISHED, 0)
+        missing = verdicts.get(NOT_MEASURED, 0)
+        unmeasured = f" ({missing} not measured)" if missing else ""
+        parts.append(f"{label} agree in {verdicts.get(AGREES, 0)} of {printed} published{unmeasured}")
+    differing = (comparison[["params_m_verdict", "gmacs_verdict"]] == DIFFERS).any(axis=1)
+    unexplained = comparison["reason"].str.contains(UNEXPLAINED).sum()
+    parts.append(f"{differing.sum()} rows differ, {unexplained} of them unexplained")
+    return "; ".join(parts) + "."
+
+
+def comparison_sheet(comparison: pd.DataFrame) -> Sheet:
+    """The comparison for people, with the summary below."""
+    numbers = ["params_m", "ours", "diff", "verdict", "gmacs", "ours", "diff", "verdict", "top1", "ours", "diff"]
+    headers = ["row", *numbers, "reason", "source"]
+    rows = []
+    for row in comparison.to_dict("records"):
+        cells = [describe(row)]
+        for quantity, digits in (("params_m", 2), ("gmacs", 3)):
+            cells += [row[f"{quantity}_theirs"] or "-", _digits(row[f"{quantity}_ours"], digits)]
+            cells += [_digits(row[f"{quantity}_difference"], digits, "+"), row[f"{quantity}_verdict"]]
+        if row["gmacs_verdict"] == AGREES:
+            cells[-1] += f" ({row['gmacs_convention']})"
+        top1 = row["top1_ours"]
+        cells += [row["top1_theirs"] or "-", top1 if isinstance(top1, str) else _digits(top1, 2)]
+        cells += [_digits(row["top1_difference"], 2, "+"), row["reason"], row["source"]]
+        rows.append(cells)
+    right = frozenset(p for p, header in enumerate(headers) if header in numbers and header != "verdict")
+    return Sheet(headers, rows, right, [summary(comparison)])
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """A target or row in words: "FLatten-Swin-B at 384", "window_size of swin_t: FLatten-Swin-T, 14"."""
+    if row.get("model"):
+        return f"{row['model']} at {row['resolution']}"
+    return f"{row['ablation']} of {row['backbone']}: {row['setting']}, {row['param_value']}"
+
+
+def _read(name: str) -> pd.DataFrame:
+    return pd.read_csv(PUBLISHED / name, dtype=str, keep_default_na=False)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row.get(name, "")) for name in KEY)
+
+
+def _tolerance(row: Mapping[str, Any], quantity: str) -> float:
+    """Half a unit in the last printed digit, or what the note of a digitised number says of its error."""
+    if quantity == "gmacs" and row["confidence"] == "figure" and row["gmacs"]:
+        error = re.search(rf"\+-{_NUMBER} GFLOPs", row["note"])
+        assert error, f"no digitisation error in the note of {describe(row)}"
+        return float(error.group(1))
+    decimals = len(row[quantity].partition(".")[2])
+    return 0.5 * 10.0**-decimals
+
+
+def _match(theirs: str, tolerance: float, ours: Mapping[str, float | None]) -> _Match:
+    """Their number against each of ours by its convention; the one that agrees, else the nearest, is reported."""
+    numbers = {name: value for name, value in ours.items() if value is not None}
+    if not theirs:
+        return _Match(next(iter(numbers.values()), None), None, NOT_PUBLISHED, "")
+    if not numbers:
+        return _Match(None, None, NOT_MEASURED, "")
+    differences = {name: value - float(theirs) for name, value in numbers.items()}
+    nearest = min(differences, key=lambda name: abs(differences[name]))
+    agreeing = [name for name, difference in differences.items() if abs(difference) <= tolerance + _ROUNDING]
+    convention = "both" if len(agreeing) == 2 else nearest
+    return _Match(numbers[nearest], differences[nearest], AGREES if agreeing else DIFFERS, convention)
+
+
+def _reasons(known: pd.DataFrame, theirs: Mapping[str, Any], verdicts: Mapping[str, str]) -> dict[str, str]:
+    """Why quantities do not agree, from the table of reasons, which is keyed by the row and what it prints."""
+    quantities: dict[str, list[str]] = {}
+    sources = []
+    for quantity, verdict in verdicts.items():
+        if verdict == AGREES:
+            continue
+        default = {NOT_PUBLISHED: "not printed in this source", NOT_MEASURED: "not measured", DIFFERS: UNEXPLAINED}
+        reason = default[verdict]
+        if verdict != NOT_MEASURED:
+            wanted = {name: str(theirs[name]) for name in KEY}
+            wanted |= {"quantity": quantity, "published": theirs[quantity]}
+            for found in known[(known[list(wanted)] == pd.Series(wanted)).all(axis=1)].to_dict("records"):
+                reason = found["reason"]
+                sources.append(found["source"])
+        quantities.setdefault(reason, []).append(quantity)
+    texts = [f"{', '.join(names)}: {reason}" for reason, names in quantities.items()]
+    return {"reason": "; ".join(texts), "reason_source": "; ".join(dict.fromkeys(sources))}
+
+
+def _digits(value: float | None, digits: int, sign: str = "") -> str:
+    return "-" if value is None or pd.isna(value) else f"{value:{sign}.{digits}f}"

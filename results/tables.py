@@ -1,0 +1,168 @@
+"""Records to a table: one row per model, speed circumstances and training circumstances; nothing is averaged.
+
+Columns of the frame, in this order (`<task>` is costs, speed or train):
+
+    backbone, attention, status, error      label, attention, the worst status of its records, what went wrong
+    params_m, images_per_s, top1, ...       the metrics under their own names, which carry the units
+    model.image_size, ...                   the other fields of the model
+    speed.runtime.batch, train.seed, ...    the circumstances: every field of the tasks
+    record.<task>.status, .key, .created    the records that the row was made of
+    record.<task>.environment.commit, ...   where and with what they were measured
+"""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from results.records import Record
+
+# The metrics that a table shows unasked, if they were measured.
+METRICS = (
+    "params_m",
+    "gmacs",
+    "gmacs_fvcore",
+    "images_per_s",
+    "train_step_ms_p50",
+    "train_peak_allocated_mib",
+    "top1",
+)
+BREAKDOWN = ("gmacs_attention", "gmacs_projections", "gmacs_convolutions", "gmacs_mlp", "gmacs_norms")
+
+_IDENTITY = ("backbone", "attention", "status", "error")
+_WORST_FIRST = ("failed", "oom", "missing", "done")
+
+
+class _Entry(NamedTuple):
+    """A cell that has a record, or ought to have one."""
+
+    cell: dict[str, Any]
+    record: Record | None
+
+
+def table(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, Any]]] = ()) -> pd.DataFrame:
+    """The frame described above. `expected` lists (key, cell as JSON) of the cells that the table is about.
+
+    Records of one model (the same `backbone` but for the label `name`) share rows. A model with several speed
+    records has a row for each, with several training records again for each of those, and the other numbers
+    repeated. Rows keep the order of `expected`; records not in it follow, sorted by backbone and attention.
+    """
+    models: dict[str, dict[str, list[_Entry]]] = {}
+    for entry in _entries(records, expected):
+        model = json.dumps({**entry.cell["backbone"], "name": ""}, sort_keys=True)
+        models.setdefault(model, {}).setdefault(entry.cell["task"]["name"], []).append(entry)
+    ambiguous = _metrics_of_several_tasks(records)
+    rows = [
+        _row(dict(zip(tasks, entries, strict=True)), ambiguous)
+        for tasks in models.values()
+        for entries in itertools.product(*tasks.values())
+    ]
+    present = set(_IDENTITY).union(*rows)
+    preferred = dict.fromkeys([*_IDENTITY, *METRICS, *BREAKDOWN, *itertools.chain(*rows)])
+    columns = sorted((column for column in preferred if column in present), key=_block)
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
+    integers = [column for column in columns if _holds_integers(frame[column].dropna())]
+    # Int64, not int64: a gap in the column must not turn a batch of 64 into 64.0.
+    return frame.astype(dict.fromkeys(integers, "Int64")).infer_objects()
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """Every column of the frame at full precision under one header line; empty where there is no value."""
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _entries(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[_Entry]:
+    by_key: dict[str, list[Record]] = {}
+    for record in records:
+        by_key.setdefault(record.key, []).append(record)
+    cells: dict[str, dict[str, Any]] = {}
+    for key, cell in expected:
+        cells.setdefault(key, cell)
+    for key, cell in cells.items():
+        found = by_key.pop(key, [])
+        # The expected cell's label is the one asked for; the record's may be another name of the same model.
+        yield from [_Entry(cell, record) for record in found] or [_Entry(cell, None)]
+    rest = [record for found in by_key.values() for record in found]
+    yield from (_Entry(record.cell, record) for record in sorted(rest, key=_natural_order))
+
+
+def _natural_order(record: Record) -> list[list[str | int]]:
+    """Numbers inside texts compare as numbers: focusing factor 4 comes before 32."""
+    backbone, task = record.cell["backbone"], record.cell["task"]
+    rest = json.dumps(record.cell, sort_keys=True)
+    texts = (backbone["name"], backbone["attention"], task["name"], rest)
+    return [
+        [int(part) if position % 2 else part for position, part in enumerate(re.split("([0-9]+)", text))]
+        for text in texts
+    ]
+
+
+def _metrics_of_several_tasks(records: Sequence[Record]) -> set[str]:
+    tasks: dict[str, set[str]] = {}
+    for record in records:
+        for name in record.metrics:
+            tasks.setdefault(name, set()).add(record.cell["task"]["name"])
+    return {name for name, found in tasks.items() if len(found) > 1}
+
+
+def _row(parts: dict[str, _Entry], ambiguous: set[str]) -> dict[str, Any]:
+    """One row from one entry per task. A metric that several tasks report gets its task's name in front."""
+    backbone = next(iter(parts.values())).cell["backbone"]
+    statuses = {task: entry.record.status if entry.record else "missing" for task, entry in parts.items()}
+    failures = filter(None, (_failure(task, entry.record) for task, entry in parts.items()))
+    row: dict[str, Any] = {
+        "backbone": backbone["name"],
+        "attention": backbone["attention"],
+        "status": min(statuses.values(), key=_WORST_FIRST.index),
+        "error": "; ".join(failures) or None,
+    }
+    row.update(_flat("model", {k: v for k, v in backbone.items() if k not in ("name", "attention")}))
+    for task, (cell, record) in parts.items():
+        row.update(_flat(task, {k: v for k, v in cell["task"].items() if k != "name"}))
+        row[f"record.{task}.status"] = statuses[task]
+        if record is None:
+            continue
+        for name, value in record.metrics.items():
+            row[f"{task}_{name}" if name in ambiguous else name] = math.nan if value is None else value
+        row.update({f"record.{task}.key": record.key, f"record.{task}.created": record.created})
+        row.update(_flat(f"record.{task}.environment", record.environment))
+    return row
+
+
+def _failure(task: str, record: Record | None) -> str | None:
+    """One line on a record that is not done, from the last line of its traceback."""
+    if record is None or record.status == "done":
+        return None
+    lines = (record.error or "").strip().splitlines() or ["no error was recorded"]
+    return f"{task} {record.status}: {lines[-1]}"
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    """Nested JSON as {dotted path: scalar or text}; null is the text "none", as empty means absent."""
+    if isinstance(value, list | tuple):
+        if not any(isinstance(item, dict) for item in value):
+            return {prefix: json.dumps(value)}
+        value = {str(position): item for position, item in enumerate(value)}
+    if not isinstance(value, dict):
+        return {prefix: "none" if value is None else value}
+    flat = {}
+    for name, item in value.items():
+        flat.update(_flat(f"{prefix}.{name}", item))
+    return flat
+
+
+def _block(column: str) -> int:
+    """Which block of the module's list a column stands in."""
+    if column in _IDENTITY:
+        return 0
+    if "." not in column:
+        return 1
+    return {"model": 2, "record": 4}.get(column.split(".")[0], 3)
+
+
+def _holds_integers(values: pd.Series) -> bool:
+    return len(values) > 0 and all(isinstance(value, int) and not isinstance(value, bool) for value in values)

@@ -1,0 +1,130 @@
+"""A table's frame as a sheet for people: columns that tell rows apart, sensible digits, and notes."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from results.sheets import Sheet
+from results.tables import BREAKDOWN, METRICS
+
+# Circumstances named below the table even where all rows share them: no number stands without its own.
+_HEADLINES = {
+    "speed": ("device", "precision", "mode", "channels_last", "batch"),
+    "train": ("data", "root", "epochs", "seed"),
+}
+# Of an environment: what any two records differ in, or what other columns say better.
+_INCIDENTAL = ("date", "host", "device")
+# Of an environment: what a measured time depends on, unlike an accuracy or a counted cost.
+_HARDWARE = ("device_name", "driver", "cuda", "cudnn", "threads", "platform")
+_DIGITS = {"params_m": 2, "gmacs": 3, "images_per_s": 0, "_ms": 2, "_mib": 0, "top1": 2, "top5": 2}
+
+
+def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
+    """What identifies a row, its metrics, the circumstances in which rows differ, its status; and notes.
+
+    `columns` are the metrics to show, e.g. (*METRICS, *BREAKDOWN); None shows those of METRICS that have a
+    value. Raises ValueError for a column that the frame lacks. The order of the rows is the frame's.
+    """
+    if columns is None:
+        columns = [name for name in METRICS if name in frame and frame[name].notna().any()]
+    for column in columns:
+        if column not in frame and column not in (*METRICS, *BREAKDOWN):
+            near = difflib.get_close_matches(column, frame.columns, n=3)
+            hint = f"; near: {', '.join(near)}" if near else ""
+            raise ValueError(f"no column {column!r} in these records{hint}")
+    same_label = frame.groupby(["backbone", "attention"], sort=False)
+    models = [name for name in _under(frame, "model") if (same_label[name].nunique(dropna=False) > 1).any()]
+    tasks = {name.split(".")[1] for name in _under(frame, "record")}
+    circumstances = [name for task in _HEADLINES | dict.fromkeys(tasks) for name in _under(frame, task)]
+    differing = [name for name in circumstances if frame[name].nunique() > 1]
+    shown = list(dict.fromkeys(["backbone", "attention", *models, *columns, *differing, "status"]))
+    numbers = [name in columns or (name in frame and _is_number(frame[name])) for name in shown]
+    return Sheet(
+        headers=_headers(shown),
+        rows=[[_text(row, name) for name in shown] for row in frame.to_dict("records")],
+        right=frozenset(position for position, number in enumerate(numbers) if number),
+        notes=notes(frame),
+    )
+
+
+def notes(frame: pd.DataFrame) -> list[str]:
+    """What a reader must know before comparing rows: circumstances, differing environments, failures."""
+    lines = []
+    for task, headlines in _HEADLINES.items():
+        columns = [name for name in _under(frame, task) if _label(name) in headlines]
+        common = [name for name in columns if set(frame[name].dropna()) not in (set(), {"none"})]
+        common = [name for name in common if frame[name].nunique() == 1]
+        if common:
+            named = ", ".join(f"{_label(name)} {frame[name].dropna().iloc[0]}" for name in common)
+            lines.append(f"{task}, all rows: {named}.")
+        if task == "speed" and (differing := [name for name in columns if frame[name].nunique() > 1]):
+            named = ", ".join(f"{_label(name)} ({_listed(frame[name])})" for name in differing)
+            lines.append(f"Rows differ in {named}: their speeds do not compare, and no row is ranked.")
+    if mixed := _mixed_environments(frame):
+        lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
+    failed = frame[frame["error"].notna()]
+    lines += [f"{row['backbone']}, {row['attention']}: {row['error']}" for row in failed.to_dict("records")]
+    return list(dict.fromkeys(lines))
+
+
+def _under(frame: pd.DataFrame, prefix: str) -> list[str]:
+    return [name for name in frame.columns if name.startswith(f"{prefix}.")]
+
+
+def _mixed_environments(frame: pd.DataFrame) -> list[str]:
+    """Environment fields in which records differ: hardware of the speeds, code and versions of all records."""
+    fields: dict[str, list[pd.Series]] = {}
+    for name in _under(frame, "record"):
+        task, part, *path = name.split(".")[1:]
+        if part != "environment" or path[-1] in _INCIDENTAL:
+            continue
+        if task == "speed" or path[0] not in _HARDWARE:
+            fields.setdefault(".".join(path), []).append(frame[name])
+    columns = {name: pd.concat(found) for name, found in fields.items()}
+    return [f"{name} ({_listed(values)})" for name, values in columns.items() if values.nunique() > 1]
+
+
+def _listed(values: pd.Series) -> str:
+    """The distinct values, commits cut to ten digits, of more than four only the first three."""
+    texts = [re.sub("^([0-9a-f]{10})[0-9a-f]{30}$", r"\1", str(value)) for value in values.dropna().unique()]
+    return ", ".join(texts) if len(texts) <= 4 else f"{', '.join(texts[:3])} and {len(texts) - 3} more"
+
+
+def _label(column: str) -> str:
+    """The last part of a dotted column; of `train.data.name` it is `data`."""
+    return column.removesuffix(".name").rsplit(".", 1)[-1]
+
+
+def _headers(columns: Sequence[str]) -> list[str]:
+    labels = [_label(column) for column in columns]
+    return [label if labels.count(label) == 1 else column for label, column in zip(labels, columns, strict=True)]
+
+
+def _is_number(values: Any) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
+
+
+def _text(row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
+    if pd.isna(value):
+        return "-"
+    if column == "status" and value != "done":
+        tasks = [name.split(".")[1] for name in row if name.endswith(".status") and row[name] == value]
+        return f"{value} ({', '.join(tasks)})"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    text = _number(column, value)
+    if column == "top1" and not pd.isna(row.get("top1_stderr")):
+        text += f" ± {_number('top1', row['top1_stderr'])}"
+    return text
+
+
+def _number(column: str, value: float) -> str:
+    digits = next((digits for part, digits in _DIGITS.items() if part in column), None)
+    if digits is None or "." in column:
+        return str(value) if isinstance(value, int) else f"{value:.4g}"
+    # Two digits at least: 0.4 images/s are not none.
+    return f"{value:.{digits}f}" if digits or value >= 10 else f"{value:.2g}"

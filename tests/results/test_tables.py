@@ -1,0 +1,173 @@
+"""Records join into rows only where that mixes nothing."""
+
+import io
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from results import table, to_csv
+
+
+def rows(frame: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
+    return [tuple(None if pd.isna(v) else v for v in row) for row in frame[list(columns)].itertuples(index=False)]
+
+
+def test_the_tasks_of_a_model_are_one_row(make: Any) -> None:
+    records = [
+        make.record("a", make.cell("swin_t", "softmax", make.costs), {"params_m": 28.288354, "gmacs": 4.4905}),
+        make.record("b", make.cell("swin_t", "softmax", make.speed()), {"images_per_s": 12.5}),
+        make.record("c", make.cell("swin_t", "softmax", make.train()), {"top1": 83.5, "top1_stderr": 0.8}),
+    ]
+    frame = table(records)
+    assert rows(frame, "backbone", "attention", "params_m", "images_per_s", "top1", "status") == [
+        ("swin_t", "softmax", 28.288354, 12.5, 83.5, "done")
+    ]
+    assert list(frame.columns[:4]) == ["backbone", "attention", "status", "error"]
+
+
+def test_a_label_does_not_part_a_model(make: Any) -> None:
+    records = [
+        make.record("a", make.cell("swin_t", "softmax", make.costs), {"params_m": 28.0}),
+        make.record("b", make.cell("my_swin", "softmax", make.speed()), {"images_per_s": 12.5}),
+    ]
+    assert len(table(records)) == 1
+
+
+@pytest.mark.parametrize("change", [{"attention": "focused"}, {"image_size": [384, 384]}, {"stages": "LLSS"}], ids=str)
+def test_any_other_field_parts_models(make: Any, change: dict[str, Any]) -> None:
+    other = make.cell("swin_t", "softmax", make.speed())
+    other["backbone"].update(change)
+    records = [
+        make.record("a", make.cell("swin_t", "softmax", make.costs), {"params_m": 28.0}),
+        make.record("b", other, {"images_per_s": 12.5}),
+    ]
+    frame = table(records)
+    assert len(frame) == 2
+    assert not (frame["params_m"].notna() & frame["images_per_s"].notna()).any()
+
+
+def test_runtimes_and_seeds_each_have_a_row_with_costs_repeated(make: Any) -> None:
+    records = [make.record("costs", make.cell("swin_t", "softmax", make.costs), {"params_m": 28.0})]
+    for batch, images_per_s in ((1, 10.0), (64, 90.0)):
+        cell = make.cell("swin_t", "softmax", make.speed(batch=batch))
+        records.append(make.record(f"speed{batch}", cell, {"images_per_s": images_per_s}))
+    for seed, top1 in ((0, 80.0), (1, 81.0), (2, 82.0)):
+        cell = make.cell("swin_t", "softmax", make.train(seed=seed))
+        records.append(make.record(f"train{seed}", cell, {"top1": top1}))
+    frame = table(records)
+    found = rows(frame, "params_m", "speed.runtime.batch", "images_per_s", "train.seed", "top1")
+    assert sorted(found) == [
+        (28.0, batch, images_per_s, seed, top1)
+        for batch, images_per_s in ((1, 10.0), (64, 90.0))
+        for seed, top1 in ((0, 80.0), (1, 81.0), (2, 82.0))
+    ]
+
+
+def test_a_cell_measured_twice_is_never_averaged(make: Any) -> None:
+    cell = make.cell("swin_t", "softmax", make.speed())
+    records = [make.record("same", cell, {"images_per_s": speed}) for speed in (10.0, 20.0)]
+    assert list(table(records)["images_per_s"]) == [10.0, 20.0]
+
+
+def test_a_metric_of_two_tasks_is_two_columns(make: Any) -> None:
+    records = [
+        make.record("a", make.cell("swin_t", "softmax", make.speed()), {"train_images_per_s": 10.0}),
+        make.record("b", make.cell("swin_t", "softmax", make.train()), {"train_images_per_s": 7.0, "top1": 80.0}),
+    ]
+    frame = table(records)
+    assert "train_images_per_s" not in frame
+    assert rows(frame, "speed_train_images_per_s", "train_train_images_per_s") == [(10.0, 7.0)]
+
+
+def test_expected_cells_without_record_are_missing_in_the_order_asked_for(make: Any) -> None:
+    expected = [
+        ("k1", make.cell("swin_t", "softmax", make.costs, dim=96)),
+        ("k2", make.cell("deit_t", "softmax", make.costs, dim=192)),
+        ("k3", make.cell("cswin_t", "softmax", make.costs, dim=64)),
+        ("k4", make.cell("swin_t", "softmax", make.speed(batch=8), dim=96)),
+    ]
+    records = [
+        make.record("z", make.cell("aaa", "softmax", make.costs, dim=1), {"params_m": 1.0}),
+        # Measured under another label of the same cell; the label asked for counts.
+        make.record("k3", make.cell("other", "softmax", make.costs, dim=64), {"params_m": 22.0}),
+        make.record("k1", expected[0][1], {"params_m": 28.0}),
+    ]
+    frame = table(records, expected)
+    assert rows(frame, "backbone", "params_m", "status", "speed.runtime.batch") == [
+        ("swin_t", 28.0, "missing", 8),
+        ("deit_t", None, "missing", None),
+        ("cswin_t", 22.0, "done", None),
+        ("aaa", 1.0, "done", None),
+    ]
+    assert list(frame["record.costs.status"]) == ["done", "missing", "done", "done"]
+
+
+def test_a_cell_expected_twice_is_one_row_under_its_first_label(make: Any) -> None:
+    expected = [("k", make.cell(name, "softmax", make.costs)) for name in ("first", "second")]
+    assert rows(table([], expected), "backbone", "status") == [("first", "missing")]
+
+
+def test_unexpected_records_follow_in_natural_order(make: Any) -> None:
+    names = [("swin_t", "focused(focusing_factor=32)"), ("swin_t", "focused(focusing_factor=4)")]
+    names += [("pvt_v2_b10", "x"), ("pvt_v2_b2", "x")]
+    records = [make.record(str(i), make.cell(*name, make.costs, dim=i)) for i, name in enumerate(names)]
+    assert rows(table(records), "backbone", "attention") == [names[3], names[2], names[1], names[0]]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "worst"),
+    [
+        (("done", "done"), "done"),
+        (("done", "oom"), "oom"),
+        (("failed", "oom"), "failed"),
+        (("done", None), "missing"),
+        (("oom", None), "oom"),
+    ],
+)
+def test_a_row_is_as_done_as_its_least_done_record(make: Any, statuses: tuple[str | None, ...], worst: str) -> None:
+    cells = [make.cell("swin_t", "softmax", task) for task in (make.costs, make.speed())]
+    expected = [(str(i), cell) for i, cell in enumerate(cells)]
+    records = [
+        make.record(key, cell, status=status, error=None if status == "done" else "a\nRuntimeError: boom\n")
+        for (key, cell), status in zip(expected, statuses, strict=True)
+        if status
+    ]
+    frame = table(records, expected)
+    assert list(frame["status"]) == [worst]
+    failed = any(status in ("oom", "failed") for status in statuses)
+    assert frame["error"].notna().all() == failed
+    if failed:
+        assert frame["error"].str.contains("RuntimeError: boom").all()
+
+
+def test_csv_comes_back_through_pandas_at_full_precision(make: Any) -> None:
+    records = [
+        make.record("a", make.cell("swin_t", "focused(focusing_factor=3, kernel_size=5)", make.costs),
+                    {"params_m": 1 / 3, "gmacs_attention": 0.1 + 0.2}),
+        make.record("b", make.cell("pvt_t", "softmax", make.speed(batch=64)), {"images_per_s": 1234.5678901234567}),
+        make.record("c", make.cell("pvt_t", "softmax", make.train()), {"top1": 83.52, "train_loss": math.nan}),
+    ]  # fmt: skip
+    frame = table(records)
+    text = to_csv(frame)
+    back = pd.read_csv(io.StringIO(text))
+    assert list(back.columns) == list(frame.columns)
+    assert text.count("\n") == 1 + len(frame)
+    by_name = back.set_index("backbone")
+    assert by_name.loc["swin_t", "params_m"] == 1 / 3
+    assert by_name.loc["swin_t", "gmacs_attention"] == 0.1 + 0.2
+    assert by_name.loc["pvt_t", "images_per_s"] == 1234.5678901234567
+    assert by_name.loc["swin_t", "attention"] == "focused(focusing_factor=3, kernel_size=5)"
+    # A gap in the column turns no integer into a float, and a null stays apart from "not there".
+    assert ",64," in text
+    assert by_name.loc["pvt_t", "train.data.path"] == "none"
+    assert pd.isna(by_name.loc["swin_t", "train.data.path"])
+    assert by_name.loc["pvt_t", "record.train.key"] == "c"
+    assert by_name.loc["pvt_t", "record.speed.environment.torch"] == "2.11.0"
+
+
+def test_no_records_is_an_empty_table() -> None:
+    frame = table([])
+    assert len(frame) == 0
+    assert to_csv(frame) == "backbone,attention,status,error\n"

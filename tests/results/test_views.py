@@ -1,0 +1,192 @@
+"""People see what tells rows apart and what forbids comparing them, in every form of a table."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from results import BREAKDOWN, METRICS, Sheet, notes, sheet, show, table, to_markdown, to_plain
+
+
+def column(view: Sheet, header: str) -> list[str]:
+    return [row[list(view.headers).index(header)] for row in view.rows]
+
+
+def two(make: Any, first: dict[str, Any], second: dict[str, Any], **metrics: float) -> list[Any]:
+    return [
+        make.record(key, make.cell("swin_t", "softmax", task), metrics) for key, task in (("a", first), ("b", second))
+    ]
+
+
+def test_digits_are_sensible_and_accuracy_has_its_standard_error(make: Any) -> None:
+    metrics = {
+        "params_m": 28.288354,
+        "gmacs": 4.490566,
+        "images_per_s": 1234.5,
+        "train_step_ms_p50": 12.346,
+        "top1": 83.524,
+        "top1_stderr": 0.8296,
+    }
+    view = sheet(table([make.record("a", make.cell("swin_t", "softmax", make.costs), metrics)]))
+    assert view.headers == ["backbone", "attention", "params_m", "gmacs", "images_per_s", "train_step_ms_p50",
+                            "top1", "status"]  # fmt: skip
+    assert view.rows == [["swin_t", "softmax", "28.29", "4.491", "1234", "12.35", "83.52 ± 0.83", "done"]]
+    assert view.right == {2, 3, 4, 5, 6}
+
+
+def test_slow_models_do_not_show_zero_images_per_second(make: Any) -> None:
+    record = make.record("a", make.cell("swin_t", "softmax", make.speed()), {"images_per_s": 0.4321})
+    assert column(sheet(table([record])), "images_per_s") == ["0.43"]
+
+
+def test_the_breakdown_is_shown_on_request(make: Any) -> None:
+    metrics = {"gmacs": 1.5, **dict.fromkeys(BREAKDOWN, 0.25)}
+    frame = table([make.record("a", make.cell("swin_t", "softmax", make.costs), metrics)])
+    assert not set(BREAKDOWN) & set(sheet(frame).headers)
+    view = sheet(frame, columns=(*METRICS, *BREAKDOWN))
+    assert column(view, "gmacs_mlp") == ["0.250"]
+    assert column(view, "top1") == ["-"]
+
+
+def test_an_unknown_column_is_refused_with_the_near_ones(make: Any) -> None:
+    frame = table([make.record("a", make.cell("swin_t", "softmax", make.costs), {"gmacs_mlp": 1.0})])
+    with pytest.raises(ValueError, match="no column 'gmacs_mpl' in these records; near: gmacs_mlp"):
+        sheet(frame, columns=["gmacs_mpl"])
+
+
+def test_common_circumstances_are_a_note_and_differing_ones_a_column(make: Any) -> None:
+    same = sheet(table(two(make, make.speed(), make.speed(), images_per_s=10.0)))
+    assert "batch" not in same.headers
+    assert same.notes == ["speed, all rows: device cpu, precision fp32, mode eager, channels_last False, batch 64."]
+    frame = table(two(make, make.speed(batch=1), make.speed(batch=64), images_per_s=10.0))
+    view = sheet(frame)
+    assert column(view, "batch") == ["1", "64"]
+    assert "Rows differ in batch (1, 64): their speeds do not compare, and no row is ranked." in view.notes
+
+
+@pytest.mark.parametrize("change", [{"device": "cuda"}, {"precision": "bf16"}, {"mode": "compiled"}], ids=str)
+def test_rows_of_differing_runtimes_are_warned_of(make: Any, change: dict[str, Any]) -> None:
+    ((name, value),) = change.items()
+    frame = table(two(make, make.speed(), make.speed(**change), images_per_s=10.0))
+    assert value in column(sheet(frame), name)
+    assert sum(line.startswith(f"Rows differ in {name} (") for line in notes(frame)) == 1
+
+
+def test_seeds_data_and_epochs_are_columns_where_they_differ(make: Any) -> None:
+    frame = table(two(make, make.train(seed=0), make.train(seed=1), top1=80.0))
+    assert column(sheet(frame), "seed") == ["0", "1"]
+    assert "train, all rows: epochs 3, data fashion_mnist." in notes(frame)
+    frame = table(two(make, make.train(), make.train(epochs=9, data="imagenet"), top1=80.0))
+    assert column(sheet(frame), "epochs") == ["3", "9"]
+    assert column(sheet(frame), "data") == ["fashion_mnist", "imagenet"]
+
+
+def test_models_of_one_name_are_told_apart_by_what_differs(make: Any) -> None:
+    records = [
+        make.record(stages, make.cell("swin_t", "focused", make.costs, stages=stages, dim=96), {"gmacs": 4.5})
+        for stages in ("LSSS", "LLSS")
+    ]
+    records.append(make.record("p", make.cell("pvt_t", "focused", make.costs, stages="LLLL"), {"gmacs": 2.0}))
+    view = sheet(table(records))
+    assert view.headers == ["backbone", "attention", "stages", "gmacs", "status"]
+    assert column(view, "stages") == ["LLLL", "LLSS", "LSSS"]
+
+
+def test_circumstances_of_one_short_name_keep_their_long_ones(make: Any) -> None:
+    tasks = [{"name": "train", "seed": 0, "data": {"seed": 5}}, {"name": "train", "seed": 1, "data": {"seed": 6}}]
+    view = sheet(table(two(make, *tasks, top1=80.0)))
+    assert column(view, "train.seed") == ["0", "1"]
+    assert column(view, "train.data.seed") == ["5", "6"]
+
+
+@pytest.mark.parametrize(
+    ("second", "warning"),
+    [
+        ({"commit": "f" * 40}, "commit (0123456789, ffffffffff)"),
+        ({"torch": "2.15.0"}, "torch (2.11.0, 2.15.0)"),
+        ({"threads": 8}, "threads (2, 8)"),
+        ({"commit": None}, "commit (0123456789, none)"),
+        ({"host": "b"}, None),
+    ],
+    ids=str,
+)
+def test_differing_environments_are_warned_of(make: Any, second: dict[str, Any], warning: str | None) -> None:
+    first = {"commit": "0123456789" * 4, "torch": "2.11.0", "threads": 2, "host": "a", "date": "1"}
+    records = [
+        make.record(
+            str(i), make.cell("swin_t", "softmax", make.speed(), dim=i), {"images_per_s": 1.0}, environment=environment
+        )
+        for i, environment in enumerate((first, {**first, "date": "2", **second}))
+    ]
+    lines = [line for line in notes(table(records)) if "environments" in line]
+    assert lines == ([f"Measured under differing environments: {warning}."] if warning else [])
+
+
+def test_code_is_compared_across_the_tasks_of_a_row_and_hardware_of_speeds_only(make: Any) -> None:
+    cells = [make.cell("swin_t", "softmax", task) for task in (make.costs, make.speed())]
+    records = [
+        make.record(str(i), cell, environment={"commit": "ab"[i] * 40, "threads": i}) for i, cell in enumerate(cells)
+    ]
+    assert "Measured under differing environments: commit (aaaaaaaaaa, bbbbbbbbbb)." in notes(table(records))
+
+
+def test_failures_name_the_task_and_the_reason(make: Any) -> None:
+    cell = make.cell("swin_t", "softmax", make.speed(batch=4096))
+    frame = table([make.record("a", cell, status="oom", error="Traceback:\n  ...\nOutOfMemoryError: 3 GiB")])
+    view = sheet(frame)
+    assert column(view, "status") == ["oom (speed)"]
+    assert "swin_t, softmax: speed oom: OutOfMemoryError: 3 GiB" in view.notes
+
+
+def printed(view: Sheet, width: int, terminal: bool) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
+    show(view, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert isinstance(text, str)
+    return text
+
+
+VIEW = Sheet(["name", "gmacs"], [["a|b [red]", "4.5"], ["c", "10.25"]], frozenset({1}), ["first note", "second note"])
+
+
+def test_plain_lines_align_numbers_right() -> None:
+    assert to_plain(VIEW).splitlines() == [
+        "name       gmacs",
+        "a|b [red]    4.5",
+        "c          10.25",
+        "",
+        "first note",
+        "second note",
+    ]
+
+
+def test_markdown_is_a_table_with_escaped_bars_and_notes_as_paragraphs() -> None:
+    assert to_markdown(VIEW).splitlines() == [
+        "| name | gmacs |",
+        "| --- | ---: |",
+        "| a\\|b [red] | 4.5 |",
+        "| c | 10.25 |",
+        "",
+        "first note",
+        "",
+        "second note",
+    ]
+
+
+def test_a_terminal_gets_a_frame_and_cells_are_not_markup() -> None:
+    text = printed(VIEW, width=80, terminal=True)
+    assert "│ a|b [red] │   4.5 │" in text
+    assert "first note" in text
+
+
+@pytest.mark.parametrize(("width", "terminal"), [(12, True), (80, False)], ids=["narrow", "no terminal"])
+def test_elsewhere_the_plain_lines_are_neither_wrapped_nor_cut(width: int, terminal: bool) -> None:
+    assert printed(VIEW, width, terminal) == to_plain(VIEW)
+
+
+@pytest.mark.parametrize("render", [to_plain, to_markdown])
+def test_an_empty_table_has_its_header(render: Any) -> None:
+    headers: Sequence[str] = render(sheet(table([]))).splitlines()
+    assert "backbone" in headers[0]
