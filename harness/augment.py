@@ -1,0 +1,190 @@
+"""Image transforms: the one place where they are built, for training and for evaluation.
+
+A transform takes an RGB PIL image to a uint8 tensor (C, H, W). What is cheaper or only exact in float32 comes after the
+batch has reached its device: `Normalise`, then in training `RandomErasing`. In between sits the DataLoader, which so
+moves a quarter of the bytes. Pixels come from timm and Pillow: nothing faster is bit-identical to what papers used.
+
+Two kinds of training augmentation: `small` shifts an image that already has about the model's size by a few pixels
+(random crop after padding) and flips it; `imagenet` is timm's recipe, RandomResizedCrop and flip. Both are followed by
+RandAugment or colour jitter if asked for. Three ways to evaluate: `pad`, the counterpart of `small`; `short_side`, the
+resize of Swin, PVT and DeiT; `squash`, the resize to a square of FLatten, Agent Attention, InLine and PolaFormer.
+"""
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_transform
+from timm.data import random_erasing as timm_random_erasing
+from timm.data.auto_augment import RandAugment, posterize
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms.functional import pil_to_tensor
+
+Augmentation = Literal["small", "imagenet"]
+EvalTransform = Literal["pad", "short_side", "squash"]
+Interpolation = Literal["bilinear", "bicubic"]
+Transform = Callable[[Image.Image], Tensor]
+
+CPU = torch.device("cpu")
+SHIFT = 2  # pixels a small image is moved by at most, in each direction: 28 of 32 pixels then stay in view
+RAND_AUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)+")
+
+
+def train_transform(
+    image_size: tuple[int, int],
+    in_channels: int,
+    *,
+    augmentation: Augmentation,
+    rand_augment: str | None,
+    color_jitter: float,
+    interpolation: Interpolation,
+) -> Transform:
+    """Random transform of training images, RGB PIL -> uint8 (in_channels, H, W).
+
+    Random through the global generators (see `seed_generators`). Raises ValueError for a RandAugment text that timm
+    would not understand.
+    """
+    if rand_augment is not None and not RAND_AUGMENT.fullmatch(rand_augment):
+        raise ValueError(
+            f"rand_augment {rand_augment!r} is not understood; it is written like 'rand-m9-mstd0.5-inc1', "
+            "with m, n, p, mstd, mmax, inc"
+        )
+    crop_and_flip, colour, to_tensor = create_transform(
+        (3, *image_size),
+        is_training=True,
+        auto_augment=rand_augment,
+        color_jitter=color_jitter or None,
+        interpolation=interpolation,
+        normalize=False,
+        separate=True,
+    )
+    if augmentation == "small":
+        crop_and_flip = _ShiftAndFlip(image_size, interpolation)
+    for op in colour.transforms:
+        if isinstance(op, RandAugment):
+            _accept_zero_bits(op)
+    return transforms.Compose([crop_and_flip, colour, to_tensor, *_to_grey(in_channels)])
+
+
+def eval_transform(
+    image_size: tuple[int, int],
+    in_channels: int,
+    *,
+    kind: EvalTransform,
+    crop_pct: float,
+    interpolation: Interpolation,
+) -> Transform:
+    """Fixed transform of evaluation images, RGB PIL -> uint8 (in_channels, H, W).
+
+    `crop_pct` is the share of the resized side that the centre crop keeps: 224 of 256 is 0.875. `pad` crops nothing.
+    """
+    if kind == "pad":
+        return transforms.Compose([_Pad(image_size, interpolation), pil_to_tensor, *_to_grey(in_channels)])
+    resize_and_crop = create_transform(
+        (3, *image_size),
+        crop_pct=crop_pct,
+        crop_mode="squash" if kind == "squash" else "center",
+        interpolation=interpolation,
+        normalize=False,
+    )
+    return transforms.Compose([resize_and_crop, *_to_grey(in_channels)])
+
+
+class Normalise:
+    """uint8 (B, C, H, W) -> float32 on `device`, with ImageNet's mean and standard deviation (their means if C = 1)."""
+
+    def __init__(self, in_channels: int, device: torch.device) -> None:
+        mean, std = 255 * torch.tensor([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD])
+        if in_channels == 1:
+            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        self.mean = mean.view(1, -1, 1, 1).to(device)
+        self.std = std.view(1, -1, 1, 1).to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        # float32 whatever the precision of the run: autocast rounds later, and only where it should
+        return images.to(self.mean.device, non_blocking=True).float().sub_(self.mean).div_(self.std)
+
+
+class RandomErasing:
+    """Random erasing (arXiv 1708.04896) of normalised images, filled with noise, as in the DeiT recipe.
+
+    Runs on the device and image by image, each from its own seed, so that a batch's make-up does not change an image.
+    """
+
+    def __init__(self, probability: float, device: torch.device) -> None:
+        self.erase = timm_random_erasing.RandomErasing(probability, mode="pixel", device=device)
+
+    def __call__(self, images: Tensor, seeds: list[int]) -> Tensor:
+        """(B, C, H, W), changed in place, and B seeds -> the same tensor."""
+        for image, seed in zip(images, seeds, strict=True):
+            seed_generators(seed, image.device)
+            self.erase(image)
+        return images
+
+
+def seed_generators(seed: int, device: torch.device = CPU) -> None:
+    """Seeds what timm and torchvision draw from: `random`, `numpy.random`, torch on the CPU and on `device`.
+
+    torch.manual_seed takes a hundred times as long where there is no GPU, and this runs once for every image.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class _Pad:
+    """Centres an image on a black canvas of `size`; one that is larger is first shrunk to fit, its aspect kept."""
+
+    size: tuple[int, int]
+    interpolation: Interpolation
+
+    def __call__(self, image: Image.Image, shift: tuple[int, int] = (0, 0)) -> Image.Image:
+        height, width = self.size
+        if image.width > width or image.height > height:
+            image = image.copy()
+            image.thumbnail((width, height), Image.Resampling[self.interpolation.upper()])
+        left, top = (image.width - width) // 2 + shift[0], (image.height - height) // 2 + shift[1]
+        # Pillow fills with black what lies outside the image
+        return image.crop((left, top, left + width, top + height))
+
+
+@dataclass(frozen=True)
+class _ShiftAndFlip:
+    """`_Pad`, moved by up to SHIFT pixels, and mirrored every other time."""
+
+    size: tuple[int, int]
+    interpolation: Interpolation
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        shift = random.randint(-SHIFT, SHIFT), random.randint(-SHIFT, SHIFT)
+        image = _Pad(self.size, self.interpolation)(image, shift)
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else image
+
+
+def _to_grey(in_channels: int) -> list[transforms.Grayscale]:
+    """Last, since augmentations are written for colour."""
+    return [transforms.Grayscale(1)] if in_channels == 1 else []
+
+
+def _posterize(image: Image.Image, bits_to_keep: int, **options: object) -> Image.Image:
+    """timm's posterize, for 0 bits too: black, as Pillow before 13 drew it; Pillow 13 raises."""
+    if bits_to_keep == 0:
+        return Image.new(image.mode, image.size)
+    return posterize(image, bits_to_keep, **options)
+
+
+def _accept_zero_bits(rand_augment: RandAugment) -> None:
+    """timm asks for 0 bits at magnitude 10, which 'rand-m9-mstd0.5-inc1' reaches about once in 400 images."""
+    for op in rand_augment.ops:
+        if op.aug_fn is posterize:
+            op.aug_fn = _posterize

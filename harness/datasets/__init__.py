@@ -1,0 +1,1 @@
+"""Image sets that travel with the repository: one folder each, beside the script that made it."""
