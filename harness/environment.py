@@ -1,0 +1,106 @@
+"""The circumstances of a measurement: this project's commit, versions, device and host.
+
+Nothing here fails: what cannot be found out is None.
+"""
+
+import os
+import platform
+import socket
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("attentions", "backbones", "harness", "results", "slurm")
+LIBRARIES = ("torchvision", "timm", "fvcore", "numpy", "Pillow")
+
+Value = str | int | bool | None
+
+
+def environment(device: str) -> dict[str, Value]:
+    """Circumstances under which something is measured on `device` ("cpu" or "cuda"), as plain JSON values.
+
+    `commit` and `dirty` (uncommitted changes in the five packages, new files included) are None where this
+    package does not lie in its own git checkout; `date` is UTC.
+    """
+    commit, dirty = checkout(ROOT)
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        **{name.lower(): _version(name) for name in LIBRARIES},
+        "device": device,
+        **(_gpu() if device == "cuda" else _cpu()),
+        "threads": torch.get_num_threads(),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+    }
+
+
+def checkout(root: Path) -> tuple[str | None, bool | None]:
+    """Commit and dirty flag of the git checkout whose top is `root`; (None, None) where it is none."""
+    top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
+    # An environment inside somebody's repository is not a checkout of ours.
+    if top is None or Path(top).resolve() != root.resolve():
+        return None, None
+    commit = _output("git", "-C", str(root), "rev-parse", "--verify", "HEAD")
+    changes = _output("git", "-C", str(root), "status", "--porcelain", "--", *PACKAGES)
+    return commit, None if commit is None or changes is None else changes != ""
+
+
+def _cpu() -> dict[str, Value]:
+    return {"device_name": _cpu_name(), "driver": None, "cuda": None, "cudnn": None}
+
+
+def _cpu_name() -> str | None:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or None
+
+
+def _gpu() -> dict[str, Value]:
+    return {
+        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def _driver() -> str | None:
+    versions = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return versions.splitlines()[0] if versions else None
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _output(*command: str) -> str | None:
+    """What `command` prints, or None where it is missing, fails or does not end."""
+    # Git may not take another repository's place from the environment (hooks set these), nor lock the index.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+            env=variables | {"GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

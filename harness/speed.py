@@ -1,0 +1,360 @@
+"""Throughput, latency, time of a training step and peak memory of a backbone, and ratios of two.
+
+Inputs are synthetic and stay on the device; the machine warms up first; a GPU is timed by its own events with
+the L2 cache overwritten before every sample, a CPU by `time.perf_counter`. A time is that of one whole batch,
+and the batch never shrinks: too large a batch raises, see `is_out_of_memory`. Absolute times of two runs do
+not compare; `compare` measures two backbones interleaved and returns their ratio with an interval.
+"""
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from backbones import BackboneSpec, build
+
+MIN_SAMPLES = 10
+"""Fewest samples behind a median and its quartiles, however long they take."""
+
+MIN_BLOCKS = 10
+"""Fewest A B B A blocks behind a ratio; from 6 on an interval of 95 % exists."""
+
+L2_BYTES = 256 * 2**20
+"""Bytes overwritten between samples on a GPU: more than the L2 cache of any."""
+
+Device = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Mode = Literal["eager", "compiled"]
+Work = Literal["infer", "train"]
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+Timer = Callable[[Callable[[], object]], float]
+"""Calls its argument once and returns the seconds that took."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a model is run: what changes a measurement and not the model.
+
+    `precision` is that of autocast over float32 weights (fp32: no autocast and no TF32), `batch` in images.
+    Raises ValueError for a value that is not allowed; whether the machine has the device is asked when it is
+    used.
+    """
+
+    device: Device = "cpu"
+    precision: Precision = "fp32"
+    mode: Mode = "eager"
+    channels_last: bool = False
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("device", Device), ("precision", Precision), ("mode", Mode)):
+            value = getattr(self, field)
+            if value not in get_args(allowed):
+                raise ValueError(f"unknown {field} {value!r}; allowed are {', '.join(get_args(allowed))}")
+        if not isinstance(self.channels_last, bool):
+            raise ValueError(f"channels_last is {self.channels_last!r}; allowed are True, False")
+        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
+            raise ValueError(f"batch is {self.batch!r}; allowed are whole numbers from 1 on")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The task that measures time and memory; at least `min_seconds` of work go into each median."""
+
+    name: ClassVar[str] = "speed"
+
+    runtime: Runtime = Runtime()
+    min_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.min_seconds) and self.min_seconds > 0):
+            raise ValueError(f"min_seconds is {self.min_seconds!r}; allowed are numbers above 0")
+
+    def run(
+        self, spec: BackboneSpec, folder: Path, report: Callable[[str], None]
+    ) -> dict[str, float | int | str | None]:
+        """Measures `spec`; see `measure` for the metrics and errors."""
+        image = (spec.in_channels, *spec.image_size)
+        return measure(lambda: build(spec), image, spec.num_classes, self.runtime, self.min_seconds, report)
+
+
+def measure(
+    build_model: Callable[[], nn.Module],
+    image: tuple[int, int, int],
+    num_classes: int,
+    runtime: Runtime,
+    min_seconds: float,
+    report: Callable[[str], None],
+) -> dict[str, float | int | str | None]:
+    """Measures a model of (B, C, H, W) images and (B, num_classes) logits; `image` is (C, H, W).
+
+    Returns `images_per_s` and `train_images_per_s` (batch over the median), `latency_ms_p25/p50/p75` of a
+    batch in inference and `train_step_ms_p25/p50/p75` of a training step (forward, loss, backward, AdamW),
+    both `_samples` counts; memory in MiB for inference and training apart: on a GPU `..._peak_allocated_mib`
+    and `..._peak_reserved_mib` of the caching allocator, on a CPU `..._peak_rss_mib`, the peak resident set
+    of the whole process while the work ran once more; the SM clock before and after. What cannot be had is
+    None. Raises ValueError where the device is missing, FloatingPointError for outputs that are not finite,
+    and what torch raises when memory runs out, see `is_out_of_memory`.
+    """
+    metrics: dict[str, float | int | str | None] = {"sm_clock_mhz_before": _sm_clock(runtime.device)}
+    works: tuple[tuple[Work, str, str], ...] = (("infer", "latency", ""), ("train", "train_step", "train_"))
+    with _numerics(runtime):
+        model = build_model()
+        for work, label, prefix in works:
+            report(f"{label.replace('_', ' ')}: warming up")
+            call = prepare(model, image, num_classes, runtime, work)
+            # The memory of the optimiser, and of what compilers and cuDNN try out, is settled after the first
+            # calls.
+            _warm_up(call, runtime.device, min_seconds / 4)
+            memory = _peak_memory(call, runtime.device)
+            report(f"{label.replace('_', ' ')}: measuring")
+            times = sample(call, timer(runtime.device), min_seconds)
+            low, middle, high = quantiles(times, n=4, method="inclusive")
+            metrics |= {
+                f"{prefix}images_per_s": runtime.batch / middle,
+                f"{label}_ms_p25": low * 1e3,
+                f"{label}_ms_p50": middle * 1e3,
+                f"{label}_ms_p75": high * 1e3,
+                f"{label}_samples": len(times),
+            } | {f"{work}_{name}": value for name, value in memory.items()}
+    return metrics | {"sm_clock_mhz_after": _sm_clock(runtime.device)}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time of A over time of B: the median over interleaved blocks and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    blocks: int
+
+    @property
+    def decided(self) -> bool:
+        """Whether A and B may be ranked: the interval does not hold 1."""
+        return not self.low <= 1 <= self.high
+
+
+def compare(
+    a: BackboneSpec, b: BackboneSpec, runtime: Runtime, work: Work = "infer", min_seconds: float = 2.0
+) -> Ratio:
+    """Time of a batch of `a` over that of `b`, measured A B B A in this process; errors as in `measure`."""
+    with _numerics(runtime):
+        call_a, call_b = (
+            prepare(build(spec), (spec.in_channels, *spec.image_size), spec.num_classes, runtime, work)
+            for spec in (a, b)
+        )
+        _warm_up(call_a, runtime.device, min_seconds / 4)
+        _warm_up(call_b, runtime.device, min_seconds / 4)
+        return ratio(call_a, call_b, timer(runtime.device), min_seconds)
+
+
+def ratio(a: Callable[[], object], b: Callable[[], object], timed: Timer, min_seconds: float) -> Ratio:
+    """Time of `a` over time of `b` from A B B A blocks, in which a steady drift cancels.
+
+    The interval is that of the median by order statistics: it assumes no distribution, only that blocks are
+    independent. It covers at least 95 %.
+    """
+    blocks: list[float] = []
+    spent = 0.0
+    while spent < min_seconds or len(blocks) < MIN_BLOCKS:
+        first_a, first_b, second_b, second_a = timed(a), timed(b), timed(b), timed(a)
+        blocks.append((first_a + second_a) / (first_b + second_b))
+        spent += first_a + first_b + second_b + second_a
+    low, high = median_interval(blocks)
+    return Ratio(median(blocks), low, high, len(blocks))
+
+
+def median_interval(values: list[float]) -> tuple[float, float]:
+    """The narrowest pair of symmetric order statistics that covers the median with at least 95 % probability.
+
+    Raises ValueError for fewer than 6 values, for which there is none.
+    """
+    count = len(values)
+    # Each value lies below the median with probability 1/2; `tail` is that of at most `rank` values below it.
+    rank, tail = -1, 0.0
+    while tail + math.comb(count, rank + 1) / 2**count <= 0.025:
+        rank += 1
+        tail += math.comb(count, rank) / 2**count
+    if rank < 0:
+        raise ValueError(f"{count} values have no interval of 95 % for the median; 6 is the least")
+    ordered = sorted(values)
+    return ordered[rank], ordered[count - 1 - rank]
+
+
+def prepare(
+    model: nn.Module, image: tuple[int, int, int], num_classes: int, runtime: Runtime, work: Work
+) -> Callable[[], Tensor]:
+    """Puts `model` and a batch on the device and returns the call to be timed: inference or a training step.
+
+    The call returns logits (B, num_classes) or the loss. Raises ValueError where the machine has no CUDA
+    device.
+    """
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda' but torch sees no CUDA device here; allowed is 'cpu'")
+    layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
+    model = model.to(runtime.device).to(memory_format=layout)
+    images = torch.randn(runtime.batch, *image, device=runtime.device).to(memory_format=layout)
+    labels = torch.randint(num_classes, (runtime.batch,), device=runtime.device)
+    forward = torch.compile(model, dynamic=False) if runtime.mode == "compiled" else model
+    autocast = _autocast(runtime)
+
+    if work == "infer":
+        model.eval()
+
+        @torch.inference_mode()
+        def infer() -> Tensor:
+            with autocast:
+                return forward(images)
+
+        return infer
+
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    # float16 trains with a scaled loss; otherwise the scaler does nothing.
+    scaler = torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16")
+
+    def step() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            loss = nn.functional.cross_entropy(forward(images), labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    return step
+
+
+def _autocast(runtime: Runtime) -> torch.autocast | nullcontext:
+    if runtime.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(runtime.device, DTYPES[runtime.precision])
+
+
+@contextmanager
+def _numerics(runtime: Runtime) -> Iterator[None]:
+    """fp32 means IEEE float32 (no TF32), cuDNN searches for its fastest kernels, nothing is compiled yet."""
+    matmul = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        if runtime.mode == "compiled":
+            # What earlier cells compiled counts towards dynamo's limit of recompilations.
+            torch.compiler.reset()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+
+
+def timer(device: Device) -> Timer:
+    """The clock of `device`."""
+    if device == "cpu":
+        return _perf_counter
+    flush = torch.empty(L2_BYTES, dtype=torch.int8, device=device)
+
+    def by_events(call: Callable[[], object]) -> float:
+        flush.zero_()
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+    return by_events
+
+
+def _perf_counter(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def sample(call: Callable[[], object], timed: Timer, min_seconds: float) -> list[float]:
+    """Seconds of each call, for at least `min_seconds` of work and `MIN_SAMPLES` calls."""
+    times: list[float] = []
+    while sum(times) < min_seconds or len(times) < MIN_SAMPLES:
+        times.append(timed(call))
+    return times
+
+
+def _warm_up(call: Callable[[], Tensor], device: Device, seconds: float) -> None:
+    result = call()
+    # No speed of a module that computes nothing useful.
+    if not torch.isfinite(result).all():
+        raise FloatingPointError("the model's outputs are not finite, so its speed means nothing")
+    start = time.perf_counter()
+    calls = 0
+    while time.perf_counter() - start < seconds or calls < 2:
+        call()
+        calls += 1
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+
+def _peak_memory(call: Callable[[], object], device: Device) -> dict[str, float | None]:
+    """Runs `call` once more and returns the peaks in MiB, None for those of the other kind of device."""
+    gc.collect()
+    allocated = reserved = resident = None
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        allocated, reserved = (
+            torch.cuda.max_memory_allocated() / 2**20,
+            torch.cuda.max_memory_reserved() / 2**20,
+        )
+    else:
+        forgotten = _forget_peak_resident()
+        call()
+        resident = _peak_resident_mib() if forgotten else None
+    return {"peak_allocated_mib": allocated, "peak_reserved_mib": reserved, "peak_rss_mib": resident}
+
+
+def _forget_peak_resident() -> bool:
+    """Sets the peak resident set of this process to the present one; False where the system cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak_resident_mib() -> float | None:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def _sm_clock(device: Device) -> int | None:
+    """The GPU's present clock in MHz; None on a CPU and without nvidia-ml-py."""
+    if device == "cpu":
+        return None
+    try:
+        return torch.cuda.clock_rate()
+    # The errors of nvidia-ml-py can only be named where it is installed.
+    except Exception:
+        return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, says that memory of a device or of the host ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    marks = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    if isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks):
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)

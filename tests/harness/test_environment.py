@@ -1,0 +1,99 @@
+"""Circumstances: what is found out, and that nothing missing makes it fail."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import environment as module
+from harness.environment import checkout, environment
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(root), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A checkout with one commit."""
+    root = tmp_path / "project"
+    for package in module.PACKAGES:
+        (root / package).mkdir(parents=True)
+        (root / package / "a.py").write_text("one = 1\n")
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "first")
+    return root
+
+
+def test_names_versions_device_and_host_as_plain_json():
+    found = environment("cpu")
+    assert json.loads(json.dumps(found)) == found
+    assert found["torch"] == str(torch.__version__)
+    assert found["threads"] == torch.get_num_threads()
+    for name in (
+        "python",
+        "torchvision",
+        "timm",
+        "fvcore",
+        "numpy",
+        "pillow",
+        "device_name",
+        "host",
+        "platform",
+        "date",
+    ):
+        assert isinstance(found[name], str), name
+        assert found[name], name
+    assert environment("cuda").keys() == found.keys()
+
+
+def test_clean_checkout(project):
+    assert checkout(project) == (git(project, "rev-parse", "HEAD"), False)
+
+
+@pytest.mark.parametrize(
+    ("file", "dirty"),
+    [("harness/a.py", True), ("attentions/new.py", True), ("notes.txt", False)],
+    ids=["changed", "new in a package", "new elsewhere"],
+)
+def test_dirty(project, file, dirty):
+    (project / file).write_text("two = 2\n")
+    assert checkout(project) == (git(project, "rev-parse", "HEAD"), dirty)
+
+
+def test_git_variables_of_a_hook_do_not_mislead(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other"))
+    assert checkout(project)[1] is False
+
+
+def test_no_checkout(tmp_path):
+    assert checkout(tmp_path) == (None, None)
+
+
+def test_no_commit_yet(tmp_path):
+    git(tmp_path, "init", "--quiet")
+    assert checkout(tmp_path)[0] is None
+
+
+def test_somebody_elses_repository_is_not_ours(project):
+    assert checkout(project / "harness") == (None, None)
+
+
+def test_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    here = environment("cpu")["commit"]
+    monkeypatch.chdir(tmp_path)
+    assert environment("cpu")["commit"] == here
+
+
+def test_missing_programs_and_packages_are_none(project, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(module, "LIBRARIES", ("no-such-distribution",))
+    assert checkout(project) == (None, None)
+    found = environment("cuda")
+    assert found["driver"] is None
+    assert found["no-such-distribution"] is None
