@@ -1,0 +1,59 @@
+"""What there is to choose from: what `attention-bench list` prints."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from itertools import groupby
+
+import attentions
+import backbones
+from attentions import AttentionSpec, unknown
+from harness.selection import TASKS
+from harness.sweeps import SWEEPS
+from results import Sheet, to_plain
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").splitlines()[0]
+
+
+def _attentions() -> str:
+    rows = [(str(AttentionSpec(name)), _first_line(attentions.lookup(name))) for name in attentions.names()]
+    return to_plain(Sheet(("attention, with its defaults", ""), rows))
+
+
+def _backbones() -> str:
+    specs = [backbones.preset(name) for name in backbones.presets()]
+    rows = [
+        (family, " ".join(spec.name for spec in group))
+        for family, group in groupby(specs, key=lambda spec: spec.family)
+    ]
+    return to_plain(Sheet(("family", "backbones"), rows))
+
+
+def _sweeps() -> str:
+    rows = [(name, str(len(sweep())), _first_line(sweep)) for name, sweep in SWEEPS.items()]
+    return to_plain(Sheet(("sweep", "cells", ""), rows, frozenset({1})))
+
+
+def _tasks() -> str:
+    rows = [(name, _first_line(type(task))) for name, task in TASKS.items()]
+    return to_plain(Sheet(("task", ""), rows))
+
+
+KINDS: dict[str, Callable[[], str]] = {
+    "attentions": _attentions,
+    "backbones": _backbones,
+    "sweeps": _sweeps,
+    "tasks": _tasks,
+}
+
+
+def listing(kind: str) -> str:
+    """The choices of one kind, or of all. Raises ValueError for an unknown kind."""
+    if kind == "all":
+        return "\n".join(section() for section in KINDS.values())
+    if kind not in KINDS:
+        raise ValueError(unknown("kind", kind, ["all", *KINDS]))
+    return KINDS[kind]()

@@ -1,0 +1,43 @@
+"""`Cell`: one thing to measure, and the key under which its record is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from backbones import BackboneSpec
+from harness.costs import Costs
+from harness.speed import Speed
+from harness.train import Train
+
+Task = Costs | Speed | Train
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task on one backbone. Values are embedded rather than named, so a cell means the same wherever it runs."""
+
+    backbone: BackboneSpec
+    task: Task
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits: the hash of all values that equality looks at. A label does not change it."""
+        identity = self.to_json()
+        for part, value in (("backbone", self.backbone), ("task", self.task)):
+            for f in fields(value):
+                if not f.compare:
+                    del identity[part][f.name]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """For people: backbone, attention, task."""
+        return f"{self.backbone.name} {self.backbone.attention} {self.task.name}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, as they stand in the record."""
+        plain = {"backbone": self.backbone.to_json(), "task": {"name": self.task.name, **asdict(self.task)}}
+        return json.loads(json.dumps(plain))

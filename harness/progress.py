@@ -1,0 +1,66 @@
+"""Progress of a list of cells: a bar on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class CellProgress:
+    """Shows which cell runs and what it says; use as a context manager.
+
+    `start` names the next cell, `report` passes on a line of its progress, `finish` says how it ended.
+    """
+
+    def __init__(self, total: int, console: Console) -> None:
+        self.total, self.console = total, console
+        self.done = 0
+        self.label = ""
+        self.bar: Progress | None = None
+        if console.is_terminal:
+            self.bar = Progress(
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.description}", markup=False),
+                console=console,
+            )
+            self.row = self.bar.add_task("", total=total)
+
+    def __enter__(self) -> Self:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def start(self, label: str) -> None:
+        self.label = label
+        if self.bar is None:
+            self._print(f"[{self.done + 1}/{self.total}] {label}")
+        else:
+            self.bar.update(self.row, description=label)
+
+    def report(self, text: str) -> None:
+        if self.bar is None:
+            self._print(f"    {text}")
+        else:
+            self.bar.update(self.row, description=f"{self.label}: {text}")
+
+    def finish(self, outcome: str) -> None:
+        self.done += 1
+        if self.bar is None:
+            self._print(f"    {outcome}")
+        else:
+            self._print(f"{self.label}: {outcome}")
+            self.bar.update(self.row, completed=self.done)
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

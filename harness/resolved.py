@@ -1,0 +1,106 @@
+"""The resolved table of a model, per stage: what `attention-bench show` prints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+
+import torch
+
+import backbones
+from attentions import Grid, lookup
+from backbones import BackboneSpec, Mount
+from results import Sheet
+
+HEADERS = (
+    "stage", "map", "tokens", "blocks", "dim", "heads", "attention", "keys", "meets", "shift", "params (M)", "GMACs",
+)  # fmt: skip
+
+
+def resolved(spec: BackboneSpec) -> Sheet:
+    """One row per stage and kind of block; parameters and GMACs are those of the whole stage, in its first row.
+
+    Raises:
+        ValueError: where the attention cannot be mounted.
+    """
+    with torch.device("meta"):
+        model = backbones.build(spec)
+    params = Counter[str]()
+    for name, parameter in model.named_parameters():
+        params[spec.part_of(name)] += parameter.numel()
+    macs = spec.macs_by_part()
+    rows: list[list[str]] = []
+    for stage, in_stage in groupby(spec.mounts(), key=lambda mount: mount.stage):
+        for _, group in groupby(in_stage, key=lambda mount: (mount.attention, mount.sites[0].queries, mount.reduction)):
+            mounts = list(group)
+            part = f"stage {stage}"
+            first = not any(row[0] == str(stage) for row in rows)
+            counts = (_millions(params[part]), _giga(macs[part].total)) if first else ("", "")
+            rows.append([str(stage), *_describe(mounts), *counts])
+    rows.append(["head", *[""] * (len(HEADERS) - 3), _millions(params["head"]), _giga(macs["head"].total)])
+    total = sum(macs.values(), backbones.Macs())
+    rows.append(["all", *[""] * (len(HEADERS) - 3), _millions(params.total()), _giga(total.total)])
+    right = frozenset(i for i, name in enumerate(HEADERS) if name not in ("stage", "attention", "meets", "keys"))
+    return Sheet(HEADERS, rows, right, _notes(spec, model))
+
+
+def _describe(mounts: list[Mount]) -> tuple[str, ...]:
+    mount = mounts[0]
+    site = mount.sites[0]
+    shifts = sorted({m.shift for m in mounts})
+    keys = _size(site.keys)
+    if mount.reduction > 1:
+        keys += f" (1/{mount.reduction})"
+    return (
+        _size(mount.grid),
+        str(mount.grid.tokens),
+        str(len(mounts)),
+        str(mount.dim),
+        str(mount.heads),
+        str(mount.attention),
+        keys,
+        " and ".join("whole map" if window is None else f"{window[0]}x{window[1]}" for window in mount.windows),
+        "/".join(map(str, shifts)),
+    )
+
+
+def _notes(spec: BackboneSpec, model: torch.nn.Module) -> list[str]:
+    height, width = spec.image_size
+    mounts = spec.mounts()
+    lines = [
+        f"{spec.name} ({spec.family}): {spec.in_channels}x{height}x{width} -> {spec.num_classes} classes, "
+        f"stages {spec.stages}. 1 multiply-add = 1 MAC; matrix products and convolutions."
+    ]
+    shifted = [mount for mount in mounts if mount.shift]
+    for name in sorted({mount.attention.name for mount in shifted}):
+        honoured = lookup(name).takes_bias or any(m.sites[0].regions > 1 for m in shifted if m.attention.name == name)
+        policy = "honoured" if honoured else "ignored, as in the official code (honour_shift_mask=True honours it)"
+        lines.append(f"Shift mask of {name} in shifted windows: {policy}.")
+    wanted = getattr(spec, "window", None)
+    clamped = {m.stage for m in mounts if m.tested and wanted is not None and wanted > m.sites[0].queries.height}
+    if clamped:
+        lines.append(
+            f"window={wanted} is larger than the map of stage {_listed(clamped)}: the map is the window there."
+        )
+    if mounts[-1].grid.prefix:
+        lines.append("+1: the class token, which takes part in the mixing and lies outside the grid.")
+    unused = getattr(model, "never_used", ())
+    if unused:
+        lines.append(f"Counted but never used, as in the official code: {', '.join(unused)}.")
+    return lines
+
+
+def _listed(numbers: set[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
+
+
+def _size(grid: Grid) -> str:
+    return f"{grid.height}x{grid.width}" + (f"+{grid.prefix}" if grid.prefix else "")
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.3f}"
+
+
+def _giga(count: int) -> str:
+    return f"{count / 1e9:.4f}"

@@ -1,0 +1,115 @@
+"""Running cells in this process: what is recorded is not measured again, what fails is a record too."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+import results
+from harness.cells import Cell
+from harness.environment import environment
+from harness.progress import CellProgress
+from harness.speed import Speed, is_out_of_memory
+from harness.train import Train
+from results import Record
+
+FINAL = ("done", "oom")
+"""A record of another status is a failure of ours or of the machine: its cell runs again when asked for."""
+
+
+def recorded(cell: Cell, out: Path) -> Record | None:
+    """The final record of a cell in the folder `out`, or None. A damaged file is as good as none."""
+    path = out / f"{cell.key}.json"
+    if not path.exists():
+        return None
+    try:
+        record = results.read(path)
+    except ValueError:
+        return None
+    return record if record.status in FINAL else None
+
+
+def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
+    """The record of a cell: the one that is there, or a new one, written to `out`/<key>.json.
+
+    An error in the cell becomes a record of status "failed" or "oom"; only KeyboardInterrupt and errors in writing the
+    record pass through. The cell's own files go to the folder `out`/<key>.
+    """
+    found = recorded(cell, out)
+    if found is not None:
+        return found
+    status, error, metrics = "done", None, {}
+    began = time.perf_counter()
+    try:
+        metrics = cell.task.run(cell.backbone, out / cell.key, report)
+        metrics[f"{cell.task.name}_seconds"] = round(time.perf_counter() - began, 3)
+    except Exception as problem:
+        status = "oom" if is_out_of_memory(problem) else "failed"
+        error = traceback.format_exc()
+    record = Record(cell.key, cell.to_json(), status, metrics, environment(device_of(cell)), error)
+    _keep_damaged(out / f"{cell.key}.json")
+    results.write(out, record)
+    return record
+
+
+def run_all(cells: Sequence[Cell], out: Path, console: Console) -> list[Record]:
+    """The records of all cells, in order. Raises ValueError at once for data or a folder amiss."""
+    check_writable(out)
+    todo = [cell for cell in cells if recorded(cell, out) is None]
+    for source, num_classes in {(c.task.data, c.backbone.num_classes) for c in todo if isinstance(c.task, Train)}:
+        source.check(num_classes)
+    if len(todo) < len(cells):
+        console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are recorded in {out} already", highlight=False)
+    if todo:
+        with CellProgress(len(todo), console) as progress:
+            for cell in todo:
+                progress.start(cell.label)
+                progress.finish(outcome(run(cell, out, progress.report)))
+    return [results.read(out / f"{cell.key}.json") for cell in cells]
+
+
+def outcome(record: Record) -> str:
+    """One line: how a cell ended."""
+    if record.error is not None:
+        return f"{record.status}: {last_line(record.error)}"
+    shown = ("params_m", "gmacs", "images_per_s", "train_step_ms_p50", "top1", "top1_stderr")
+    numbers = (f"{name} {record.metrics[name]:.4g}" for name in shown if record.metrics.get(name) is not None)
+    return f"{record.status}: {', '.join(numbers)}"
+
+
+def last_line(error: str) -> str:
+    """The last line of a traceback, which says what went wrong."""
+    return error.strip().splitlines()[-1]
+
+
+def device_of(cell: Cell) -> str:
+    match cell.task:
+        case Speed(runtime=runtime):
+            return runtime.device
+        case Train(device=device):
+            return device
+    return "cpu"
+
+
+def check_writable(out: Path) -> None:
+    """Raise ValueError if no file can be written into the folder `out`; creates it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as problem:
+        raise ValueError(f"cannot write to the output folder {out}: {problem.strerror}") from problem
+
+
+def _keep_damaged(path: Path) -> None:
+    """Move a damaged record out of the way of the new one, so that nothing is lost."""
+    if path.exists():
+        try:
+            results.read(path)
+        except ValueError:
+            path.replace(path.with_suffix(".damaged"))

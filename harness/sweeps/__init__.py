@@ -1,0 +1,77 @@
+"""Sweeps: functions that return cells. Those here come with the project; a user's own stand in any Python file."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from attentions import unknown
+from harness.cells import Cell
+from harness.sweeps.ablations import (
+    ablation_dwc,
+    ablation_focusing_factor,
+    ablation_modules,
+    ablation_stages,
+    ablation_window,
+)
+from harness.sweeps.paper_costs import paper_costs
+from harness.sweeps.quickstart import quickstart
+
+Sweep = Callable[[], list[Cell]]
+
+SWEEPS: dict[str, Sweep] = {
+    sweep.__name__: sweep
+    for sweep in (
+        quickstart,
+        paper_costs,
+        ablation_focusing_factor,
+        ablation_dwc,
+        ablation_modules,
+        ablation_stages,
+        ablation_window,
+    )
+}
+
+
+def expand(name: str) -> list[Cell]:
+    """The cells of a sweep, by its name here or as `file.py:function`; equal cells stand once.
+
+    Raises:
+        ValueError: for an unknown sweep, a file that cannot be loaded, or a function that does not return cells.
+    """
+    cells = _find(name)()
+    if not isinstance(cells, list) or not all(isinstance(cell, Cell) for cell in cells):
+        raise ValueError(f"sweep {name!r} does not return a list of cells")
+    if not cells:
+        raise ValueError(f"sweep {name!r} has no cells")
+    return list({cell.key: cell for cell in cells}.values())
+
+
+def _find(name: str) -> Sweep:
+    path, colon, function = name.rpartition(":")
+    if not colon:
+        if name not in SWEEPS:
+            raise ValueError(unknown("sweep", name, [*SWEEPS, "my_sweeps.py:name"]))
+        return SWEEPS[name]
+    if not path.endswith(".py") or not Path(path).is_file():
+        raise ValueError(f"sweep {name!r}: there is no Python file {path!r}")
+    found = getattr(_load(Path(path)), function, None)
+    if not callable(found):
+        raise ValueError(f"sweep {name!r}: {path} has no function {function!r}")
+    return found
+
+
+def _load(path: Path) -> object:
+    module_name = f"attention_bench_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as problem:
+        raise ValueError(f"{path} cannot be loaded: {type(problem).__name__}: {problem}") from problem
+    return module

@@ -1,0 +1,49 @@
+"""Cells that take no time: a task that counts its runs, for what is about cells and not about measuring."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from backbones import BackboneSpec, preset
+from harness.cells import Cell
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Writes a line to `folder`/runs each time it is run, and fails as it is told."""
+
+    name: ClassVar[str] = "counting"
+
+    log: str
+    fails: str = ""
+
+    def run(self, spec: BackboneSpec, folder: Path, report: Callable[[str], None]) -> dict[str, Any]:
+        report("counting")
+        with open(self.log, "a") as stream:
+            stream.write(f"{spec.attention}\n")
+        match self.fails:
+            case "error":
+                raise RuntimeError("planted failure")
+            case "memory":
+                raise MemoryError("planted shortage")
+            case "interrupt":
+                raise KeyboardInterrupt
+        return {"params_m": 1.0}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def counting(log: Path) -> Callable[..., Cell]:
+    """Make a cell of the counting task: counting(attention="linear", fails="")."""
+
+    def make(attention: str = "softmax", fails: str = "") -> Cell:
+        return Cell(preset("deit_micro", attention=attention), Counting(str(log), fails))  # type: ignore[arg-type]
+
+    return make

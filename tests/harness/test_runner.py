@@ -1,0 +1,88 @@
+"""What is recorded is not measured again; what fails is a row; an interrupt loses only the running cell."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+import results
+from harness.runner import recorded, run, run_all
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def text_of(shown: Console) -> str:
+    assert isinstance(shown.file, io.StringIO)
+    return shown.file.getvalue()
+
+
+def test_asking_twice_measures_once(counting, log, tmp_path):
+    cells = [counting("softmax"), counting("linear")]
+    first = run_all(cells, tmp_path / "out", console())
+    again = console()
+    assert run_all(cells, tmp_path / "out", again) == first
+    assert log.read_text().splitlines() == [str(cell.backbone.attention) for cell in cells]
+    assert "2 of 2 cells are recorded" in text_of(again)
+    assert [record.key for record in first] == [cell.key for cell in cells]
+    assert {record.status for record in first} == {"done"}
+    assert first[0].cell == cells[0].to_json()
+    assert first[0].environment["torch"]
+
+
+def test_failures_are_records_and_the_rest_goes_on(counting, log, tmp_path):
+    cells = [counting("softmax", "error"), counting("linear", "memory"), counting("focused")]
+    records = run_all(cells, tmp_path, console())
+    assert [record.status for record in records] == ["failed", "oom", "done"]
+    assert "RuntimeError: planted failure" in records[0].error
+    assert "Traceback" in records[0].error
+    assert records[2].error is None
+
+
+def test_a_failed_cell_runs_again_and_one_out_of_memory_does_not(counting, log, tmp_path):
+    cells = [counting("softmax", "error"), counting("linear", "memory")]
+    run_all(cells, tmp_path, console())
+    run_all(cells, tmp_path, console())
+    assert len(log.read_text().splitlines()) == 3
+
+
+def test_an_interrupt_loses_only_the_running_cell(counting, log, tmp_path):
+    cells = [counting("softmax"), counting("linear", "interrupt"), counting("focused")]
+    with pytest.raises(KeyboardInterrupt):
+        run_all(cells, tmp_path / "out", console())
+    assert recorded(cells[0], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{cells[0].key}.json"]
+
+
+def test_a_damaged_record_is_measured_anew_and_kept_aside(counting, log, tmp_path):
+    cell = counting()
+    path = tmp_path / f"{cell.key}.json"
+    path.write_text("{")
+    assert run(cell, tmp_path, lambda text: None).status == "done"
+    assert results.read(path).status == "done"
+    assert path.with_suffix(".damaged").read_text() == "{"
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_before_anything_is_measured(counting, log, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match=f"cannot write to the output folder {out}"):
+            run_all([counting()], out, console())
+    assert not log.exists()
+
+
+def test_plain_progress_names_cells_and_outcomes(counting, log, tmp_path):
+    shown = console()
+    run_all([counting("softmax"), counting("linear", "error")], tmp_path, shown)
+    lines = text_of(shown).splitlines()
+    assert lines[0].startswith("[1/2] deit_micro softmax(fused=True) counting")
+    assert lines[1:3] == ["    counting", lines[2]]
+    assert lines[2].startswith("    done: params_m 1")
+    assert lines[-1] == "    failed: RuntimeError: planted failure"
+
+
+def test_a_terminal_gets_a_bar(counting, log, tmp_path):
+    shown = Console(file=io.StringIO(), width=120, force_terminal=True)
+    run_all([counting("softmax"), counting("linear")], tmp_path, shown)
+    assert "2/2" in text_of(shown)

@@ -1,0 +1,72 @@
+"""Sweeps that come with the project, and a user's own."""
+
+import pytest
+
+import backbones
+from harness.sweeps import SWEEPS, expand
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_expands_to_distinct_cells(name):
+    cells = expand(name)
+    assert len({cell.key for cell in cells}) == len(cells) > 0
+    assert SWEEPS[name].__doc__
+
+
+def test_paper_costs_are_of_every_preset():
+    assert [cell.backbone.name for cell in expand("paper_costs")] == backbones.presets()
+
+
+def test_quickstart_trains_four_attentions_in_two_families():
+    cells = expand("quickstart")
+    assert {cell.task.name for cell in cells} == {"costs", "speed", "train"}
+    assert len({cell.backbone.family for cell in cells}) == 2
+    assert len({str(cell.backbone.attention) for cell in cells}) == 4
+    assert len(cells) == 24
+
+
+@pytest.mark.parametrize(
+    ("sweep", "values"),
+    [("ablation_focusing_factor", [2, 3, 4, 8, 32]), ("ablation_dwc", [None, 3, 5, 7])],
+)
+def test_ablations_take_the_values_they_promise(sweep, values):
+    option = "focusing_factor" if "factor" in sweep else "kernel_size"
+    for name in ("flatten_swin_t", "swin_micro"):
+        found = [cell.backbone.attention.options[option] for cell in expand(sweep) if cell.backbone.name == name]
+        assert list(dict.fromkeys(found)) == values
+
+
+def test_a_sweep_of_the_users_own(tmp_path):
+    path = tmp_path / "my_sweeps.py"
+    path.write_text(
+        "from backbones import preset\n"
+        "from harness.cells import Cell\n"
+        "from harness.costs import Costs\n"
+        "def mine():\n"
+        "    return [Cell(preset('deit_micro', attention=a), Costs()) for a in ('softmax', 'linear', 'softmax')]\n"
+        "def wrong():\n"
+        "    return 3\n"
+        "def empty():\n"
+        "    return []\n"
+    )
+    assert [cell.backbone.attention.name for cell in expand(f"{path}:mine")] == ["softmax", "linear"]
+    for function, message in (
+        ("wrong", "does not return a list of cells"),
+        ("empty", "has no cells"),
+        ("yours", "has no function 'yours'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            expand(f"{path}:{function}")
+
+
+def test_sweeps_that_cannot_be_found_are_one_clear_line(tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("import nowhere_to_be_found")
+    for name, message in (
+        ("quikstart", "unknown sweep 'quikstart'; did you mean quickstart"),
+        ("nowhere.py:mine", "there is no Python file 'nowhere.py'"),
+        (f"{broken}:mine", "cannot be loaded: ModuleNotFoundError"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            expand(name)
+        assert "\n" not in str(error.value)
