@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 
-from attentions import AttentionSpec, Grid, Macs, Site, lookup
+from attentions import Attention, AttentionSpec, Grid, Macs, Site, lookup
 
 SOFTMAX = AttentionSpec("softmax")
 
@@ -47,14 +47,15 @@ class Mount:
         macs = Macs()
         for site in self.sites:
             groups = self.grid.height * self.grid.width // (site.queries.height * site.queries.width)
-            macs += _attention_macs(self.attention, site) * groups
+            macs += on_meta(self.attention, site).macs() * groups
         return macs
 
 
 @lru_cache(maxsize=4096)
-def _attention_macs(attention: AttentionSpec, site: Site) -> Macs:
+def on_meta(attention: AttentionSpec, site: Site) -> Attention:
+    """The attention at a site, without weights. Raises ValueError where it cannot be mounted."""
     with torch.device("meta"):
-        return attention.build(site).macs()
+        return attention.build(site)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +96,16 @@ class BackboneSpec(ABC):
         if any(side < step or side % step for side in self.image_size):
             height, width = self.image_size
             raise self.error(
-                f"image size {height}x{width} does not divide: both sides must be multiples of {step} "
-                f"(near: {_near(height, step)}x{_near(width, step)})"
+                f"image size {height}x{width} does not divide: both sides must be multiples of {step}{self._near()}"
             )
         for mount in self.mounts():
             if any(site.regions > 1 for site in mount.sites) and not lookup(mount.attention.name).takes_regions:
                 raise self.error(f"{mount.attention.name} cannot honour the shift mask; leave honour_shift_mask off")
+            for site in mount.sites:
+                try:
+                    on_meta(mount.attention, site)
+                except ValueError as problem:
+                    raise self.error(f"{mount.attention.name}: {problem}") from None
 
     @abstractmethod
     def _normalise(self) -> None:
@@ -151,6 +156,20 @@ class BackboneSpec(ABC):
         tested = block < self.tested_blocks()[stage]
         return (self.attention if tested else SOFTMAX), tested
 
+    def _near(self) -> str:
+        """The nearest image size at which all else fits, if there is one nearby."""
+        step = self.image_step
+        rounded = [max(step, round(side / step) * step) for side in self.image_size]
+        moves = sorted((step * n for n in range(-64 // step, 64 // step + 1)), key=abs)
+        for size in ((rounded[0] + move, rounded[1] + move) for move in moves):
+            if min(size) >= step:
+                try:
+                    replace(self, image_size=size)
+                except ValueError:
+                    continue
+                return f" (near: {size[0]}x{size[1]})"
+        return ""
+
     def error(self, text: str) -> ValueError:
         return ValueError(f"{self.name}: {text}")
 
@@ -198,7 +217,3 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _near(side: int, step: int) -> int:
-    return max(step, round(side / step) * step)

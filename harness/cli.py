@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -210,6 +211,9 @@ def _print_table(records: Sequence, expected: Sequence, columns: Sequence[str], 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 where a cell failed or a record is damaged, 2 for bad input."""
+    # torch says so of timm's own imports; a user can do nothing about it.
+    warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
     description = "Attention variants for vision transformers, compared fairly in five backbones."
     try:
         return app.cli(

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 import results
@@ -61,6 +62,8 @@ def run_all(cells: Sequence[Cell], out: Path, console: Console) -> list[Record]:
     """The records of all cells, in order. Raises ValueError at once for data or a folder amiss."""
     check_writable(out)
     todo = [cell for cell in cells if recorded(cell, out) is None]
+    if any(device_of(cell) == "cuda" for cell in todo) and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
     for source, num_classes in {(c.task.data, c.backbone.num_classes) for c in todo if isinstance(c.task, Train)}:
         source.check(num_classes)
     if len(todo) < len(cells):
