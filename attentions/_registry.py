@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
+import importlib.util
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from attentions._contract import Attention, Site
@@ -34,6 +38,31 @@ def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
         return cls
 
     return add
+
+
+def load_file(path: Path) -> types.ModuleType:
+    """Run a Python file outside the packages, which may register attentions, once; return its module.
+
+    Raises:
+        ValueError: if there is no such file, or it cannot be imported; says why in one line.
+    """
+    if path.suffix != ".py" or not path.is_file():
+        raise ValueError(f"there is no Python file {str(path)!r}")
+    path = path.resolve()
+    name = f"attention_bench_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as problem:
+        del sys.modules[name]
+        raise ValueError(f"{path} cannot be loaded: {type(problem).__name__}: {problem}") from problem
+    return module
 
 
 def names() -> list[str]:
@@ -162,7 +191,14 @@ class AttentionSpec:
         return hash(str(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.name, dict(self.options))
+        # Another process may not have loaded the file of a user's attention yet.
+        return _restore, (self.name, dict(self.options), inspect.getsourcefile(lookup(self.name)))
+
+
+def _restore(name: str, options: dict[str, Any], source: str) -> AttentionSpec:
+    if name not in _REGISTRY:
+        load_file(Path(source))
+    return AttentionSpec(name, options)
 
 
 def _malformed(text: str) -> str:

@@ -49,7 +49,8 @@ def make_drop_path(rate: float) -> nn.Module:
 
 def init_weights(module: nn.Module) -> None:
     """Truncated normal (0.02) for linear layers, zero biases, as all five official implementations have it."""
-    if isinstance(module, nn.Linear):
+    # Without weights (the meta device) there is nothing to fill, and going through the motions takes half of a count.
+    if isinstance(module, nn.Linear) and not module.weight.is_meta:
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -74,6 +74,7 @@ def run(
     data: str | None = None,
     epochs: int | None = None,
     seed: tuple[int, ...] = (),
+    isolate: bool = False,
     dry_run: bool = False,
 ) -> int:
     """Measure what is not recorded yet, and print the table. A sweep by name, or an ad-hoc grid.
@@ -97,6 +98,7 @@ def run(
         data: an embedded image set, or a folder with train/<class>/ and val/<class>/, for training.
         epochs: length of training.
         seed: seeds of training; several make a cell each.
+        isolate: measure each cell in a process of its own: one that is killed is a failed row, and the rest goes on.
         dry_run: print the cells and whether they are recorded, and measure nothing.
     """
     from harness.runner import recorded, run_all
@@ -119,8 +121,8 @@ def run(
             state = "recorded" if recorded(cell, out) else "to do"
             out_console.print(f"{cell.key}  {state:8}  {cell.label}", markup=False, soft_wrap=True)
         return 0
-    records = run_all(cells, out, out_console)
-    _print_table(records, [], columns=(), markdown=False)
+    records = run_all(cells, out, out_console, isolate)
+    _print_table(records, [(cell.key, cell.to_json()) for cell in cells], columns=(), markdown=False)
     out_console.print(f"{len(records)} records in {out}", markup=False, soft_wrap=True)
     return 1 if any(record.status == "failed" for record in records) else 0
 

@@ -6,6 +6,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from harness.progress import CellProgress
 from harness.speed import Speed, is_out_of_memory
 from harness.train import Train
 from results import Record
+from slurm import JobDied, call_apart
 
 FINAL = ("done", "oom")
 """A record of another status is a failure of ours or of the machine: its cell runs again when asked for."""
@@ -58,8 +60,23 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
     return record
 
 
-def run_all(cells: Sequence[Cell], out: Path, console: Console) -> list[Record]:
-    """The records of all cells, in order. Raises ValueError at once for data or a folder amiss."""
+def run_apart(cell: Cell, out: Path) -> Record:
+    """As `run`, in a process of its own, whose death too is a record of status "failed"; its log is in `out`/logs."""
+    try:
+        return call_apart(partial(run, cell, out, print), out / "logs")
+    except JobDied as problem:
+        record = Record(cell.key, cell.to_json(), "failed", {}, environment(device_of(cell)), str(problem))
+        results.write(out, record)
+        return record
+
+
+def run_all(cells: Sequence[Cell], out: Path, console: Console, isolate: bool = False) -> list[Record]:
+    """The records of all cells, in order; with `isolate`, each is measured in a process of its own.
+
+    Raises:
+        ValueError: before anything is measured, for a device or data that are not there, or a folder that cannot be
+            written.
+    """
     check_writable(out)
     todo = [cell for cell in cells if recorded(cell, out) is None]
     if any(device_of(cell) == "cuda" for cell in todo) and not torch.cuda.is_available():
@@ -72,7 +89,7 @@ def run_all(cells: Sequence[Cell], out: Path, console: Console) -> list[Record]:
         with CellProgress(len(todo), console) as progress:
             for cell in todo:
                 progress.start(cell.label)
-                progress.finish(outcome(run(cell, out, progress.report)))
+                progress.finish(outcome(run_apart(cell, out) if isolate else run(cell, out, progress.report)))
     return [results.read(out / f"{cell.key}.json") for cell in cells]
 
 

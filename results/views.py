@@ -1,5 +1,6 @@
 """A table's frame as a sheet for people: columns that tell rows apart, sensible digits, and notes."""
 
+import ast
 import difflib
 import re
 from collections.abc import Sequence
@@ -42,11 +43,13 @@ def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
     differing = [name for name in circumstances if frame[name].nunique() > 1]
     shown = list(dict.fromkeys(["backbone", "attention", *models, *columns, *differing, "status"]))
     numbers = [name in columns or (name in frame and _is_number(frame[name])) for name in shown]
+    short, common_options = _shortened(frame["attention"])
+    rows = [{**row, "attention": short.get(row["attention"], row["attention"])} for row in frame.to_dict("records")]
     return Sheet(
         headers=_headers(shown),
-        rows=[[_text(row, name) for name in shown] for row in frame.to_dict("records")],
+        rows=[[_text(row, name) for name in shown] for row in rows],
         right=frozenset(position for position, number in enumerate(numbers) if number),
-        notes=notes(frame),
+        notes=[*common_options, *notes(frame)],
     )
 
 
@@ -68,6 +71,36 @@ def notes(frame: pd.DataFrame) -> list[str]:
     failed = frame[frame["error"].notna()]
     lines += [f"{row['backbone']}, {row['attention']}: {row['error']}" for row in failed.to_dict("records")]
     return list(dict.fromkeys(lines))
+
+
+def _shortened(attentions: pd.Series) -> tuple[dict[str, str], list[str]]:
+    """Each attention by its name and the options in which rows of that name differ; and a note of the common ones."""
+    options: dict[str, dict[str, dict[str, str]]] = {}
+    for text in attentions.dropna().unique():
+        name, found = _options(text)
+        options.setdefault(name, {})[text] = found
+    short, lines = {}, []
+    for name, variants in options.items():
+        everywhere = set.intersection(*(set(found.items()) for found in variants.values()))
+        for text, found in variants.items():
+            own = ", ".join(f"{option}={value}" for option, value in found.items() if (option, value) not in everywhere)
+            short[text] = f"{name}({own})" if own else name
+        first = next(iter(variants.values()))
+        common = ", ".join(f"{option}={value}" for option, value in first.items() if (option, value) in everywhere)
+        if common:
+            lines.append(f"{name}, all rows: {common}.")
+    return short, lines
+
+
+def _options(attention: str) -> tuple[str, dict[str, str]]:
+    """Name and options, as texts, of an attention such as `focused(focusing_factor=3, kernel_size=None)`."""
+    try:
+        call = ast.parse(attention, mode="eval").body
+    except SyntaxError:
+        return attention, {}
+    if not isinstance(call, ast.Call):
+        return attention, {}
+    return ast.unparse(call.func), {str(each.arg): ast.unparse(each.value) for each in call.keywords}
 
 
 def _under(frame: pd.DataFrame, prefix: str) -> list[str]:
@@ -126,5 +159,5 @@ def _number(column: str, value: float) -> str:
     digits = next((digits for part, digits in _DIGITS.items() if part in column), None)
     if digits is None or "." in column:
         return str(value) if isinstance(value, int) else f"{value:.4g}"
-    # Two digits at least: 0.4 images/s are not none.
-    return f"{value:.{digits}f}" if digits or value >= 10 else f"{value:.2g}"
+    # Two digits at least: 0.4 images/s are not none, and 0.008 GMACs are too few digits to compare.
+    return f"{value:.{digits}f}" if abs(value) >= 10 ** (1 - digits) or value == 0 else f"{value:#.2g}"

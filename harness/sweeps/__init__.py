@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from attentions import unknown
+from attentions import load_file, unknown
 from harness.cells import Cell
 from harness.sweeps.ablations import (
     ablation_dwc,
@@ -55,23 +53,7 @@ def _find(name: str) -> Sweep:
         if name not in SWEEPS:
             raise ValueError(unknown("sweep", name, [*SWEEPS, "my_sweeps.py:name"]))
         return SWEEPS[name]
-    if not path.endswith(".py") or not Path(path).is_file():
-        raise ValueError(f"sweep {name!r}: there is no Python file {path!r}")
-    found = getattr(_load(Path(path)), function, None)
+    found = getattr(load_file(Path(path)), function, None)
     if not callable(found):
         raise ValueError(f"sweep {name!r}: {path} has no function {function!r}")
     return found
-
-
-def _load(path: Path) -> object:
-    module_name = f"attention_bench_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as problem:
-        raise ValueError(f"{path} cannot be loaded: {type(problem).__name__}: {problem}") from problem
-    return module

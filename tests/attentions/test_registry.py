@@ -1,10 +1,13 @@
 """The registry and AttentionSpec: strict names, strict options, one canonical text."""
 
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from attentions import Attention, AttentionSpec, Site, lookup, names, register
+from attentions import Attention, AttentionSpec, Site, _registry, load_file, lookup, names, register
 
 
 def test_every_file_of_the_folder_is_registered_under_its_own_name():
@@ -91,6 +94,39 @@ def test_a_taken_name_and_a_loose_constructor_are_refused():
         with pytest.raises(ValueError, match=message):
             register("new_attention")(cls)
     assert "new_attention" not in names()
+
+
+def test_an_attention_from_a_file_reaches_other_processes(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from attentions import Attention, register\n"
+        "@register('mine')\n"
+        "class Mine(Attention):\n"
+        "    def __init__(self, site, *, depth: int = 2) -> None:\n"
+        "        super().__init__(site)\n"
+    )
+    try:
+        load_file(path)
+        load_file(path)
+        code = "import pickle, sys; print(pickle.load(sys.stdin.buffer))"
+        pickled = pickle.dumps(AttentionSpec.parse("mine(depth=3)"))
+        root = Path(__file__).parents[2]
+        shown = subprocess.run([sys.executable, "-c", code], input=pickled, capture_output=True, cwd=root, check=True)
+        assert shown.stdout.decode().strip() == "mine(depth=3)"
+    finally:
+        _registry._REGISTRY.pop("mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "there is no Python file"), ("1 +", "SyntaxError"), ("1 / 0", "ZeroDivisionError")]
+)
+def test_a_file_that_cannot_be_loaded_is_one_clear_line(tmp_path, text, message):
+    path = tmp_path / "broken.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        load_file(path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_site_whose_heads_do_not_divide_is_refused(site):

@@ -6,7 +6,12 @@ import pytest
 from rich.console import Console
 
 import results
+from backbones import preset
+from harness import runner
+from harness.cells import Cell
+from harness.costs import Costs
 from harness.runner import recorded, run, run_all
+from slurm import JobDied
 
 
 def console() -> Console:
@@ -86,3 +91,21 @@ def test_a_terminal_gets_a_bar(counting, log, tmp_path):
     shown = Console(file=io.StringIO(), width=120, force_terminal=True)
     run_all([counting("softmax"), counting("linear")], tmp_path, shown)
     assert "2/2" in text_of(shown)
+
+
+def test_a_cell_in_a_process_of_its_own_has_the_same_record(tmp_path):
+    cell = Cell(preset("deit_micro", attention="linear"), Costs())
+    (apart,) = run_all([cell], tmp_path / "apart", console(), isolate=True)
+    (here,) = run_all([cell], tmp_path / "here", console())
+    assert apart.status == "done"
+    ours, theirs = ({k: v for k, v in r.metrics.items() if k != "costs_seconds"} for r in (apart, here))
+    assert ours == theirs
+
+
+def test_a_death_in_a_process_of_its_own_is_a_failed_row(tmp_path, monkeypatch):
+    def dies(function, folder):
+        raise JobDied("the process ended without a result")
+
+    monkeypatch.setattr(runner, "call_apart", dies)
+    (record,) = run_all([Cell(preset("deit_micro"), Costs())], tmp_path, console(), isolate=True)
+    assert (record.status, record.error) == ("failed", "the process ended without a result")

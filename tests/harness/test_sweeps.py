@@ -64,7 +64,7 @@ def test_sweeps_that_cannot_be_found_are_one_clear_line(tmp_path):
     broken.write_text("import nowhere_to_be_found")
     for name, message in (
         ("quikstart", "unknown sweep 'quikstart'; did you mean quickstart"),
-        ("nowhere.py:mine", "there is no Python file 'nowhere.py'"),
+        ("nowhere.py:mine", "there is no Python file 'nowhere\\.py'"),
         (f"{broken}:mine", "cannot be loaded: ModuleNotFoundError"),
     ):
         with pytest.raises(ValueError, match=message) as error:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from results import BREAKDOWN, METRICS, Sheet, notes, sheet, show, table, to_markdown, to_plain
+from results import BREAKDOWN, METRICS, Sheet, notes, sheet, show, table, to_csv, to_markdown, to_plain
 
 
 def column(view: Sheet, header: str) -> list[str]:
@@ -190,3 +190,27 @@ def test_elsewhere_the_plain_lines_are_neither_wrapped_nor_cut(width: int, termi
 def test_an_empty_table_has_its_header(render: Any) -> None:
     headers: Sequence[str] = render(sheet(table([]))).splitlines()
     assert "backbone" in headers[0]
+
+
+def test_attentions_are_named_by_the_options_in_which_they_differ(make: Any) -> None:
+    texts = [
+        "focused(focusing_factor=3, kernel_size=None)",
+        "focused(focusing_factor=3, kernel_size=5)",
+        "linear(feature_map='relu')",
+        "plain",
+        "not (readable",
+    ]
+    frame = table(
+        [make.record(str(n), make.cell("swin_t", text, make.costs), {"params_m": 1.0}) for n, text in enumerate(texts)]
+    )
+    view = sheet(frame)
+    shown = {row[1] for row in view.rows}
+    assert shown == {"focused(kernel_size=None)", "focused(kernel_size=5)", "linear", "plain", "not (readable"}
+    assert "focused, all rows: focusing_factor=3." in view.notes
+    assert "linear, all rows: feature_map='relu'." in view.notes
+    assert "focused(focusing_factor=3, kernel_size=None)" in to_csv(frame)
+
+
+def test_small_numbers_keep_two_digits(make: Any) -> None:
+    frame = table([make.record("a", make.cell("swin_t", "softmax", make.costs), {"gmacs": 0.008973})])
+    assert sheet(frame).rows[0][2] == "0.0090"

@@ -1,0 +1,42 @@
+"""A callable in a process of its own on this machine, through submitit's local executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import submitit
+
+Result = TypeVar("Result")
+
+DAYS = 24 * 60
+"""Minutes. submitit ends a local job after five unless told otherwise."""
+
+
+class JobDied(RuntimeError):
+    """The process ended without a result: the function raised, or it was killed, or it crashed below Python."""
+
+
+def call_apart(function: Callable[[], Result], folder: Path) -> Result:
+    """Call a picklable function in a new process and return its result; its logs go to `folder`.
+
+    KeyboardInterrupt ends the process.
+
+    Raises:
+        JobDied: if the function raised, or the process ended without a result; the text says what is known of why.
+    """
+    executor = submitit.LocalExecutor(folder=folder)
+    executor.update_parameters(timeout_min=365 * DAYS)
+    job = executor.submit(function)
+    try:
+        return job.result()
+    except submitit.core.utils.FailedJobError as problem:
+        raise JobDied(str(problem)) from None
+    except submitit.core.utils.UncompletedJobError:
+        lines = (job.stderr() or "").strip().splitlines()
+        last = f": {lines[-1]}" if lines else ""
+        raise JobDied(f"the process ended without a result{last} (log: {job.paths.stderr})") from None
+    except KeyboardInterrupt:
+        job.cancel(check=False)
+        raise
