@@ -1,0 +1,26 @@
+# On a fresh machine: `make quickstart` and `make test` do everything. PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test lint clean
+
+quickstart: .venv/installed
+	$(BIN)/attention-bench run quickstart --out runs/quickstart
+	$(BIN)/attention-bench table quickstart --out runs/quickstart --csv runs/quickstart/table.csv > /dev/null
+	@echo "the records, one JSON per cell, and what training wrote, are in runs/quickstart"
+
+test: .venv/installed lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
