@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+import results
 from backbones import BackboneSpec, preset
 from harness.cells import Cell
 from harness.costs import Costs
 from harness.runner import run_all
 
+IMAGENET_VAL = 50_000
 PVT_SIZES = {"T": ("tiny", "t"), "S": ("small", "s"), "M": ("medium", "m"), "L": ("large", "b")}
 
 # By ablation and value of its parameter; the backbone of each is the paper's.
@@ -71,7 +74,12 @@ def _published_model(model: str, resolution: int) -> BackboneSpec:
 
 
 def measured(targets: list[dict[str, Any]], out: Path, console: Console) -> list[dict[str, Any]]:
-    """Our parameters and GMACs for each target, counted now or read from the records in `out`."""
+    """Our numbers for each target: parameters and GMACs, counted now or read from the records in `out`, and accuracy.
+
+    Accuracy is that of the newest record in `out` of the same model, evaluated on all of ImageNet's val images; None
+    where there is no such record.
+    """
+    accuracies = _imagenet_accuracies(out)
     cells = [Cell(spec_of(target), Costs()) for target in targets]
     distinct = {cell.key: cell for cell in cells}
     records = {record.key: record for record in run_all(list(distinct.values()), out, console)}
@@ -79,5 +87,18 @@ def measured(targets: list[dict[str, Any]], out: Path, console: Console) -> list
     for target, cell in zip(targets, cells, strict=True):
         metrics = records[cell.key].metrics
         numbers = {name: metrics.get(name) for name in ("params_m", "gmacs", "gmacs_fvcore")}
-        ours.append({**target, **numbers, "top1": None, "top1_stderr": None})
+        accuracy = accuracies.get(_model(cell.to_json()), {})
+        ours.append({**target, **numbers, **{name: accuracy.get(name) for name in ("top1", "top1_stderr")}})
     return ours
+
+
+def _imagenet_accuracies(out: Path) -> dict[str, dict[str, Any]]:
+    """Metrics of the newest training record of each model, of those evaluated on ImageNet's val images."""
+    records, _ = results.read_all(out)
+    trained = [r for r in records if r.status == "done" and r.metrics.get("n_images") == IMAGENET_VAL]
+    return {_model(record.cell): record.metrics for record in sorted(trained, key=lambda record: record.created)}
+
+
+def _model(cell: dict[str, Any]) -> str:
+    """The model of a cell, as text, whatever preset it came from."""
+    return json.dumps({name: value for name, value in cell["backbone"].items() if name != "name"}, sort_keys=True)
