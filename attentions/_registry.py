@@ -59,7 +59,7 @@ def load_file(path: Path) -> types.ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         del sys.modules[name]
         raise ValueError(f"{path} cannot be loaded: {type(problem).__name__}: {problem}") from problem
     return module
@@ -177,7 +177,7 @@ class AttentionSpec:
     @classmethod
     def of(cls, value: AttentionSpec | str) -> AttentionSpec:
         """A spec as it is, or one read from text."""
-        return value if isinstance(value, AttentionSpec) else cls.parse(value)
+        return value if isinstance(value, AttentionSpec) else cls.parse(str(value))
 
     def build(self, site: Site) -> Attention:
         """The module at `site`. Raises ValueError where its mathematics or its options do not allow it there."""

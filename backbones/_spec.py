@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import typing
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -83,14 +83,10 @@ class BackboneSpec(ABC):
     in_channels: int = 3
 
     def __post_init__(self) -> None:
-        set_ = object.__setattr__
-        set_(self, "attention", AttentionSpec.of(self.attention))
-        set_(self, "image_size", _pair(self.image_size))
-        for number in ("num_classes", "in_channels"):
-            value = getattr(self, number)
-            if not _is_int(value) or value < 1:
-                raise self.error(f"{number}={value!r} is not allowed; it takes a number from 1 up")
-        self._normalise()
+        object.__setattr__(self, "attention", AttentionSpec.of(self.attention))
+        object.__setattr__(self, "image_size", _pair(self.image_size))
+        self._check_numbers()
+        self._settle()
         self.tested_blocks()
         step = self.image_step
         if any(side < step or side % step for side in self.image_size):
@@ -107,9 +103,41 @@ class BackboneSpec(ABC):
                 except ValueError as problem:
                     raise self.error(f"{mount.attention.name}: {problem}") from None
 
-    @abstractmethod
-    def _normalise(self) -> None:
-        """Bring the family's own fields to their canonical form and check them."""
+    def _check_numbers(self) -> None:
+        """Check each field against its annotation; numbers count from 1 up, tuples have one a stage."""
+        kinds = typing.get_type_hints(type(self))
+        # How many stages there are is known once block_counts is in order.
+        for name in sorted((f.name for f in fields(self)), key=lambda name: name != "block_counts"):
+            value, kind = getattr(self, name), kinds[name]
+            if name in ("attention", "image_size") or (value is None and type(None) in typing.get_args(kind)):
+                continue
+            if kind in (str, bool):
+                if not isinstance(value, kind):
+                    takes = "True or False" if kind is bool else "a text"
+                    raise self.error(f"{name}={value!r} is not allowed; it takes {takes}")
+            elif "tuple" in str(kind):
+                count = None if name == "block_counts" else len(self.depths)
+                object.__setattr__(self, name, self._numbers(name, value, count))
+            elif not _is_number(value):
+                raise self.error(f"{name}={value!r} is not allowed; it takes a number from 1 up")
+
+    def _numbers(self, name: str, value: Any, count: int | None) -> tuple[int, ...]:
+        """`count` numbers from "8421", "56-28-14-7", a sequence, or one number for all stages."""
+        if isinstance(value, str):
+            texts = value.split("-") if "-" in value else list(value)
+            parts = list(map(int, texts)) if all(map(str.isdigit, texts)) else []
+        elif isinstance(value, int) and count is not None:
+            # 8421 is how the official configurations write one digit a stage.
+            parts = [int(digit) for digit in str(value)] if len(str(value)) == count > 1 else [value] * count
+        else:
+            parts = list(value) if isinstance(value, (tuple, list)) else []
+        if not parts or len(parts) != (count or len(parts)) or not all(_is_number(part) for part in parts):
+            many = "" if count is None else f"{count} "
+            raise self.error(f"{name}={value!r} is not allowed; it takes {many}numbers from 1 up, one a stage")
+        return tuple(parts)
+
+    def _settle(self) -> None:  # noqa: B027, most families leave nothing to a rule
+        """Put numbers in place of the fields that a rule decides."""
 
     @property
     @abstractmethod
@@ -184,21 +212,6 @@ class BackboneSpec(ABC):
         return plain
 
 
-def numbers(value: Any, count: int, error: Any, name: str) -> tuple[int, ...]:
-    """A tuple of `count` positive numbers from "8421", "56-28-14-7", a sequence, or one number for all stages."""
-    if isinstance(value, str):
-        parts: Sequence[Any] = value.split("-") if "-" in value else list(value)
-        parts = [int(part) if part.isdigit() else part for part in parts]
-    elif isinstance(value, int):
-        # 8421 is how the official configurations write one digit a stage.
-        parts = [int(digit) for digit in str(value)] if len(str(value)) == count > 1 else [value] * count
-    else:
-        parts = list(value)
-    if len(parts) != count or not all(_is_int(part) and part > 0 for part in parts):
-        raise error(f"{name}={value!r} is not allowed; it takes {count} numbers from 1 up, one a stage")
-    return tuple(parts)
-
-
 def halved(grid: Grid, times: int) -> Grid:
     """The grid after so many steps that halve it, rounding up: odd maps are padded."""
     return Grid(-(-grid.height // 2**times), -(-grid.width // 2**times))
@@ -210,10 +223,10 @@ def divisors(number: int) -> str:
 
 def _pair(value: Any) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else value
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(_is_int(side) for side in pair):
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(side, int) for side in pair):
         raise ValueError(f"image_size={value!r} is not allowed; it takes a number of pixels, or (height, width)")
     return (pair[0], pair[1])
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

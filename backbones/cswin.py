@@ -26,7 +26,7 @@ from backbones._layers import (
     to_tokens,
     unpartition,
 )
-from backbones._spec import BackboneSpec, Mount, divisors, halved, numbers
+from backbones._spec import BackboneSpec, Mount, divisors, halved
 
 STEM_KERNEL = 7
 
@@ -51,13 +51,12 @@ class CSWinSpec(BackboneSpec):
     patch_size: int = 4
     mlp_ratio: int = 4
 
-    def _normalise(self) -> None:
+    def _settle(self) -> None:
+        sevens = all(side // self.patch_size // 4 % 7 == 0 for side in self.image_size)
         for name in ("split_size", "softmax_split_size"):
-            value = getattr(self, name)
-            if value is None:
-                sevens = all(side // self.patch_size // 4 % 7 == 0 for side in self.image_size)
-                value = (1, 2, 7, 7) if sevens else (1, 2, 12, 12)
-            object.__setattr__(self, name, numbers(value, len(self.depths), self.error, name))
+            if getattr(self, name) is None:
+                rule = (1, 2, 7, 7) if sevens else (1, 2, 12, 12)
+                object.__setattr__(self, name, self._numbers(name, rule, len(self.depths)))
 
     @property
     def depths(self) -> tuple[int, ...]:

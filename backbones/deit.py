@@ -41,9 +41,6 @@ class DeiTSpec(BackboneSpec):
     patch_size: int = 16
     mlp_ratio: int = 4
 
-    def _normalise(self) -> None:
-        pass
-
     @property
     def depths(self) -> tuple[int, ...]:
         return (self.depth,)

@@ -142,7 +142,7 @@ def presets() -> list[str]:
     return list(PRESETS)
 
 
-def preset(name: str, **overrides: Any) -> BackboneSpec:
+def preset(name: str, /, **overrides: Any) -> BackboneSpec:
     """The preset `name`, with fields of its spec replaced.
 
     Overrides of every family: `attention` (spec or text), `stages`, `image_size`, `num_classes`, `in_channels`; of Swin

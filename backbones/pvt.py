@@ -27,7 +27,7 @@ from backbones._layers import (
     to_image,
     to_tokens,
 )
-from backbones._spec import BackboneSpec, Mount, divisors, numbers
+from backbones._spec import BackboneSpec, Mount, divisors
 
 EPS = 1e-6
 
@@ -48,11 +48,6 @@ class PyramidSpec(BackboneSpec):
     sr_ratios: tuple[int, ...]
     softmax_sr_ratios: tuple[int, ...]
     patch_sizes: tuple[int, ...] = (4, 2, 2, 2)
-
-    def _normalise(self) -> None:
-        for name in ("sr_ratios", "softmax_sr_ratios"):
-            value = numbers(getattr(self, name), len(self.depths), self.error, name)
-            object.__setattr__(self, name, value)
 
     @property
     def depths(self) -> tuple[int, ...]:

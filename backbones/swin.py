@@ -53,13 +53,9 @@ class SwinSpec(BackboneSpec):
     patch_size: int = 4
     mlp_ratio: int = 4
 
-    def _normalise(self) -> None:
+    def _settle(self) -> None:
         if self.softmax_window is None:
             object.__setattr__(self, "softmax_window", 12 if self.window > 56 else 7)
-        for name in ("window", "softmax_window"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise self.error(f"{name}={value!r} is not allowed; it takes a number of tokens from 1 up")
 
     @property
     def depths(self) -> tuple[int, ...]:

@@ -34,8 +34,8 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """For people: backbone, attention, task."""
-        return f"{self.backbone.name} {self.backbone.attention} {self.task.name}"
+        """For people: backbone, attention, task and its circumstances."""
+        return f"{self.backbone.name} {self.backbone.attention} {self.task.label}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as they stand in the record."""

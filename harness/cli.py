@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -232,7 +231,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "attention-bench: interrupted; the running cell is lost, what was recorded stays", style="red"
         )
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone (as in `| head`); Python would complain once more when it exits.
-        sys.stdout = None
-        return 141

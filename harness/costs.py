@@ -88,6 +88,7 @@ class Costs:
     """The task that counts parameters and multiply-adds of one image, the same on every machine."""
 
     name: ClassVar[str] = "costs"
+    label: ClassVar[str] = "costs"
 
     def run(
         self, spec: BackboneSpec, folder: Path, report: Callable[[str], None]
@@ -100,7 +101,6 @@ class Costs:
         which papers report: it adds norms and interpolation). Raises ValueError where the three counts
         disagree or an operator is unknown.
         """
-        report("counting parameters and multiply-adds")
         with torch.device("meta"):
             model = build(spec).eval()
         image = torch.empty(1, spec.in_channels, *spec.image_size, device="meta")

@@ -7,6 +7,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 
 class CellProgress:
@@ -25,8 +26,10 @@ class CellProgress:
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("{task.description}", markup=False),
+                # On a narrow terminal a long name is cut, and not the bar.
+                TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
                 console=console,
+                expand=True,
             )
             self.row = self.bar.add_task("", total=total)
 
@@ -46,13 +49,13 @@ class CellProgress:
         if self.bar is None:
             self._print(f"[{self.done + 1}/{self.total}] {label}")
         else:
-            self.bar.update(self.row, description=label)
+            self.bar.update(self.row, description=label, refresh=True)
 
     def report(self, text: str) -> None:
         if self.bar is None:
             self._print(f"    {text}")
         else:
-            self.bar.update(self.row, description=f"{self.label}: {text}")
+            self.bar.update(self.row, description=f"{text} | {self.label}")
 
     def finish(self, outcome: str) -> None:
         self.done += 1
@@ -60,7 +63,7 @@ class CellProgress:
             self._print(f"    {outcome}")
         else:
             self._print(f"{self.label}: {outcome}")
-            self.bar.update(self.row, completed=self.done)
+            self.bar.update(self.row, completed=self.done, refresh=True)
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

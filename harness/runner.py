@@ -77,12 +77,12 @@ def run_all(cells: Sequence[Cell], out: Path, console: Console, isolate: bool = 
         ValueError: before anything is measured, for a device or data that are not there, or a folder that cannot be
             written.
     """
-    check_writable(out)
     todo = [cell for cell in cells if recorded(cell, out) is None]
     if any(device_of(cell) == "cuda" for cell in todo) and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
     for source, num_classes in {(c.task.data, c.backbone.num_classes) for c in todo if isinstance(c.task, Train)}:
         source.check(num_classes)
+    check_writable(out)
     if len(todo) < len(cells):
         console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are recorded in {out} already", highlight=False)
     if todo:

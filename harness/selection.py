@@ -15,7 +15,7 @@ from harness.costs import Costs
 from harness.data import EMBEDDED, DataSource
 from harness.recipes import FOLDER, MICRO
 from harness.speed import Speed
-from harness.sweeps import expand
+from harness.sweeps import distinct, expand
 from harness.sweeps.quickstart import FASHION
 from harness.train import Train
 
@@ -60,7 +60,7 @@ def ad_hoc(
     for task in tasks:
         if task not in TASKS:
             raise ValueError(unknown("task", task, TASKS))
-    return [Cell(spec, TASKS[task]) for spec in specs for task in tasks]
+    return distinct([Cell(spec, TASKS[task]) for spec in specs for task in tasks])
 
 
 def narrowed(cells: list[Cell], only: Sequence[str]) -> list[Cell]:
@@ -123,7 +123,7 @@ def adjusted(
             result += [Cell(cell.backbone, replace(task, seed=seed)) for seed in seeds or (task.seed,)]
         else:
             result.append(cell)
-    return result
+    return distinct(result)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

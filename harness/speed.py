@@ -80,6 +80,13 @@ class Speed:
         if not (math.isfinite(self.min_seconds) and self.min_seconds > 0):
             raise ValueError(f"min_seconds is {self.min_seconds!r}; allowed are numbers above 0")
 
+    @property
+    def label(self) -> str:
+        """For people: the task and its circumstances."""
+        runtime = self.runtime
+        layout = " channels_last" if runtime.channels_last else ""
+        return f"speed {runtime.device} {runtime.precision} {runtime.mode}{layout} batch {runtime.batch}"
+
     def run(
         self, spec: BackboneSpec, folder: Path, report: Callable[[str], None]
     ) -> dict[str, float | int | str | None]:

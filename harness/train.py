@@ -64,8 +64,16 @@ class Train:
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"unknown device {self.device!r}; allowed: cpu, cuda")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} is not allowed; it takes a number from 0 up")
         if self.precision not in AUTOCAST:
             raise ValueError(f"unknown precision {self.precision!r}; allowed: {', '.join(AUTOCAST)}")
+
+    @property
+    def label(self) -> str:
+        """For people: the task and its circumstances."""
+        data = self.data.name or self.data.root
+        return f"train {self.device} {self.precision} {data} {self.recipe.total_epochs} epochs seed {self.seed}"
 
     def run(self, spec: BackboneSpec, folder: Path, report: Callable[[str], None]) -> Metrics:
         """Trains from scratch, evaluates after each epoch, and returns the metrics of the last one.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +30,8 @@ def call_apart(function: Callable[[], Result], folder: Path) -> Result:
     """
     executor = submitit.LocalExecutor(folder=folder)
     executor.update_parameters(timeout_min=365 * DAYS)
-    job = executor.submit(function)
+    with _errors_to(folder / "submitit.err"):
+        job = executor.submit(function)
     try:
         return job.result()
     except submitit.core.utils.FailedJobError as problem:
@@ -40,3 +43,20 @@ def call_apart(function: Callable[[], Result], folder: Path) -> Result:
     except KeyboardInterrupt:
         job.cancel(check=False)
         raise
+
+
+@contextmanager
+def _errors_to(path: Path) -> Iterator[None]:
+    """Give processes that are started meanwhile this file for standard error.
+
+    Ctrl-C on a terminal reaches submitit's own helper process too, which says so with a traceback.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = os.dup(2)
+    try:
+        with open(path, "ab") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

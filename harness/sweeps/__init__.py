@@ -39,11 +39,23 @@ def expand(name: str) -> list[Cell]:
     Raises:
         ValueError: for an unknown sweep, a file that cannot be loaded, or a function that does not return cells.
     """
-    cells = _find(name)()
+    sweep = _find(name)
+    try:
+        cells = sweep()
+    except ValueError:
+        raise
+    except (Exception, SystemExit) as problem:
+        # A sweep is the user's own code.
+        raise ValueError(f"sweep {name!r} failed: {type(problem).__name__}: {problem}") from problem
     if not isinstance(cells, list) or not all(isinstance(cell, Cell) for cell in cells):
         raise ValueError(f"sweep {name!r} does not return a list of cells")
     if not cells:
         raise ValueError(f"sweep {name!r} has no cells")
+    return distinct(cells)
+
+
+def distinct(cells: list[Cell]) -> list[Cell]:
+    """Each cell once, in order of its first place."""
     return list({cell.key: cell for cell in cells}.values())
 
 

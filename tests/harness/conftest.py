@@ -16,6 +16,7 @@ class Counting:
     """Writes a line to `folder`/runs each time it is run, and fails as it is told."""
 
     name: ClassVar[str] = "counting"
+    label: ClassVar[str] = "counting"
 
     log: str
     fails: str = ""
