@@ -1,0 +1,147 @@
+"""Every published row has a model of ours, and known rows agree."""
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import results
+from backbones import preset, presets
+from harness import cli
+from harness.cells import Cell
+from harness.costs import Costs
+from harness.data import DataSource
+from harness.recipes import FOLDER
+from harness.reproduce import measured, spec_of
+from harness.train import Train
+
+PUBLISHED = results.published_rows("flatten")
+TARGETS = results.targets(PUBLISHED)
+HANDFUL = ("FLatten-PVT-T", "FLatten-Swin-T", "Swin-T", "DeiT-T")
+
+
+def rows_of(*models: str) -> pd.DataFrame:
+    return PUBLISHED[PUBLISHED["model"].isin(models)]
+
+
+def attention_of(target: dict[str, Any]) -> set[str]:
+    """What the published rows of a target call its attention."""
+    same = pd.Series(True, index=PUBLISHED.index)
+    for name in results.reproduction.KEY:
+        same &= PUBLISHED[name] == target.get(name, "")
+    return set(PUBLISHED[same]["attention"])
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=results.describe)
+def test_every_target_has_a_model_with_its_attention_and_resolution(target: dict[str, Any]) -> None:
+    spec = spec_of(target)
+    side = target.get("resolution", 224)
+    assert spec.image_size == (side, side)
+    assert spec.num_classes == 1000
+    (published,) = attention_of(target)
+    assert (published == "softmax-pooled-kv") == getattr(spec, "pooled_keys", False)
+    if published == "flatten":
+        linear = target.get("param_value") == "relu-linear"
+        assert spec.attention.name == ("linear" if linear else "focused")
+    else:
+        assert spec.attention.name == "softmax"
+
+
+def test_every_published_model_is_another_cell() -> None:
+    models = [target for target in TARGETS if "model" in target]
+    assert len({Cell(spec_of(target), Costs()).key for target in models}) == len(models) > 40
+
+
+def test_models_of_the_paper_are_the_presets() -> None:
+    """Of those that FLatten compares only these are beyond the tables: FLatten-DeiT-S, -B and FLatten-PVTv2-B5."""
+    used = {spec_of(target).name for target in TARGETS if "model" in target}
+    missing = {name for name in presets() if not name.endswith("_micro")} - used
+    assert missing == {"flatten_deit_s", "flatten_deit_b", "flatten_pvt_v2_b5"}
+
+
+@pytest.mark.parametrize(
+    ("ablation", "value", "expected"),
+    [
+        ("focusing_factor", "32", preset("flatten_swin_t", attention="focused(focusing_factor=32)")),
+        ("window_size", "14", preset("flatten_swin_t", window=14)),
+        ("stages", "LLLS", preset("flatten_swin_t", stages="LLLS")),
+        ("stages", "SSSS", preset("swin_t")),
+        ("module", "relu-linear", preset("flatten_deit_t", attention="linear")),
+    ],
+)
+def test_ablations(ablation: str, value: str, expected: object) -> None:
+    found = [spec_of(t) for t in TARGETS if t.get("ablation") == ablation and t["param_value"] == value]
+    assert found == [expected]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records of the handful."""
+    folder = tmp_path_factory.mktemp("runs")
+    measured(results.targets(rows_of(*HANDFUL)), folder, Console(file=io.StringIO()))
+    return folder
+
+
+def test_known_rows_agree(out: Path) -> None:
+    published = rows_of(*HANDFUL)
+    shown = io.StringIO()
+    comparison = results.compare(published, measured(results.targets(published), out, Console(file=shown)))
+    assert "4 of 4 cells are recorded" in shown.getvalue(), "what is recorded is not counted again"
+    assert len(comparison) == len(published)
+    assert not comparison["reason"].str.contains(results.reproduction.UNEXPLAINED).any()
+    assert set(comparison["top1_ours"]) == {"needs ImageNet"}
+    primary = comparison[comparison["primary"] == "1"].set_index("model")
+    verdicts = primary[["params_m_verdict", "gmacs_verdict"]].apply(tuple, axis=1).to_dict()
+    assert verdicts == {
+        "FLatten-PVT-T": ("agrees", "agrees"),
+        "FLatten-Swin-T": ("agrees", "agrees"),
+        "Swin-T": ("differs", "agrees"),  # 29 M is printed for 28.3 M
+        "DeiT-T": ("agrees", "differs"),  # 1.2 G is printed for 1.25 G
+    }
+
+
+def test_accuracy_is_that_of_the_newest_record_evaluated_on_all_of_imagenet(out: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(out, tmp_path / "runs")
+    for seed, (images, top1, day) in enumerate(
+        [(50_000, 80.0, 1), (50_000, 81.2, 3), (50_000, 79.0, 2), (2_000, 99.0, 4)]
+    ):
+        cell = Cell(preset("swin_t"), Train(recipe=FOLDER, data=DataSource(root="/data/imagenet"), seed=seed))
+        metrics = {"n_images": images, "top1": top1, "top1_stderr": 0.17}
+        created = f"2026-01-0{day}T00:00:00+00:00"
+        results.write(folder, results.Record(cell.key, cell.to_json(), "done", metrics, {}, created=created))
+    published = rows_of("Swin-T", "DeiT-T")
+    comparison = results.compare(published, measured(results.targets(published), folder, Console(file=io.StringIO())))
+    primary = comparison[comparison["primary"] == "1"].set_index("model")
+    assert primary["top1_ours"].to_dict() == {"Swin-T": 81.2, "DeiT-T": "needs ImageNet"}
+    assert primary["top1_difference"]["Swin-T"] == pytest.approx(81.2 - 81.3)
+
+
+def test_targets_of_one_model_share_a_record(out: Path) -> None:
+    ablation = PUBLISHED[(PUBLISHED["ablation"] == "focusing_factor") & (PUBLISHED["param_value"] == "3")]
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    targets = results.targets(pd.concat([rows_of("FLatten-Swin-T"), ablation]))
+    assert len(targets) == 2
+    first, second = measured(targets, out, Console(file=io.StringIO()))
+    assert (first["params_m"], first["gmacs"]) == (second["params_m"], second["gmacs"])
+    assert first["params_m"] == pytest.approx(29.192384)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_the_command(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(results, "published_rows", lambda paper: rows_of(*HANDFUL))
+    csv = tmp_path / "comparison.csv"
+    assert cli.main(["reproduce", "flatten", "--out", str(out), "--markdown", "--csv", str(csv)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("| row | params_m | ours | diff | verdict |")
+    assert "FLatten-PVT-T at 224" in printed
+    assert "0 of them unexplained" in printed
+    frame = pd.read_csv(csv, dtype={"params_m_theirs": str})
+    assert len(frame) == len(rows_of(*HANDFUL))
+    assert frame["params_m_theirs"][0] == "5.7", "as printed"
+    assert frame["params_m_ours"][0] == pytest.approx(5.717416)
