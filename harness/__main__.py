@@ -2,9 +2,16 @@
 
 import sys
 
-from harness.cli import main
 
-__all__ = ["main"]
+def main() -> int:
+    """The command line; what it needs is imported here, so that an interrupt meanwhile is met as well."""
+    try:
+        from harness import cli
+
+        return cli.main()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,6 +11,13 @@ import tyro
 from rich.console import Console
 
 Positional = tyro.conf.Positional
+
+
+def _shown(metavar: str) -> object:
+    """How help writes an option that may be left out."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(optional)")
+
+
 app = tyro.extras.SubcommandApp()
 out_console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
@@ -33,7 +40,7 @@ def list_(kind: Annotated[str, Positional] = "all") -> int:
 def show(
     preset: Annotated[str, Positional],
     *,
-    attention: str | None = None,
+    attention: Annotated[str | None, _shown("ATTENTION")] = None,
     set: tuple[str, ...] = (),
 ) -> int:
     """The resolved table of a model: maps, tokens, windows, heads, attention, parameters and GMACs per stage.
@@ -50,6 +57,8 @@ def show(
 
     overrides = settings(set)
     if attention is not None:
+        if "attention" in overrides:
+            raise ValueError("the attention is given twice, by --attention and by --set")
         overrides["attention"] = attention
     results.show(resolved(backbones.preset(preset, **overrides)), out_console)
     return 0
@@ -57,7 +66,7 @@ def show(
 
 @app.command
 def run(
-    sweep: Annotated[str | None, Positional] = None,
+    sweep: Annotated[str | None, Positional, _shown("SWEEP")] = None,
     *,
     only: tuple[str, ...] = (),
     out: Path = Path("runs"),
@@ -65,13 +74,13 @@ def run(
     attention: tuple[str, ...] = (),
     task: tuple[str, ...] = (),
     set: tuple[str, ...] = (),
-    device: str | None = None,
-    precision: str | None = None,
-    mode: str | None = None,
-    channels_last: bool | None = None,
-    batch: int | None = None,
-    data: str | None = None,
-    epochs: int | None = None,
+    device: Annotated[str | None, _shown("cpu|cuda")] = None,
+    precision: Annotated[str | None, _shown("fp32|bf16|fp16")] = None,
+    mode: Annotated[str | None, _shown("eager|compiled")] = None,
+    channels_last: bool = False,
+    batch: Annotated[int | None, _shown("IMAGES")] = None,
+    data: Annotated[str | None, _shown("NAME|FOLDER")] = None,
+    epochs: Annotated[int | None, _shown("EPOCHS")] = None,
     seed: tuple[int, ...] = (),
     isolate: bool = False,
     dry_run: bool = False,
@@ -92,7 +101,7 @@ def run(
         device: cpu or cuda, for speed and training.
         precision: fp32, or autocast to bf16 or fp16, for speed and training.
         mode: eager or compiled, for speed.
-        channels_last: memory format of the images, for speed.
+        channels_last: lay images out channels last, for speed.
         batch: images per batch, for speed (that of training is part of its recipe).
         data: an embedded image set, or a folder with train/<class>/ and val/<class>/, for training.
         epochs: length of training.
@@ -109,7 +118,7 @@ def run(
         device=device,
         precision=precision,
         mode=mode,
-        channels_last=channels_last,
+        channels_last=channels_last or None,
         batch=batch,
         data=data,
         epochs=epochs,
@@ -122,16 +131,19 @@ def run(
         return 0
     records = run_all(cells, out, out_console, isolate)
     _print_table(records, [(cell.key, cell.to_json()) for cell in cells], columns=(), markdown=False)
-    out_console.print(f"{len(records)} records in {out}", markup=False, soft_wrap=True)
-    return 1 if any(record.status == "failed" for record in records) else 0
+    out_console.print(f"{len(records)} record{'s' * (len(records) != 1)} in {out}", markup=False, soft_wrap=True)
+    failed = sum(record.status == "failed" for record in records)
+    if failed:
+        error_console.print(f"attention-bench: {failed} of {len(records)} cells failed", style="red")
+    return 1 if failed else 0
 
 
 @app.command
 def table(
-    sweep: Annotated[str | None, Positional] = None,
+    sweep: Annotated[str | None, Positional, _shown("SWEEP")] = None,
     *,
     out: Path = Path("runs"),
-    csv: Path | None = None,
+    csv: Annotated[Path | None, _shown("FILE")] = None,
     markdown: bool = False,
     columns: tuple[str, ...] = (),
 ) -> int:
@@ -159,6 +171,8 @@ def table(
     for problem in problems:
         error_console.print(f"attention-bench: damaged record left out: {problem}", markup=False, soft_wrap=True)
     if not records and not expected:
+        if problems:
+            return 1
         raise ValueError(f"there are no records in {out}")
     _print_table(records, expected, columns, markdown)
     if csv is not None:
@@ -172,7 +186,7 @@ def reproduce(
     paper: Annotated[str, Positional],
     *,
     out: Path = Path("runs"),
-    csv: Path | None = None,
+    csv: Annotated[Path | None, _shown("FILE")] = None,
     markdown: bool = False,
 ) -> int:
     """Our parameters, GMACs and accuracies beside the published ones, row by row.

@@ -89,7 +89,7 @@ def open_splits(source: DataSource, num_classes: int) -> Splits:
             f"only in val: {_some(val - train)}"
         )
     if len(train) != num_classes:
-        raise ValueError(f"{where} has {len(train)} classes, the model {num_classes}: set num_classes={len(train)}")
+        raise ValueError(f"{where} has {len(train)} classes, the model {num_classes}: --set num_classes={len(train)}")
     return splits
 
 

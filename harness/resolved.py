@@ -103,4 +103,4 @@ def _millions(count: int) -> str:
 
 
 def _giga(count: int) -> str:
-    return f"{count / 1e9:.4f}"
+    return f"{count / 1e9:.4f}" if count >= 1e6 else f"{count / 1e9:#.2g}"

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -26,15 +27,24 @@ FINAL = ("done", "oom")
 
 
 def recorded(cell: Cell, out: Path) -> Record | None:
-    """The final record of a cell in the folder `out`, or None. A damaged file is as good as none."""
-    path = out / f"{cell.key}.json"
-    if not path.exists():
-        return None
+    """The final record of a cell in the folder `out`, or None."""
+    record = _whole(cell, out)
+    return record if record is not None and record.status in FINAL else None
+
+
+def _whole(cell: Cell, out: Path) -> Record | None:
+    """The record of a cell, unless its file is missing, damaged, or was altered to be of something else."""
     try:
-        record = results.read(path)
+        record = results.read(out / f"{cell.key}.json")
     except ValueError:
         return None
-    return record if record.status in FINAL else None
+    return record if _identity(record.cell) == _identity(cell.to_json()) else None
+
+
+def _identity(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a cell is of, without its label and what changes no result."""
+    ignored = {"backbone": "name", "task": "workers"}
+    return [{name: value for name, value in cell[part].items() if name != ignored[part]} for part in ignored]
 
 
 def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
@@ -55,7 +65,7 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
         status = "oom" if is_out_of_memory(problem) else "failed"
         error = traceback.format_exc()
     record = Record(cell.key, cell.to_json(), status, metrics, environment(device_of(cell)), error)
-    _keep_damaged(out / f"{cell.key}.json")
+    _keep_damaged(cell, out)
     results.write(out, record)
     return record
 
@@ -122,14 +132,14 @@ def check_writable(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
+    except FileExistsError as problem:
+        raise ValueError(f"cannot write to the output folder {out}: it is a file") from problem
     except OSError as problem:
         raise ValueError(f"cannot write to the output folder {out}: {problem.strerror}") from problem
 
 
-def _keep_damaged(path: Path) -> None:
-    """Move a damaged record out of the way of the new one, so that nothing is lost."""
-    if path.exists():
-        try:
-            results.read(path)
-        except ValueError:
-            path.replace(path.with_suffix(".damaged"))
+def _keep_damaged(cell: Cell, out: Path) -> None:
+    """Move a file that is not the cell's whole record out of the way of the new one, so that nothing is lost."""
+    path = out / f"{cell.key}.json"
+    if path.exists() and _whole(cell, out) is None:
+        path.replace(path.with_suffix(".damaged"))

@@ -37,6 +37,8 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not name or not text:
             raise ValueError(f"cannot read --set {pair!r}; write it as in --set window=7")
+        if name in overrides:
+            raise ValueError(f"--set gives {name} twice")
         try:
             overrides[name] = ast.literal_eval(text)
         except (SyntaxError, ValueError):
@@ -53,6 +55,8 @@ def ad_hoc(
         ValueError: for an unknown name, or an attention that a backbone cannot mount.
     """
     specs: list[BackboneSpec] = []
+    if attentions and "attention" in overrides:
+        raise ValueError("the attention is given twice, by --attention and by --set")
     for name in backbones:
         specs += [preset(name, **{**overrides, "attention": attention}) for attention in attentions]
         if not attentions:
@@ -107,7 +111,8 @@ def adjusted(
     usable = {*(runtime if Speed in kinds else ()), *(training if Train in kinds else ())}
     for name, value in (runtime | training).items():
         if value is not None and name not in usable:
-            raise ValueError(f"--{name.replace('_', '-')} has no effect on these cells; none has such a value")
+            hint = " (the batch of training is part of its recipe)" if name == "batch" and Train in kinds else ""
+            raise ValueError(f"--{name.replace('_', '-')} has no effect on these cells; none has such a value{hint}")
     result = []
     for cell in cells:
         task = cell.task

@@ -61,6 +61,8 @@ def distinct(cells: list[Cell]) -> list[Cell]:
 
 def _find(name: str) -> Sweep:
     path, colon, function = name.rpartition(":")
+    if name.endswith(".py"):
+        raise ValueError(f"{name} is a file: name the function in it as well, as in {name}:my_sweep")
     if not colon:
         if name not in SWEEPS:
             raise ValueError(unknown("sweep", name, [*SWEEPS, "my_sweeps.py:name"]))

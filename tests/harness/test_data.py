@@ -181,7 +181,7 @@ def test_misread_layouts_are_refused_in_one_line(folder: Path, damage: Paint, me
 
 
 def test_as_many_classes_as_the_model(folder: Path) -> None:
-    with pytest.raises(ValueError, match="2 classes, the model 10: set num_classes=2"):
+    with pytest.raises(ValueError, match="2 classes, the model 10: --set num_classes=2"):
         open_splits(DataSource(root=str(folder)), num_classes=10)
     with pytest.raises(ValueError, match="10 classes, the model 1000"):
         open_splits(EMBEDDED, num_classes=1000)

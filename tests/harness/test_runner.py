@@ -69,6 +69,18 @@ def test_a_damaged_record_is_measured_anew_and_kept_aside(counting, log, tmp_pat
     assert path.with_suffix(".damaged").read_text() == "{"
 
 
+def test_an_altered_record_is_not_taken_for_the_cells(counting, log, tmp_path):
+    cell = counting()
+    run(cell, tmp_path, lambda text: None)
+    path = tmp_path / f"{cell.key}.json"
+    text = path.read_text().replace("softmax", "linear")
+    path.write_text(text)
+    assert recorded(cell, tmp_path) is None
+    run(cell, tmp_path, lambda text: None)
+    assert recorded(cell, tmp_path) is not None
+    assert path.with_suffix(".damaged").read_text() == text
+
+
 def test_an_output_folder_that_cannot_be_written_is_said_before_anything_is_measured(counting, log, tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
