@@ -1,6 +1,7 @@
 """Parameters and multiply-adds of a backbone, counted three ways that must agree.
 
-The model is built on the meta device, so no weights and no activations are in memory. One multiply-add counts
+The model is built on the meta device, so no weights and no activations are in memory (but for a second
+count on the CPU where torch cannot trace convolutions otherwise). One multiply-add counts
 as 1; papers print the same number as "FLOPs". The three counts of matrix products and convolutions:
 
 * torch: `torch.utils.flop_counter.FlopCounterMode`, halved, which sees the operators as they are dispatched;
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -175,10 +177,10 @@ def count_with_fvcore(model: nn.Module, image: Tensor) -> tuple[Counts, int]:
     per output element) and adaptive pooling. Raises ValueError for an operator that has no handle and no
     entry in `FREE`.
     """
-    analysis = FlopCountAnalysis(model, (image,))
-    analysis.set_op_handle(**_HANDLES)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    with torch.no_grad(), _autocast_on_meta(), _TraceableConvolutions():
+    with _traceable(model, image) as traced, torch.no_grad(), _autocast_on_meta(), _TraceableConvolutions():
+        analysis = FlopCountAnalysis(model, (traced,))
+        analysis.set_op_handle(**_HANDLES)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         operators: Counter[str] = analysis.by_operator()
     unknown = sorted(name for name in analysis.unsupported_ops() if not _is_free(name))
     if unknown:
@@ -193,6 +195,30 @@ def count_with_fvcore(model: nn.Module, image: Tensor) -> tuple[Counts, int]:
         "norms": int(operators["layer_norm"]),
     }
     return counts, int(sum(operators.values()))
+
+
+@cache
+def _convolutions_trace_on_meta() -> bool:
+    """Whether this torch has the traceable convolution for the meta device; 2.11 has not."""
+    x, weight = torch.empty(1, 1, 1, 1, device="meta"), torch.empty(1, 1, 1, 1, device="meta")
+    try:
+        _convolution(x, weight)
+    except NotImplementedError:
+        return False
+    return True
+
+
+@contextmanager
+def _traceable(model: nn.Module, image: Tensor) -> Iterator[Tensor]:
+    """The image to trace with: on the CPU, where the model is all zeros meanwhile, if the meta device will not do."""
+    if not image.is_meta or _convolutions_trace_on_meta():
+        yield image
+        return
+    model.to_empty(device="cpu")
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.detach().zero_()
+    yield torch.zeros(image.shape)
+    model.to("meta")
 
 
 @contextmanager

@@ -175,12 +175,24 @@ def test_a_float32_region_is_no_obstacle():
         torch.autocast("meta", enabled=False)
 
 
+@pytest.mark.skipif(not costs._convolutions_trace_on_meta(), reason="this torch cannot trace convolutions on meta")
 def test_no_weights_in_memory():
     with torch.device("meta"):
         model = nn.Linear(2**20, 2**20)
     x = torch.empty(1, 2**20, device="meta")
     assert count_with_torch(model, x)["products and convolutions"] == 2**40
     assert count_with_fvcore(model, x)[0]["products and convolutions"] == 2**40
+
+
+def test_a_torch_that_cannot_trace_on_meta_counts_the_same(monkeypatch):
+    """As torch 2.11: the traced count is made on the CPU, and the model is without weights again afterwards."""
+    with torch.device("meta"):
+        model = backbones.build(backbones.preset("swin_micro"))
+    image = torch.empty(1, 3, 32, 32, device="meta")
+    wanted = count_with_torch(model, image)["products and convolutions"]
+    monkeypatch.setattr(costs, "_convolutions_trace_on_meta", lambda: False)
+    assert count_with_fvcore(model, image)[0]["products and convolutions"] == wanted
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
 
 
 FORMULA = Macs(attention=1_000, projections=2_000_000, convolutions=3_000, mlp=1_000_000, norms=10_000)
