@@ -25,12 +25,18 @@ class Cell:
     @property
     def key(self) -> str:
         """16 hexadecimal digits: the hash of all values that equality looks at. A label does not change it."""
-        identity = self.to_json()
+        return hashlib.sha256(json.dumps(self._identity(self.to_json()), sort_keys=True).encode()).hexdigest()[:16]
+
+    def equals(self, plain: dict[str, Any]) -> bool:
+        """Whether the JSON of a record is that of this cell, in all values that equality looks at."""
+        return self._identity(plain) == self._identity(self.to_json())
+
+    def _identity(self, plain: dict[str, Any]) -> dict[str, Any]:
+        identity = {}
         for part, value in (("backbone", self.backbone), ("task", self.task)):
-            for f in fields(value):
-                if not f.compare:
-                    del identity[part][f.name]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+            ignored = [f.name for f in fields(value) if not f.compare]
+            identity[part] = {name: each for name, each in plain[part].items() if name not in ignored}
+        return identity
 
     @property
     def label(self) -> str:

@@ -50,17 +50,12 @@ def show(
         attention: the attention under test, as in "focused(focusing_factor=4)"; left out, the preset's own.
         set: other values of the preset, as in window=7 stages=LLSS image_size=384.
     """
-    import backbones
     import results
     from harness.resolved import resolved
-    from harness.selection import settings
+    from harness.selection import described, settings
 
-    overrides = settings(set)
-    if attention is not None:
-        if "attention" in overrides:
-            raise ValueError("the attention is given twice, by --attention and by --set")
-        overrides["attention"] = attention
-    results.show(resolved(backbones.preset(preset, **overrides)), out_console)
+    (spec,) = described(preset, () if attention is None else (attention,), settings(set))
+    results.show(resolved(spec), out_console)
     return 0
 
 

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -38,13 +37,7 @@ def _whole(cell: Cell, out: Path) -> Record | None:
         record = results.read(out / f"{cell.key}.json")
     except ValueError:
         return None
-    return record if _identity(record.cell) == _identity(cell.to_json()) else None
-
-
-def _identity(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a cell is of, without its label and what changes no result."""
-    ignored = {"backbone": "name", "task": "workers"}
-    return [{name: value for name, value in cell[part].items() if name != ignored[part]} for part in ignored]
+    return record if cell.equals(record.cell) else None
 
 
 def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:

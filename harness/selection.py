@@ -46,6 +46,19 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
+def described(name: str, attentions: Sequence[str], overrides: dict[str, Any]) -> list[BackboneSpec]:
+    """A preset with each attention, or without any with its own.
+
+    Raises:
+        ValueError: as `preset`, and where the attention is given twice.
+    """
+    if not attentions:
+        return [preset(name, **overrides)]
+    if "attention" in overrides:
+        raise ValueError("the attention is given twice, by --attention and by --set")
+    return [preset(name, attention=attention, **overrides) for attention in attentions]
+
+
 def ad_hoc(
     backbones: Sequence[str], attentions: Sequence[str], tasks: Sequence[str], overrides: dict[str, Any]
 ) -> list[Cell]:
@@ -54,13 +67,7 @@ def ad_hoc(
     Raises:
         ValueError: for an unknown name, or an attention that a backbone cannot mount.
     """
-    specs: list[BackboneSpec] = []
-    if attentions and "attention" in overrides:
-        raise ValueError("the attention is given twice, by --attention and by --set")
-    for name in backbones:
-        specs += [preset(name, **{**overrides, "attention": attention}) for attention in attentions]
-        if not attentions:
-            specs.append(preset(name, **overrides))
+    specs = [spec for name in backbones for spec in described(name, attentions, overrides)]
     for task in tasks:
         if task not in TASKS:
             raise ValueError(unknown("task", task, TASKS))
