@@ -47,6 +47,22 @@ def make_drop_path(rate: float) -> nn.Module:
     return DropPath(rate) if rate > 0 else nn.Identity()
 
 
+class PreNormBlock(nn.Module):
+    """Tokens plus their attention, then plus their MLP, each behind a LayerNorm: the block of DeiT, PVT and PVTv2."""
+
+    def __init__(self, dim: int, attn: nn.Module, mlp: nn.Module, eps: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = attn
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = mlp
+        self.drop_path = make_drop_path(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
 def init_weights(module: nn.Module) -> None:
     """Truncated normal (0.02) for linear layers, zero biases, as all five official implementations have it."""
     # Without weights (the meta device) there is nothing to fill, and going through the motions takes half of a count.

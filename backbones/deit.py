@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from attentions import Grid, Macs, Site
 from backbones._layers import (
+    PreNormBlock,
     drop_path_rates,
     init_weights,
-    make_drop_path,
     mlp_macs,
     norm_macs,
     projection_macs,
@@ -100,18 +100,8 @@ class AttentionHost(nn.Module):
         return self.proj(self.core(q, k, v, x=takes_input(self.core, x)))
 
 
-class Block(nn.Module):
-    def __init__(self, spec: DeiTSpec, mount: Mount, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(spec.dim, eps=EPS)
-        self.attn = AttentionHost(mount)
-        self.norm2 = nn.LayerNorm(spec.dim, eps=EPS)
-        self.mlp = Mlp(spec.dim, spec.dim * spec.mlp_ratio)
-        self.drop_path = make_drop_path(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+def make_block(spec: DeiTSpec, mount: Mount, drop_path: float) -> PreNormBlock:
+    return PreNormBlock(spec.dim, AttentionHost(mount), Mlp(spec.dim, spec.dim * spec.mlp_ratio), EPS, drop_path)
 
 
 class DeiT(nn.Module):
@@ -123,7 +113,9 @@ class DeiT(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, spec.grid.tokens, spec.dim))
         self.patch_embed = PatchEmbed(spec)
         (rates,) = drop_path_rates(drop_path, spec.depths)
-        self.blocks = nn.ModuleList(Block(spec, mount, rate) for mount, rate in zip(spec.mounts(), rates, strict=True))
+        self.blocks = nn.ModuleList(
+            make_block(spec, mount, rate) for mount, rate in zip(spec.mounts(), rates, strict=True)
+        )
         self.norm = nn.LayerNorm(spec.dim, eps=EPS)
         self.head = nn.Linear(spec.dim, spec.num_classes)
         self.apply(init_weights)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from attentions import Grid, Macs, Site
 from backbones._layers import (
+    PreNormBlock,
     drop_path_rates,
     init_weights,
-    make_drop_path,
     mlp_macs,
     norm_macs,
     projection_macs,
@@ -178,18 +178,8 @@ class PatchEmbed(nn.Module):
         return self.norm(to_tokens(self.proj(x)))
 
 
-class Block(nn.Module):
-    def __init__(self, mount: Mount, mlp_ratio: int, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(mount.dim, eps=EPS)
-        self.attn = ReducedKeyHost(mount)
-        self.norm2 = nn.LayerNorm(mount.dim, eps=EPS)
-        self.mlp = Mlp(mount.dim, mount.dim * mlp_ratio)
-        self.drop_path = make_drop_path(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+def make_block(mount: Mount, mlp_ratio: int, drop_path: float) -> PreNormBlock:
+    return PreNormBlock(mount.dim, ReducedKeyHost(mount), Mlp(mount.dim, mount.dim * mlp_ratio), EPS, drop_path)
 
 
 class PVT(nn.Module):
@@ -204,7 +194,8 @@ class PVT(nn.Module):
             number = stage + 1
             mounts = [mount for mount in spec.mounts() if mount.stage == number]
             blocks = nn.ModuleList(
-                Block(mount, spec.mlp_ratios[stage], rate) for mount, rate in zip(mounts, rates[stage], strict=True)
+                make_block(mount, spec.mlp_ratios[stage], rate)
+                for mount, rate in zip(mounts, rates[stage], strict=True)
             )
             self.add_module(f"patch_embed{number}", PatchEmbed(channels, dim, spec.patch_sizes[stage]))
             self.register_parameter(f"pos_embed{number}", nn.Parameter(torch.zeros(1, grid.tokens, dim)))

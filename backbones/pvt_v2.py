@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from attentions import Grid, Macs
 from backbones._layers import (
+    PreNormBlock,
     drop_path_rates,
     init_weights,
-    make_drop_path,
     mlp_macs,
     norm_macs,
     projection_macs,
@@ -122,19 +122,11 @@ class ConvMlp(nn.Module):
         return self.fc2(self.act(self.dwconv(self.relu(self.fc1(x)))))
 
 
-class Block(nn.Module):
-    def __init__(self, spec: PVTv2Spec, mount: Mount, drop_path: float) -> None:
-        super().__init__()
-        hidden = mount.dim * spec.mlp_ratios[mount.stage - 1]
-        self.norm1 = nn.LayerNorm(mount.dim, eps=EPS)
-        self.attn = (PooledKeyHost if spec.pooled_keys else ReducedKeyHost)(mount)
-        self.norm2 = nn.LayerNorm(mount.dim, eps=EPS)
-        self.mlp = ConvMlp(mount.dim, hidden, mount.grid, relu=spec.pooled_keys)
-        self.drop_path = make_drop_path(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+def make_block(spec: PVTv2Spec, mount: Mount, drop_path: float) -> PreNormBlock:
+    host = PooledKeyHost(mount) if spec.pooled_keys else ReducedKeyHost(mount)
+    hidden = mount.dim * spec.mlp_ratios[mount.stage - 1]
+    mlp = ConvMlp(mount.dim, hidden, mount.grid, relu=spec.pooled_keys)
+    return PreNormBlock(mount.dim, host, mlp, EPS, drop_path)
 
 
 class PVTv2(nn.Module):
@@ -148,7 +140,9 @@ class PVTv2(nn.Module):
         for stage, dim in enumerate(spec.dims):
             number = stage + 1
             mounts = [mount for mount in spec.mounts() if mount.stage == number]
-            blocks = nn.ModuleList(Block(spec, mount, rate) for mount, rate in zip(mounts, rates[stage], strict=True))
+            blocks = nn.ModuleList(
+                make_block(spec, mount, rate) for mount, rate in zip(mounts, rates[stage], strict=True)
+            )
             embed = OverlapPatchEmbed(channels, dim, patch_kernel(stage), spec.patch_sizes[stage])
             self.add_module(f"patch_embed{number}", embed)
             self.add_module(f"block{number}", blocks)
