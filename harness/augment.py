@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -35,6 +35,37 @@ Transform = Callable[[Image.Image], Tensor]
 CPU = torch.device("cpu")
 SHIFT = 2  # pixels a small image is moved by at most, in each direction: 28 of 32 pixels then stay in view
 RAND_AUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)+")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a model's input in evaluation; it belongs to the weights, or to the recipe that made them.
+
+    kind: `pad`, `short_side` or `squash`, see the top of this file.
+    crop_pct: share of the resized side that the centre crop keeps: 224 of 256 is 0.875. `pad` crops nothing.
+    mean, std: per channel, of pixel values from 0 to 1; training normalises with them too.
+
+    Raises ValueError for values that are not allowed.
+    """
+
+    kind: EvalTransform = "short_side"
+    crop_pct: float = 0.875
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+
+    def __post_init__(self) -> None:
+        for name, choice in (("kind", EvalTransform), ("interpolation", Interpolation)):
+            if getattr(self, name) not in get_args(choice):
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; allowed: {', '.join(get_args(choice))}")
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"crop_pct is {self.crop_pct}; allowed are numbers above 0 and up to 1")
+        if self.kind == "pad" and self.crop_pct != 1:
+            raise ValueError("'pad' crops nothing: its crop_pct is 1.0")
+
+    def __str__(self) -> str:
+        crop = "" if self.kind == "pad" else f" {self.crop_pct:.4g}"
+        return f"{self.kind}{crop} {self.interpolation}"
 
 
 def train_transform(
@@ -76,32 +107,27 @@ def train_transform(
 def eval_transform(
     image_size: tuple[int, int],
     in_channels: int,
-    *,
-    kind: EvalTransform,
-    crop_pct: float,
-    interpolation: Interpolation,
+    preprocessing: Preprocessing,
 ) -> Transform:
-    """Fixed transform of evaluation images, RGB PIL -> uint8 (in_channels, H, W).
-
-    `crop_pct` is the share of the resized side that the centre crop keeps: 224 of 256 is 0.875. `pad` crops nothing.
-    """
-    if kind == "pad":
-        return transforms.Compose([_Pad(image_size, interpolation), pil_to_tensor, *_to_grey(in_channels)])
+    """Fixed transform of evaluation images, RGB PIL -> uint8 (in_channels, H, W)."""
+    if preprocessing.kind == "pad":
+        pad = _Pad(image_size, preprocessing.interpolation)
+        return transforms.Compose([pad, pil_to_tensor, *_to_grey(in_channels)])
     resize_and_crop = create_transform(
         (3, *image_size),
-        crop_pct=crop_pct,
-        crop_mode="squash" if kind == "squash" else "center",
-        interpolation=interpolation,
+        crop_pct=preprocessing.crop_pct,
+        crop_mode="squash" if preprocessing.kind == "squash" else "center",
+        interpolation=preprocessing.interpolation,
         normalize=False,
     )
     return transforms.Compose([resize_and_crop, *_to_grey(in_channels)])
 
 
 class Normalise:
-    """uint8 (B, C, H, W) -> float32 on `device`, with ImageNet's mean and standard deviation (their means if C = 1)."""
+    """uint8 (B, C, H, W) -> float32 on `device`, less the mean, over the standard deviation (their means if C = 1)."""
 
-    def __init__(self, in_channels: int, device: torch.device) -> None:
-        mean, std = 255 * torch.tensor([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD])
+    def __init__(self, preprocessing: Preprocessing, in_channels: int, device: torch.device) -> None:
+        mean, std = 255 * torch.tensor([preprocessing.mean, preprocessing.std])
         if in_channels == 1:
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
         self.mean = mean.view(1, -1, 1, 1).to(device)

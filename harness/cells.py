@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 from backbones import BackboneSpec
@@ -32,11 +32,9 @@ class Cell:
         return self._identity(plain) == self._identity(self.to_json())
 
     def _identity(self, plain: dict[str, Any]) -> dict[str, Any]:
-        identity = {}
-        for part, value in (("backbone", self.backbone), ("task", self.task)):
-            ignored = [f.name for f in fields(value) if not f.compare]
-            identity[part] = {name: each for name, each in plain[part].items() if name not in ignored}
-        return identity
+        return {
+            part: _compared(value, plain[part]) for part, value in (("backbone", self.backbone), ("task", self.task))
+        }
 
     @property
     def label(self) -> str:
@@ -47,3 +45,11 @@ class Cell:
         """Plain JSON values, as they stand in the record."""
         plain = {"backbone": self.backbone.to_json(), "task": {"name": self.task.name, **asdict(self.task)}}
         return json.loads(json.dumps(plain))
+
+
+def _compared(value: object, plain: Any) -> Any:
+    """The JSON of a dataclass without the fields that its equality ignores, those of its parts included."""
+    if not is_dataclass(value) or not isinstance(plain, dict):
+        return plain
+    ignored = {f.name for f in fields(value) if not f.compare}
+    return {name: _compared(getattr(value, name, None), each) for name, each in plain.items() if name not in ignored}

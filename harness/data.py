@@ -1,7 +1,6 @@
-"""Image sets: opening a train and a val split, and reading batches that depend on nothing but seed, epoch and index.
+"""Batches of images that depend on nothing but seed, epoch and index.
 
-    source = DataSource(root="/data/imagenet")
-    splits = open_splits(source, num_classes=1000)             # everything wrong with the folders is said here
+    splits = open_splits(source, num_classes=1000)             # see harness/sources.py
     images = Images(splits.train, transform, seed=0)
     for batch in batches(images, TrainOrder(len(images), batch=128, epochs=3, seed=0), workers=8):
         ...                                                    # Batch(images, targets, indices)
@@ -11,153 +10,18 @@ the order of an epoch from (seed, epoch). So neither the number of workers nor w
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.readers import create_reader
-from timm.data.readers.img_extensions import get_img_extensions
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.augment import Transform, seed_generators
-
-Split = Literal["train", "val"]
-SPLITS: tuple[Split, ...] = ("train", "val")
-LAYOUT = "train/<class>/*.jpg and val/<class>/*.jpg"
-DATASETS = Path(__file__).parent / "datasets"
-EMBEDDED = {
-    "fashion_mnist_14k": (
-        "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-    )
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """Where images come from: an embedded set by `name`, or a folder `root` with train/<class>/ and val/<class>/."""
-
-    name: str | None = None
-    root: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.name is None) == (self.root is None):
-            raise ValueError("a data source has either a name or a root folder")
-        if self.name is not None and self.name not in EMBEDDED:
-            raise ValueError(f"unknown embedded image set {self.name!r}; there is: {', '.join(EMBEDDED)}")
-
-    def check(self, num_classes: int) -> None:
-        """Raises what `open_splits` raises; for before a run, and without reading an image."""
-        open_splits(self, num_classes)
-
-
-class Reader(Protocol):
-    """One split: images by index, in an order that never changes."""
-
-    classes: tuple[str, ...]
-    targets: list[int]
-
-    def image(self, index: int) -> Image.Image:
-        """The image, not yet decoded perhaps. Raises what Pillow raises."""
-
-    def filename(self, index: int) -> str:
-        """What to call it when speaking to the user."""
-
-
-class Splits(NamedTuple):
-    train: Reader
-    val: Reader
-
-
-def open_splits(source: DataSource, num_classes: int) -> Splits:
-    """Both splits, checked: they exist, hold the same classes, and as many as the model tells apart.
-
-    Raises ValueError, in one line, for a folder that is missing, empty or laid out in another way. timm alone would
-    evaluate the training images where val is missing, and call every image class 0 where val is flat.
-    """
-    splits = Splits(*(_open(source, split) for split in SPLITS))
-    train, val = set(splits.train.classes), set(splits.val.classes)
-    where = source.root or source.name
-    if train != val:
-        raise ValueError(
-            f"{where}: train and val must hold the same classes; only in train: {_some(train - val)}; "
-            f"only in val: {_some(val - train)}"
-        )
-    if len(train) != num_classes:
-        raise ValueError(f"{where} has {len(train)} classes, the model {num_classes}: --set num_classes={len(train)}")
-    return splits
-
-
-def _some(names: set[str]) -> str:
-    shown = sorted(names)[:3]
-    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
-
-
-def _open(source: DataSource, split: Split) -> Reader:
-    if source.root is not None:
-        return FolderReader(Path(source.root), split)
-    assert source.name is not None
-    return EmbeddedReader(source.name, split)
-
-
-class EmbeddedReader:
-    """An image set of this repository, held in memory."""
-
-    def __init__(self, name: str, split: Split) -> None:
-        with np.load(DATASETS / name / f"{split}.npz") as file:
-            self.pixels: np.ndarray = file["images"]
-            self.targets: list[int] = file["labels"].tolist()
-        self.name = f"{name}/{split}"
-        self.classes: tuple[str, ...] = EMBEDDED[name]
-
-    def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index])
-
-    def filename(self, index: int) -> str:
-        return f"{self.name}[{index}]"
-
-
-class FolderReader:
-    """`root/split/<class>/<image>` through timm's reader, which knows the suffixes and the natural order of classes."""
-
-    def __init__(self, root: Path, split: Split) -> None:
-        folder = root / split
-        if not root.is_dir():
-            raise ValueError(f"data folder {root} does not exist or is not a folder; expected {LAYOUT}")
-        if not any(root.iterdir()):
-            raise ValueError(f"data folder {root} is empty; expected {LAYOUT}")
-        if not folder.is_dir():
-            raise ValueError(f"data folder {root} has no folder {split!r}; expected {LAYOUT}")
-        try:
-            self.reader = create_reader("", root=str(folder))
-        except RuntimeError:  # timm's word for no image
-            raise ValueError(f"no image ({', '.join(get_img_extensions())}) in {folder}; expected {LAYOUT}") from None
-        for path, _ in self.reader.samples:
-            if os.path.dirname(os.path.dirname(path)) != str(folder):
-                raise ValueError(f"{path} does not lie in a class folder directly under {folder}; expected {LAYOUT}")
-        self.targets: list[int] = [target for _, target in self.reader.samples]
-        self.classes: tuple[str, ...] = tuple(self.reader.class_to_idx)
-        if len(self.classes) == 1:
-            raise ValueError(f"{folder} has the one class {self.classes[0]!r}; expected two or more in {LAYOUT}")
-
-    def image(self, index: int) -> Image.Image:
-        return Image.open(self.reader.samples[index][0])
-
-    def filename(self, index: int) -> str:
-        return self.reader.samples[index][0]
-
-
-def list_hash(reader: Reader) -> str:
-    """16 hex digits over the names below the split and targets: equal for two evaluations of the same images."""
-    digest = hashlib.sha256()
-    for index, target in enumerate(reader.targets):
-        digest.update(f"{'/'.join(Path(reader.filename(index)).parts[-2:])}\t{target}\n".encode())
-    return digest.hexdigest()[:16]
+from harness.sources import Reader
 
 
 def seed_of(*key: int) -> int:

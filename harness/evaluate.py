@@ -54,7 +54,7 @@ def evaluate(
     model: nn.Module,
     images: Images,
     *,
-    in_channels: int,
+    normalise: Normalise,
     device: torch.device,
     autocast: torch.dtype | None,
     batch: int,
@@ -65,7 +65,6 @@ def evaluate(
     `autocast`: torch.bfloat16, torch.float16, or None for float32. Raises ValueError for an unreadable image (named),
     and FloatingPointError for logits that are not finite: their largest would still be a class.
     """
-    normalise = Normalise(in_channels, device)
     was_training = model.training
     model.eval()
     seen, hits = [], []

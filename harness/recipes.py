@@ -1,11 +1,11 @@
 """Recipes: training hyper-parameters as values, and the small ones that come with the project."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from harness.augment import Augmentation, EvalTransform, Interpolation
+from harness.augment import Augmentation, Interpolation, Preprocessing
 
-CHOICES = {"augmentation": Augmentation, "eval_transform": EvalTransform, "interpolation": Interpolation}
+CHOICES = {"augmentation": Augmentation, "interpolation": Interpolation}
 LR_BATCH = 512  # images of global batch that the learning rates of a recipe are stated for
 
 
@@ -36,9 +36,8 @@ class Recipe:
     rand_augment: str | None = None
     color_jitter: float = 0.0
     random_erasing: float = 0.0  # probability
-    interpolation: Interpolation = "bicubic"
-    eval_transform: EvalTransform = "short_side"
-    eval_crop_pct: float = 0.875
+    interpolation: Interpolation = "bicubic"  # of training images
+    evaluation: Preprocessing = field(default_factory=Preprocessing)
     ema_decay: float | None = None  # of a moving average of the weights, evaluated beside them
 
     def __post_init__(self) -> None:
@@ -55,8 +54,6 @@ class Recipe:
             raise ValueError("mixup_prob has no effect without mixup or cutmix")
         if self.rand_augment is not None and self.color_jitter:
             raise ValueError("color_jitter has no effect beside rand_augment, where timm drops it: set one of the two")
-        if self.eval_transform == "pad" and self.eval_crop_pct != 1:
-            raise ValueError("eval_transform 'pad' crops nothing: its eval_crop_pct is 1.0")
 
     @property
     def mixes(self) -> bool:
@@ -80,10 +77,9 @@ MICRO = Recipe(
     warmup_epochs=0.3,
     clip_grad=1.0,
     augmentation="small",
-    eval_transform="pad",
-    eval_crop_pct=1.0,
+    evaluation=Preprocessing("pad", crop_pct=1.0),
 )
 """For micro backbones on the embedded set of 28 x 28 images: about half a minute a model on two cores."""
 
-FOLDER = replace(MICRO, augmentation="imagenet", eval_transform="short_side", eval_crop_pct=0.875)
+FOLDER = replace(MICRO, augmentation="imagenet", evaluation=Preprocessing())
 """The same for a folder of photographs of any size: random resized crops, and a central crop to evaluate."""

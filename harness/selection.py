@@ -12,8 +12,8 @@ from attentions import unknown
 from backbones import BackboneSpec, preset
 from harness.cells import Cell, Task
 from harness.costs import Costs
-from harness.data import EMBEDDED, DataSource
 from harness.recipes import FOLDER, MICRO
+from harness.sources import EMBEDDED, DataSource
 from harness.speed import Speed
 from harness.sweeps import distinct, expand
 from harness.sweeps.quickstart import FASHION
@@ -92,7 +92,7 @@ def data_source(text: str) -> DataSource:
         return DataSource(name=text)
     if not Path(text).exists():
         raise ValueError(f"--data {text}: no such folder, and no embedded set of this name ({', '.join(EMBEDDED)})")
-    return DataSource(root=str(Path(text).resolve()))
+    return DataSource.folder(Path(text).resolve())
 
 
 def adjusted(

@@ -35,9 +35,10 @@ from harness.augment import (
     seed_generators,
     train_transform,
 )
-from harness.data import Batch, DataSource, Images, TrainOrder, batches, list_hash, open_splits, seed_of
+from harness.data import Batch, Images, TrainOrder, batches, seed_of
 from harness.evaluate import evaluate
 from harness.recipes import Recipe
+from harness.sources import DataSource, list_hash, open_splits
 
 Metrics = dict[str, float | int | str | None]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -72,8 +73,9 @@ class Train:
     @property
     def label(self) -> str:
         """For people: the task and its circumstances."""
-        data = self.data.name or self.data.root
-        return f"train {self.device} {self.precision} {data} {self.recipe.total_epochs} epochs seed {self.seed}"
+        return (
+            f"train {self.device} {self.precision} {self.data.name} {self.recipe.total_epochs} epochs seed {self.seed}"
+        )
 
     def run(self, spec: BackboneSpec, folder: Path, report: Callable[[str], None]) -> Metrics:
         """Trains from scratch, evaluates after each epoch, and returns the metrics of the last one.
@@ -104,13 +106,7 @@ class Train:
         )
         val_images = Images(
             splits.val,
-            eval_transform(
-                spec.image_size,
-                spec.in_channels,
-                kind=recipe.eval_transform,
-                crop_pct=recipe.eval_crop_pct,
-                interpolation=recipe.interpolation,
-            ),
+            eval_transform(spec.image_size, spec.in_channels, recipe.evaluation),
             self.seed,
         )
         order = TrainOrder(len(train_images), recipe.batch, recipe.total_epochs, self.seed)
@@ -126,7 +122,7 @@ class Train:
                     name: evaluate(
                         model,
                         val_images,
-                        in_channels=spec.in_channels,
+                        normalise=Normalise(recipe.evaluation, spec.in_channels, device),
                         device=device,
                         autocast=AUTOCAST[self.precision],
                         batch=recipe.batch,
@@ -186,7 +182,7 @@ class Learner:
             step_on_epochs=False,
             updates_per_epoch=updates_per_epoch,
         )
-        self.normalise = Normalise(spec.in_channels, device)
+        self.normalise = Normalise(recipe.evaluation, spec.in_channels, device)
         self.erase = RandomErasing(recipe.random_erasing, device) if recipe.random_erasing else None
         self.mixup = (
             Mixup(

@@ -14,8 +14,10 @@ from results.tables import BREAKDOWN, METRICS
 # Circumstances named below the table even where all rows share them: no number stands without its own.
 _HEADLINES = {
     "speed": ("device", "precision", "mode", "channels_last", "batch"),
-    "train": ("data", "root", "epochs", "seed"),
+    "train": ("data", "epochs", "seed"),
 }
+# Of a circumstance: where an image set lies. Its name says what it is.
+_PLACE = ".root"
 # Of an environment: what any two records differ in, or what other columns say better.
 _INCIDENTAL = ("date", "host", "device")
 # Of an environment: what a measured time depends on, unlike an accuracy or a counted cost.
@@ -40,7 +42,7 @@ def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
     models = [name for name in _under(frame, "model") if (same_label[name].nunique(dropna=False) > 1).any()]
     tasks = {name.split(".")[1] for name in _under(frame, "record")}
     circumstances = [name for task in _HEADLINES | dict.fromkeys(tasks) for name in _under(frame, task)]
-    differing = [name for name in circumstances if frame[name].nunique() > 1]
+    differing = [name for name in circumstances if frame[name].nunique() > 1 and not name.endswith(_PLACE)]
     shown = list(dict.fromkeys(["backbone", "attention", *models, *columns, *differing, "status"]))
     numbers = [name in columns or (name in frame and _is_number(frame[name])) for name in shown]
     short, common_options = _shortened(frame["attention"])

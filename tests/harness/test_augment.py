@@ -9,7 +9,15 @@ import torch
 from PIL import Image
 from timm.data.auto_augment import RandAugment
 
-from harness.augment import Normalise, RandomErasing, Transform, eval_transform, seed_generators, train_transform
+from harness.augment import (
+    Normalise,
+    Preprocessing,
+    RandomErasing,
+    Transform,
+    eval_transform,
+    seed_generators,
+    train_transform,
+)
 
 CPU = torch.device("cpu")
 STANDARD = "rand-m9-mstd0.5-inc1"  # of DeiT, Swin, PVT, CSWin
@@ -28,7 +36,7 @@ def train(
 
 
 def evaluation(kind: str, size: tuple[int, int], crop_pct: float, channels: int = 3) -> Transform:
-    return eval_transform(size, channels, kind=kind, crop_pct=crop_pct, interpolation="bicubic")
+    return eval_transform(size, channels, Preprocessing(kind, crop_pct))
 
 
 def ops(transform: Transform) -> Iterator:
@@ -147,11 +155,11 @@ def test_grey_models_get_one_channel(kind: str) -> None:
 
 def test_normalise() -> None:
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 2, 2)
-    out = Normalise(3, CPU)(images)
+    out = Normalise(Preprocessing(), 3, CPU)(images)
     assert out.dtype == torch.float32
     assert torch.allclose(out[0, :, 0, 0], torch.tensor([-2.1179, -2.0357, -1.8044]), atol=1e-4)
     assert torch.allclose(out[1, :, 0, 0], torch.tensor([2.2489, 2.4286, 2.6400]), atol=1e-4)
-    assert Normalise(1, CPU)(images[:, :1]).shape == (2, 1, 2, 2)
+    assert Normalise(Preprocessing(), 1, CPU)(images[:, :1]).shape == (2, 1, 2, 2)
 
 
 def test_erasing_depends_on_the_images_own_seed() -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from backbones import preset
 from harness.cells import Cell
 from harness.costs import Costs
-from harness.data import DataSource
 from harness.recipes import MICRO
+from harness.sources import DataSource
 from harness.speed import Runtime, Speed
 from harness.train import Train
 

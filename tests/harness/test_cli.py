@@ -38,8 +38,8 @@ SWEEPS_FILE = """
 from backbones import preset
 from harness.cells import Cell
 from harness.costs import Costs
-from harness.data import DataSource
 from harness.recipes import FOLDER
+from harness.sources import DataSource
 from harness.train import Train
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def costs():
     return [Cell(preset("deit_micro", attention=attention), Costs()) for attention in ATTENTIONS]
 
 def interrupted():
-    long = Train(recipe=replace(FOLDER, epochs=20), data=DataSource(root="photos"))
+    long = Train(recipe=replace(FOLDER, epochs=20), data=DataSource.folder("photos"))
     first, *_, last = costs()
     return [first, Cell(preset("deit_micro", num_classes=3), long), last]
 
@@ -699,7 +699,8 @@ def test_training_on_a_folder_of_images(ask: Ask) -> None:
     (record,) = records()
     assert record.status == "done"
     task = record.cell["task"]
-    assert task["data"] == {"name": None, "root": str(Path("photos").resolve())}
+    folder = str(Path("photos").resolve())
+    assert task["data"] == {"name": folder, "root": folder}
     assert task["recipe"]["epochs"] == 1
     metrics = record.metrics
     assert metrics["n_images"] == 9

@@ -12,19 +12,9 @@ import torch
 from PIL import Image
 
 from harness.augment import Transform, train_transform
-from harness.data import (
-    Batch,
-    DataSource,
-    Images,
-    Key,
-    TrainOrder,
-    batches,
-    eval_order,
-    list_hash,
-    open_splits,
-    seed_of,
-)
+from harness.data import Batch, Images, Key, TrainOrder, batches, eval_order, seed_of
 from harness.datasets import make_fashion_mnist_14k as script
+from harness.sources import DataSource, list_hash, open_splits
 
 EMBEDDED = DataSource(name="fashion_mnist_14k")
 Paint = Callable[[Path], None]
@@ -105,14 +95,17 @@ def test_importing_the_harness_imports_no_torch() -> None:
 # What is refused
 
 
-@pytest.mark.parametrize("fields", [{}, {"name": "fashion_mnist_14k", "root": "/data"}, {"name": "imagenet"}])
-def test_source_is_a_known_name_or_a_root(fields: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"either a name or a root|there is: fashion_mnist_14k"):
-        DataSource(**fields)
+def test_source_without_a_folder_is_a_known_name() -> None:
+    with pytest.raises(ValueError, match="unknown embedded image set 'cifar'; there is: fashion_mnist_14k"):
+        DataSource("cifar")
+
+
+def test_source_is_known_by_its_name_and_not_by_where_it_lies() -> None:
+    assert DataSource("photos", root="/here") == DataSource("photos", root="/there") != DataSource.folder("/here")
 
 
 def test_folder_opens(folder: Path) -> None:
-    splits = open_splits(DataSource(root=str(folder)), num_classes=2)
+    splits = open_splits(DataSource.folder(folder), num_classes=2)
     assert splits.train.targets == [0] * 6 + [1] * 6
     assert splits.val.targets == [0] * 3 + [1] * 3
     assert splits.train.classes == splits.val.classes == ("cat", "dog")
@@ -175,14 +168,14 @@ def empty_val(root: Path) -> None:
 def test_misread_layouts_are_refused_in_one_line(folder: Path, damage: Paint, message: str) -> None:
     damage(folder)
     with pytest.raises(ValueError, match=message) as error:
-        DataSource(root=str(folder)).check(num_classes=2)
+        DataSource.folder(folder).check(num_classes=2)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_as_many_classes_as_the_model(folder: Path) -> None:
     with pytest.raises(ValueError, match="2 classes, the model 10: --set num_classes=2"):
-        open_splits(DataSource(root=str(folder)), num_classes=10)
+        open_splits(DataSource.folder(folder), num_classes=10)
     with pytest.raises(ValueError, match="10 classes, the model 1000"):
         open_splits(EMBEDDED, num_classes=1000)
 
@@ -208,7 +201,7 @@ def truncate(path: Path) -> None:
 def test_an_unreadable_image_is_named_and_no_neighbour_served(folder: Path, damage: Paint, workers: int) -> None:
     broken = folder / "val/dog/1.jpg"
     damage(broken)
-    images = Images(open_splits(DataSource(root=str(folder)), 2).val, transform(), seed=0)
+    images = Images(open_splits(DataSource.folder(folder), 2).val, transform(), seed=0)
     with pytest.raises(ValueError, match="unreadable image") as error:
         read(images, eval_order(len(images), 2), workers)
     assert str(broken) in str(error.value)
@@ -220,7 +213,7 @@ def test_an_unreadable_image_is_named_and_no_neighbour_served(folder: Path, dama
 
 @pytest.mark.parametrize("augmentation", ["small", "imagenet"])
 def test_workers_change_nothing(folder: Path, augmentation: str) -> None:
-    images = Images(open_splits(DataSource(root=str(folder)), 2).train, transform(augmentation), seed=5)
+    images = Images(open_splits(DataSource.folder(folder), 2).train, transform(augmentation), seed=5)
     order = TrainOrder(len(images), batch=5, epochs=2, seed=5)
     alone = read(images, order, workers=0)
     for i, batch in enumerate(read(images, order, workers=2)):
@@ -271,7 +264,7 @@ def test_seeds_of_neighbours_differ() -> None:
 
 def test_list_hash_knows_images_and_not_where_they_lie(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     def hash_of(root: Path) -> str:
-        return list_hash(open_splits(DataSource(root=str(root)), 2).val)
+        return list_hash(open_splits(DataSource.folder(root), 2).val)
 
     here = hash_of(folder)
     moved = folder.rename(tmp_path_factory.mktemp("elsewhere") / "moved")

@@ -14,9 +14,9 @@ from backbones import preset, presets
 from harness import cli
 from harness.cells import Cell
 from harness.costs import Costs
-from harness.data import DataSource
 from harness.recipes import FOLDER
 from harness.reproduce import measured, spec_of
+from harness.sources import DataSource
 from harness.train import Train
 
 PUBLISHED = results.published_rows("flatten")
@@ -109,7 +109,7 @@ def test_accuracy_is_that_of_the_newest_record_evaluated_on_all_of_imagenet(out:
     for seed, (images, top1, day) in enumerate(
         [(50_000, 80.0, 1), (50_000, 81.2, 3), (50_000, 79.0, 2), (2_000, 99.0, 4)]
     ):
-        cell = Cell(preset("swin_t"), Train(recipe=FOLDER, data=DataSource(root="/data/imagenet"), seed=seed))
+        cell = Cell(preset("swin_t"), Train(recipe=FOLDER, data=DataSource.folder("/data/imagenet"), seed=seed))
         metrics = {"n_images": images, "top1": top1, "top1_stderr": 0.17}
         created = f"2026-01-0{day}T00:00:00+00:00"
         results.write(folder, results.Record(cell.key, cell.to_json(), "done", metrics, {}, created=created))

@@ -8,9 +8,9 @@ import pytest
 from backbones import preset
 from harness.cells import Cell
 from harness.costs import Costs
-from harness.data import DataSource
 from harness.recipes import FOLDER, MICRO
 from harness.selection import TASKS, ad_hoc, adjusted, data_source, narrowed, select, settings
+from harness.sources import DataSource
 from harness.speed import Speed
 from harness.sweeps import expand
 from harness.sweeps.quickstart import FASHION
@@ -123,7 +123,7 @@ def test_data_is_an_embedded_set_or_a_folder(tmp_path: Path, monkeypatch: pytest
     assert data_source("fashion_mnist_14k") == DataSource(name="fashion_mnist_14k")
     (tmp_path / "images").mkdir()
     monkeypatch.chdir(tmp_path)
-    absolute = DataSource(root=str(tmp_path / "images"))
+    absolute = DataSource.folder(tmp_path / "images")
     assert data_source("images") == data_source("./images/") == data_source(str(tmp_path / "images")) == absolute
 
 
@@ -179,7 +179,7 @@ def test_epochs_change_the_recipe_alone() -> None:
 
 def test_a_folder_of_images_brings_the_recipe_of_folders(tmp_path: Path) -> None:
     (after,) = adjusted(grid("train"), data=str(tmp_path))
-    assert after.task == Train(recipe=FOLDER, data=DataSource(root=str(tmp_path)))
+    assert after.task == Train(recipe=FOLDER, data=DataSource.folder(tmp_path))
     (embedded,) = adjusted(grid("train"), data="fashion_mnist_14k")
     assert embedded == grid("train")[0]
 
