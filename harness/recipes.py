@@ -1,11 +1,17 @@
 """Recipes: training hyper-parameters as values, and the small ones that come with the project."""
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Literal, get_args
 
 from harness.augment import Augmentation, Interpolation, Preprocessing
 
-CHOICES = {"augmentation": Augmentation, "interpolation": Interpolation}
+Input = Literal["pillow", "tensor"]
+
+CHOICES = {"augmentation": Augmentation, "interpolation": Interpolation, "input": Input}
+FROM_ZERO = ("warmup_lr", "min_lr", "cooldown_epochs", "weight_decay", "mixup", "cutmix", "color_jitter")
+SHARES = ("mixup_prob", "random_erasing")  # from 0 to 1
+BELOW_ONE = ("drop_path", "label_smoothing")  # from 0; at 1 nothing would be left of a branch, or of the target
 LR_BATCH = 512  # images of global batch that the learning rates of a recipe are stated for
 
 
@@ -32,11 +38,15 @@ class Recipe:
     mixup: float = 0.0  # alpha; with mixup and cutmix both, each batch gets one of them, evens
     cutmix: float = 0.0  # alpha
     mixup_prob: float = 1.0  # of a batch being mixed at all
+    # Images that share one mixing weight: the papers draw one on each GPU. None is the whole batch.
+    mixup_images: int | None = None
+    repeated_augmentation: int = 1  # times an image stands in a batch, each time transformed anew
     augmentation: Augmentation = "imagenet"
     rand_augment: str | None = None
     color_jitter: float = 0.0
     random_erasing: float = 0.0  # probability
     interpolation: Interpolation = "bicubic"  # of training images
+    input: Input = "pillow"  # what transforms work on: PIL images, or uint8 tensors (faster, other pixels)
     evaluation: Preprocessing = field(default_factory=Preprocessing)
     ema_decay: float | None = None  # of a moving average of the weights, evaluated beside them
 
@@ -46,14 +56,48 @@ class Recipe:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; allowed: {', '.join(get_args(choice))}")
         if self.epochs < 1 or self.batch < 1:
             raise ValueError(f"a recipe needs epochs and batch of at least 1, got {self.epochs} and {self.batch}")
+        self._check_ranges()
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} must lie in the {self.epochs} epochs of the cosine")
-        if self.mixes and self.batch % 2:
-            raise ValueError(f"mixup and cutmix mix pairs: the batch must be even, got {self.batch}")
-        if self.mixup_prob != 1 and not self.mixes:
-            raise ValueError("mixup_prob has no effect without mixup or cutmix")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}: the cosine descends from lr to min_lr")
         if self.rand_augment is not None and self.color_jitter:
             raise ValueError("color_jitter has no effect beside rand_augment, where timm drops it: set one of the two")
+        if self.input == "tensor" and self.augmentation != "imagenet":
+            raise ValueError(f"input 'tensor' goes with augmentation 'imagenet' only, got {self.augmentation!r}")
+        self._check_mixing()
+
+    def _check_ranges(self) -> None:
+        def check(name: str, holds: bool, allowed: str) -> None:
+            if not holds:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed are {allowed}")
+
+        # A comparison with nan is false, so nan is refused by each of them.
+        check("lr", 0 < self.lr < math.inf, "numbers above 0")
+        check("eps", 0 < self.eps < math.inf, "numbers above 0")
+        for name in FROM_ZERO:
+            check(name, 0 <= getattr(self, name) < math.inf, "numbers from 0 up")
+        for name in SHARES:
+            check(name, 0 <= getattr(self, name) <= 1, "numbers from 0 to 1")
+        for name in BELOW_ONE:
+            check(name, 0 <= getattr(self, name) < 1, "numbers from 0 up to, but not including, 1")
+        check("betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers from 0 to below 1")
+        check("clip_grad", self.clip_grad is None or 0 < self.clip_grad < math.inf, "None (no clipping) and above 0")
+        check("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "None (no average) and between 0 and 1")
+        check("repeated_augmentation", self.repeated_augmentation >= 1, "numbers from 1 (no repetition) up")
+
+    def _check_mixing(self) -> None:
+        if not self.mixes:
+            if self.mixup_prob != 1:
+                raise ValueError("mixup_prob has no effect without mixup or cutmix")
+            if self.mixup_images is not None:
+                raise ValueError("mixup_images has no effect without mixup or cutmix")
+            return
+        if self.batch % 2:
+            raise ValueError(f"mixup and cutmix mix pairs: the batch must be even, got {self.batch}")
+        images = self.mixup_images
+        if images is not None and (images < 2 or images % 2 or self.batch % images):
+            raise ValueError(f"mixup_images is {images}; allowed are even divisors of the batch, {self.batch}")
 
     @property
     def mixes(self) -> bool:

@@ -1,0 +1,66 @@
+"""Recipes: values that are out of range or contradict each other are refused, each in one line."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.recipes import FOLDER, MICRO
+
+MIXED = replace(FOLDER, batch=64, mixup=0.8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": -1e-3}, "lr is -0.001; allowed are numbers above 0"),
+        ({"lr": 0.0}, "lr is 0.0; allowed are numbers above 0"),
+        ({"lr": math.nan}, "lr is nan; allowed are numbers above 0"),
+        ({"lr": math.inf}, "lr is inf; allowed are numbers above 0"),
+        ({"warmup_lr": -1e-6}, "warmup_lr is -1e-06; allowed are numbers from 0 up"),
+        ({"min_lr": -1e-6}, "min_lr is -1e-06; allowed are numbers from 0 up"),
+        ({"min_lr": 1.0}, "min_lr 1.0 is above lr 0.024"),
+        ({"warmup_epochs": -1}, "warmup_epochs -1 must lie in the 3 epochs"),
+        ({"warmup_epochs": math.nan}, "warmup_epochs nan must lie in the 3 epochs"),
+        ({"cooldown_epochs": -1}, "cooldown_epochs is -1; allowed are numbers from 0 up"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; allowed are numbers from 0 up"),
+        ({"betas": (0.9, 1.0)}, "two numbers from 0 to below 1"),
+        ({"betas": (0.9,)}, "two numbers from 0 to below 1"),
+        ({"eps": 0.0}, "eps is 0.0; allowed are numbers above 0"),
+        ({"clip_grad": 0.0}, "clip_grad is 0.0; allowed are None"),
+        ({"drop_path": 1.0}, "drop_path is 1.0; allowed are numbers from 0 up to, but not including, 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
+        ({"mixup": -0.8}, "mixup is -0.8; allowed are numbers from 0 up"),
+        ({"cutmix": -1.0}, "cutmix is -1.0; allowed are numbers from 0 up"),
+        ({"mixup": 0.8, "mixup_prob": 1.1}, "mixup_prob is 1.1; allowed are numbers from 0 to 1"),
+        ({"random_erasing": 1.5}, "random_erasing is 1.5; allowed are numbers from 0 to 1"),
+        ({"color_jitter": -0.4}, "color_jitter is -0.4; allowed are numbers from 0 up"),
+        ({"ema_decay": 1.0}, "ema_decay is 1.0; allowed are None"),
+        ({"ema_decay": 0.0}, "ema_decay is 0.0; allowed are None"),
+        ({"repeated_augmentation": 0}, "repeated_augmentation is 0; allowed are numbers from 1"),
+        ({"mixup_images": 32}, "mixup_images has no effect without mixup or cutmix"),
+        ({"input": "jpeg"}, "unknown input 'jpeg'; allowed: pillow, tensor"),
+        ({"input": "tensor"}, "input 'tensor' goes with augmentation 'imagenet' only, got 'small'"),
+    ],
+)
+def test_what_is_not_allowed_is_one_clear_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        replace(MICRO, **changes)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("images", [0, 1, 3, 24, 128])
+def test_images_that_share_a_mixing_weight_are_an_even_part_of_the_batch(images: int) -> None:
+    with pytest.raises(ValueError, match=f"mixup_images is {images}; allowed are even divisors of the batch, 64"):
+        replace(MIXED, mixup_images=images)
+
+
+def test_edges_of_what_is_allowed() -> None:
+    replace(MIXED, mixup_images=2)
+    replace(MIXED, mixup_images=64, mixup_prob=0.0, cutmix=1.0)
+    replace(FOLDER, input="tensor")
+    replace(MICRO, warmup_epochs=0, warmup_lr=0.0, min_lr=0.0, weight_decay=0.0, betas=(0.0, 0.0))
+    replace(MICRO, random_erasing=1.0, drop_path=0.0, repeated_augmentation=3, ema_decay=0.9999, clip_grad=5.0)
