@@ -25,6 +25,7 @@ EMBEDDED = {
         "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
     )
 }  # fmt: skip
+IMAGENET = "imagenet"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class DataSource:
     root: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.root is None and self.name not in EMBEDDED:
+        if self.root is None and self.name not in (*EMBEDDED, IMAGENET):
             raise ValueError(f"unknown embedded image set {self.name!r}; there is: {', '.join(EMBEDDED)}")
 
     @classmethod
@@ -96,6 +97,8 @@ def _some(names: set[str]) -> str:
 def _open(source: DataSource, split: Split) -> Reader:
     if source.root is not None:
         return FolderReader(Path(source.root), split)
+    if source.name not in EMBEDDED:
+        raise ValueError(f"{source.name} does not come with the project; name its folder, with {LAYOUT}")
     return EmbeddedReader(source.name, split)
 
 
