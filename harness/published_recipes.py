@@ -1,0 +1,292 @@
+"""Published recipes: how FLatten Transformers and the models they are compared with were trained, by preset.
+
+    Train(recipe_of("flatten_swin_t"), DataSource("imagenet"), device="cuda")
+
+The numbers are those of `results/published/recipes.csv`, row by row, with their sources; a test compares every field.
+What is common to all of them stands first, then each family as a base and what its sizes change.
+
+What a recipe cannot say, and official code does otherwise:
+
+* DeiT, PVT and CSWin set the learning rate once an epoch (DeiT and PVT an epoch late); here it moves with every update.
+* CSWin resizes training images bilinearly or bicubically, by lot; here bicubically.
+* CSWin mixes before it erases; here erasing comes first, as everywhere else.
+"""
+
+from dataclasses import replace
+
+from attentions import unknown
+from backbones import ALIASES, presets
+from harness.augment import Preprocessing
+from harness.recipes import LR_BATCH, Recipe
+
+
+def _absolute(rate: float, batch: int) -> float:
+    """What a recipe of this batch states for a rate that its source does not scale with the batch."""
+    return rate * LR_BATCH / batch
+
+
+SHORT_SIDE = Preprocessing("short_side", crop_pct=0.875)  # 224 of 256
+SQUASH = Preprocessing("squash", crop_pct=0.875)  # 224 of 256, 384 of 438
+SQUASH_WHOLE = Preprocessing("squash", crop_pct=1.0)
+SHORT_SIDE_248 = Preprocessing("short_side", crop_pct=0.9)  # 224 of 248
+SHORT_SIDE_WHOLE = Preprocessing("short_side", crop_pct=1.0)
+
+# The augmentation of DeiT (arXiv 2012.12877, table 9), which all of them share. All sources also have a colour jitter
+# of 0.4, which timm drops beside RandAugment; it is 0 here, since a recipe refuses what has no effect.
+_COMMON = Recipe(
+    epochs=300,
+    batch=8 * 128,
+    mixup_images=128,
+    lr=5e-4,
+    weight_decay=0.05,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    label_smoothing=0.1,
+    mixup=0.8,
+    cutmix=1.0,
+    mixup_prob=1.0,
+    rand_augment="rand-m9-mstd0.5-inc1",
+    color_jitter=0.0,
+    random_erasing=0.25,
+    interpolation="bicubic",
+)
+
+# FLatten: LeapLabTHU/FLatten-Transformer@abdb115, cfgs/*.yaml, config.py, main.py, main_ema.py, README.md. All three
+# rates scale with the batch. No clipping is what `CLIP_GRAD: None` means; the large PVTs clip at 1.0.
+
+_FLATTEN_PVT = replace(
+    _COMMON,
+    cooldown_epochs=10,
+    warmup_epochs=5,
+    warmup_lr=1e-6,
+    min_lr=1e-5,
+    drop_path=0.1,
+    evaluation=SQUASH,
+)
+_FLATTEN_PVT_DEEP = replace(_FLATTEN_PVT, drop_path=0.3, clip_grad=1.0)
+_FLATTEN_SWIN = replace(
+    _COMMON,
+    warmup_epochs=20,
+    warmup_lr=5e-7,
+    min_lr=5e-6,
+    clip_grad=5.0,
+    evaluation=SQUASH,
+)
+_FLATTEN_CSWIN = replace(
+    _COMMON,
+    cooldown_epochs=10,
+    warmup_epochs=20,
+    warmup_lr=1e-6,
+    min_lr=1e-5,
+    evaluation=SQUASH,
+)
+
+_FLATTEN = {
+    "flatten_pvt_t": _FLATTEN_PVT,
+    "flatten_pvt_s": replace(_FLATTEN_PVT, batch=8 * 64, mixup_images=64),
+    "flatten_pvt_m": replace(_FLATTEN_PVT_DEEP, batch=8 * 64, mixup_images=64),
+    "flatten_pvt_b": replace(_FLATTEN_PVT_DEEP, batch=8 * 32, mixup_images=32),
+    "flatten_pvt_v2_b0": _FLATTEN_PVT,
+    "flatten_pvt_v2_b1": _FLATTEN_PVT,
+    "flatten_pvt_v2_b2": _FLATTEN_PVT,
+    "flatten_pvt_v2_b3": _FLATTEN_PVT_DEEP,
+    "flatten_pvt_v2_b4": replace(_FLATTEN_PVT_DEEP, batch=8 * 64, mixup_images=64),
+    "flatten_swin_t": replace(_FLATTEN_SWIN, drop_path=0.2),
+    "flatten_swin_s": replace(_FLATTEN_SWIN, drop_path=0.3),
+    "flatten_swin_b": replace(_FLATTEN_SWIN, batch=8 * 64, mixup_images=64, drop_path=0.5),
+    "flatten_swin_b_384": replace(
+        _FLATTEN_SWIN,
+        epochs=30,
+        warmup_epochs=5,
+        batch=8 * 32,
+        mixup_images=32,
+        lr=2e-5,
+        warmup_lr=2e-8,
+        min_lr=2e-7,
+        weight_decay=1e-8,
+        drop_path=0.5,
+        evaluation=SQUASH_WHOLE,
+    ),
+    "flatten_cswin_t": replace(_FLATTEN_CSWIN, batch=8 * 256, mixup_images=256, drop_path=0.2, ema_decay=0.99984),
+    "flatten_cswin_s": replace(_FLATTEN_CSWIN, drop_path=0.4, ema_decay=0.99984),
+    "flatten_cswin_b": replace(
+        _FLATTEN_CSWIN, batch=8 * 64, mixup_images=64, weight_decay=0.1, drop_path=0.5, ema_decay=0.99982
+    ),
+    # Mixup and CutMix stay as strong as from scratch, unlike CSWin's own fine-tuning below.
+    "flatten_cswin_b_384": replace(
+        _FLATTEN_CSWIN,
+        epochs=20,
+        warmup_epochs=0,
+        batch=8 * 32,
+        mixup_images=32,
+        lr=5e-6,
+        warmup_lr=5e-6,
+        min_lr=5e-7,
+        weight_decay=1e-8,
+        drop_path=0.7,
+        ema_decay=0.99982,
+    ),
+}
+
+# The originals. In DeiT, PVT and CSWin the warm-up's and the lowest rate are absolute and only lr follows the batch. They
+# are stated such that `effective` gives the official values at the recipe's own batch; at another they scale with it.
+
+# facebookresearch/deit: main.py, README_deit.md. Its 10 cooldown epochs are an argument that the loop does not run. It
+# keeps a moving average (0.99996) too, but evaluates and publishes the weights as trained.
+_DEIT = replace(
+    _COMMON,
+    warmup_epochs=5,
+    batch=4 * 256,
+    mixup_images=256,
+    warmup_lr=_absolute(1e-6, 4 * 256),
+    min_lr=_absolute(1e-5, 4 * 256),
+    drop_path=0.1,
+    repeated_augmentation=3,
+    evaluation=SHORT_SIDE,
+)
+# whai362/PVT@57e2dfa classification/: configs, main.py. As in DeiT, from which its main.py comes, the cooldown is not
+# run, and augmentation is repeated three times, since nothing switches that default off.
+_PVT = replace(
+    _COMMON,
+    warmup_epochs=5,
+    warmup_lr=_absolute(1e-6, 8 * 128),
+    min_lr=_absolute(1e-5, 8 * 128),
+    drop_path=0.1,
+    repeated_augmentation=3,
+    evaluation=SHORT_SIDE,
+)
+_PVT_DEEP = replace(_PVT, drop_path=0.3, clip_grad=1.0)
+# microsoft/Swin-Transformer: config.py, configs/swin/*.yaml, get_started.md, data/build.py. All three rates scale.
+_SWIN = replace(
+    _COMMON,
+    warmup_epochs=20,
+    warmup_lr=5e-7,
+    min_lr=5e-6,
+    clip_grad=5.0,
+    evaluation=SHORT_SIDE,
+)
+# microsoft/CSWin-Transformer@f111ae2: commands of README.md, defaults of main.py, finetune.py and models/cswin.py. The
+# lr of a command is absolute as well: 2e-3 for 2048 images and 1e-3 for 1024 are both 5e-4 for 512.
+_CSWIN = replace(
+    _COMMON,
+    cooldown_epochs=10,
+    warmup_epochs=20,
+    batch=8 * 256,
+    mixup_images=256,
+    lr=_absolute(2e-3, 8 * 256),
+    warmup_lr=_absolute(1e-6, 8 * 256),
+    min_lr=_absolute(1e-5, 8 * 256),
+    ema_decay=0.99984,
+    evaluation=SHORT_SIDE_248,
+)
+
+_ORIGINALS = {
+    "deit_t": _DEIT,
+    "deit_s": _DEIT,
+    "deit_b": replace(_DEIT, batch=16 * 64, mixup_images=64),
+    "pvt_tiny": _PVT,
+    "pvt_small": _PVT,
+    "pvt_medium": _PVT_DEEP,
+    "pvt_large": _PVT_DEEP,
+    "pvt_v2_b0": _PVT,
+    "pvt_v2_b1": _PVT,
+    "pvt_v2_b2": _PVT,
+    "pvt_v2_b2_li": _PVT,
+    "pvt_v2_b3": _PVT_DEEP,
+    "pvt_v2_b4": _PVT_DEEP,
+    "pvt_v2_b5": _PVT_DEEP,
+    "swin_t": replace(_SWIN, drop_path=0.2),
+    "swin_s": replace(_SWIN, drop_path=0.3),
+    # --accumulation-steps 2: an update of two times 8 GPUs times 64 images.
+    "swin_b": replace(_SWIN, batch=2 * 8 * 64, mixup_images=64, drop_path=0.5),
+    "swin_b_384": replace(
+        _SWIN,
+        epochs=30,
+        warmup_epochs=5,
+        batch=2 * 8 * 64,
+        mixup_images=64,
+        lr=2e-5,
+        warmup_lr=2e-8,
+        min_lr=2e-7,
+        weight_decay=1e-8,
+        drop_path=0.5,
+        # Both sides to 384: the one original that squashes.
+        evaluation=SQUASH_WHOLE,
+    ),
+    "cswin_t": replace(_CSWIN, drop_path=0.2),
+    "cswin_s": replace(_CSWIN, drop_path=0.4),
+    "cswin_b": replace(
+        _CSWIN,
+        batch=8 * 128,
+        mixup_images=128,
+        lr=_absolute(1e-3, 8 * 128),
+        warmup_lr=_absolute(1e-6, 8 * 128),
+        min_lr=_absolute(1e-5, 8 * 128),
+        weight_decay=0.1,
+        drop_path=0.5,
+        ema_decay=0.99992,
+    ),
+    "cswin_b_384": replace(
+        _CSWIN,
+        epochs=20,
+        warmup_epochs=0,
+        batch=8 * 32,
+        mixup_images=32,
+        lr=_absolute(5e-6, 8 * 32),
+        warmup_lr=_absolute(1e-6, 8 * 32),
+        min_lr=_absolute(5e-7, 8 * 32),
+        weight_decay=1e-8,
+        drop_path=0.7,
+        mixup=0.1,
+        cutmix=0.1,
+        ema_decay=0.9998,
+        evaluation=SHORT_SIDE_WHOLE,
+    ),
+}
+
+_SIBLINGS = {
+    "flatten_deit_t": "deit_t",
+    "flatten_deit_s": "deit_s",
+    "flatten_deit_b": "deit_b",
+    "flatten_pvt_v2_b5": "flatten_pvt_v2_b4",
+}
+
+RECIPES: dict[str, Recipe] = {
+    **_ORIGINALS,
+    **_FLATTEN,
+    **{name: {**_ORIGINALS, **_FLATTEN}[sibling] for name, sibling in _SIBLINGS.items()},
+}
+"""By preset, with every published one in it: from scratch, but for those in FINE_TUNED."""
+
+ASSUMED: dict[str, str] = {
+    "flatten_deit_t": "recipe not published; that of DeiT-T, since the paper says it follows each baseline",
+    "flatten_deit_s": "model and recipe not published; recipe of DeiT-S",
+    "flatten_deit_b": "model and recipe not published; recipe of DeiT-B",
+    "flatten_pvt_v2_b5": "model and recipe not published; recipe of FLatten-PVTv2-B4",
+}
+"""Presets without a recipe of their own, and why they have this one: for what shows numbers made with it."""
+
+FINE_TUNED: dict[str, str] = {
+    "swin_b_384": "swin_b",
+    "cswin_b_384": "cswin_b",
+    "flatten_swin_b_384": "flatten_swin_b",
+    "flatten_cswin_b_384": "flatten_cswin_b",
+}
+"""Presets whose recipe fine-tunes, and the preset whose weights at 224 pixels it starts from: they need `--weights`.
+
+With learning rates around 1e-5 they lead nowhere from scratch. CSWin-B starts from the moving average of CSWin-B.
+"""
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe of a preset, whatever in the spec was replaced: an ablation is trained as its preset is.
+
+    Raises:
+        ValueError: for a preset without a recipe, as the micro ones are, or an unknown name.
+    """
+    name = ALIASES.get(name, name)
+    if name not in presets():
+        raise ValueError(unknown("preset", name, RECIPES))
+    if name not in RECIPES:
+        raise ValueError(f"no recipe was published for {name}; there are recipes for {', '.join(RECIPES)}")
+    return RECIPES[name]
