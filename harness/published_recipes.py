@@ -128,8 +128,8 @@ _FLATTEN = {
     ),
 }
 
-# The originals. In DeiT, PVT and CSWin the warm-up's and the lowest rate are absolute and only lr follows the batch. They
-# are stated such that `effective` gives the official values at the recipe's own batch; at another they scale with it.
+# The originals. In DeiT, PVT and CSWin only lr follows the batch: warm-up and lowest rate are absolute. They are stated
+# such that `effective` gives the official values at the recipe's own batch; at another batch they scale with it.
 
 # facebookresearch/deit: main.py, README_deit.md. Its 10 cooldown epochs are an argument that the loop does not run. It
 # keeps a moving average (0.99996) too, but evaluates and publishes the weights as trained.

@@ -14,6 +14,7 @@ from harness.sweeps.ablations import (
     ablation_stages,
     ablation_window,
 )
+from harness.sweeps.paper_accuracy import paper_accuracy
 from harness.sweeps.paper_costs import paper_costs
 from harness.sweeps.quickstart import quickstart
 
@@ -24,6 +25,7 @@ SWEEPS: dict[str, Sweep] = {
     for sweep in (
         quickstart,
         paper_costs,
+        paper_accuracy,
         ablation_focusing_factor,
         ablation_dwc,
         ablation_modules,

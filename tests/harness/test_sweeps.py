@@ -3,6 +3,9 @@
 import pytest
 
 import backbones
+import results
+from harness.published_recipes import FINE_TUNED, RECIPES, recipe_of
+from harness.reproduce import spec_of
 from harness.sweeps import SWEEPS, expand
 
 
@@ -34,6 +37,28 @@ def test_ablations_take_the_values_they_promise(sweep, values):
     for name in ("flatten_swin_t", "swin_micro"):
         found = [cell.backbone.attention.options[option] for cell in expand(sweep) if cell.backbone.name == name]
         assert list(dict.fromkeys(found)) == values
+
+
+def test_paper_accuracy_trains_every_published_row_with_a_top1_at_224_pixels():
+    cells = expand("paper_accuracy")
+    rows = results.published_rows("flatten")
+    rows = rows[(rows["primary"] == "1") & (rows["top1"] != "") & ~rows["resolution"].isin([256, 288, 320, 352, 384])]
+    specs = [cell.backbone for cell in cells]
+    assert {spec_of(target) for target in results.targets(rows)} == set(specs)
+    assert len(specs) == len(set(specs))
+    unpublished = {"flatten_deit_s", "flatten_deit_b", "flatten_pvt_v2_b5"}
+    assert {spec.name for spec in specs} == set(RECIPES) - set(FINE_TUNED) - unpublished
+    assert sum(spec.name == "flatten_swin_t" for spec in specs) == 1 + 4 + 3 + 3, "and p, windows and stages"
+    assert sum(spec.name == "flatten_deit_t" for spec in specs) == 1 + 2, "and linear, without and with focusing"
+
+
+def test_paper_accuracy_trains_on_imagenet_by_the_recipe_of_the_preset():
+    for cell in expand("paper_accuracy"):
+        assert cell.task.name == "train"
+        assert cell.task.recipe == recipe_of(cell.backbone.name)
+        assert (cell.task.data.name, cell.task.data.root) == ("imagenet", None)
+        assert cell.task.device == "cuda"
+        assert cell.backbone.num_classes == 1000
 
 
 def test_a_sweep_of_the_users_own(tmp_path):
