@@ -132,7 +132,7 @@ _FLATTEN = {
 # such that `effective` gives the official values at the recipe's own batch; at another batch they scale with it.
 
 # facebookresearch/deit: main.py, README_deit.md. Its 10 cooldown epochs are an argument that the loop does not run. It
-# keeps a moving average (0.99996) too, but evaluates and publishes the weights as trained.
+# keeps a moving average (0.99996) too, but evaluates the weights as trained alone, so none is asked for here.
 _DEIT = replace(
     _COMMON,
     warmup_epochs=5,
