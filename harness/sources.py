@@ -1,36 +1,41 @@
 """Where images come from: opening the train and the val split of an image set, everything wrong with it said at once.
 
-source = DataSource.folder("/data/photos")
+source = DataSource.folder("/data/photos")              # or DataSource("imagenet", root="/data/imagenet")
 splits = open_splits(source, num_classes=1000)
 splits.val.image(0), splits.val.targets[0], splits.val.filename(0)
 """
 
 import hashlib
-import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from timm.data.readers import create_reader
-from timm.data.readers.img_extensions import get_img_extensions
 
-Split = Literal["train", "val"]
-SPLITS: tuple[Split, ...] = ("train", "val")
-LAYOUT = "train/<class>/*.jpg and val/<class>/*.jpg"
+from harness.datasets.idx import DEBIAN_FOLDER, idx_files, read_idx
+from harness.layouts import Split, find, open_split
+from harness.readers import ArrayReader, Reader
+
 DATASETS = Path(__file__).parent / "datasets"
-EMBEDDED = {
-    "fashion_mnist_14k": (
-        "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-    )
-}  # fmt: skip
+FASHION_CLASSES = (
+    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+EMBEDDED = {"fashion_mnist_14k": FASHION_CLASSES}
+FASHION_MNIST = "fashion_mnist"
+FASHION_MNIST_IMAGES: dict[Split, int] = {"train": 60_000, "val": 10_000}
 IMAGENET = "imagenet"
+IMAGENET_CLASSES = 1000
+IMAGENET_IMAGES: dict[Split, int] = {"train": 1_281_167, "val": 50_000}
+KNOWN = (*EMBEDDED, FASHION_MNIST, IMAGENET)
+WNID = re.compile(r"n\d{8}")
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """An image set: an embedded one by its `name`, or a folder of the user's, whose name is its path.
+    """An image set by its `name`, one of KNOWN, or a folder of the user's, whose name is its path.
+
+    `root` is where `imagenet` lies, and a folder; `fashion_mnist` is where Debian's package puts it without a root.
 
     The name is what equality looks at, and so what a cell's key is made of.
     """
@@ -39,30 +44,19 @@ class DataSource:
     root: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.root is None and self.name not in (*EMBEDDED, IMAGENET):
-            raise ValueError(f"unknown embedded image set {self.name!r}; there is: {', '.join(EMBEDDED)}")
+        if self.root is None and self.name not in KNOWN:
+            raise ValueError(f"unknown image set {self.name!r}; there is: {', '.join(KNOWN)}")
+        if self.root is not None and self.name in EMBEDDED:
+            raise ValueError(f"{self.name} comes with the project and takes no root, got {self.root}")
 
     @classmethod
     def folder(cls, path: str | Path) -> "DataSource":
-        """The folder of a user, with train/<class>/ and val/<class>/."""
+        """The folder of a user, with a train and a val split in one of the layouts of harness/layouts.py."""
         return cls(name=str(path), root=str(path))
 
     def check(self, num_classes: int) -> None:
         """Raises what `open_splits` raises; for before a run, and without reading an image."""
         open_splits(self, num_classes)
-
-
-class Reader(Protocol):
-    """One split: images by index, in an order that never changes."""
-
-    classes: tuple[str, ...]
-    targets: list[int]
-
-    def image(self, index: int) -> Image.Image:
-        """The image, not yet decoded perhaps. Raises what Pillow raises."""
-
-    def filename(self, index: int) -> str:
-        """What to call it when speaking to the user."""
 
 
 class Splits(NamedTuple):
@@ -71,22 +65,59 @@ class Splits(NamedTuple):
 
 
 def open_splits(source: DataSource, num_classes: int) -> Splits:
-    """Both splits, checked: they exist, hold the same classes, and as many as the model tells apart.
+    """Both splits, checked: they exist, hold the same classes in the same order, and as many as the model tells apart.
 
     Raises ValueError, in one line, for a folder that is missing, empty or laid out in another way. timm alone would
     evaluate the training images where val is missing, and call every image class 0 where val is flat.
     """
-    splits = Splits(*(_open(source, split) for split in SPLITS))
-    train, val = set(splits.train.classes), set(splits.val.classes)
-    where = source.name
-    if train != val:
-        raise ValueError(
-            f"{where}: train and val must hold the same classes; only in train: {_some(train - val)}; "
-            f"only in val: {_some(val - train)}"
-        )
-    if len(train) != num_classes:
-        raise ValueError(f"{where} has {len(train)} classes, the model {num_classes}: --set num_classes={len(train)}")
+    splits = Splits(train=_open(source, "train"), val=_open(source, "val"))
+    if difference := class_difference(splits.train, splits.val):
+        raise ValueError(f"{source.name}: {difference}")
+    _check(source, {"train": splits.train, "val": splits.val}, num_classes)
     return splits
+
+
+def open_val(source: DataSource, num_classes: int) -> Reader:
+    """The val split alone, checked likewise; the training images need not be there."""
+    val = _open(source, "val")
+    _check(source, {"val": val}, num_classes)
+    return val
+
+
+def class_difference(train: Reader, val: Reader) -> str | None:
+    """What is wrong with the classes of two splits of one set, as a sentence."""
+    one, other = set(train.classes), set(val.classes)
+    if one != other:
+        return (
+            f"train and val must hold the same classes; only in train: {_some(one - other)}; "
+            f"only in val: {_some(other - one)}"
+        )
+    for target, (ours, theirs) in enumerate(zip(train.classes, val.classes, strict=True)):
+        if ours != theirs:
+            return f"train and val must number their classes alike; class {target} is {ours} in train, {theirs} in val"
+    return None
+
+
+def imagenet_difference(splits: dict[Split, Reader]) -> str | None:
+    """Which counts of a set are not those of ImageNet-1K."""
+    wrong = []
+    for split, reader in splits.items():
+        if len(reader.classes) != IMAGENET_CLASSES:
+            wrong.append(f"{split} has {len(reader.classes):,} classes and not {IMAGENET_CLASSES:,}")
+        if len(reader) != IMAGENET_IMAGES[split]:
+            wrong.append(f"{split} has {len(reader):,} images and not {IMAGENET_IMAGES[split]:,}")
+        if all(map(WNID.fullmatch, reader.classes)) and list(reader.classes) != sorted(reader.classes):
+            # published weights number the classes in the order of their wnids
+            wrong.append(f"the classes of {split} are not numbered in the order of their wnids")
+    return "; ".join(wrong) or None
+
+
+def _check(source: DataSource, splits: dict[Split, Reader], num_classes: int) -> None:
+    if source.name == IMAGENET and (difference := imagenet_difference(splits)):
+        raise ValueError(f"{source.root} is not ImageNet-1K: {difference}")
+    found = len(splits["val"].classes)
+    if found != num_classes:
+        raise ValueError(f"{source.name} has {found} classes, the model {num_classes}: --set num_classes={found}")
 
 
 def _some(names: set[str]) -> str:
@@ -95,58 +126,32 @@ def _some(names: set[str]) -> str:
 
 
 def _open(source: DataSource, split: Split) -> Reader:
-    if source.root is not None:
-        return FolderReader(Path(source.root), split)
-    if source.name not in EMBEDDED:
-        raise ValueError(f"{source.name} does not come with the project; name its folder, with {LAYOUT}")
-    return EmbeddedReader(source.name, split)
+    if source.name in EMBEDDED:
+        return _embedded(source.name, split)
+    if source.name == FASHION_MNIST:
+        return _fashion_mnist(Path(source.root or DEBIAN_FOLDER), split)
+    if source.root is None:
+        raise ValueError(f"{source.name} does not come with the project; say where it is: --data /path/to/imagenet")
+    return open_split(find(Path(source.root), split))
 
 
-class EmbeddedReader:
-    """An image set of this repository, held in memory."""
-
-    def __init__(self, name: str, split: Split) -> None:
-        with np.load(DATASETS / name / f"{split}.npz") as file:
-            self.pixels: np.ndarray = file["images"]
-            self.targets: list[int] = file["labels"].tolist()
-        self.name = f"{name}/{split}"
-        self.classes: tuple[str, ...] = EMBEDDED[name]
-
-    def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index])
-
-    def filename(self, index: int) -> str:
-        return f"{self.name}[{index}]"
+def _embedded(name: str, split: Split) -> Reader:
+    path = DATASETS / name / f"{split}.npz"
+    with np.load(path) as file:
+        return ArrayReader(f"{name}/{split}", file["images"], file["labels"].tolist(), EMBEDDED[name], [path])
 
 
-class FolderReader:
-    """`root/split/<class>/<image>` through timm's reader, which knows the suffixes and the natural order of classes."""
-
-    def __init__(self, root: Path, split: Split) -> None:
-        folder = root / split
-        if not root.is_dir():
-            raise ValueError(f"data folder {root} does not exist or is not a folder; expected {LAYOUT}")
-        if not any(root.iterdir()):
-            raise ValueError(f"data folder {root} is empty; expected {LAYOUT}")
-        if not folder.is_dir():
-            raise ValueError(f"data folder {root} has no folder {split!r}; expected {LAYOUT}")
-        try:
-            self.reader = create_reader("", root=str(folder))
-        except RuntimeError:  # timm's word for no image
-            raise ValueError(f"no image ({', '.join(get_img_extensions())}) in {folder}; expected {LAYOUT}") from None
-        for path, _ in self.reader.samples:
-            if os.path.dirname(os.path.dirname(path)) != str(folder):
-                raise ValueError(f"{path} does not lie in a class folder directly under {folder}; expected {LAYOUT}")
-        self.targets: list[int] = [target for _, target in self.reader.samples]
-        self.classes: tuple[str, ...] = tuple(self.reader.class_to_idx)
-        if len(self.classes) == 1:
-            raise ValueError(f"{folder} has the one class {self.classes[0]!r}; expected two or more in {LAYOUT}")
-
-    def image(self, index: int) -> Image.Image:
-        return Image.open(self.reader.samples[index][0])
-
-    def filename(self, index: int) -> str:
-        return self.reader.samples[index][0]
+def _fashion_mnist(folder: Path, split: Split) -> Reader:
+    paths = idx_files(folder, split)
+    try:
+        images, labels = map(read_idx, paths)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{FASHION_MNIST}: there is no {error.filename}; it comes with: apt-get install dataset-fashion-mnist"
+        ) from None
+    if len(images) != FASHION_MNIST_IMAGES[split]:
+        raise ValueError(f"{paths[0]} holds {len(images):,} images and not {FASHION_MNIST_IMAGES[split]:,}")
+    return ArrayReader(f"{FASHION_MNIST}/{split}", images, labels.tolist(), FASHION_CLASSES, list(paths))
 
 
 def list_hash(reader: Reader) -> str:

@@ -8,23 +8,14 @@ Deterministic: run again, it writes the same bytes (with another zlib possibly o
 """
 
 import argparse
-import gzip
 from pathlib import Path
 
 import numpy as np
 
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+from harness.datasets.idx import DEBIAN_FOLDER, idx_files, read_idx
+
 FOLDER = Path(__file__).parent / "fashion_mnist_14k"
-SPLITS = {"train": ("train", 1200), "val": ("t10k", 200)}  # our name -> (name in the original files, images per class)
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """An array of bytes in the idx format of MNIST: two zeros, type 8, the rank, big-endian extents, the data."""
-    raw = gzip.decompress(path.read_bytes())
-    rank = raw[3]
-    assert raw[:3] == b"\0\0\x08", f"{path}: not an idx file of bytes"
-    shape = np.frombuffer(raw, ">u4", count=rank, offset=4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
+PER_CLASS = {"train": 1200, "val": 200}  # images
 
 
 def first_of_each_class(labels: np.ndarray, per_class: int) -> np.ndarray:
@@ -34,9 +25,8 @@ def first_of_each_class(labels: np.ndarray, per_class: int) -> np.ndarray:
 
 def make(source: Path, destination: Path) -> None:
     """Writes train.npz and val.npz, each with `images` (N, 28, 28) uint8 and `labels` (N,) uint8."""
-    for split, (original, per_class) in SPLITS.items():
-        images = read_idx(source / f"{original}-images-idx3-ubyte.gz")
-        labels = read_idx(source / f"{original}-labels-idx1-ubyte.gz")
+    for split, per_class in PER_CLASS.items():
+        images, labels = (read_idx(path) for path in idx_files(source, split))
         chosen = first_of_each_class(labels, per_class)
         np.savez_compressed(destination / f"{split}.npz", images=images[chosen], labels=labels[chosen])
 
