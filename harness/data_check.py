@@ -17,7 +17,7 @@ from timm.utils.misc import natural_key
 from torch.utils.data import DataLoader, Dataset
 
 from harness.data import worker_signals
-from harness.layouts import SPLITS, Split, find, open_split
+from harness.layouts import SPLITS, Found, Split, find, open_split
 from harness.readers import UNREADABLE, Reader
 from harness.sources import class_difference, imagenet_difference
 
@@ -58,9 +58,8 @@ class Report:
 
 
 class Looked(NamedTuple):
-    index: int
     error: str | None
-    content: bytes  # hash of the encoded image
+    content: bytes | None  # hash of the encoded image, None if that could not be read
 
 
 class _Decoding(Dataset[Looked]):
@@ -71,15 +70,15 @@ class _Decoding(Dataset[Looked]):
         return len(self.reader)
 
     def __getitem__(self, index: int) -> Looked:
-        content = b""
+        content = None
         try:
             content = hashlib.blake2b(self.reader.encoded(index), digest_size=16).digest()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of odd metadata: the pixels are what counts here
                 self.reader.rgb(index)
         except UNREADABLE as error:
-            return Looked(index, self.reader.unreadable(index, error), content)
-        return Looked(index, None, content)
+            return Looked(self.reader.unreadable(index, error), content)
+        return Looked(None, content)
 
 
 def check(
@@ -94,30 +93,35 @@ def check(
     num_classes: what a model tells apart, None to leave that open. progress: called with split, images done, images.
     Everything wrong with the data is in the report; nothing of it is raised.
     """
-    report, readers, contents = Report(root), {}, {}
+    report = Report(root)
+    readers: dict[Split, Reader] = {}
+    contents: dict[Split, dict[bytes, int]] = {}
     for split in SPLITS:
         try:
             found = find(root, split)
-            reader = readers[split] = open_split(found)
+            reader = open_split(found)
         except (ValueError, OSError) as error:
             report.problems.append(str(error))
             continue
-        looks = sorted(_decode(reader, split, workers, progress))
-        contents[split] = {look.content: look.index for look in reversed(looks)}
-        unreadable = [look.error for look in looks if look.error is not None]
-        report.splits.append(_described(reader, split, found.layout, found.path, unreadable))
-        report.problems += unreadable
-        if empty := report.splits[-1].smallest[1] == 0:
-            report.problems.append(f"{split}: the class {report.splits[-1].smallest[0]} has no image")
-        if num_classes not in (None, len(reader.classes)) and not empty:
-            report.problems.append(f"{split} has {len(reader.classes)} classes, the model {num_classes}")
+        looks = list(_decode(reader, split, workers, progress))  # in the order of the split
+        readers[split] = reader
+        contents[split] = {}
+        for index, look in enumerate(looks):
+            if look.content is not None:
+                contents[split].setdefault(look.content, index)
+        one = _described(reader, split, found, [look.error for look in looks if look.error is not None])
+        report.splits.append(one)
+        report.problems += one.unreadable
+        if one.smallest[1] == 0:
+            report.problems.append(f"{split}: the class {one.smallest[0]} has no image")
+        if num_classes not in (None, len(one.classes)):
+            report.problems.append(f"{split} has {len(one.classes)} classes, the model {num_classes}")
     if len(readers) == len(SPLITS):
-        train, val = readers["train"], readers["val"]
-        if difference := class_difference(train, val):
+        if difference := class_difference(readers["train"], readers["val"]):
             report.problems.append(difference)
         report.duplicates = [
-            (val.filename(index), train.filename(contents["train"][content]))
-            for content, index in sorted(contents["val"].items(), key=lambda item: item[1])
+            (readers["val"].filename(index), readers["train"].filename(contents["train"][content]))
+            for content, index in contents["val"].items()
             if content in contents["train"]
         ]
         report.imagenet = imagenet_difference(readers)
@@ -139,14 +143,14 @@ def _decode(
         progress(split, done, len(reader))
 
 
-def _described(reader: Reader, split: Split, layout: str, path: Path, unreadable: list[str]) -> SplitReport:
+def _described(reader: Reader, split: Split, found: Found, unreadable: list[str]) -> SplitReport:
     counts = Counter(reader.targets)
     by_size = sorted((counts[target], name) for target, name in enumerate(reader.classes))
     (fewest, smallest), (most, largest) = by_size[0], by_size[-1]
     return SplitReport(
         split,
-        layout,
-        path,
+        found.layout,
+        found.path,
         images=len(reader),
         classes=reader.classes,
         smallest=(smallest, fewest),
@@ -158,7 +162,7 @@ def _described(reader: Reader, split: Split, layout: str, path: Path, unreadable
 
 
 def lines(report: Report) -> list[str]:
-    """The report as plain lines: a block for each split, what concerns both, and the problems or that there are none."""
+    """The report as plain lines: a block for each split, what concerns both, and every problem."""
     out = [f"{report.root}"]
     for one in report.splits:
         order = "in natural order" if one.natural_order else "NOT in natural order"

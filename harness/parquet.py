@@ -44,12 +44,11 @@ class ParquetReader(Reader):
                 start += file.metadata.row_group(group).num_rows
         if not self.targets:
             raise ValueError(f"no image in {paths[0]}")
-        count = len(self.classes) or (max(t for t in self.targets if isinstance(t, int)) + 1)
-        for index, target in enumerate(self.targets):
+        count = len(self.classes) or 1 + max((t for t in self.targets if isinstance(t, int)), default=0)
+        for name, target in zip(names, self.targets, strict=True):
             if not isinstance(target, int) or not 0 <= target < count:
-                raise ValueError(
-                    f"{paths[0].parent}: the label of row {names[index]} is {target}; expected a class number"
-                )
+                where = f"{paths[0].parent}, row {name}"
+                raise ValueError(f"{where}: the label is {target}; expected a class number from 0 to {count - 1}")
         self.classes = self.classes or tuple(map(str, range(count)))
         self.names, self.groups = names, np.array(groups, np.int64)
         self._read: tuple[int, Any] = (-1, None)  # the row group read last: all of it was decompressed
