@@ -28,8 +28,8 @@ from timm.data.auto_augment import RandAugment, posterize
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
+from torchvision import io as torchvision_io
 from torchvision import transforms
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.transforms.v2.functional import resized_crop
 
@@ -142,7 +142,9 @@ class TensorTransform:
         """The bytes of an image file -> uint8 (3, H, W), equal to Pillow's. Raises what Pillow raises."""
         if encoded.startswith(b"\xff\xd8"):  # JPEG; of PNGs with 16 bits or a palette Pillow makes other colours
             with suppress(RuntimeError):  # torchvision's word for damaged; Pillow says better what is wrong
-                image = decode_jpeg(torch.frombuffer(bytearray(encoded), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+                data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+                # through the module: torchvision means to drop its decoders, and Pillow's input shall then still work
+                image = torchvision_io.decode_jpeg(data, torchvision_io.ImageReadMode.UNCHANGED)
                 if image.shape[0] in (1, 3):  # 4 is CMYK
                     return image.expand(3, -1, -1)
         return pil_to_tensor(Image.open(io.BytesIO(encoded)).convert("RGB"))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -140,3 +141,8 @@ BUILDERS: dict[str, Callable[[Path, str, ImageFiles], None]] = {
     "shards": shards,
     "parquet": parquet,
 }
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder and all in it."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,18 +1,24 @@
 """Image transforms: sizes and pixels of each kind, and RandAugment at the magnitude that Pillow 13 does not accept."""
 
+import io
 import random
+import statistics
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import ks_2samp
 from timm.data.auto_augment import RandAugment
+from torchvision.transforms import RandomResizedCrop
 
 from harness.augment import (
     Normalise,
     Preprocessing,
     RandomErasing,
+    TensorTransform,
     Transform,
     eval_transform,
     seed_generators,
@@ -171,3 +177,156 @@ def test_erasing_depends_on_the_images_own_seed() -> None:
     assert (batch != 0).flatten(1).any(1).all(), "noise, not the mean"
     assert (batch == 0).flatten(1).any(1).all(), "only a part"
     assert not RandomErasing(0.0, CPU)(torch.zeros(1, 3, 8, 8), [1]).any()
+
+
+# The training input "tensor"
+
+
+def photo(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Smooth with some noise: as a photograph it is neither flat nor all edges."""
+    generator = np.random.default_rng(seed)
+    coarse = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    return Image.fromarray((smooth + generator.integers(-6, 7, smooth.shape)).clip(0, 255).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def tensor_input(size: tuple[int, int] = (64, 48), channels: int = 3, **changes: object) -> TensorTransform:
+    transform = train("imagenet", size, channels, input="tensor", **changes)
+    assert isinstance(transform, TensorTransform)
+    return transform
+
+
+@pytest.mark.parametrize("size", [(64, 48), (224, 224)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_tensor_input_draws_the_same_crop_and_flip_as_pillow(size: tuple[int, int], interpolation: str) -> None:
+    fast = tensor_input(size, interpolation=interpolation)
+    slow = train("imagenet", size, interpolation=interpolation)
+    differing = []
+    for seed in range(40):
+        data = encoded(photo(*((200, 150), (150, 200), (40, 300))[seed % 3], seed))
+        seed_generators(seed)
+        ours = fast(fast.decode(data))
+        seed_generators(seed)
+        theirs = slow(Image.open(io.BytesIO(data)).convert("RGB"))
+        assert ours.dtype == theirs.dtype == torch.uint8
+        difference = (ours.short() - theirs.short()).abs()
+        assert difference.max() <= 2, f"seed {seed}"
+        differing.append((difference > 0).float().mean().item())
+    assert statistics.mean(differing) < 0.05
+
+
+def test_tensor_input_keeps_the_recipes_parameters() -> None:
+    fast, slow = tensor_input(), train("imagenet", (64, 48), rand_augment=STANDARD)
+    crop, flip = slow.transforms[0].transforms
+    for name in ("scale", "ratio", "size", "interpolation"):
+        assert getattr(fast.crop, name) == getattr(crop, name)
+    assert fast.crop.scale == (0.08, 1.0)
+    assert fast.crop.ratio == pytest.approx((3 / 4, 4 / 3))
+    assert fast.flip.p == flip.p == 0.5
+
+
+def test_tensor_input_crops_by_the_law_of_torchvisions_random_crop() -> None:
+    crop, image = tensor_input().crop, torch.zeros(3, 300, 400)
+    seed_generators(0)
+    ours = np.array([crop.get_params(image, crop.scale, crop.ratio) for _ in range(3000)])
+    theirs = np.array([RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)])
+    for name, value in {
+        "area": lambda box: box[:, 2] * box[:, 3],
+        "aspect": lambda box: box[:, 3] / box[:, 2],
+        "top": lambda box: box[:, 0],
+        "left": lambda box: box[:, 1],
+    }.items():
+        assert ks_2samp(value(ours), value(theirs)).pvalue > 0.01, name
+
+
+def test_tensor_input_with_rand_augment_is_a_function_of_the_seed_and_close_to_pillows() -> None:
+    fast, slow = tensor_input(rand_augment=STANDARD), train("imagenet", (64, 48), rand_augment=STANDARD)
+    distances, others = [], []
+    for seed in range(60):
+        data = encoded(photo(200, 150, seed))
+        seed_generators(seed)
+        ours = fast(fast.decode(data))
+        torch.rand(3), random.random(), np.random.rand()
+        seed_generators(seed)
+        assert torch.equal(fast(fast.decode(data)), ours)
+        seed_generators(seed)
+        theirs = slow(Image.open(io.BytesIO(data)).convert("RGB"))
+        distances.append((ours.float() - theirs.float()).abs().mean().item())
+        seed_generators(seed + 1000)
+        others.append((fast(fast.decode(data)).float() - ours.float()).abs().mean().item())
+    assert statistics.median(distances) < 0.5, "another draw is far away:"
+    assert statistics.median(others) > 10
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(photo(60, 50)), id="jpeg"),
+        pytest.param(encoded(photo(60, 50), subsampling=0, progressive=True), id="progressive"),
+        pytest.param(encoded(photo(60, 50).convert("L")), id="grey jpeg"),
+        pytest.param(encoded(photo(60, 50).convert("CMYK")), id="cmyk jpeg"),
+        pytest.param(encoded(photo(60, 50), "PNG"), id="png"),
+        pytest.param(encoded(photo(60, 50).convert("P"), "PNG", transparency=0), id="palette png"),
+        pytest.param(encoded(photo(60, 50).convert("RGBA"), "PNG"), id="png with alpha"),
+        pytest.param(encoded(photo(60, 50).convert("I;16"), "PNG"), id="16 bit png"),
+        pytest.param(encoded(photo(60, 50), "WEBP"), id="webp"),
+    ],
+)
+def test_tensor_input_decodes_to_pillows_pixels(data: bytes) -> None:
+    pixels = tensor_input().decode(data)
+    assert pixels.dtype == torch.uint8
+    assert np.array_equal(pixels.permute(1, 2, 0), Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", encoded(photo(60, 50))[:-300]])
+def test_tensor_input_refuses_damage_as_pillow_does(data: bytes) -> None:
+    with pytest.raises(OSError):
+        tensor_input().decode(data)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tensor_input_of_grey_models_and_images(channels: int) -> None:
+    fast = tensor_input((24, 40), channels, rand_augment=STANDARD)
+    pixels = fast(fast.decode(encoded(photo(60, 50).convert("L"))))
+    assert (pixels.shape, pixels.dtype) == ((channels, 24, 40), torch.uint8)
+
+
+def test_tensor_input_is_for_random_crops() -> None:
+    with pytest.raises(ValueError, match="'tensor' is for the augmentation 'imagenet'; with 'small' it is 'pillow'"):
+        train("small", input="tensor")
+    with pytest.raises(ValueError, match="unknown training input 'dali'; allowed: pillow, tensor"):
+        train("imagenet", input="dali")
+
+
+def test_tensor_input_is_faster() -> None:
+    """CPU time of this process, interleaved, as a ratio; on a quiet core it is about 1.3."""
+    files = [encoded(photo(500, 375, seed), quality=92) for seed in range(8)]
+    fast = tensor_input((224, 224), rand_augment=STANDARD)
+    slow = train("imagenet", (224, 224), rand_augment=STANDARD)
+    paths = {"tensor": lambda data: fast(fast.decode(data)), "pillow": lambda data: slow(rgb(data))}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker
+    try:
+        ratios = []
+        for turn in range(12):
+            spent = {}
+            for name in sorted(paths, reverse=bool(turn % 2)):
+                seed_generators(turn)
+                start = time.process_time()
+                for data in files:
+                    paths[name](data)
+                spent[name] = time.process_time() - start
+            ratios.append(spent["pillow"] / spent["tensor"])
+    finally:
+        torch.set_num_threads(threads)
+    assert statistics.median(ratios) > 1.0, ratios
+
+
+def rgb(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")

@@ -1,6 +1,7 @@
-"""Opening image sets, what is refused in them, and batches that depend on seed, epoch and index alone."""
+"""Batches that depend on seed, epoch and index alone, whatever the workers, processes and micro-batches."""
 
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data.mixup import Mixup
+from torch.utils.data import get_worker_info
 
 from harness.augment import Transform, train_transform
-from harness.data import Batch, Images, Key, TrainOrder, batches, eval_order, seed_of
-from harness.datasets import make_fashion_mnist_14k as script
-from harness.sources import DataSource, list_hash, open_splits
+from harness.data import Batch, Images, Key, TrainOrder, batches, eval_order, seed_of, shares
+from harness.sources import DataSource, open_splits
 
 EMBEDDED = DataSource(name="fashion_mnist_14k")
 Paint = Callable[[Path], None]
@@ -50,134 +52,12 @@ def read(images: Images, order: object, workers: int) -> list[Batch]:
     return list(batches(images, order, workers=workers))  # type: ignore[arg-type]
 
 
-# The embedded set
-
-
-@pytest.mark.parametrize(("split", "per_class"), [("train", 1200), ("val", 200)])
-def test_embedded_set_is_balanced_and_real(split: str, per_class: int) -> None:
-    reader = getattr(open_splits(EMBEDDED, num_classes=10), split)
-    assert np.bincount(reader.targets).tolist() == [per_class] * 10
-    pixels = np.stack([np.asarray(reader.image(i)) for i in range(len(reader.targets))])
-    assert pixels.shape == (10 * per_class, 28, 28)
-    assert pixels.dtype == np.uint8
-    assert len(np.unique(pixels.reshape(len(pixels), -1), axis=0)) > 0.99 * len(pixels)
-
-
-def test_embedded_set_is_what_the_script_makes_and_it_makes_it_twice_alike(tmp_path: Path) -> None:
-    if not script.DEBIAN_FOLDER.exists():
-        pytest.skip("needs Debian's package dataset-fashion-mnist")
-    made = tmp_path / "first", tmp_path / "second"
-    for destination in made:
-        destination.mkdir()
-        script.make(script.DEBIAN_FOLDER, destination)
-    for name in ("train.npz", "val.npz"):
-        first, second = (destination / name for destination in made)
-        assert first.read_bytes() == second.read_bytes()
-        with np.load(first) as ours, np.load(script.FOLDER / name) as committed:  # arrays: zlib differs between Pythons
-            for array in ("images", "labels"):
-                assert np.array_equal(ours[array], committed[array])
-
-
-def test_embedded_set_keeps_its_licence_and_origin() -> None:
-    assert "Zalando" in (script.FOLDER / "LICENSE").read_text()
-    assert "dataset-fashion-mnist" in (script.FOLDER / "README.md").read_text()
-
-
-def test_first_of_each_class_keeps_file_order() -> None:
-    assert script.first_of_each_class(np.array([1, 0, 1, 1, 0, 0]), 2).tolist() == [0, 1, 2, 4]
-
-
 def test_importing_the_harness_imports_no_torch() -> None:
     code = "import sys, harness, harness.datasets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 
 # What is refused
-
-
-def test_source_without_a_folder_is_a_known_name() -> None:
-    with pytest.raises(ValueError, match="unknown embedded image set 'cifar'; there is: fashion_mnist_14k"):
-        DataSource("cifar")
-
-
-def test_source_is_known_by_its_name_and_not_by_where_it_lies() -> None:
-    assert DataSource("photos", root="/here") == DataSource("photos", root="/there") != DataSource.folder("/here")
-
-
-def test_folder_opens(folder: Path) -> None:
-    splits = open_splits(DataSource.folder(folder), num_classes=2)
-    assert splits.train.targets == [0] * 6 + [1] * 6
-    assert splits.val.targets == [0] * 3 + [1] * 3
-    assert splits.train.classes == splits.val.classes == ("cat", "dog")
-    assert Path(splits.val.filename(3)) == folder / "val/dog/0.jpg"
-
-
-def remove(path: Path) -> None:
-    for child in path.iterdir() if path.is_dir() else []:
-        remove(child)
-    path.rmdir() if path.is_dir() else path.unlink()
-
-
-def empty_root(root: Path) -> None:
-    for child in list(root.iterdir()):
-        remove(child)
-
-
-def flatten_val(root: Path) -> None:
-    for i, path in enumerate(list((root / "val").glob("*/*.jpg"))):
-        path.rename(root / "val" / f"{i}.jpg")
-    for name in ("cat", "dog"):
-        (root / "val" / name).rmdir()
-
-
-def one_more_level(root: Path) -> None:
-    (root / "val/images").mkdir()
-    for name in ("cat", "dog"):
-        (root / "val" / name).rename(root / "val/images" / name)
-
-
-def one_class(root: Path) -> None:
-    remove(root / "val/dog")
-
-
-def empty_val(root: Path) -> None:
-    for name in ("cat", "dog"):
-        remove(root / "val" / name)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        pytest.param(remove, "does not exist", id="no folder"),
-        pytest.param(empty_root, "is empty", id="empty folder"),
-        pytest.param(lambda root: remove(root / "val"), "has no folder 'val'", id="no val"),
-        pytest.param(lambda root: remove(root / "train"), "has no folder 'train'", id="no train"),
-        pytest.param(empty_val, "no image", id="empty val"),
-        pytest.param(flatten_val, "does not lie in a class folder", id="flat val"),
-        pytest.param(lambda root: jpeg(root / "val/stray.jpg"), "stray.jpg does not lie", id="one stray image"),
-        pytest.param(one_more_level, "does not lie in a class folder", id="classes one level deeper"),
-        pytest.param(one_class, "one class 'cat'", id="one class"),
-        pytest.param(
-            lambda root: (root / "val/dog").rename(root / "val/wolf"),
-            "only in train: dog; only in val: wolf",
-            id="other classes",
-        ),
-        pytest.param(lambda root: jpeg(root / "train/eel/0.jpg"), "only in train: eel; only in val: none", id="more"),
-    ],
-)
-def test_misread_layouts_are_refused_in_one_line(folder: Path, damage: Paint, message: str) -> None:
-    damage(folder)
-    with pytest.raises(ValueError, match=message) as error:
-        DataSource.folder(folder).check(num_classes=2)
-    assert str(folder) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_as_many_classes_as_the_model(folder: Path) -> None:
-    with pytest.raises(ValueError, match="2 classes, the model 10: --set num_classes=2"):
-        open_splits(DataSource.folder(folder), num_classes=10)
-    with pytest.raises(ValueError, match="10 classes, the model 1000"):
-        open_splits(EMBEDDED, num_classes=1000)
 
 
 def test_more_images_than_a_batch() -> None:
@@ -256,18 +136,127 @@ def test_eval_order_has_every_image_once() -> None:
     assert [[key.index for key in batch] for batch in order] == [[0, 1, 2], [3, 4, 5], [6]]
 
 
+@pytest.mark.parametrize("step", range(7))
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_an_order_resumes_at_any_batch(step: int, repeats: int) -> None:
+    order = TrainOrder(images=10, batch=3, epochs=2, seed=0, repeats=repeats)
+    assert list(order.batches_from(step)) == list(order)[step:]
+
+
+def test_repeats_show_fewer_images_more_often() -> None:
+    order = TrainOrder(images=11, batch=4, epochs=2, seed=0, repeats=3)
+    once = TrainOrder(images=11, batch=4, epochs=2, seed=0)
+    assert order.batches_per_epoch == once.batches_per_epoch == 2
+    epoch = [key for batch in list(order)[:2] for key in batch]
+    assert [key.repeat for key in epoch] == [0, 1, 2, 0, 1, 2, 0, 1]
+    images = [key.index for key in epoch]
+    assert images == [image for image in [key.index for key in next(iter(once))][:3] for _ in range(3)][:8]
+    with pytest.raises(ValueError, match="repeats is 0; allowed are numbers from 1 up"):
+        TrainOrder(images=11, batch=4, epochs=2, seed=0, repeats=0)
+
+
+def test_copies_of_an_image_are_augmented_each_on_its_own_and_the_first_as_ever() -> None:
+    images = Images(open_splits(EMBEDDED, 10).val, transform(), seed=0)
+    copies = [images[Key(2, 7, repeat)].image for repeat in range(3)]  # type: ignore[union-attr]
+    assert torch.equal(copies[0], images[Key(2, 7)].image)  # type: ignore[union-attr]
+    assert not torch.equal(copies[0], copies[1])
+    assert not torch.equal(copies[1], copies[2])
+    assert Key(2, 7).seed(5) == seed_of(5, 2, 7)
+    assert len({Key(0, index, repeat).seed(0) for index in range(100) for repeat in range(4)}) == 400
+
+
+@pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (2, 1), (1, 4), (2, 2), (3, 2), (4, 3)])
+def test_shares_are_a_partition_that_keeps_mirrored_keys_together(world: int, accumulation: int) -> None:
+    batch = [Key(0, index) for index in range(24)]
+    split = shares(batch, world, accumulation)
+    assert [len(rank) for rank in split] == [accumulation] * world
+    micro = [keys for rank in split for keys in rank]
+    assert {len(keys) for keys in micro} == {24 // (world * accumulation)}
+    assert sorted(key.index for keys in micro for key in keys) == list(range(24))
+    for keys in micro:
+        assert [key.index + partner.index for key, partner in zip(keys, reversed(keys), strict=True)] == [23] * len(
+            keys
+        )
+    assert shares(batch, 1, 1) == [[batch]]
+
+
+def test_odd_micro_batches_are_runs_of_keys() -> None:
+    batch = [Key(0, index) for index in range(6)]
+    assert shares(batch, 2, 1) == [[batch[:3]], [batch[3:]]]
+    with pytest.raises(AssertionError):
+        shares(batch, 4, 1)
+
+
+def test_mixup_of_shares_is_mixup_of_the_batch() -> None:
+    images, targets = torch.rand(16, 3, 8, 8), torch.arange(16) % 4
+
+    def mixed(keys: list[Key]) -> dict[int, torch.Tensor]:
+        np.random.seed(3)  # the same share of each image in every micro-batch
+        chosen = [key.index for key in keys]
+        out, _ = Mixup(mixup_alpha=0.8, num_classes=4)(images[chosen], targets[chosen])
+        return dict(zip(chosen, out, strict=True))
+
+    batch = [Key(0, index) for index in range(16)]
+    whole = mixed(batch)
+    for world, accumulation in ((2, 1), (2, 2), (4, 2)):
+        for rank in shares(batch, world, accumulation):
+            for keys in rank:
+                for index, image in mixed(keys).items():
+                    assert torch.allclose(image, whole[index], atol=1e-6)
+
+
 def test_seeds_of_neighbours_differ() -> None:
     keys = [(seed, epoch, index) for seed in range(4) for epoch in range(4) for index in range(100)]
     assert len({seed_of(*key) for key in keys}) == len(keys)
     assert seed_of(1, 23) != seed_of(12, 3)
 
 
-def test_list_hash_knows_images_and_not_where_they_lie(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    def hash_of(root: Path) -> str:
-        return list_hash(open_splits(DataSource.folder(root), 2).val)
+class Signals:
+    """A transform that reports what its worker does on signals."""
 
-    here = hash_of(folder)
-    moved = folder.rename(tmp_path_factory.mktemp("elsewhere") / "moved")
-    assert hash_of(moved) == here
-    (moved / "val/dog/2.jpg").rename(moved / "val/dog/9.jpg")
-    assert hash_of(moved) != here
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        assert get_worker_info() is not None
+        handled = [signal.getsignal(number) for number in self.numbers]
+        return torch.tensor([{signal.SIG_DFL: 0, signal.SIG_IGN: 1}.get(handler, 2) for handler in handled])
+
+
+def test_workers_do_not_inherit_the_trainers_signal_handlers(folder: Path) -> None:
+    images = Images(open_splits(DataSource.folder(folder), 2).val, Signals(), seed=0)
+    before = {number: signal.signal(number, lambda *arguments: None) for number in Signals.numbers}
+    try:
+        batch, *_ = read(images, eval_order(6, 6), workers=1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert batch.images[0].tolist() == [0, 1, 1, 1], "0 is the default, 1 ignored"
+
+
+# The training input "tensor"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_tensor_input_reads_encoded_images_and_names_the_unreadable(folder: Path, workers: int) -> None:
+    fast = train_transform(
+        (32, 32),
+        3,
+        augmentation="imagenet",
+        rand_augment="rand-m9-mstd0.5-inc1",
+        color_jitter=0.0,
+        interpolation="bicubic",
+        input="tensor",
+    )
+    images = Images(open_splits(DataSource.folder(folder), 2).train, fast, seed=5)
+    order = TrainOrder(len(images), batch=5, epochs=2, seed=5)
+    stream = read(images, order, workers)
+    assert [batch.images.shape for batch in stream] == [(5, 3, 32, 32)] * 4
+    for batch, again in zip(stream, read(images, order, workers=0), strict=True):
+        assert torch.equal(batch.images, again.images)
+    broken = folder / "train/dog/1.jpg"
+    truncate(broken)
+    with pytest.raises(ValueError, match=f"unreadable image {broken}: ") as error:
+        read(images, order, workers)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"fashion_mnist_14k/val holds arrays and not image files: .* 'pillow'"):
+        Images(open_splits(EMBEDDED, 10).val, fast, seed=0)
