@@ -174,7 +174,7 @@ def lines(report: Report) -> list[str]:
         ]
         if one.other_files:
             counts = ", ".join(f"{count:,} x {suffix}" for suffix, count in sorted(one.other_files.items()))
-            out.append(f"  not images by their suffix, and not read: {counts}")
+            out.append(f"  files that are not images by their suffix, or not in the map, and were not read: {counts}")
     if len(report.splits) == len(SPLITS):
         same = report.splits[0].classes == report.splits[1].classes
         out.append(f"class order: {'the same in both splits' if same else 'NOT the same in both splits'}")

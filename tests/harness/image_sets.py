@@ -109,12 +109,12 @@ def shards(root: Path, split: str, files: ImageFiles) -> None:
         write_tar(root / f"set-{split}-{number:06}.tar", members)
 
 
-def parquet(root: Path, split: str, files: ImageFiles) -> None:
+def parquet(root: Path, split: str, files: ImageFiles, labels: list[str] | None = None) -> None:
     """Two files with row groups of three images, as `datasets` writes them."""
     pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install -e '.[hf]'")
     import pyarrow.parquet
 
-    labels = sorted(by_class(files))
+    labels = labels or sorted(by_class(files))
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": labels}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
