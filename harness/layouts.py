@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from harness.archives import ZipReader, numbered_files, open_class_tars, open_shards, open_tar
 from harness.parquet import ParquetReader
 from harness.readers import SORT, FolderReader, Reader
+from harness.tars import open_class_tars, open_shards, open_tar
+from harness.zips import ZipReader
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -69,17 +70,35 @@ def _zip_and_map(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] 
 
 def _shards(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] | None:
     pattern = re.compile(rf"(?P<set>(.*[-_.])?({'|'.join(NAMES[split])})[-_.](.*[-_.])?)(?P<number>\d+)\.tar")
-    paths = numbered_files(root, pattern)
+    paths = _numbered_files(root, pattern)
     return (paths[0], partial(open_shards, paths)) if paths else None
 
 
 def _parquet(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] | None:
     pattern = re.compile(rf"(?P<set>{'|'.join(NAMES[split])})-(?P<number>\d+)-of-(?P<of>\d+)(-\w+)?\.parquet")
     for folder in (root / "data", root):
-        paths = numbered_files(folder, pattern) if folder.is_dir() else []
+        paths = _numbered_files(folder, pattern) if folder.is_dir() else []
         if paths:
             return paths[0], partial(ParquetReader, paths)
     return None
+
+
+def _numbered_files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """Files whose names match `pattern`, with groups `set`, `number` and, if names tell it, `of`; in order of numbers.
+
+    Raises ValueError if they belong to more than one set, or one of a set is missing.
+    """
+    found = {path: match for path in folder.iterdir() if (match := pattern.fullmatch(path.name)) and path.is_file()}
+    paths = sorted(found, key=lambda path: int(found[path]["number"]))
+    if len(sets := sorted({match["set"] for match in found.values()})) > 1:
+        raise ValueError(f"{folder} holds files of more than one set: {', '.join(sets)}; keep one of them in a folder")
+    counts = {int(match["of"]) for match in found.values() if match.groupdict().get("of")}
+    for number, path in enumerate(paths):
+        if int(found[path]["number"]) != number:
+            raise ValueError(f"{folder}: before {path.name} there is no file number {number}")
+    if counts and counts != {len(paths)}:
+        raise ValueError(f"{folder} holds {len(paths)} of the {max(counts)} files of {paths[0].name}")
+    return paths
 
 
 # name, what it looks like, and a function that finds a split of this kind

@@ -3,7 +3,7 @@
     reader = FolderReader(Path("/data/photos/val"))
     reader.image(0), reader.targets[0], reader.classes, reader.filename(0)
 
-What lies in archives is in harness/archives.py, and which reader fits a folder in harness/layouts.py.
+Archives are read in harness/tars.py, zips.py and parquet.py; which reader fits a folder, harness/layouts.py knows.
 
 A reader holds names, offsets and arrays, and no open file: one that was used before DataLoader workers fork, or that
 was pickled, reads the same bytes in each of them. (Processes that share a file handle also share its position, and
@@ -163,3 +163,24 @@ def check_order(classes: Iterable[str], where: str) -> None:
                 f"{where}: the classes {' and '.join(map(repr, sorted(names)))} differ only in case or leading zeros; "
                 "rename one, or merge them"
             )
+
+
+def numbered_classes(targets: set[int], where: str) -> tuple[str, ...]:
+    """Numbers as class names. Raises ValueError for gaps, which would make classes that no image has."""
+    if not targets:
+        raise ValueError(f"no image in {where}")
+    if missing := set(range(max(targets) + 1)) - targets:
+        raise ValueError(f"{where}: class numbers go up to {max(targets)}, and no image has class {min(missing)}")
+    return tuple(map(str, range(len(targets))))
+
+
+def read_at(path: Path, offset: int, size: int) -> bytes:
+    """Bytes of a file, without a handle that processes could share. Raises OSError if it ends before."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        data = os.pread(descriptor, size, offset)
+    finally:
+        os.close(descriptor)
+    if len(data) != size:
+        raise OSError(f"{path} ends within it")
+    return data

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.archives import TarReader, ZipReader, open_class_tars, open_shards, open_tar
 from harness.data import Images, batches, eval_order
 from harness.layouts import find, open_split
 from harness.readers import ArrayReader, FolderReader, Reader
+from harness.tars import TarReader, open_class_tars, open_shards, open_tar
+from harness.zips import ZipReader
 from tests.harness import image_sets
 from tests.harness.image_sets import BUILDERS, ImageFiles, images, write_tar
 
