@@ -1,11 +1,13 @@
 """What was measured, and tables of it. Imports neither torch nor anything else of ours: tables render on a laptop.
 
 * `records`: one measured cell is one JSON file, written whole or not at all.
+* `correctness`: which images a model got right, one bit each.
 * `tables`: records to a frame, one row per model, speed circumstances and training circumstances; CSV.
 * `views`, `sheets`: a frame as a table for people, on a terminal, as plain lines or as Markdown.
 * `reproduction`: our numbers beside published ones, which are in `published/` with their sources.
 """
 
+from results.correctness import read_correct, write_correct
 from results.records import Record, read, read_all, write, write_text
 from results.reproduction import (
     compare,
@@ -33,6 +35,7 @@ __all__ = [
     "published_rows",
     "read",
     "read_all",
+    "read_correct",
     "sheet",
     "show",
     "summary",
@@ -42,5 +45,6 @@ __all__ = [
     "to_markdown",
     "to_plain",
     "write",
+    "write_correct",
     "write_text",
 ]

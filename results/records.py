@@ -47,13 +47,18 @@ def write_text(path: Path, text: str) -> Path:
 
     Creates the folder. Raises ValueError if the folder or file cannot be written.
     """
+    return write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """As `write_text`, of a binary file."""
     # A random name, as two processes may write one file; a plain open, as the umask decides who may read.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
-                stream.write(text)
+            with temporary.open("xb") as stream:
+                stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
