@@ -3,11 +3,13 @@
 * `records`: one measured cell is one JSON file, written whole or not at all.
 * `correctness`: which images a model got right, one bit each.
 * `tables`: records to a frame, one row per model, speed circumstances and training circumstances; CSV.
+* `paired`: accuracies compared image by image and seed by seed, with intervals.
 * `views`, `sheets`: a frame as a table for people, on a terminal, as plain lines or as Markdown.
 * `reproduction`: our numbers beside published ones, which are in `published/` with their sources.
 """
 
 from results.correctness import read_correct, write_correct
+from results.paired import Difference, comparisons, paired_difference, paired_sheet
 from results.records import Record, read, read_all, write, write_text
 from results.reproduction import (
     compare,
@@ -25,12 +27,16 @@ from results.views import notes, sheet
 __all__ = [
     "BREAKDOWN",
     "METRICS",
+    "Difference",
     "Record",
     "Sheet",
     "compare",
     "comparison_sheet",
+    "comparisons",
     "describe",
     "notes",
+    "paired_difference",
+    "paired_sheet",
     "papers",
     "published_rows",
     "read",

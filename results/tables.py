@@ -87,10 +87,10 @@ def _entries(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, 
         # The expected cell's label is the one asked for; the record's may be another name of the same model.
         yield from [_Entry(cell, record) for record in found] or [_Entry(cell, None)]
     rest = [record for found in by_key.values() for record in found]
-    yield from (_Entry(record.cell, record) for record in sorted(rest, key=_natural_order))
+    yield from (_Entry(record.cell, record) for record in sorted(rest, key=natural_order))
 
 
-def _natural_order(record: Record) -> list[list[str | int]]:
+def natural_order(record: Record) -> list[list[str | int]]:
     """Numbers inside texts compare as numbers: focusing factor 4 comes before 32."""
     backbone, task = record.cell["backbone"], record.cell["task"]
     rest = json.dumps(record.cell, sort_keys=True)
@@ -120,16 +120,16 @@ def _row(parts: dict[str, _Entry], ambiguous: set[str]) -> dict[str, Any]:
         "status": min(statuses.values(), key=_WORST_FIRST.index),
         "error": "; ".join(failures) or None,
     }
-    row.update(_flat("model", {k: v for k, v in backbone.items() if k not in ("name", "attention")}))
+    row.update(flattened("model", {k: v for k, v in backbone.items() if k not in ("name", "attention")}))
     for task, (cell, record) in parts.items():
-        row.update(_flat(task, {k: v for k, v in cell["task"].items() if k != "name"}))
+        row.update(flattened(task, {k: v for k, v in cell["task"].items() if k != "name"}))
         row[f"record.{task}.status"] = statuses[task]
         if record is None:
             continue
         for name, value in record.metrics.items():
             row[f"{task}_{name}" if name in ambiguous else name] = math.nan if value is None else value
         row.update({f"record.{task}.key": record.key, f"record.{task}.created": record.created})
-        row.update(_flat(f"record.{task}.environment", record.environment))
+        row.update(flattened(f"record.{task}.environment", record.environment))
     return row
 
 
@@ -141,7 +141,7 @@ def _failure(task: str, record: Record | None) -> str | None:
     return f"{task} {record.status}: {lines[-1]}"
 
 
-def _flat(prefix: str, value: Any) -> dict[str, Any]:
+def flattened(prefix: str, value: Any) -> dict[str, Any]:
     """Nested JSON as {dotted path: scalar or text}; null is the text "none", as empty means absent."""
     if isinstance(value, list | tuple):
         if not any(isinstance(item, dict) for item in value):
@@ -151,7 +151,7 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
         return {prefix: "none" if value is None else value}
     flat = {}
     for name, item in value.items():
-        flat.update(_flat(f"{prefix}.{name}", item))
+        flat.update(flattened(f"{prefix}.{name}", item))
     return flat
 
 

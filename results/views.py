@@ -45,10 +45,10 @@ def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
     differing = [name for name in circumstances if frame[name].nunique() > 1 and not name.endswith(_PLACE)]
     shown = list(dict.fromkeys(["backbone", "attention", *models, *columns, *differing, "status"]))
     numbers = [name in columns or (name in frame and _is_number(frame[name])) for name in shown]
-    short, common_options = _shortened(frame["attention"])
+    short, common_options = shortened(frame["attention"])
     rows = [{**row, "attention": short.get(row["attention"], row["attention"])} for row in frame.to_dict("records")]
     return Sheet(
-        headers=_headers(shown),
+        headers=headers_of(shown),
         rows=[[_text(row, name) for name in shown] for row in rows],
         right=frozenset(position for position, number in enumerate(numbers) if number),
         notes=[*common_options, *notes(frame)],
@@ -68,18 +68,18 @@ def notes(frame: pd.DataFrame) -> list[str]:
         if task == "speed" and (differing := [name for name in columns if frame[name].nunique() > 1]):
             named = ", ".join(f"{_label(name)} ({_listed(frame[name])})" for name in differing)
             lines.append(f"Rows differ in {named}: their speeds do not compare, and no row is ranked.")
-    if mixed := _mixed_environments(frame):
+    if mixed := mixed_environments(frame):
         lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
     failed = frame[frame["error"].notna()]
     lines += [f"{row['backbone']}, {row['attention']}: {row['error']}" for row in failed.to_dict("records")]
     return list(dict.fromkeys(lines))
 
 
-def _shortened(attentions: pd.Series) -> tuple[dict[str, str], list[str]]:
-    """Each attention by its name and the options in which rows of that name differ; and a note of the common ones."""
+def shortened(attentions: pd.Series) -> tuple[dict[str, str], list[str]]:
+    """Each attention by its name and the options in which rows of that name differ; and notes of the common ones."""
     options: dict[str, dict[str, dict[str, str]]] = {}
     for text in attentions.dropna().unique():
-        name, found = _options(text)
+        name, found = name_and_options(text)
         options.setdefault(name, {})[text] = found
     short, lines = {}, []
     for name, variants in options.items():
@@ -94,7 +94,7 @@ def _shortened(attentions: pd.Series) -> tuple[dict[str, str], list[str]]:
     return short, lines
 
 
-def _options(attention: str) -> tuple[str, dict[str, str]]:
+def name_and_options(attention: str) -> tuple[str, dict[str, str]]:
     """Name and options, as texts, of an attention such as `focused(focusing_factor=3, kernel_size=None)`."""
     try:
         call = ast.parse(attention, mode="eval").body
@@ -109,7 +109,7 @@ def _under(frame: pd.DataFrame, prefix: str) -> list[str]:
     return [name for name in frame.columns if name.startswith(f"{prefix}.")]
 
 
-def _mixed_environments(frame: pd.DataFrame) -> list[str]:
+def mixed_environments(frame: pd.DataFrame) -> list[str]:
     """Environment fields in which records differ: hardware of the speeds, code and versions of all records."""
     fields: dict[str, list[pd.Series]] = {}
     for name in _under(frame, "record"):
@@ -133,7 +133,7 @@ def _label(column: str) -> str:
     return column.removesuffix(".name").rsplit(".", 1)[-1]
 
 
-def _headers(columns: Sequence[str]) -> list[str]:
+def headers_of(columns: Sequence[str]) -> list[str]:
     labels = [_label(column) for column in columns]
     return [label if labels.count(label) == 1 else column for label, column in zip(labels, columns, strict=True)]
 

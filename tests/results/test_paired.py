@@ -1,0 +1,375 @@
+"""Differences are of the same images and seeds, their intervals cover what they say, and nothing else is compared."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from results import Record, comparisons, paired_difference, paired_sheet, to_markdown, to_plain, write_correct
+
+SOFTMAX = "softmax(fused=True)"
+FOCUSED = "focused(focusing_factor=3, kernel_size=5)"
+IMAGES = 1000
+
+
+def column(frame: pd.DataFrame, name: str) -> list[Any]:
+    return [None if pd.isna(value) else value for value in frame[name]]
+
+
+class Runs:
+    """Records with their bits in a folder, written as training writes them."""
+
+    def __init__(self, make: Any, folder: Path) -> None:
+        self.make, self.folder, self.records = make, folder, list[Record]()
+
+    def add(
+        self,
+        attention: str,
+        seed: int = 0,
+        accuracy: float = 0.8,
+        *,
+        bits: np.ndarray | None = None,
+        backbone: str = "swin_t",
+        model: dict[str, Any] | None = None,
+        task: dict[str, Any] | None = None,
+        metrics: dict[str, Any] | None = None,
+        ema: np.ndarray | None = None,
+        **changes: Any,
+    ) -> Record:
+        key = f"k{len(self.records)}"
+        if bits is None:
+            bits = np.random.default_rng([seed, len(attention)]).random(IMAGES) < accuracy
+        cell = self.make.cell(backbone, attention, {**self.make.train(seed=seed), **(task or {})}, **(model or {}))
+        values = {"top1": 100 * float(bits.mean()), "n_images": len(bits), "val_list": "abc", "top1_ema": None}
+        write_correct(self.folder / key / "correct.npy", bits)
+        if ema is not None:
+            values["top1_ema"] = 100 * float(ema.mean())
+            write_correct(self.folder / key / "correct_ema.npy", ema)
+        record: Record = self.make.record(key, cell, {**values, **(metrics or {})}, **changes)
+        self.records.append(record)
+        return record
+
+    def compared(self, **options: Any) -> pd.DataFrame:
+        return comparisons(self.records, self.folder, **options)
+
+
+@pytest.fixture
+def runs(make: Any, tmp_path: Path) -> Runs:
+    return Runs(make, tmp_path)
+
+
+# The statistics
+
+
+def simulated(
+    rng: np.random.Generator, seeds: int, images: int, mean: float, own: float, seed_sd: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Bits of two arms and the true difference in points.
+
+    An image is right where a sum of normal numbers is above 0: its ease (both arms), its ease for the arm (variance
+    `own`), the luck of the seed, and noise of variance 1. Over all seeds and images that is a normal number too.
+    """
+    ease = rng.standard_normal(images)
+    arms = []
+    for level in (mean + 0.1, mean):
+        latent = level + ease + np.sqrt(own) * rng.standard_normal(images)
+        luck = seed_sd * rng.standard_normal((seeds, 1))
+        arms.append(latent + luck + rng.standard_normal((seeds, images)) > 0)
+    total = np.sqrt(2 + own + seed_sd**2)
+    truth = 100 * (stats.norm.cdf((mean + 0.1) / total) - stats.norm.cdf(mean / total))
+    return arms[0], arms[1], float(truth)
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+@pytest.mark.parametrize("seed_sd", [0.0, 0.04, 0.2], ids=["images dominate", "both", "seeds dominate"])
+def test_intervals_cover_the_truth_over_seeds_and_images(seeds: int, seed_sd: float) -> None:
+    rng = np.random.default_rng(7)
+    covered = 0
+    for _ in range(400):
+        ours, baseline, truth = simulated(rng, seeds, 2000, mean=0.8, own=0.3, seed_sd=seed_sd)
+        found = paired_difference(ours, baseline)
+        covered += found.low <= truth <= found.high
+    # The conservative side is open with two seeds, where a t quantile of 12.7 meets the image part.
+    assert 0.92 <= covered / 400 <= (0.99 if seeds > 2 else 1.0)
+
+
+def test_one_seed_covers_the_choice_of_images() -> None:
+    rng = np.random.default_rng(8)
+    covered = 0
+    for _ in range(400):
+        ours, baseline, truth = simulated(rng, 1, 2000, mean=0.8, own=0.3, seed_sd=0.0)
+        found = paired_difference(ours, baseline)
+        covered += found.low <= truth <= found.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_one_seed_has_mcnemars_variance() -> None:
+    ours = np.array([[1] * 30 + [0] * 18 + [1] * 952], dtype=bool)
+    baseline = np.array([[0] * 30 + [1] * 18 + [1] * 952], dtype=bool)
+    found = paired_difference(ours, baseline)
+    error = np.sqrt((30 + 18 - (30 - 18) ** 2 / 1000) / (1000 * 999))
+    assert found.points == pytest.approx(1.2)
+    assert (found.low, found.high) == pytest.approx((1.2 - 196.234 * error, 1.2 + 196.234 * error), rel=1e-4)
+
+
+def test_the_mean_squares_are_those_of_the_analysis_of_variance() -> None:
+    rng = np.random.default_rng(3)
+    ours, baseline = rng.random((3, 50)) < 0.8, rng.random((3, 50)) < 0.5
+    right = ours.astype(float) - baseline
+    seeds, images = right.shape
+    grand = right.mean()
+    by_seed = sum(images * (row.mean() - grand) ** 2 for row in right)
+    by_image = sum(seeds * (row.mean() - grand) ** 2 for row in right.T)
+    rest = ((right - grand) ** 2).sum() - by_seed - by_image
+    ms_seed, ms_image, ms_rest = by_seed / 2, by_image / 49, rest / (2 * 49)
+    t2, t49 = stats.t.ppf(0.975, 2), stats.t.ppf(0.975, 49)
+    squared = max(t2**2 * ms_seed + t49**2 * max(ms_image - ms_rest, 0), t49**2 * ms_image) / 150
+    found = paired_difference(ours, baseline)
+    assert found.high - found.points == pytest.approx(100 * np.sqrt(squared))
+    assert found.points - found.low == pytest.approx(100 * np.sqrt(squared))
+
+
+def test_pairing_narrows_the_interval() -> None:
+    rng = np.random.default_rng(4)
+    baseline = rng.random((5, 5000)) < 0.8
+    ours = baseline ^ (rng.random(baseline.shape) < 0.02)
+    paired, unpaired = paired_difference(ours, baseline), paired_difference(ours, baseline[:, ::-1])
+    assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
+
+
+def test_equal_bits_differ_by_nothing() -> None:
+    bits = np.ones((3, 10), bool)
+    assert paired_difference(bits, bits) == (0, 0, 0)
+
+
+def test_one_image_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="takes at least 2 images, and there is 1"):
+        paired_difference(np.ones((2, 1), bool), np.ones((2, 1), bool))
+
+
+# What is compared with what
+
+
+def test_arms_are_compared_seed_by_seed_with_the_baseline(runs: Runs) -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        base = rng.random(IMAGES) < 0.8
+        better, worse = base.copy(), base.copy()
+        better[np.flatnonzero(~base)[:60]] = True
+        worse[np.flatnonzero(base)[:60]] = False
+        # As many gained as lost.
+        same = base.copy()
+        same[np.concatenate([np.flatnonzero(each)[-30 - seed :] for each in (base, ~base)])] ^= True
+        for attention, bits in ((FOCUSED, better), ("linear", worse), ("mean", same), (SOFTMAX, base)):
+            runs.add(attention, seed, bits=bits)
+    frame = runs.compared()
+    assert column(frame, "attention") == [SOFTMAX, FOCUSED, "linear", "mean"], "the baseline first"
+    assert column(frame, "verdict") == ["baseline", "better", "worse", "not resolved"]
+    assert column(frame, "seeds") == [3, 3, 3, 3]
+    assert column(frame, "paired_seeds") == [None, 3, 3, 3]
+    assert column(frame, "difference")[1:3] == pytest.approx([6, -6])
+    assert (frame["low"] <= frame["difference"])[1:].all()
+    top1 = [record.metrics["top1"] for record in runs.records if record.cell["backbone"]["attention"] == FOCUSED]
+    assert frame["top1"][1] == pytest.approx(np.mean(top1))
+    assert frame["top1_sd"][1] == pytest.approx(np.std(top1, ddof=1))
+
+
+def test_one_seed_never_gets_a_verdict(runs: Runs) -> None:
+    runs.add(SOFTMAX, accuracy=0.5)
+    runs.add(FOCUSED, accuracy=0.9)
+    frame = runs.compared()
+    assert column(frame, "verdict") == ["baseline", "one seed"]
+    assert frame["low"][1] > 0
+    assert pd.isna(frame["top1_sd"][1])
+
+
+def test_seeds_without_a_partner_are_left_out_and_named(runs: Runs) -> None:
+    for seed in (0, 1, 2):
+        runs.add(SOFTMAX, seed)
+    for seed in (1, 2, 7):
+        runs.add(FOCUSED, seed)
+    runs.add("linear", 9)
+    frame = runs.compared()
+    assert column(frame, "paired_seeds") == [None, 2, 0]
+    assert column(frame, "seeds") == [3, 3, 1]
+    assert column(frame, "seeds_left_out")[1] == f"7 of {FOCUSED} and 0 of {SOFTMAX}"
+    assert column(frame, "verdict")[2] == "no common seed"
+    text = to_plain(paired_sheet(frame))
+    assert "swin_t, focused: seeds without a partner are left out: 7 of focused(" in text
+    assert "compared" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"stages": "LLSS"}},
+        {"task": {"recipe": {"epochs": 9}}},
+        {"task": {"precision": "bf16"}},
+        {"task": {"device": "cuda"}},
+        {"task": {"data": {"name": "imagenet"}}},
+    ],
+    ids=str,
+)
+def test_arms_that_differ_in_more_than_the_attention_are_not_compared(runs: Runs, change: dict[str, Any]) -> None:
+    runs.add(SOFTMAX)
+    runs.add(FOCUSED, **change)
+    frame = runs.compared()
+    assert dict(zip(frame["attention"], frame["verdict"], strict=True)) == {SOFTMAX: "baseline", FOCUSED: "no baseline"}
+    assert column(frame, "difference") == [None, None]
+    assert "No baseline: " in to_plain(paired_sheet(frame))
+
+
+def test_labels_workers_and_places_part_no_arms(runs: Runs) -> None:
+    runs.add(SOFTMAX, task={"workers": 0, "data": {"name": "x", "root": "/a"}})
+    runs.add(FOCUSED, task={"workers": 8, "data": {"name": "x", "root": "/b"}}, backbone="mine")
+    assert column(runs.compared(), "verdict") == ["baseline", "one seed"]
+
+
+def test_groups_are_told_apart_by_what_differs(runs: Runs) -> None:
+    for stages in ("LLSS", "LSSS"):
+        for attention in (SOFTMAX, FOCUSED):
+            runs.add(attention, model={"stages": stages})
+    frame = runs.compared()
+    assert column(frame, "verdict") == ["baseline", "one seed"] * 2
+    view = paired_sheet(frame)
+    assert [row[list(view.headers).index("stages")] for row in view.rows] == ["LLSS", "LLSS", "LSSS", "LSSS"]
+
+
+@pytest.mark.parametrize("baseline", [SOFTMAX, "softmax", "softmax( fused = True )"])
+def test_the_baseline_is_named_by_all_or_a_part_of_its_text(runs: Runs, baseline: str) -> None:
+    runs.add(SOFTMAX)
+    runs.add(FOCUSED)
+    assert column(runs.compared(baseline=baseline), "verdict") == ["baseline", "one seed"]
+
+
+def test_any_arm_can_be_the_baseline(runs: Runs) -> None:
+    runs.add(SOFTMAX)
+    runs.add(FOCUSED)
+    frame = runs.compared(baseline="focused(kernel_size=5)")
+    assert column(frame, "attention") == [FOCUSED, SOFTMAX]
+    assert column(frame, "baseline") == [FOCUSED, FOCUSED]
+
+
+def test_a_baseline_that_is_not_there_is_refused_with_the_arms(runs: Runs) -> None:
+    runs.add(SOFTMAX)
+    runs.add(FOCUSED)
+    with pytest.raises(ValueError, match=r"no arm here has the attention 'softmx'; there are: focused.*, softmax"):
+        runs.compared(baseline="softmx")
+
+
+def test_a_baseline_that_is_several_arms_is_refused(runs: Runs) -> None:
+    runs.add(SOFTMAX)
+    runs.add("softmax(fused=False)")
+    with pytest.raises(ValueError, match=r"is several arms of swin_t; name one: softmax\(fused=False\), softmax\("):
+        runs.compared()
+
+
+@pytest.mark.parametrize("change", [{"val_list": "other"}, {"val_list": None}], ids=str)
+def test_other_images_are_refused(runs: Runs, change: dict[str, Any]) -> None:
+    runs.add(SOFTMAX)
+    runs.add(FOCUSED, metrics=change)
+    with pytest.raises(ValueError, match="are not known to be evaluated on the same images: n_images and val_list"):
+        runs.compared()
+
+
+def test_another_number_of_images_is_refused(runs: Runs) -> None:
+    runs.add(SOFTMAX)
+    runs.add(FOCUSED, bits=np.ones(IMAGES - 1, bool))
+    with pytest.raises(ValueError, match="999 abc and 1000 abc"):
+        runs.compared()
+
+
+def test_bits_of_another_run_are_refused(runs: Runs) -> None:
+    runs.add(SOFTMAX)
+    runs.add(FOCUSED, metrics={"top1": 12.0})
+    with pytest.raises(ValueError, match=r"correct\.npy: .* are right, and its record says 12\.0000: not of"):
+        runs.compared()
+
+
+def test_missing_bits_are_named(runs: Runs) -> None:
+    runs.add(SOFTMAX)
+    (runs.folder / runs.add(FOCUSED).key / "correct.npy").unlink()
+    with pytest.raises(ValueError, match=r"k1/correct\.npy: cannot be read"):
+        runs.compared()
+
+
+def test_two_records_of_one_run_are_refused(runs: Runs) -> None:
+    runs.add(SOFTMAX, task={"workers": 0})
+    runs.add(SOFTMAX, task={"workers": 8})
+    with pytest.raises(ValueError, match=r"swin_t softmax\(fused=True\) seed 0: two records of one run, k0 and k1"):
+        runs.compared()
+
+
+def test_the_moving_average_has_bits_of_its_own(runs: Runs) -> None:
+    rng = np.random.default_rng(1)
+    for attention, accuracy in ((SOFTMAX, 0.5), (FOCUSED, 0.9)):
+        runs.add(attention, ema=rng.random(IMAGES) < accuracy)
+    runs.add("linear")
+    frame = runs.compared(weights="ema")
+    assert column(frame, "attention") == [SOFTMAX, FOCUSED], "an arm without a moving average is not compared"
+    assert frame["difference"][1] > 30
+    assert "moving average of the weights (EMA)" in to_plain(paired_sheet(frame))
+
+
+def test_what_cannot_be_compared_is_refused(runs: Runs) -> None:
+    with pytest.raises(ValueError, match="no training record here has a top1: there is nothing to compare"):
+        runs.compared()
+    runs.add(SOFTMAX)
+    with pytest.raises(ValueError, match="no training record here has a top1_ema"):
+        runs.compared(weights="ema")
+    with pytest.raises(ValueError, match="unknown weights 'raw'; allowed: model, ema"):
+        runs.compared(weights="raw")
+
+
+def test_failed_runs_and_other_tasks_are_left_out(runs: Runs, make: Any) -> None:
+    runs.add(SOFTMAX)
+    runs.add(FOCUSED, status="failed", error="boom")
+    runs.records.append(make.record("c", make.cell("swin_t", FOCUSED, make.costs), {"params_m": 1.0}))
+    runs.records.append(make.record("e", make.cell("swin_t", FOCUSED, {"name": "evaluate"}), {"top1": 80.0}))
+    assert column(runs.compared(), "attention") == [SOFTMAX]
+
+
+# For people
+
+
+def test_the_sheet_reads_with_signs_intervals_and_what_they_cover(runs: Runs) -> None:
+    for seed in (0, 1):
+        runs.add(SOFTMAX, seed, 0.70)
+        runs.add(FOCUSED, seed, 0.80)
+        runs.add("focused(focusing_factor=4, kernel_size=5)", seed, 0.75)
+    view = paired_sheet(runs.compared())
+    assert view.headers == ["backbone", "attention", "seeds", "top1", "SD", "difference", "95 % interval", "verdict"]
+    assert [row[1] for row in view.rows] == ["softmax", "focused(focusing_factor=3)", "focused(focusing_factor=4)"]
+    assert view.rows[0][5:] == ["-", "-", "baseline"]
+    assert view.rows[1][5].startswith("+")
+    assert " to " in view.rows[1][6]
+    assert view.right == {2, 3, 4, 5, 6}
+    text = "\n".join(view.notes)
+    assert "focused, all rows: kernel_size=5." in text
+    assert "seed by seed on the same 1,000 images (list abc)" in text
+    assert "cover the choice of the images and of the seeds" in text
+    assert "not adjusted for the 2 comparisons" in text
+    assert "From 2 or 3 seeds" in text
+    assert "One seed" not in text
+    assert to_markdown(view).startswith("| backbone | attention |")
+
+
+def test_one_seed_is_a_note(runs: Runs) -> None:
+    runs.add(SOFTMAX)
+    runs.add(FOCUSED)
+    text = "\n".join(paired_sheet(runs.compared()).notes)
+    assert "the seed's noise is not in it, so no verdict" in text
+    assert "cover the choice of the images and of the seeds" not in text
+    assert "adjusted" not in text
+
+
+def test_differing_environments_are_named(runs: Runs) -> None:
+    environment = {"commit": "a" * 40, "torch": "2.11.0", "threads": 2, "host": "a", "date": "1"}
+    runs.add(SOFTMAX, environment=environment)
+    runs.add(FOCUSED, environment={**environment, "torch": "2.15.0", "host": "b"})
+    frame = runs.compared()
+    assert column(frame, "environments") == ["", "torch (2.15.0, 2.11.0)"]
+    assert "swin_t, focused: compared across differing environments: torch" in to_plain(paired_sheet(frame))
