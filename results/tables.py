@@ -1,6 +1,6 @@
 """Records to a table: one row per model, speed circumstances and training circumstances; nothing is averaged.
 
-Columns of the frame, in this order (`<task>` is costs, speed or train):
+Columns of the frame, in this order (`<task>` is costs, speed, train or evaluate):
 
     backbone, attention, status, error      label, attention, the worst status of its records, what went wrong
     params_m, images_per_s, top1, ...       the metrics under their own names, which carry the units
@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -30,6 +30,7 @@ METRICS = (
     "train_step_ms_p50",
     "train_peak_allocated_mib",
     "top1",
+    "top1_ema",
 )
 BREAKDOWN = ("gmacs_attention", "gmacs_projections", "gmacs_convolutions", "gmacs_mlp", "gmacs_norms")
 
@@ -62,12 +63,18 @@ def table(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, Any
         for entries in itertools.product(*tasks.values())
     ]
     present = set(_IDENTITY).union(*rows)
-    preferred = dict.fromkeys([*_IDENTITY, *METRICS, *BREAKDOWN, *itertools.chain(*rows)])
+    preferred = dict.fromkeys([*_IDENTITY, *shown_metrics(present), *BREAKDOWN, *itertools.chain(*rows)])
     columns = sorted((column for column in preferred if column in present), key=_block)
     frame = pd.DataFrame(rows, columns=columns, dtype=object)
     integers = [column for column in columns if _holds_integers(frame[column].dropna())]
     # Int64, not int64: a gap in the column must not turn a batch of 64 into 64.0.
     return frame.astype(dict.fromkeys(integers, "Int64")).infer_objects()
+
+
+def shown_metrics(columns: Iterable[str]) -> list[str]:
+    """METRICS as they are named among the columns: a metric of several tasks is there once a task, in its place."""
+    tasks = dict.fromkeys(name.split(".")[1] for name in sorted(columns) if name.startswith("record."))
+    return [name for metric in METRICS for name in (metric, *(f"{task}_{metric}" for task in tasks))]
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -106,7 +113,9 @@ def _metrics_of_several_tasks(records: Sequence[Record]) -> set[str]:
     for record in records:
         for name in record.metrics:
             tasks.setdefault(name, set()).add(record.cell["task"]["name"])
-    return {name for name, found in tasks.items() if len(found) > 1}
+    several = {name for name, found in tasks.items() if len(found) > 1}
+    # train_top1 beside a top1_ema without a task would read as if the two were not of one record.
+    return several | {f"{name}_ema" for name in several}
 
 
 def _row(parts: dict[str, _Entry], ambiguous: set[str]) -> dict[str, Any]:

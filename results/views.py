@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +10,20 @@ from typing import Any
 import pandas as pd
 
 from results.sheets import Sheet
-from results.tables import BREAKDOWN, METRICS
+from results.tables import BREAKDOWN, METRICS, shown_metrics
 
 # Circumstances named below the table even where all rows share them: no number stands without its own.
 _HEADLINES = {
     "speed": ("device", "precision", "mode", "channels_last", "batch"),
     "train": ("data", "epochs", "seed"),
+    "evaluate": ("data", "preprocessing", "crop_pct", "interpolation", "weights", "digest", "ema", "strict"),
 }
-# Of a circumstance: where an image set lies. Its name says what it is.
-_PLACE = ".root"
+# Of a circumstance: where an image set or a file of weights lies. Its name or digest says what it is.
+_PLACES = (".root", ".path")
+# Endings of dotted columns which name the whole that they are a part of.
+_NAMING = (".name", ".kind")
+# The share of a training loop's time, waiting for images, above which its device was starved.
+_STARVED = 0.10
 # Of an environment: what any two records differ in, or what other columns say better.
 _INCIDENTAL = ("date", "host", "device")
 # Of an environment: what a measured time depends on, unlike an accuracy or a counted cost.
@@ -32,23 +38,24 @@ def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
     value. Raises ValueError for a column that the frame lacks. The order of the rows is the frame's.
     """
     if columns is None:
-        columns = [name for name in METRICS if name in frame and frame[name].notna().any()]
+        columns = [name for name in shown_metrics(frame) if name in frame and frame[name].notna().any()]
     for column in columns:
         if column not in frame and column not in (*METRICS, *BREAKDOWN):
             near = difflib.get_close_matches(column, frame.columns, n=3)
             hint = f"; near: {', '.join(near)}" if near else ""
             raise ValueError(f"no column {column!r} in these records{hint}")
+    columns = [found for name in columns for found in _named(frame, name)]
     same_label = frame.groupby(["backbone", "attention"], sort=False)
     models = [name for name in _under(frame, "model") if (same_label[name].nunique(dropna=False) > 1).any()]
     tasks = {name.split(".")[1] for name in _under(frame, "record")}
     circumstances = [name for task in _HEADLINES | dict.fromkeys(tasks) for name in _under(frame, task)]
-    differing = [name for name in circumstances if frame[name].nunique() > 1 and not name.endswith(_PLACE)]
+    differing = [name for name in circumstances if frame[name].nunique() > 1 and not _is_said(frame, name)]
     shown = list(dict.fromkeys(["backbone", "attention", *models, *columns, *differing, "status"]))
     numbers = [name in columns or (name in frame and _is_number(frame[name])) for name in shown]
     short, common_options = shortened(frame["attention"])
     rows = [{**row, "attention": short.get(row["attention"], row["attention"])} for row in frame.to_dict("records")]
     return Sheet(
-        headers=headers_of(shown),
+        headers=[_weights_label(frame, name, header) for name, header in zip(shown, headers_of(shown), strict=True)],
         rows=[[_text(row, name) for name in shown] for row in rows],
         right=frozenset(position for position, number in enumerate(numbers) if number),
         notes=[*common_options, *notes(frame)],
@@ -56,7 +63,7 @@ def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
-    """What a reader must know before comparing rows: circumstances, differing environments, failures."""
+    """What a reader must know before comparing rows: circumstances, environments, doubtful training, failures."""
     lines = []
     for task, headlines in _HEADLINES.items():
         columns = [name for name in _under(frame, task) if _label(name) in headlines]
@@ -70,9 +77,75 @@ def notes(frame: pd.DataFrame) -> list[str]:
             lines.append(f"Rows differ in {named}: their speeds do not compare, and no row is ranked.")
     if mixed := mixed_environments(frame):
         lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
+    lines += [*_weights_note(frame), *_training_notes(frame)]
     failed = frame[frame["error"].notna()]
     lines += [f"{row['backbone']}, {row['attention']}: {row['error']}" for row in failed.to_dict("records")]
     return list(dict.fromkeys(lines))
+
+
+def _named(frame: pd.DataFrame, metric: str) -> list[str]:
+    """The columns of a metric: its own, or one a task where several report it."""
+    if metric in frame:
+        return [metric]
+    tasks = dict.fromkeys(name.split(".")[1] for name in _under(frame, "record"))
+    return [name for task in tasks if (name := f"{task}_{metric}") in frame] or [metric]
+
+
+def _is_said(frame: pd.DataFrame, column: str) -> bool:
+    """Whether a circumstance tells no more than another does: where a thing lies, or its hash beside its name."""
+    whole, _, last = column.rpartition(".")
+    name = f"{whole}.name"
+    hash_of_named = last == "digest" and name in frame and frame[name].nunique() == frame[column].nunique()
+    return column.endswith(_PLACES) or hash_of_named
+
+
+def _average_of(frame: pd.DataFrame, column: str) -> str | None:
+    """The column with the accuracy of the moving average beside the one of the weights as trained, if it has values."""
+    ema = f"{column}_ema"
+    return ema if column.endswith("top1") and ema in frame and frame[ema].notna().any() else None
+
+
+def _weights_label(frame: pd.DataFrame, column: str, header: str) -> str:
+    """Says in a header which weights an accuracy is of, where a table has both."""
+    if _average_of(frame, column):
+        return f"{header} (raw)"
+    if column.endswith("top1_ema") and frame.get(column, pd.Series(dtype=object)).notna().any():
+        return f"{header.removesuffix('_ema')} (EMA)"
+    return header
+
+
+def _weights_note(frame: pd.DataFrame) -> list[str]:
+    pairs = [(name, ema) for name in frame.columns if (ema := _average_of(frame, name))]
+    return [f"(raw): by the weights as trained, {name}; (EMA): by their moving average, {ema}." for name, ema in pairs]
+
+
+def _training_notes(frame: pd.DataFrame) -> list[str]:
+    """Rows whose training waited for images, and rows with updates that were skipped for want of finite numbers."""
+    lines = []
+    for column in (name for name in ("data_wait_share", "train_data_wait_share") if name in frame):
+        starved = frame[pd.to_numeric(frame[column], errors="coerce") > _STARVED]
+        shares = [f"{100 * share:.0f} % of the time for images" for share in starved[column]]
+        lines += _of_rows(starved, "Trained on a starved device, its speed is that of the loading: waited", shares)
+    for column in (name for name in ("nonfinite_steps", "train_nonfinite_steps") if name in frame):
+        skipped = frame[pd.to_numeric(frame[column], errors="coerce") > 0]
+        steps = [f"{count:.0f} step{'s' * (count != 1)}" for count in skipped[column]]
+        lines += _of_rows(skipped, "Gradients were not finite in", steps)
+    return lines
+
+
+def _of_rows(rows: pd.DataFrame, what: str, values: Sequence[str]) -> list[str]:
+    """One line: what happened, how much of it in which rows; of more than four rows only the first three."""
+    short, _ = shortened(rows["attention"])
+    parts = []
+    for row, value in zip(rows.to_dict("records"), values, strict=True):
+        seed = row.get("train.seed")
+        parts.append(
+            f"{value} ({row['backbone']}, {short[row['attention']]}{'' if pd.isna(seed) else f', seed {seed}'})"
+        )
+    parts = list(dict.fromkeys(parts))
+    if len(parts) > 4:
+        parts = [*parts[:3], f"and {len(parts) - 3} rows more"]
+    return [f"{what} {', '.join(parts)}."] if parts else []
 
 
 def shortened(attentions: pd.Series) -> tuple[dict[str, str], list[str]]:
@@ -129,8 +202,10 @@ def _listed(values: pd.Series) -> str:
 
 
 def _label(column: str) -> str:
-    """The last part of a dotted column; of `train.data.name` it is `data`."""
-    return column.removesuffix(".name").rsplit(".", 1)[-1]
+    """The last part of a dotted column; of `train.data.name` it is `data`, of `preprocessing.kind` `preprocessing`."""
+    for ending in _NAMING:
+        column = column.removesuffix(ending)
+    return column.rsplit(".", 1)[-1]
 
 
 def headers_of(columns: Sequence[str]) -> list[str]:
@@ -152,9 +227,22 @@ def _text(row: dict[str, Any], column: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     text = _number(column, value)
-    if column == "top1" and not pd.isna(row.get("top1_stderr")):
-        text += f" ± {_number('top1', row['top1_stderr'])}"
-    return text
+    stderr = _standard_error(row, column)
+    return text if stderr is None else f"{text} ± {_number('top1', stderr)}"
+
+
+def _standard_error(row: dict[str, Any], column: str) -> float | None:
+    """Of an accuracy in percent, in points: as recorded, or that of as many right images of as many."""
+    task, accuracy, average = column.partition("top1")
+    if not accuracy or average not in ("", "_ema") or "." in column:
+        return None
+    recorded, images = row.get(f"{task}top1{average}_stderr"), row.get(f"{task}n_images")
+    if not pd.isna(recorded):
+        return float(recorded)  # type: ignore[arg-type]
+    if not average or pd.isna(images):
+        return None
+    p = row[column] / 100
+    return 100 * math.sqrt(p * (1 - p) / float(images))  # type: ignore[arg-type]
 
 
 def _number(column: str, value: float) -> str:

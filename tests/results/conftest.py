@@ -33,6 +33,17 @@ class Make:
         }
 
     @staticmethod
+    def evaluate(weights: str = "swin_t.pth", kind: str = "short_side", **changes: Any) -> dict[str, Any]:
+        return {
+            "name": "evaluate",
+            "weights": {"name": weights, "digest": f"digest of {weights}", "ema": False, "path": f"/w/{weights}"},
+            "data": {"name": "imagenet", "root": "/data/imagenet"},
+            "preprocessing": {"kind": kind, "crop_pct": 0.875, "interpolation": "bicubic", "mean": [0.5, 0.5, 0.5]},
+            "precision": "fp32",
+            **changes,
+        }
+
+    @staticmethod
     def record(key: str, cell: dict[str, Any], metrics: dict[str, Any] | None = None, **changes: Any) -> Record:
         environment = {"commit": COMMIT, "torch": "2.11.0", "threads": 2, "host": "a", "date": key}
         values = {"status": "done", "environment": environment, **changes}

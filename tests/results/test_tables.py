@@ -81,6 +81,19 @@ def test_a_metric_of_two_tasks_is_two_columns(make: Any) -> None:
     assert rows(frame, "speed_train_images_per_s", "train_train_images_per_s") == [(10.0, 7.0)]
 
 
+def test_training_and_evaluation_of_a_model_are_one_row_with_an_accuracy_each(make: Any) -> None:
+    records = [
+        make.record("t", make.cell("swin_t", "softmax", make.train()), {"top1": 79.0, "top1_ema": 80.0, "lr": 0.1}),
+        make.record("e", make.cell("swin_t", "softmax", make.evaluate()), {"top1": 81.2, "top5": 95.5}),
+        make.record("c", make.cell("swin_t", "softmax", make.costs), {"params_m": 28.3}),
+    ]
+    frame = table(records)
+    found = rows(frame, "train_top1", "train_top1_ema", "evaluate_top1", "top5", "lr", "evaluate.weights.name")
+    assert found == [(79.0, 80.0, 81.2, 95.5, 0.1, "swin_t.pth")]
+    assert "top1" not in frame
+    assert list(frame.columns[4:8]) == ["params_m", "evaluate_top1", "train_top1", "train_top1_ema"]
+
+
 def test_expected_cells_without_record_are_missing_in_the_order_asked_for(make: Any) -> None:
     expected = [
         ("k1", make.cell("swin_t", "softmax", make.costs, dim=96)),

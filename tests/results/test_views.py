@@ -214,3 +214,92 @@ def test_attentions_are_named_by_the_options_in_which_they_differ(make: Any) -> 
 def test_small_numbers_keep_two_digits(make: Any) -> None:
     frame = table([make.record("a", make.cell("swin_t", "softmax", make.costs), {"gmacs": 0.008973})])
     assert sheet(frame).rows[0][2] == "0.0090"
+
+
+def accuracies(make: Any) -> list[Any]:
+    """A model trained here, and evaluated with weights from a file."""
+    trained = {"top1": 79.0, "top1_stderr": 0.2, "top1_ema": 80.0, "n_images": 50_000}
+    evaluated = {"top1": 81.234, "top1_stderr": 0.17, "top5": 95.5, "n_images": 50_000}
+    return [
+        make.record("t", make.cell("swin_t", "softmax", make.train()), trained),
+        make.record("e", make.cell("swin_t", "softmax", make.evaluate()), evaluated),
+    ]
+
+
+def test_a_model_both_trained_and_evaluated_shows_both_accuracies(make: Any) -> None:
+    view = sheet(table(accuracies(make)))
+    assert view.headers == [
+        "backbone", "attention", "evaluate_top1", "train_top1 (raw)", "train_top1 (EMA)", "status",
+    ]  # fmt: skip
+    assert view.rows == [["swin_t", "softmax", "81.23 ± 0.17", "79.00 ± 0.20", "80.00 ± 0.18", "done"]]
+    assert view.right == {2, 3, 4}
+    assert (
+        "evaluate, all rows: weights swin_t.pth, digest digest of swin_t.pth, ema False, data imagenet, "
+        "preprocessing short_side, crop_pct 0.875, interpolation bicubic."
+    ) in view.notes
+    assert "(raw): by the weights as trained, train_top1; (EMA): by their moving average, train_top1_ema." in view.notes
+
+
+def test_asking_for_a_metric_of_two_tasks_shows_both(make: Any) -> None:
+    assert sheet(table(accuracies(make)), ["top1"]).headers[2:4] == ["evaluate_top1", "train_top1 (raw)"]
+
+
+def test_the_moving_average_is_shown_and_labelled_where_there_is_one(make: Any) -> None:
+    metrics = {"top1": 79.0, "top1_stderr": 0.9, "top1_ema": 80.0, "n_images": 2000}
+    record = make.record("t", make.cell("swin_t", "softmax", make.train()), metrics)
+    view = sheet(table([record]))
+    assert column(view, "top1 (raw)") == ["79.00 ± 0.90"]
+    assert column(view, "top1 (EMA)") == ["80.00 ± 0.89"]
+    without = sheet(table([make.record("t", record.cell, {**metrics, "top1_ema": None})]))
+    assert "top1" in without.headers
+    assert not any("raw" in text or "EMA" in text for text in (*without.headers, *without.notes))
+
+
+def test_evaluations_are_told_apart_by_weights_and_preprocessing(make: Any) -> None:
+    tasks = [make.evaluate(), make.evaluate(kind="squash"), make.evaluate(weights="other.pth")]
+    records = [
+        make.record(str(n), make.cell("swin_t", "softmax", task), {"top1": 80.0}) for n, task in enumerate(tasks)
+    ]
+    view = sheet(table(records))
+    assert sorted(zip(column(view, "weights"), column(view, "preprocessing"), strict=True)) == [
+        ("other.pth", "short_side"), ("swin_t.pth", "short_side"), ("swin_t.pth", "squash"),
+    ]  # fmt: skip
+    assert not {"path", "digest"} & set(view.headers), "the name tells them apart already"
+
+
+def test_files_of_one_name_are_told_apart_by_their_content(make: Any) -> None:
+    task = make.evaluate()
+    other = {**task, "weights": {**task["weights"], "digest": "another"}}
+    records = [
+        make.record(digest, make.cell("swin_t", "softmax", each), {"top1": 80.0})
+        for digest, each in (("a", task), ("b", other))
+    ]
+    assert sorted(column(sheet(table(records)), "digest")) == ["another", "digest of swin_t.pth"]
+
+
+def test_a_starved_device_is_a_note(make: Any) -> None:
+    records = [
+        make.record(str(seed), make.cell("swin_t", "softmax", make.train(seed=seed)), {"data_wait_share": share})
+        for seed, share in enumerate((0.09, 0.234))
+    ]
+    assert (
+        "Trained on a starved device, its speed is that of the loading: "
+        "waited 23 % of the time for images (swin_t, softmax, seed 1)."
+    ) in notes(table(records))
+    assert not any("starved" in line for line in notes(table(records[:1])))
+
+
+def test_steps_that_were_not_finite_are_a_note(make: Any) -> None:
+    def lines(*counts: int | None) -> list[str]:
+        records = [
+            make.record(str(seed), make.cell("swin_t", "softmax", make.train(seed=seed)), {"nonfinite_steps": count})
+            for seed, count in enumerate(counts)
+        ]
+        return [line for line in notes(table(records)) if "not finite" in line]
+
+    assert lines(0, None) == []
+    assert lines(0, 3) == ["Gradients were not finite in 3 steps (swin_t, softmax, seed 1)."]
+    assert lines(*range(1, 7)) == [
+        "Gradients were not finite in 1 step (swin_t, softmax, seed 0), 2 steps (swin_t, softmax, seed 1), "
+        "3 steps (swin_t, softmax, seed 2), and 3 rows more."
+    ]
