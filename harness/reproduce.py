@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 
@@ -15,7 +17,7 @@ from harness.cells import Cell
 from harness.costs import Costs
 from harness.runner import run_all
 
-IMAGENET_VAL = 50_000
+Accuracy = Literal["any", "evaluated", "trained"]
 PVT_SIZES = {"T": ("tiny", "t"), "S": ("small", "s"), "M": ("medium", "m"), "L": ("large", "b")}
 
 # By ablation and value of its parameter; the backbone of each is the paper's.
@@ -73,13 +75,28 @@ def _published_model(model: str, resolution: int) -> BackboneSpec:
     return preset(name, image_size=resolution, **overrides)
 
 
-def measured(targets: list[dict[str, Any]], out: Path, console: Console) -> list[dict[str, Any]]:
+def measured(
+    targets: list[dict[str, Any]],
+    out: Path,
+    console: Console,
+    *,
+    accuracy: Accuracy = "any",
+    partial: bool = False,
+) -> list[dict[str, Any]]:
     """Our numbers for each target: parameters and GMACs, counted now or read from the records in `out`, and accuracy.
 
-    Accuracy is that of the newest record in `out` of the same model, evaluated on all of ImageNet's val images; None
-    where there is no such record.
+    The accuracy is that of the newest record in `out` of the same model on all of ImageNet's val images, None where
+    there is none. `accuracy` says of which kind: "evaluated" (weights from a file), "trained" (here), or "any" of the
+    two, which prefers the former. A training record whose recipe has a moving average of the weights counts by that,
+    as published numbers do whose recipe has one (CSWin and FLatten-CSWin); `top1_weights` says what it was. Weights
+    that were loaded in part are not a model's accuracy and never count. With `partial` a record on fewer images
+    counts where there is none on all of them.
+
+    Raises ValueError for another `accuracy`, and what `run_all` raises.
     """
-    accuracies = _imagenet_accuracies(out)
+    if accuracy not in get_args(Accuracy):
+        raise ValueError(f"unknown kind of accuracy {accuracy!r}; allowed: {', '.join(get_args(Accuracy))}")
+    accuracies = _accuracies(out, accuracy, partial)
     cells = [Cell(spec_of(target), Costs()) for target in targets]
     distinct = {cell.key: cell for cell in cells}
     records = {record.key: record for record in run_all(list(distinct.values()), out, console)}
@@ -87,16 +104,45 @@ def measured(targets: list[dict[str, Any]], out: Path, console: Console) -> list
     for target, cell in zip(targets, cells, strict=True):
         metrics = records[cell.key].metrics
         numbers = {name: metrics.get(name) for name in ("params_m", "gmacs", "gmacs_fvcore")}
-        accuracy = accuracies.get(_model(cell.to_json()), {})
-        ours.append({**target, **numbers, **{name: accuracy.get(name) for name in ("top1", "top1_stderr")}})
+        ours.append({**target, **numbers, **accuracies.get(_model(cell.to_json()), {"top1": None})})
     return ours
 
 
-def _imagenet_accuracies(out: Path) -> dict[str, dict[str, Any]]:
-    """Metrics of the newest training record of each model, of those evaluated on ImageNet's val images."""
-    records, _ = results.read_all(out)
-    trained = [r for r in records if r.status == "done" and r.metrics.get("n_images") == IMAGENET_VAL]
-    return {_model(record.cell): record.metrics for record in sorted(trained, key=lambda record: record.created)}
+def _accuracies(out: Path, accuracy: Accuracy, partial: bool) -> dict[str, dict[str, Any]]:
+    """By model, the accuracy that counts: top1, top1_stderr, top1_kind, top1_weights and n_images."""
+    found = []
+    for record in results.read_all(out)[0]:
+        ours = _accuracy(record) if record.status == "done" else None
+        if ours is None or accuracy not in ("any", ours["top1_kind"]):
+            continue
+        whole = ours["n_images"] == results.IMAGENET_VAL
+        if whole or (partial and ours["n_images"] < results.IMAGENET_VAL):
+            found.append(((whole, ours["top1_kind"] == results.EVALUATED, record.created), _model(record.cell), ours))
+    # The last of a model is the one that stays.
+    return {model: ours for _, model, ours in sorted(found, key=itemgetter(0))}
+
+
+def _accuracy(record: results.Record) -> dict[str, Any] | None:
+    """What a record says of its model's accuracy on ImageNet's classes, or None if it says nothing."""
+    task, metrics = record.cell["task"], record.metrics
+    images, top1, stderr = metrics.get("n_images"), metrics.get("top1"), metrics.get("top1_stderr")
+    match task:
+        case {"name": "evaluate", "weights": dict(weights)}:
+            if not weights.get("strict", True):
+                return None
+            name = weights.get("name") or Path(weights.get("path") or weights["digest"]).name
+            kind, what = results.EVALUATED, f"{name}{' (EMA)' if weights.get('ema') and 'EMA' not in name else ''}"
+        case {"name": "train", "recipe": dict(recipe)}:
+            kind, what = results.TRAINED, "weights as trained"
+            if recipe.get("ema_decay") is not None:
+                top1, stderr, what = metrics.get("top1_ema"), None, "EMA"
+        case _:
+            return None
+    if top1 is None or not images:
+        return None
+    if stderr is None:
+        stderr = 100 * math.sqrt(top1 / 100 * (1 - top1 / 100) / images)
+    return {"top1": top1, "top1_stderr": stderr, "top1_kind": kind, "top1_weights": what, "n_images": images}
 
 
 def _model(cell: dict[str, Any]) -> str:

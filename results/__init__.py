@@ -12,6 +12,9 @@ from results.correctness import read_correct, write_correct
 from results.paired import Difference, comparisons, paired_difference, paired_sheet
 from results.records import Record, read, read_all, write, write_text
 from results.reproduction import (
+    EVALUATED,
+    IMAGENET_VAL,
+    TRAINED,
     compare,
     comparison_sheet,
     describe,
@@ -26,7 +29,10 @@ from results.views import notes, sheet
 
 __all__ = [
     "BREAKDOWN",
+    "EVALUATED",
+    "IMAGENET_VAL",
     "METRICS",
+    "TRAINED",
     "Difference",
     "Record",
     "Sheet",

@@ -20,8 +20,20 @@ ABLATION_KEY = ("ablation", "backbone", "setting", "param_value")
 KEY = (*MODEL_KEY, *ABLATION_KEY)
 """The columns that say what was measured. A row has the first two or the last four; the others are empty texts."""
 
+PARTIAL = "partial"
 AGREES, DIFFERS, NOT_PUBLISHED, NOT_MEASURED = "agrees", "differs", "not published", "not measured"
 NEEDS_IMAGENET = "needs ImageNet"
+EVALUATED, TRAINED = "evaluated", "trained"
+"""Kinds of accuracy of ours: of weights that were given, and of a model that was trained here."""
+
+IMAGENET_VAL = 50_000
+"""Images of the split that published accuracies are of."""
+
+NUMERICS = 0.05
+"""Points by which an evaluation of the same weights on the same images may be off. Only the numerics differ: the
+decoder of the JPEGs, the resize, the precision and the order of sums flip a few guesses that were near a tie. 0.05
+points are 25 of 50,000 images."""
+
 UNEXPLAINED = "unexplained"
 
 _PAPERS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -36,6 +48,10 @@ _PAPERS: dict[str, dict[str, tuple[str, ...]]] = {
 _NUMBER = r"([0-9]*\.?[0-9]+)"
 # Decimal texts and binary numbers meet at 4.5 + 0.05 only to within rounding.
 _ROUNDING = 1e-9
+
+
+# Half the width of a 95 % interval, in standard errors.
+_Z = 1.96
 
 
 class _Match(NamedTuple):
@@ -87,10 +103,18 @@ def compare(published: pd.DataFrame, ours: Sequence[Mapping[str, Any]]) -> pd.Da
     """Every published row with ours beside it.
 
     `ours` has at most one mapping per target: the target's key and `params_m`, `gmacs` (products and convolutions),
-    `gmacs_fvcore`, `top1`, `top1_stderr`, each a number or None. For params_m and gmacs the frame has `_theirs` (as
-    printed), `_ours`, `_difference` (ours - theirs) and `_verdict`; `gmacs_convention` names what agreed or, if
-    nothing did, what is nearer: "gmacs", "gmacs_fvcore" or "both". `reason` says of each quantity that does not
-    agree why, "unexplained" if that is not known, and `reason_source` who says so.
+    `gmacs_fvcore`, `top1`, `top1_stderr` (points), each a number or None, and with a top1 also `top1_kind`
+    ("evaluated" or "trained"), `top1_weights` (which, as text) and `n_images` (it was evaluated on).
+
+    For params_m, gmacs and top1 the frame has `_theirs` (as printed), `_ours`, `_difference` (ours - theirs) and
+    `_verdict`; `gmacs_convention` names what agreed or, if nothing did, what is nearer: "gmacs", "gmacs_fvcore" or
+    "both". `reason` says of each quantity that does not agree why (of top1 only where it differs), "unexplained" if
+    that is not known, and `reason_source` who says so.
+
+    top1 agrees where the printed number, within its rounding, is what ours allows: of evaluated weights
+    within `NUMERICS` points, of a model trained here within 1.96 standard errors, the binomial 95 % interval of
+    the choice of images. The noise of the seed is not in that interval, theirs or ours: a difference may be no more
+    than that. On fewer images than `IMAGENET_VAL` the verdict is "partial: n images", which judges nothing.
     """
     measured = {_key(row): row for row in ours}
     assert len(measured) == len(ours), "two mappings for one target"
@@ -101,7 +125,9 @@ def compare(published: pd.DataFrame, ours: Sequence[Mapping[str, Any]]) -> pd.Da
         params = _match(theirs["params_m"], _tolerance(theirs, "params_m"), {"params_m": found.get("params_m")})
         conventions = {name: found.get(name) for name in ("gmacs", "gmacs_fvcore")}
         gmacs = _match(theirs["gmacs"], _tolerance(theirs, "gmacs"), conventions)
-        top1 = found.get("top1")
+        top1, top1_verdict = found.get("top1"), _top1_verdict(theirs, found)
+        verdicts = {"params_m": params.verdict, "gmacs": gmacs.verdict}
+        verdicts |= {"top1": DIFFERS} if top1_verdict == DIFFERS else {}
         rows.append(
             {name: theirs[name] for name in (*KEY, "primary")}
             | {
@@ -118,10 +144,14 @@ def compare(published: pd.DataFrame, ours: Sequence[Mapping[str, Any]]) -> pd.Da
                 "top1_ours": NEEDS_IMAGENET if top1 is None else top1,
                 "top1_stderr": found.get("top1_stderr"),
                 "top1_difference": None if top1 is None or not theirs["top1"] else top1 - float(theirs["top1"]),
+                "top1_verdict": top1_verdict,
+                "top1_kind": found.get("top1_kind"),
+                "top1_weights": found.get("top1_weights"),
+                "top1_n_images": found.get("n_images") if top1 is not None else None,
                 "source": theirs["source"],
                 "confidence": theirs["confidence"],
             }
-            | _reasons(reasons, theirs, {"params_m": params.verdict, "gmacs": gmacs.verdict})
+            | _reasons(reasons, theirs, verdicts)
         )
     return pd.DataFrame(rows)
 
@@ -135,16 +165,31 @@ def summary(comparison: pd.DataFrame) -> str:
         missing = verdicts.get(NOT_MEASURED, 0)
         unmeasured = f" ({missing} not measured)" if missing else ""
         parts.append(f"{label} agree in {verdicts.get(AGREES, 0)} of {printed} published{unmeasured}")
-    differing = (comparison[["params_m_verdict", "gmacs_verdict"]] == DIFFERS).any(axis=1)
+    parts.append(_accuracy_summary(comparison))
+    differing = (comparison[["params_m_verdict", "gmacs_verdict", "top1_verdict"]] == DIFFERS).any(axis=1)
     unexplained = comparison["reason"].str.contains(UNEXPLAINED).sum()
     parts.append(f"{differing.sum()} rows differ, {unexplained} of them unexplained")
     return "; ".join(parts) + "."
 
 
+def _accuracy_summary(comparison: pd.DataFrame) -> str:
+    verdicts = comparison["top1_verdict"]
+    printed = verdicts != NOT_PUBLISHED
+    counts = {
+        "not measured": (verdicts == NOT_MEASURED).sum(),
+        "partial": verdicts.str.startswith(PARTIAL).sum(),
+    }
+    if counts["not measured"] == printed.sum():
+        return f"accuracies: {NEEDS_IMAGENET}"
+    others = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    agreeing = f"accuracies agree in {(verdicts == AGREES).sum()} of {printed.sum()} published"
+    return agreeing + (f" ({others})" if others else "")
+
+
 def comparison_sheet(comparison: pd.DataFrame) -> Sheet:
-    """The comparison for people, with the summary below."""
-    numbers = ["params_m", "ours", "diff", "verdict", "gmacs", "ours", "diff", "verdict", "top1", "ours", "diff"]
-    headers = ["row", *numbers, "reason", "source"]
+    """The comparison for people, with the summary below, and how accuracies are judged where there are any."""
+    numbers = [name for quantity in ("params_m", "gmacs", "top1") for name in (quantity, "ours", "diff", "verdict")]
+    headers = ["row", *numbers, "by", "reason", "source"]
     rows = []
     for row in comparison.to_dict("records"):
         cells = [describe(row)]
@@ -153,12 +198,44 @@ def comparison_sheet(comparison: pd.DataFrame) -> Sheet:
             cells += [_digits(row[f"{quantity}_difference"], digits, "+"), row[f"{quantity}_verdict"]]
         if row["gmacs_verdict"] == AGREES:
             cells[-1] += f" ({row['gmacs_convention']})"
-        top1 = row["top1_ours"]
-        cells += [row["top1_theirs"] or "-", top1 if isinstance(top1, str) else _digits(top1, 2)]
-        cells += [_digits(row["top1_difference"], 2, "+"), row["reason"], row["source"]]
-        rows.append(cells)
+        cells += [row["top1_theirs"] or "-", _accuracy(row), _digits(row["top1_difference"], 2, "+")]
+        by = [row["top1_kind"], row["top1_weights"]]
+        cells += [row["top1_verdict"], ": ".join(text for text in by if isinstance(text, str) and text) or "-"]
+        rows.append([*cells, row["reason"], row["source"]])
     right = frozenset(p for p, header in enumerate(headers) if header in numbers and header != "verdict")
-    return Sheet(headers, rows, right, [summary(comparison)])
+    return Sheet(headers, rows, right, [summary(comparison), *_accuracy_notes(comparison)])
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    """Ours with half its 95 % interval, which is of the choice of images."""
+    top1, stderr = row["top1_ours"], row["top1_stderr"]
+    if isinstance(top1, str):
+        return top1
+    return _digits(top1, 2) + ("" if stderr is None or pd.isna(stderr) else f" ± {_Z * stderr:.2f}")
+
+
+def _accuracy_notes(comparison: pd.DataFrame) -> list[str]:
+    kinds = set(comparison["top1_kind"].dropna())
+    lines = []
+    if kinds:
+        lines.append(
+            "top1 of ours: ± is 1.96 standard errors, a 95 % interval of the choice of images, not of the seed."
+        )
+    if EVALUATED in kinds:
+        lines.append(
+            f"evaluated: given weights on the same images, where only numerics may differ; agrees within {NUMERICS} "
+            "points beyond the printed rounding. Whether they are the weights of the row is not known here."
+        )
+    if TRAINED in kinds:
+        lines.append(
+            "trained: agrees where the printed number, within its rounding, lies in the interval of ours; the noise of "
+            "the seed is not in it, so a model trained as published may still differ."
+        )
+    if comparison["top1_verdict"].str.startswith(PARTIAL).any():
+        lines.append(
+            f"partial: evaluated on fewer than the {IMAGENET_VAL:,} images of ImageNet's val split; no verdict."
+        )
+    return lines
 
 
 def describe(row: Mapping[str, Any]) -> str:
@@ -177,13 +254,37 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _tolerance(row: Mapping[str, Any], quantity: str) -> float:
-    """Half a unit in the last printed digit, or what the note of a digitised number says of its error."""
+    """Half a unit in the last printed digit, or what the note of a digitised number says of its error.
+
+    A digitised accuracy has the larger of the two, since a figure may plot what a table has rounded.
+    """
     if quantity == "gmacs" and row["confidence"] == "figure" and row["gmacs"]:
         error = re.search(rf"\+-{_NUMBER} GFLOPs", row["note"])
         assert error, f"no digitisation error in the note of {describe(row)}"
         return float(error.group(1))
     decimals = len(row[quantity].partition(".")[2])
-    return 0.5 * 10.0**-decimals
+    rounding = 0.5 * 10.0**-decimals
+    if quantity == "top1" and row["confidence"] == "figure":
+        error = re.search(rf"\+-{_NUMBER} (?:in )?top-1|error \+-{_NUMBER}", row["note"])
+        assert error, f"no digitisation error in the note of {describe(row)}"
+        return max(rounding, float(error.group(1) or error.group(2)))
+    return rounding
+
+
+def _top1_verdict(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Of an accuracy; see `compare`."""
+    top1 = ours.get("top1")
+    if not theirs["top1"]:
+        return NOT_PUBLISHED
+    if top1 is None:
+        return NOT_MEASURED
+    images = ours["n_images"]
+    assert images <= IMAGENET_VAL, f"{images} images are not those of ImageNet"
+    if images < IMAGENET_VAL:
+        return f"{PARTIAL}: {images} images"
+    allowed = {EVALUATED: NUMERICS, TRAINED: _Z * (ours.get("top1_stderr") or 0.0)}[ours["top1_kind"]]
+    within = abs(top1 - float(theirs["top1"])) <= _tolerance(theirs, "top1") + allowed + _ROUNDING
+    return AGREES if within else DIFFERS
 
 
 def _match(theirs: str, tolerance: float, ours: Mapping[str, float | None]) -> _Match:

@@ -128,7 +128,7 @@ def _training_notes(frame: pd.DataFrame) -> list[str]:
         lines += _of_rows(starved, "Trained on a starved device, its speed is that of the loading: waited", shares)
     for column in (name for name in ("nonfinite_steps", "train_nonfinite_steps") if name in frame):
         skipped = frame[pd.to_numeric(frame[column], errors="coerce") > 0]
-        steps = [f"{count:.0f} step{'s' * (count != 1)}" for count in skipped[column]]
+        steps = [f"{count:.0f} {'step' if count == 1 else 'steps'}" for count in skipped[column]]
         lines += _of_rows(skipped, "Gradients were not finite in", steps)
     return lines
 

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,80 @@ def test_accuracy_is_that_of_the_newest_record_evaluated_on_all_of_imagenet(out:
     primary = comparison[comparison["primary"] == "1"].set_index("model")
     assert primary["top1_ours"].to_dict() == {"Swin-T": 81.2, "DeiT-T": "needs ImageNet"}
     assert primary["top1_difference"]["Swin-T"] == pytest.approx(81.2 - 81.3)
+    assert primary["top1_verdict"].to_dict() == {"Swin-T": "agrees", "DeiT-T": "not measured"}
+
+
+EVALUATE = {"name": "evaluate", "weights": {"name": "swin_t.pth", "digest": "d", "ema": False, "strict": True}}
+
+
+def accuracy_of(out: Path, records: list[results.Record], **options: Any) -> dict[str, Any]:
+    """What is measured of Swin-T at 224 where these records are beside the counted ones."""
+    for record in records:
+        results.write(out, record)
+    (target,) = results.targets(rows_of("Swin-T").head(1))
+    (ours,) = measured([target], out, Console(file=io.StringIO()), **options)
+    return ours
+
+
+def swin_t(key: str, task: dict[str, Any], metrics: dict[str, Any], day: int = 1) -> results.Record:
+    cell = {"backbone": preset("swin_t").to_json(), "task": task}
+    metrics = {"n_images": 50_000, "top1_stderr": 0.17, **metrics}
+    return results.Record(key, cell, "done", metrics, {}, created=f"2026-01-0{day}T00:00:00+00:00")
+
+
+def trained(key: str, metrics: dict[str, Any], ema_decay: float | None = None) -> results.Record:
+    task = Train(recipe=replace(FOLDER, ema_decay=ema_decay), data=DataSource.folder("/data/imagenet"))
+    return swin_t(key, Cell(preset("swin_t"), task).to_json()["task"], metrics, day=9)
+
+
+@pytest.fixture
+def copy(out: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(out, tmp_path / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "top1"),
+    [
+        ({}, "evaluated", 81.2),
+        ({"accuracy": "evaluated"}, "evaluated", 81.2),
+        ({"accuracy": "trained"}, "trained", 79.0),
+    ],
+    ids=str,
+)
+def test_evaluated_weights_come_before_trained_ones_unless_asked_for(
+    copy: Path, options: dict[str, Any], kind: str, top1: float
+) -> None:
+    records = [swin_t("e", EVALUATE, {"top1": 81.2}), trained("t", {"top1": 79.0, "top1_ema": None})]
+    ours = accuracy_of(copy, records, **options)
+    assert (ours["top1_kind"], ours["top1"]) == (kind, top1)
+    assert ours["top1_weights"] == {"evaluated": "swin_t.pth", "trained": "weights as trained"}[kind]
+
+
+def test_only_trained_models_are_what_they_are(copy: Path) -> None:
+    assert accuracy_of(copy, [trained("t", {"top1": 79.0})])["top1_kind"] == "trained"
+    assert accuracy_of(copy, [], accuracy="evaluated")["top1"] is None
+    with pytest.raises(ValueError, match="unknown kind of accuracy 'official'; allowed: any, evaluated, trained"):
+        accuracy_of(copy, [], accuracy="official")
+
+
+def test_a_recipe_with_a_moving_average_counts_by_it(copy: Path) -> None:
+    ours = accuracy_of(copy, [trained("t", {"top1": 79.0, "top1_ema": 80.0}, ema_decay=0.99984)])
+    assert (ours["top1"], ours["top1_weights"]) == (80.0, "EMA")
+    assert ours["top1_stderr"] == pytest.approx(100 * (0.8 * 0.2 / 50_000) ** 0.5), "of the average, not of the raw"
+
+
+def test_weights_loaded_in_part_never_count(copy: Path) -> None:
+    task = {**EVALUATE, "weights": {**EVALUATE["weights"], "strict": False}}
+    assert accuracy_of(copy, [swin_t("e", task, {"top1": 81.2})])["top1"] is None
+
+
+def test_fewer_images_count_only_if_allowed_and_after_all_of_them(copy: Path) -> None:
+    fewer = swin_t("p", EVALUATE, {"top1": 90.0, "n_images": 5_000}, day=8)
+    assert accuracy_of(copy, [fewer])["top1"] is None
+    ours = accuracy_of(copy, [], partial=True)
+    assert (ours["top1"], ours["n_images"]) == (90.0, 5_000)
+    whole = swin_t("e", EVALUATE, {"top1": 81.2})
+    assert accuracy_of(copy, [whole], partial=True)["top1"] == 81.2
 
 
 def test_targets_of_one_model_share_a_record(out: Path) -> None:

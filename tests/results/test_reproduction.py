@@ -123,9 +123,75 @@ def test_accuracy_needs_imagenet_until_it_is_measured() -> None:
     row = compare(published(), [TOY]).iloc[0]
     assert (row["top1_theirs"], row["top1_ours"]) == ("80.0", "needs ImageNet")
     assert pd.isna(row["top1_difference"])
-    row = compare(published(), [{**TOY, "top1": 79.5, "top1_stderr": 0.18}]).iloc[0]
+    assert row["top1_verdict"] == "not measured"
+    assert "accuracies: needs ImageNet" in summary(compare(published(), [TOY]))
+    row = compare(published(), [accuracy(79.5)]).iloc[0]
     assert (row["top1_ours"], row["top1_stderr"]) == (79.5, 0.18)
     assert row["top1_difference"] == pytest.approx(-0.5)
+
+
+def accuracy(top1: float, kind: str = "evaluated", **changes: Any) -> dict[str, Any]:
+    about = {"top1_stderr": 0.18, "top1_kind": kind, "top1_weights": "toy.pth", "n_images": 50_000}
+    return {**TOY, "top1": top1, **about, **changes}
+
+
+@pytest.mark.parametrize(
+    ("kind", "printed", "top1", "verdict"),
+    [
+        ("evaluated", "80.0", 80.1, "agrees"),  # 0.05 of rounding, 0.05 of numerics
+        ("evaluated", "80.0", 79.9, "agrees"),
+        ("evaluated", "80.0", 80.102, "differs"),
+        ("evaluated", "83.13", 83.076, "agrees"),
+        ("evaluated", "83.13", 83.07, "differs"),
+        ("trained", "80.0", 80.40, "agrees"),  # 0.05 of rounding, 1.96 x 0.18 of images
+        ("trained", "80.0", 80.41, "differs"),
+        ("trained", "80.0", 79.60, "agrees"),
+        ("trained", "80.0", 79.59, "differs"),
+        ("trained", "", 79.5, "not published"),
+    ],
+)
+def test_accuracies_are_judged_by_what_may_differ(kind: str, printed: str, top1: float, verdict: str) -> None:
+    row = compare(published(top1=printed), [accuracy(top1, kind)]).iloc[0]
+    assert row["top1_verdict"] == verdict
+    assert (row["top1_kind"], row["top1_weights"], row["top1_n_images"]) == (kind, "toy.pth", 50_000)
+    assert ("top1" in row["reason"]) == (verdict == "differs")
+
+
+@pytest.mark.parametrize(("top1", "verdict"), [(83.2, "agrees"), (83.21, "differs")])
+def test_a_digitised_accuracy_has_the_error_of_its_note(top1: float, verdict: str) -> None:
+    note = "digitised: estimated error +-0.02 in top-1 and +-0.03 GFLOPs"
+    row = compare(published(top1="83.13", confidence="figure", note=note), [accuracy(top1)]).iloc[0]
+    assert row["top1_verdict"] == verdict
+
+
+def test_fewer_images_are_marked_and_not_judged() -> None:
+    comparison = compare(published(), [accuracy(60.0, n_images=5_000)])
+    assert comparison["top1_verdict"].iloc[0] == "partial: 5000 images"
+    assert comparison["reason"].str.contains("top1").sum() == 0
+    assert "accuracies agree in 0 of 1 published (1 partial)" in summary(comparison)
+    assert "partial: evaluated on fewer than the 50,000 images" in to_plain(comparison_sheet(comparison))
+
+
+def test_the_summary_counts_accuracies() -> None:
+    rows = pd.concat([published(top1=text) for text in ("80.0", "80.2", "")])
+    assert "accuracies agree in 1 of 2 published; 1 rows differ, 1 of them unexplained." in summary(
+        compare(rows, [accuracy(80.0)])
+    )
+    two = pd.concat([published(), published(model="Other")])
+    assert "accuracies agree in 1 of 2 published (1 not measured)" in summary(compare(two, [accuracy(80.0)]))
+
+
+def test_the_sheet_shows_intervals_and_how_accuracies_are_judged() -> None:
+    view = comparison_sheet(compare(published(), [accuracy(79.9, "trained", top1_weights="EMA")]))
+    position = list(view.headers).index("top1")
+    assert view.headers[position : position + 5] == ["top1", "ours", "diff", "verdict", "by"]
+    assert view.rows[0][position : position + 5] == ["80.0", "79.90 ± 0.35", "-0.10", "agrees", "trained: EMA"]
+    text = "\n".join(view.notes)
+    assert "the noise of the seed is not in it" in text
+    assert "only numerics may differ" not in text
+    evaluated = comparison_sheet(compare(published(), [accuracy(79.9)]))
+    assert evaluated.rows[0][position + 4] == "evaluated: toy.pth"
+    assert "only numerics may differ" in "\n".join(evaluated.notes)
 
 
 def test_an_unknown_paper_is_refused() -> None:
@@ -155,6 +221,9 @@ def test_targets_are_distinct_and_are_what_ours_is_keyed_by(flatten: pd.DataFram
     }
     everything = compare(flatten, [ours(target, 1e6, 1e9, 1e9) for target in found])
     verdicts = everything[["params_m_verdict", "gmacs_verdict"]]
+    evaluated = {"top1": 80.0, "top1_stderr": 0.18, "top1_kind": "evaluated", "n_images": 50_000}
+    judged = compare(flatten, [target | evaluated for target in found])["top1_verdict"]
+    assert set(judged) == {"agrees", "differs"} | ({"not published"} if (flatten["top1"] == "").any() else set())
     assert not (verdicts == "not measured").any(axis=None)
     assert len({describe(target) for target in found}) == len(found)
 
