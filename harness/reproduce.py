@@ -128,7 +128,7 @@ def _accuracy(record: results.Record) -> dict[str, Any] | None:
     images, top1, stderr = metrics.get("n_images"), metrics.get("top1"), metrics.get("top1_stderr")
     match task:
         case {"name": "evaluate", "weights": dict(weights)}:
-            if not weights.get("strict", True):
+            if metrics.get("weights_missing") or metrics.get("weights_reshaped"):
                 return None
             name = weights.get("name") or Path(weights.get("path") or weights["digest"]).name
             kind, what = results.EVALUATED, f"{name}{' (EMA)' if weights.get('ema') and 'EMA' not in name else ''}"

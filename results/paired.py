@@ -55,7 +55,7 @@ _CONFIDENCE = 0.95
 _FILES: dict[str, str] = {"model": "correct.npy", "ema": "correct_ema.npy"}
 _METRICS: dict[str, str] = {"model": "top1", "ema": "top1_ema"}
 # Of a task: what changes no result, so it parts no arms. Where files lie is no property of them either.
-_INCIDENTAL = ("workers", "root", "path")
+_INCIDENTAL = ("workers", "root", "path", "cache", "device_batch", "checkpoint_minutes", "tensorboard")
 _OWN_COLUMNS = (
     "backbone",
     "attention",

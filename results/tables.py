@@ -15,6 +15,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -115,7 +116,7 @@ def _metrics_of_several_tasks(records: Sequence[Record]) -> set[str]:
             tasks.setdefault(name, set()).add(record.cell["task"]["name"])
     several = {name for name, found in tasks.items() if len(found) > 1}
     # train_top1 beside a top1_ema without a task would read as if the two were not of one record.
-    return several | {f"{name}_ema" for name in several}
+    return several | {name for name in tasks for each in several if name.startswith(f"{each}_ema")}
 
 
 def _row(parts: dict[str, _Entry], ambiguous: set[str]) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _row(parts: dict[str, _Entry], ambiguous: set[str]) -> dict[str, Any]:
     }
     row.update(flattened("model", {k: v for k, v in backbone.items() if k not in ("name", "attention")}))
     for task, (cell, record) in parts.items():
-        row.update(flattened(task, {k: v for k, v in cell["task"].items() if k != "name"}))
+        row.update(flattened(task, _named({k: v for k, v in cell["task"].items() if k != "name"})))
         row[f"record.{task}.status"] = statuses[task]
         if record is None:
             continue
@@ -148,6 +149,14 @@ def _failure(task: str, record: Record | None) -> str | None:
         return None
     lines = (record.error or "").strip().splitlines() or ["no error was recorded"]
     return f"{task} {record.status}: {lines[-1]}"
+
+
+def _named(task: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a task, with the name of its file of weights where it has one: people know files by their names."""
+    weights = task.get("weights")
+    if not isinstance(weights, dict) or "name" in weights or not weights.get("path"):
+        return task
+    return {**task, "weights": {"name": PurePath(weights["path"]).name, **weights}}
 
 
 def flattened(prefix: str, value: Any) -> dict[str, Any]:

@@ -18,8 +18,8 @@ _HEADLINES = {
     "train": ("data", "epochs", "seed"),
     "evaluate": ("data", "preprocessing", "crop_pct", "interpolation", "weights", "digest", "ema", "strict"),
 }
-# Of a circumstance: where an image set or a file of weights lies. Its name or digest says what it is.
-_PLACES = (".root", ".path")
+# Of a circumstance: where an image set, a file of weights or a cache lies. Its name or digest says what it is.
+_PLACES = (".root", ".path", ".cache")
 # Endings of dotted columns which name the whole that they are a part of.
 _NAMING = (".name", ".kind")
 # The share of a training loop's time, waiting for images, above which its device was starved.
@@ -77,7 +77,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
             lines.append(f"Rows differ in {named}: their speeds do not compare, and no row is ranked.")
     if mixed := mixed_environments(frame):
         lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
-    lines += [*_weights_note(frame), *_training_notes(frame)]
+    lines += [*_weights_note(frame), *_doubts(frame)]
     failed = frame[frame["error"].notna()]
     lines += [f"{row['backbone']}, {row['attention']}: {row['error']}" for row in failed.to_dict("records")]
     return list(dict.fromkeys(lines))
@@ -119,8 +119,8 @@ def _weights_note(frame: pd.DataFrame) -> list[str]:
     return [f"(raw): by the weights as trained, {name}; (EMA): by their moving average, {ema}." for name, ema in pairs]
 
 
-def _training_notes(frame: pd.DataFrame) -> list[str]:
-    """Rows whose training waited for images, and rows with updates that were skipped for want of finite numbers."""
+def _doubts(frame: pd.DataFrame) -> list[str]:
+    """Rows whose training waited for images or skipped updates, or whose weights fit in part only."""
     lines = []
     for column in (name for name in ("data_wait_share", "train_data_wait_share") if name in frame):
         starved = frame[pd.to_numeric(frame[column], errors="coerce") > _STARVED]
@@ -130,6 +130,11 @@ def _training_notes(frame: pd.DataFrame) -> list[str]:
         skipped = frame[pd.to_numeric(frame[column], errors="coerce") > 0]
         steps = [f"{count:.0f} {'step' if count == 1 else 'steps'}" for count in skipped[column]]
         lines += _of_rows(skipped, "Gradients were not finite in", steps)
+    parts = [name for name in ("weights_missing", "weights_reshaped") if name in frame]
+    if parts:
+        left = frame[parts].apply(pd.to_numeric, errors="coerce").sum(axis=1)
+        counts = [f"{count:.0f} {'tensor' if count == 1 else 'tensors'}" for count in left[left > 0]]
+        lines += _of_rows(frame[left > 0], "Weights fit in part only, and left as initialised are", counts)
     return lines
 
 

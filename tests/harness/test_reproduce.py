@@ -122,7 +122,7 @@ def test_accuracy_is_that_of_the_newest_record_evaluated_on_all_of_imagenet(out:
     assert primary["top1_verdict"].to_dict() == {"Swin-T": "agrees", "DeiT-T": "not measured"}
 
 
-EVALUATE = {"name": "evaluate", "weights": {"name": "swin_t.pth", "digest": "d", "ema": False, "strict": True}}
+EVALUATE = {"name": "evaluate", "weights": {"digest": "d", "ema": False, "strict": True, "path": "/w/swin_t.pth"}}
 
 
 def accuracy_of(out: Path, records: list[results.Record], **options: Any) -> dict[str, Any]:
@@ -182,8 +182,10 @@ def test_a_recipe_with_a_moving_average_counts_by_it(copy: Path) -> None:
 
 
 def test_weights_loaded_in_part_never_count(copy: Path) -> None:
-    task = {**EVALUATE, "weights": {**EVALUATE["weights"], "strict": False}}
-    assert accuracy_of(copy, [swin_t("e", task, {"top1": 81.2})])["top1"] is None
+    for n, part in enumerate(("weights_missing", "weights_reshaped")):
+        assert accuracy_of(copy, [swin_t(f"e{n}", EVALUATE, {"top1": 81.2, part: 1})])["top1"] is None
+    whole = {"top1": 81.2, "weights_missing": 0, "weights_unexpected": 3, "weights_reshaped": 0}
+    assert accuracy_of(copy, [swin_t("e", EVALUATE, whole)])["top1"] == 81.2, "what is not of the model does no harm"
 
 
 def test_fewer_images_count_only_if_allowed_and_after_all_of_them(copy: Path) -> None:

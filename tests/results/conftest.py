@@ -33,10 +33,10 @@ class Make:
         }
 
     @staticmethod
-    def evaluate(weights: str = "swin_t.pth", kind: str = "short_side", **changes: Any) -> dict[str, Any]:
+    def evaluate(file: str = "swin_t.pth", kind: str = "short_side", **changes: Any) -> dict[str, Any]:
         return {
             "name": "evaluate",
-            "weights": {"name": weights, "digest": f"digest of {weights}", "ema": False, "path": f"/w/{weights}"},
+            "weights": {"digest": f"digest of {file}", "ema": False, "strict": True, "path": f"/weights/{file}"},
             "data": {"name": "imagenet", "root": "/data/imagenet"},
             "preprocessing": {"kind": kind, "crop_pct": 0.875, "interpolation": "bicubic", "mean": [0.5, 0.5, 0.5]},
             "precision": "fp32",

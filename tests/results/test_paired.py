@@ -223,8 +223,8 @@ def test_arms_that_differ_in_more_than_the_attention_are_not_compared(runs: Runs
 
 
 def test_labels_workers_and_places_part_no_arms(runs: Runs) -> None:
-    runs.add(SOFTMAX, task={"workers": 0, "data": {"name": "x", "root": "/a"}})
-    runs.add(FOCUSED, task={"workers": 8, "data": {"name": "x", "root": "/b"}}, backbone="mine")
+    runs.add(SOFTMAX, task={"workers": 0, "cache": None, "data": {"name": "x", "root": "/a"}})
+    runs.add(FOCUSED, task={"workers": 8, "data": {"name": "x", "root": "/b"}, "cache": "/c"}, backbone="mine")
     assert column(runs.compared(), "verdict") == ["baseline", "one seed"]
 
 

@@ -234,7 +234,7 @@ def test_a_model_both_trained_and_evaluated_shows_both_accuracies(make: Any) -> 
     assert view.rows == [["swin_t", "softmax", "81.23 ± 0.17", "79.00 ± 0.20", "80.00 ± 0.18", "done"]]
     assert view.right == {2, 3, 4}
     assert (
-        "evaluate, all rows: weights swin_t.pth, digest digest of swin_t.pth, ema False, data imagenet, "
+        "evaluate, all rows: weights swin_t.pth, digest digest of swin_t.pth, ema False, strict True, data imagenet, "
         "preprocessing short_side, crop_pct 0.875, interpolation bicubic."
     ) in view.notes
     assert "(raw): by the weights as trained, train_top1; (EMA): by their moving average, train_top1_ema." in view.notes
@@ -256,7 +256,7 @@ def test_the_moving_average_is_shown_and_labelled_where_there_is_one(make: Any) 
 
 
 def test_evaluations_are_told_apart_by_weights_and_preprocessing(make: Any) -> None:
-    tasks = [make.evaluate(), make.evaluate(kind="squash"), make.evaluate(weights="other.pth")]
+    tasks = [make.evaluate(), make.evaluate(kind="squash"), make.evaluate("other.pth")]
     records = [
         make.record(str(n), make.cell("swin_t", "softmax", task), {"top1": 80.0}) for n, task in enumerate(tasks)
     ]
@@ -303,3 +303,19 @@ def test_steps_that_were_not_finite_are_a_note(make: Any) -> None:
         "Gradients were not finite in 1 step (swin_t, softmax, seed 0), 2 steps (swin_t, softmax, seed 1), "
         "3 steps (swin_t, softmax, seed 2), and 3 rows more."
     ]
+
+
+def test_weights_that_fit_in_part_are_a_note(make: Any) -> None:
+    def lines(missing: int, reshaped: int) -> list[str]:
+        metrics = {"top1": 80.0, "weights_missing": missing, "weights_reshaped": reshaped}
+        record = make.record("e", make.cell("swin_t", "softmax", make.evaluate()), metrics)
+        return [line for line in notes(table([record])) if "in part" in line]
+
+    assert lines(0, 0) == []
+    assert lines(2, 1) == ["Weights fit in part only, and left as initialised are 3 tensors (swin_t, softmax)."]
+
+
+def test_a_file_of_weights_is_named_by_its_path_where_the_cell_has_no_name(make: Any) -> None:
+    task = make.evaluate(weights={"digest": "d", "ema": True, "strict": True, "path": "/data/weights/swin.pth"})
+    frame = table([make.record("e", make.cell("swin_t", "softmax", task), {"top1": 80.0})])
+    assert any("weights swin.pth, digest d, ema True, strict True" in line for line in notes(frame))
