@@ -1,0 +1,127 @@
+"""Checkpoints of a run: written whole or not at all, the newest two kept, a damaged one passed over with a warning.
+
+    checkpoint-00000120.pt    all that the run is after 120 updates; the newest two are kept
+    best.pt                   the weights of the best epoch so far
+
+Each is a file of torch.save with tensors and plain values only, so that `torch.load(..., weights_only=True)` reads
+it. It is written under another name, flushed to the disk and then renamed; torch.save stores a CRC-32 with every part
+of the file, which is checked when the run is resumed.
+"""
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT = 2
+BEST = "best.pt"
+PARTIAL = ".partial"
+_NAME = re.compile(r"checkpoint-(\d{8,})\.pt")
+
+State = dict[str, Any]
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """The file of the state after `step` updates."""
+    return folder / f"checkpoint-{step:08d}.pt"
+
+
+def all_of(folder: Path) -> list[Path]:
+    """The numbered checkpoints of a run folder, the newest first."""
+    found = [path for path in folder.glob("checkpoint-*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.stem.partition("-")[2]), reverse=True)
+
+
+def save(folder: Path, step: int, state: State) -> None:
+    """Writes the state after `step` updates, then drops all but the newest two.
+
+    Raises ValueError if it cannot be written, say for a full disk; the older ones are then intact.
+    """
+    write(path_of(folder, step), state)
+    for path in all_of(folder)[KEPT:]:
+        path.unlink(missing_ok=True)
+
+
+def write(path: Path, state: State) -> None:
+    """Writes one file: a reader sees the old one or the new one, never a part. Raises ValueError if it cannot."""
+    temporary = path.with_name(path.name + PARTIAL)
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    # torch reports a failed write of its own as a RuntimeError, with the OSError as its context or in its text.
+    except (OSError, RuntimeError) as problem:
+        older = [found.name for found in all_of(path.parent) if found != path]
+        intact = f"; intact: {', '.join(older)}" if older else ""
+        raise ValueError(f"cannot write {path}: {_reason(problem)}{intact}") from problem
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest whole checkpoint of a run folder, or None where there is none.
+
+    `warn` gets a line for each file that is damaged and passed over; it stays under the name `<name>.damaged`.
+    """
+    for path in all_of(folder):
+        problem = _damage(path)
+        if problem is None:
+            return path
+        path.replace(path.with_name(path.name + ".damaged"))
+        warn(f"warning: {path} is damaged ({problem}); falling back to the one before it")
+    return None
+
+
+def read(path: Path) -> State:
+    """A checkpoint of a run. Raises ValueError, in one line, if it cannot be read as one."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError) as problem:
+        raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(problem)}") from problem
+    if not isinstance(state, dict) or "progress" not in state:
+        raise ValueError(f"{path} is no checkpoint of a run: it does not say how far the run was")
+    return state
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a file, or None: its checksums hold, and it can be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+        if part is not None:
+            return f"the checksum of {part} does not match"
+        read(path)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as problem:
+        return _first_line(problem)
+    return None
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name too must reach the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(problem: BaseException) -> str:
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return _first_line(problem)
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]
