@@ -1,5 +1,8 @@
 """Backbones: who meets whom. Five families, a closed set; each mounts any registered attention."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from attentions import Macs
@@ -18,6 +21,7 @@ __all__ = [
     "Macs",
     "Mount",
     "build",
+    "from_json",
     "from_official",
     "macs",
     "preset",
@@ -46,6 +50,20 @@ def build(spec: BackboneSpec, *, drop_path: float = 0.0) -> nn.Module:
         case CSWinSpec():
             return CSWin(spec, drop_path)
     raise TypeError(f"no family for {type(spec).__name__}")
+
+
+FAMILIES: dict[str, type[BackboneSpec]] = {
+    family.family: family for family in (DeiTSpec, PVTSpec, PVTv2Spec, SwinSpec, CSWinSpec)
+}
+
+
+def from_json(plain: Mapping[str, Any]) -> BackboneSpec:
+    """The spec whose `to_json()` these values are. Raises ValueError for an unknown family, or values not allowed."""
+    values = dict(plain)
+    family = values.pop("family", None)
+    if family not in FAMILIES:
+        raise ValueError(f"unknown backbone family {family!r}; there is: {', '.join(FAMILIES)}")
+    return FAMILIES[family](**values)
 
 
 def macs(spec: BackboneSpec) -> Macs:

@@ -9,10 +9,11 @@ from typing import Any
 
 from backbones import BackboneSpec
 from harness.costs import Costs
+from harness.evaluate import Evaluate
 from harness.speed import Speed
 from harness.train import Train
 
-Task = Costs | Speed | Train
+Task = Costs | Speed | Train | Evaluate
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ the order of an epoch from (seed, epoch). So neither the number of workers nor w
 
 import hashlib
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -52,12 +52,14 @@ class Sample:
     image: Tensor
     target: int
     index: int
+    seed: int
 
 
 class Batch(NamedTuple):
     images: Tensor  # (B, C, H, W) uint8
     targets: Tensor  # (B,) int64
     indices: Tensor  # (B,) int64, into the split
+    seeds: Tensor  # (B,) int64, of the key of each image: for what is random about it on the device
 
 
 class Unreadable(NamedTuple):
@@ -85,8 +87,9 @@ class Images(Dataset[Sample | Unreadable]):
             transform = self._decoded(key.index)
         except UNREADABLE as error:
             return Unreadable(self.reader.unreadable(key.index, error))
-        seed_generators(key.seed(self.seed))
-        return Sample(transform(), self.reader.targets[key.index], key.index)
+        seed = key.seed(self.seed)
+        seed_generators(seed)
+        return Sample(transform(), self.reader.targets[key.index], key.index, seed)
 
     def _decoded(self, index: int) -> Callable[[], Tensor]:
         """Decodes, and leaves the rest to be called: an error there is ours and not the image's."""
@@ -159,7 +162,7 @@ def eval_order(images: int, batch: int) -> list[list[Key]]:
     return [[Key(0, index) for index in range(start, min(start + batch, images))] for start in range(0, images, batch)]
 
 
-def batches(images: Images, order: Iterable[list[Key]], *, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
+def batches(images: Images, order: Iterable[list[Key]], *, workers: int, pin_memory: bool = False) -> Generator[Batch]:
     """Reads `order`, in this process (workers=0) or in others. Raises ValueError that names an unreadable image."""
     loader = DataLoader(
         images,
@@ -196,4 +199,5 @@ def _collate(samples: list[Sample | Unreadable]) -> Batch | Unreadable:
         torch.stack([sample.image for sample in readable]),
         torch.tensor([sample.target for sample in readable]),
         torch.tensor([sample.index for sample in readable]),
+        torch.tensor([sample.seed for sample in readable]),
     )

@@ -1,15 +1,103 @@
-"""Exact evaluation: every image of a split once, in order, none padded and none dropped."""
+"""Exact evaluation: every image of a split once, none padded and none dropped, on any number of processes.
+
+The images stand in batches whose make-up does not depend on the number of processes; a batch is one rank's as a
+whole. So the logits, and with them the answers, are the same to the last bit on one rank and on many.
+"""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from harness.augment import Normalise
-from harness.data import Images, batches, eval_order
+import results
+from backbones import BackboneSpec, build
+from harness.augment import Normalise, Preprocessing, eval_transform
+from harness.crops import Crops
+from harness.data import Batch, Images, batches, eval_order
+from harness.distributed import Ranks, ranks
+from harness.learner import AUTOCAST, Precision
+from harness.readers import Reader
+from harness.sources import DataSource, list_hash, open_val
+from harness.stopping import StopRequest
+from harness.weights import Weights, load
+
+Metrics = dict[str, float | int | str | None]
+BATCH = 128
+"""Images of a batch in the evaluations of a training run: not an option, since logits depend on it in the last bits."""
+REPORT_EVERY = 50  # batches
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """The task: load weights from a file and evaluate them on every val image."""
+
+    name: ClassVar[str] = "evaluate"
+
+    weights: Weights
+    data: DataSource
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    batch: int = BATCH
+    workers: int = field(default=0, compare=False)
+    cache: str | None = field(default=None, compare=False)  # folder of decoded crops; changes no result
+
+    def __post_init__(self) -> None:
+        check_runtime(self.device, self.precision)
+        if self.batch < 1:
+            raise ValueError(f"batch is {self.batch}; allowed are numbers from 1 up")
+
+    @property
+    def label(self) -> str:
+        """For people: the task and its circumstances."""
+        return f"evaluate {self.weights.name} {self.data.name} {self.preprocessing} {self.device} {self.precision}"
+
+    def run(self, spec: BackboneSpec, folder: Path, report: Callable[[str], None]) -> Metrics:
+        """Evaluates, and writes which images were right to `folder`/correct.npy.
+
+        top1, top5, top1_stderr: percent of the n_images val images. val_list: hash of the list of val images.
+        weights_missing, weights_unexpected, weights_reshaped: how many tensors did not fit.
+
+        Raises ValueError for data, weights or a device that cannot be used, and FloatingPointError for logits that are
+        not finite.
+        """
+        group = ranks()
+        device = usable(self.device, group)
+        reader = open_val(self.data, spec.num_classes)
+        model = build(spec).to(device)
+        loaded = load(self.weights, model, spec)
+        report(f"{self.weights.name}: {loaded}")
+        result = evaluate(
+            model,
+            Images(reader, eval_transform(spec.image_size, spec.in_channels, self.preprocessing), seed=0),
+            normalise=Normalise(self.preprocessing, spec.in_channels, device),
+            device=device,
+            autocast=AUTOCAST[self.precision],
+            batch=self.batch,
+            workers=self.workers,
+            group=group,
+            crops=crops_of(self.cache, reader, spec, self.preprocessing, group),
+            report=report,
+        )
+        if group.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            results.write_correct(folder / "correct.npy", result.correct1)
+        return {
+            "top1": result.top1,
+            "top1_stderr": result.top1_stderr,
+            "top5": result.top5,
+            "n_images": result.n_images,
+            "val_list": list_hash(reader),
+            "weights_missing": len(loaded.missing),
+            "weights_unexpected": len(loaded.unexpected),
+            "weights_reshaped": len(loaded.reshaped),
+            "ranks": group.world,
+        }
 
 
 @dataclass(frozen=True)
@@ -39,15 +127,6 @@ class Evaluation:
         p = float(self.correct1.mean())
         return 100 * math.sqrt(p * (1 - p) / self.n_images)
 
-    def write(self, path: Path) -> None:
-        """The bits of `correct1`, eight to a byte, for paired comparison: 6.25 kB for 50,000 images."""
-        np.save(path, np.packbits(self.correct1))
-
-
-def read_correct(path: Path, n_images: int) -> np.ndarray:
-    """(N,) bools as `Evaluation.write` stored them."""
-    return np.unpackbits(np.load(path), count=n_images).astype(bool)
-
 
 @torch.inference_mode()
 def evaluate(
@@ -59,26 +138,92 @@ def evaluate(
     autocast: torch.dtype | None,
     batch: int,
     workers: int,
+    group: Ranks = Ranks(),  # noqa: B008, a frozen value
+    crops: Crops | None = None,
+    stop: StopRequest | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Top-1 and top-5 of `model`, which is put into evaluation mode and left in the mode it was in.
 
-    `autocast`: torch.bfloat16, torch.float16, or None for float32. Raises ValueError for an unreadable image (named),
-    and FloatingPointError for logits that are not finite: their largest would still be a class.
+    `autocast`: torch.bfloat16, torch.float16, or None for float32. Each process of `group` does its share, and all get
+    the whole answer. `crops`: where decoded images are kept between evaluations.
+
+    Raises ValueError for an unreadable image (named), FloatingPointError for logits that are not finite (their largest
+    would still be a class), and Stopped on request.
     """
     was_training = model.training
     model.eval()
-    seen, hits = [], []
-    stream = batches(images, eval_order(len(images), batch), workers=workers, pin_memory=device.type == "cuda")
-    for pixels, targets, indices in stream:
-        with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            logits = model(normalise(pixels)).float()
-        if not logits.isfinite().all():
-            first = images.reader.filename(int(indices[0]))
-            raise FloatingPointError(f"the logits of the evaluation batch that begins with {first} are not finite")
-        guesses = logits.topk(min(5, logits.shape[1])).indices.cpu()  # (B, 5), best first
-        hits.append(guesses == targets[:, None])
-        seen.append(indices)
-    model.train(was_training)
-    assert torch.equal(torch.cat(seen), torch.arange(len(images))), "every image once, in order"
-    hit: np.ndarray = torch.cat(hits).numpy()
-    return Evaluation(correct1=hit[:, 0], correct5=np.any(hit, axis=1))
+    counts = torch.zeros(3, len(images), dtype=torch.int32)  # seen, right by the first guess, by the first five
+    order = eval_order(len(images), batch)
+    stream = _stream(images, order[group.rank :: group.world], workers, device, crops)
+    try:
+        for number in range(-(-len(order) // group.world)):
+            if stop is not None and group.any(stop.asked):
+                raise stop.stopped(f"in the evaluation of {len(images)} images")
+            share = next(stream, None)
+            if share is None:  # the other ranks have one batch more
+                continue
+            pixels, targets, indices = share
+            with torch.autocast(device.type, autocast, enabled=autocast is not None):
+                logits = model(normalise(pixels)).float()
+            if not logits.isfinite().all():
+                first = images.reader.filename(int(indices[0]))
+                raise FloatingPointError(f"the logits of the evaluation batch that begins with {first} are not finite")
+            right = logits.topk(min(5, logits.shape[1])).indices.cpu() == targets[:, None]  # (B, 5), best first
+            counts[0, indices] += 1
+            counts[1, indices] = right[:, 0].int()
+            counts[2, indices] = right.any(1).int()
+            if report is not None and number % REPORT_EVERY == REPORT_EVERY - 1:
+                report(f"evaluated {(number + 1) * batch * group.world} of {len(images)} images")
+        if crops is not None:
+            crops.finish()
+    finally:
+        model.train(was_training)
+        stream.close()
+        if crops is not None:
+            crops.discard()
+    seen, correct1, correct5 = group.sum(counts).numpy()
+    if not (seen == 1).all():
+        raise RuntimeError(f"{(seen != 1).sum()} of {len(images)} images were not evaluated exactly once")
+    return Evaluation(correct1.astype(bool), correct5.astype(bool))
+
+
+def _stream(
+    images: Images, order: list[list], workers: int, device: torch.device, crops: Crops | None
+) -> Generator[tuple[Tensor, Tensor, Tensor]]:
+    """Pixels, targets and indices of each batch, from the kept crops where there are, else decoded (and kept)."""
+    if crops is not None and crops.complete:
+        targets = torch.tensor(images.reader.targets)
+        for keys in order:
+            indices = torch.tensor([key.index for key in keys])
+            yield crops.read(indices), targets[indices], indices
+        return
+    batch: Batch
+    for batch in batches(images, order, workers=workers, pin_memory=device.type == "cuda"):
+        if crops is not None:
+            crops.keep(batch.indices, batch.images)
+        yield batch.images, batch.targets, batch.indices
+
+
+def crops_of(
+    cache: str | None, reader: Reader, spec: BackboneSpec, preprocessing: Preprocessing, group: Ranks
+) -> Crops | None:
+    """The kept crops of a split for a model's input, or None without a `cache` folder."""
+    return (
+        None if cache is None else Crops(Path(cache), reader, spec.image_size, spec.in_channels, preprocessing, group)
+    )
+
+
+def check_runtime(device: str, precision: str) -> None:
+    """Raises ValueError for a device or number format that there is not."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device {device!r}; allowed: cpu, cuda")
+    if precision not in AUTOCAST:
+        raise ValueError(f"unknown precision {precision!r}; allowed: {', '.join(AUTOCAST)}")
+
+
+def usable(device: str, group: Ranks) -> torch.device:
+    """This process's device. Raises ValueError where it is not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for and torch sees none; allowed here: cpu")
+    return group.device(device)

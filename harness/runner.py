@@ -1,4 +1,8 @@
-"""Running cells in this process: what is recorded is not measured again, what fails is a record too."""
+"""Running cells in this process: what is recorded is not measured again, what fails is a record too.
+
+Under a launcher, several processes run the same cells together (see `harness.distributed`): the first one decides and
+writes.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,20 @@ from rich.console import Console
 
 import results
 from harness.cells import Cell
+from harness.costs import Costs
+from harness.distributed import ranks
 from harness.environment import environment
+from harness.evaluate import Evaluate
 from harness.progress import CellProgress
+from harness.sources import open_splits, open_val
 from harness.speed import Speed, is_out_of_memory
-from harness.train import Train
+from harness.stopping import Stopped
+from harness.train import Train, split_batch
 from results import Record
 from slurm import JobDied, call_apart
+
+PEERS_FIRST = 2.0
+"""Seconds. Of several processes that fail together, one has the cause and the others lack their peer."""
 
 FINAL = ("done", "oom")
 """A record of another status is a failure of ours or of the machine: its cell runs again when asked for."""
@@ -43,24 +55,49 @@ def _whole(cell: Cell, out: Path) -> Record | None:
 def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
     """The record of a cell: the one that is there, or a new one, written to `out`/<key>.json.
 
-    An error in the cell becomes a record of status "failed" or "oom"; only KeyboardInterrupt and errors in writing the
-    record pass through. The cell's own files go to the folder `out`/<key>.
+    An error in the cell becomes a record of status "failed" or "oom"; only KeyboardInterrupt, Stopped and errors in
+    writing the record pass through. The cell's own files go to the folder `out`/<key>.
+
+    Where one of several processes fails, the others cannot go on: the error passes through as JobFailed, recorded.
     """
-    found = recorded(cell, out)
+    group = ranks()
+    found = group.agreed(lambda: recorded(cell, out))
     if found is not None:
         return found
     status, error, metrics = "done", None, {}
-    began = time.perf_counter()
+    began = time.time()
     try:
         metrics = cell.task.run(cell.backbone, out / cell.key, report)
-        metrics[f"{cell.task.name}_seconds"] = round(time.perf_counter() - began, 3)
+        metrics[f"{cell.task.name}_seconds"] = round(time.time() - began, 3)
+    except Stopped:
+        raise
     except Exception as problem:
         status = "oom" if is_out_of_memory(problem) else "failed"
         error = traceback.format_exc()
     record = Record(cell.key, cell.to_json(), status, metrics, environment(device_of(cell)), error)
-    _keep_damaged(cell, out)
-    results.write(out, record)
+    if group.world > 1 and error is not None:
+        _write_first(cell, out, record, began)
+        raise JobFailed(outcome(record))
+    if group.first:
+        _keep_damaged(cell, out)
+        results.write(out, record)
+    group.wait()
     return record
+
+
+class JobFailed(RuntimeError):
+    """A cell failed in one of several processes. It is recorded; the process ends with the exit status `status`."""
+
+    status = 1
+
+
+def _write_first(cell: Cell, out: Path, record: Record, began: float) -> None:
+    """Writes the record of a failure unless another process has: the others fail too, for want of their peer."""
+    path = out / f"{cell.key}.json"
+    if ranks().first:
+        time.sleep(PEERS_FIRST)
+    if not path.exists() or path.stat().st_mtime < began:
+        results.write(out, record)
 
 
 def run_apart(cell: Cell, out: Path) -> Record:
@@ -80,12 +117,8 @@ def run_all(cells: Sequence[Cell], out: Path, console: Console, isolate: bool = 
         ValueError: before anything is measured, for a device or data that are not there, or a folder that cannot be
             written.
     """
-    todo = [cell for cell in cells if recorded(cell, out) is None]
-    if any(device_of(cell) == "cuda" for cell in todo) and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
-    for source, num_classes in {(c.task.data, c.backbone.num_classes) for c in todo if isinstance(c.task, Train)}:
-        source.check(num_classes)
-    check_writable(out)
+    group = ranks()
+    todo = group.agreed(lambda: _to_do(cells, out, group.world))
     if len(todo) < len(cells):
         console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are recorded in {out} already", highlight=False)
     if todo:
@@ -94,6 +127,31 @@ def run_all(cells: Sequence[Cell], out: Path, console: Console, isolate: bool = 
                 progress.start(cell.label)
                 progress.finish(outcome(run_apart(cell, out) if isolate else run(cell, out, progress.report)))
     return [results.read(out / f"{cell.key}.json") for cell in cells]
+
+
+def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
+    """The cells that are not recorded; raises ValueError for what would keep them from being measured."""
+    todo = [cell for cell in cells if recorded(cell, out) is None]
+    if any(device_of(cell) == "cuda" for cell in todo) and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
+    for cell in todo:
+        if isinstance(cell.task, Costs | Speed) and world > 1:
+            raise ValueError(f"a {cell.task.name} cell is measured by one process; {world} were started")
+        if isinstance(cell.task, Train):
+            split_batch(cell.task.recipe, world, cell.task.device_batch)
+    for cell in {_image_set(cell): cell for cell in todo}.values():
+        match cell.task:
+            case Train(data=source):
+                open_splits(source, cell.backbone.num_classes)
+            case Evaluate(data=source):
+                open_val(source, cell.backbone.num_classes)
+    check_writable(out)
+    return todo
+
+
+def _image_set(cell: Cell) -> tuple[object, ...]:
+    """What of an image set a cell needs, if anything: asked once for all cells that need the same."""
+    return type(cell.task), getattr(cell.task, "data", None), cell.backbone.num_classes
 
 
 def outcome(record: Record) -> str:
@@ -114,7 +172,7 @@ def device_of(cell: Cell) -> str:
     match cell.task:
         case Speed(runtime=runtime):
             return runtime.device
-        case Train(device=device):
+        case Train(device=device) | Evaluate(device=device):
             return device
     return "cpu"
 

@@ -2,10 +2,11 @@
 
 import results
 from harness.cells import Cell
+from harness.learner import Precision
 from harness.published_recipes import recipe_of
 from harness.reproduce import spec_of
 from harness.sources import DataSource
-from harness.train import Precision, Train
+from harness.train import Train
 
 IMAGENET = DataSource("imagenet")
 SIDE = 224

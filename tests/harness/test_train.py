@@ -1,6 +1,7 @@
 """Training and evaluating: a run learns, repeats itself bit for bit, evaluates every image once; recipe fields act."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,17 @@ from PIL import Image
 from torch import nn
 
 import backbones
+import results
+from harness import checkpoints, loop
 from harness import evaluate as evaluation
-from harness import train as training
+from harness import learner as learning
 from harness.augment import Normalise, Preprocessing, eval_transform
 from harness.data import Batch, Images
+from harness.distributed import Ranks
+from harness.learner import Learner, create_optimizer
 from harness.recipes import LR_BATCH, MICRO, Recipe
 from harness.sources import DataSource, open_splits
-from harness.train import Learner, Train, create_optimizer
+from harness.train import Train
 
 CPU = torch.device("cpu")
 PAD = Preprocessing("pad", crop_pct=1.0)
@@ -61,16 +66,23 @@ def task(folder: Path, recipe: Recipe = RECIPE, **changes: object) -> Train:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoint.pt", weights_only=True)["model"]
+    return checkpoints.read(checkpoints.all_of(run)[0])["model"]
 
 
 def batch_of(images: int = 4, size: int = 16) -> Batch:
     pixels = torch.randint(0, 256, (images, 3, size, size), generator=torch.Generator().manual_seed(0))
-    return Batch(pixels.to(torch.uint8), torch.arange(images) % 3, torch.arange(images))
+    return Batch(pixels.to(torch.uint8), torch.arange(images) % 3, torch.arange(images), torch.arange(images))
 
 
-def learner(recipe: Recipe, precision: training.Precision = "fp32", updates_per_epoch: int = 10) -> Learner:
-    return Learner(deit(), recipe, CPU, precision, seed=0, updates_per_epoch=updates_per_epoch)
+def learner(recipe: Recipe, precision: learning.Precision = "fp32", updates_per_epoch: int = 10) -> Learner:
+    return Learner(deit(), recipe, CPU, precision, seed=0, updates_per_epoch=updates_per_epoch, ranks=Ranks())
+
+
+def loss_of(one: Learner, step: int, batch: Batch | None = None) -> float:
+    """The loss of one update."""
+    before = one.loss_sum.item()
+    one.update([batch or batch_of()], step)
+    return one.loss_sum.item() - before
 
 
 # A whole run
@@ -81,7 +93,7 @@ def test_it_learns(folder: Path, tmp_path: Path, precision: str) -> None:
     lines: list[str] = []
     metrics = task(folder, replace(RECIPE, epochs=5), precision=precision).run(deit(), tmp_path, lines.append)
     epochs = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [epoch["epochs"] for epoch in epochs] == [1, 2, 3, 4, 5]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4, 5]
     assert epochs[-1]["train_loss"] < 0.7 * epochs[0]["train_loss"]
     assert metrics["top1"] > 90, "chance is 33"
     assert metrics["train_loss"] == epochs[-1]["train_loss"]
@@ -91,7 +103,10 @@ def test_it_learns(folder: Path, tmp_path: Path, precision: str) -> None:
 def test_a_run_leaves_what_it_says(folder: Path, tmp_path: Path) -> None:
     metrics = task(folder).run(deit(name="mine"), tmp_path / "run", print)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "checkpoint.pt",
+        "best.pt",
+        "checkpoint-00000012.pt",
+        "checkpoint-00000024.pt",
+        "config.json",
         "correct.npy",
         "metrics.jsonl",
     ]
@@ -102,10 +117,10 @@ def test_a_run_leaves_what_it_says(folder: Path, tmp_path: Path) -> None:
     p = metrics["top1"] / 100
     assert metrics["top1_stderr"] == pytest.approx(100 * (p * (1 - p) / 39) ** 0.5)
     assert 0 < metrics["data_wait_share"] < 1
-    correct = evaluation.read_correct(tmp_path / "run/correct.npy", 39)
+    correct = results.read_correct(tmp_path / "run/correct.npy", 39)
     assert 100 * correct.mean() == pytest.approx(metrics["top1"])
 
-    checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    checkpoint = torch.load(tmp_path / "run/checkpoint-00000024.pt", weights_only=True)
     assert checkpoint["backbone"]["name"] == "mine"
     assert checkpoint["task"]["recipe"]["batch"] == 16
     model = backbones.build(deit())
@@ -135,14 +150,14 @@ def test_same_seed_same_bits_whatever_the_workers(folder: Path, tmp_path: Path, 
 
 def test_ema_is_evaluated_beside_the_model(folder: Path, tmp_path: Path) -> None:
     metrics = task(folder, replace(RECIPE, epochs=1, ema_decay=0.999999)).run(deit(), tmp_path, print)
-    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    checkpoint = checkpoints.read(tmp_path / "checkpoint-00000012.pt")
     torch.manual_seed(0)
     initial = backbones.build(deit()).state_dict()
     for key, value in checkpoint["ema"].items():
         assert torch.allclose(value, initial[key], atol=1e-4), "an average this slow is still about where it began"
     assert not torch.equal(checkpoint["ema"]["head.weight"], initial["head.weight"])
     assert not torch.allclose(checkpoint["model"]["head.weight"], initial["head.weight"], atol=1e-3)
-    assert metrics["top1_ema"] == pytest.approx(100 * evaluation.read_correct(tmp_path / "correct_ema.npy", 39).mean())
+    assert metrics["top1_ema"] == pytest.approx(100 * results.read_correct(tmp_path / "correct_ema.npy", 39).mean())
 
 
 def test_torch_is_left_as_it_was(folder: Path, tmp_path: Path) -> None:
@@ -162,10 +177,44 @@ def test_embedded_images_train(tmp_path: Path) -> None:
 # What stops a run
 
 
-def test_a_loss_that_is_not_finite_stops_it(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match=r"the loss became nan in epoch 1, at update \d+ of 12") as error:
+def test_steps_without_a_finite_gradient_stop_it_with_batch_and_layer(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SKIPPED_IN_A_ROW", 5)
+    with pytest.raises(FloatingPointError) as error:
         task(folder, replace(RECIPE, lr=1e30, warmup_epochs=0.0, clip_grad=None)).run(deit(), tmp_path, print)
-    assert "\n" not in str(error.value)
+    message = str(error.value)
+    assert re.match(r"no finite gradient in \d+ steps in a row, up to update 10 of 12 of epoch 1", message)
+    assert re.search(r"whose batch begins with .*/train/\w+/\d+\.png; first not finite: layer [\w.]+ \(\w+\)", message)
+    assert "\n" not in message
+
+
+def test_a_step_without_a_finite_gradient_is_left_out_and_counted() -> None:
+    one = learner(replace(RECIPE, ema_decay=0.9))
+    one.update([batch_of()], step=5)
+    before = {name: value.clone() for name, value in one.model.state_dict().items()}
+    poison = one.model.head.weight.register_hook(lambda gradient: gradient * torch.inf)
+    for step in (6, 7):
+        one.update([batch_of()], step)
+    assert (one.skipped, one.skipped_in_a_row, one.finite_steps) == (2, 2, 1)
+    assert all(torch.equal(value, before[name]) for name, value in one.model.state_dict().items())
+    assert one.loss_sum.isfinite()
+    assert one.culprit([batch_of()], 8) == "the gradient of head.weight"
+    poison.remove()
+    one.update([batch_of()], 8)
+    assert (one.skipped, one.skipped_in_a_row, one.finite_steps) == (2, 0, 2)
+    assert one.culprit([batch_of()], 8) is None
+
+
+def test_fp16_finds_its_scale_and_keeps_it_in_the_state() -> None:
+    one = learner(RECIPE, "fp16")
+    one.scaler._init_scale = 2.0**60  # as its constructor would take it
+    for step in range(60):
+        one.update([batch_of()], step)
+    assert one.finite_steps > 10 < one.skipped
+    other = learner(RECIPE, "fp16")
+    other.load_state(one.state())
+    assert other.scaler.get_scale() == one.scaler.get_scale() < 2.0**60
 
 
 def test_an_unreadable_training_image_is_named(folder: Path, tmp_path: Path) -> None:
@@ -249,24 +298,23 @@ def test_optimizer_has_the_recipes_values() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_precision_is_that_of_the_forward_pass(precision: training.Precision) -> None:
+def test_precision_is_that_of_the_forward_pass(precision: learning.Precision) -> None:
     one = learner(RECIPE, precision)
     seen = []
     one.model.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    loss = one.update(batch_of(), epoch=0, step=5)
+    one.update([batch_of()], step=5)
     assert seen == [{"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]]
-    assert loss.dtype == torch.float32
-    assert loss.isfinite()
+    assert one.loss_sum.dtype == torch.float32
+    assert one.finite_steps == 1
     assert all(parameter.dtype == torch.float32 for parameter in one.model.parameters())
 
 
 def test_clip_grad_bounds_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    def norm(clip_grad: float | None, precision: training.Precision) -> float:
+    def norm(clip_grad: float | None, precision: learning.Precision) -> float:
         one = learner(replace(RECIPE, clip_grad=clip_grad), precision)
         monkeypatch.setattr(one.optimizer, "zero_grad", lambda: None)
-        one.update(batch_of(), 0, 5)
-        scale = one.scaler.get_scale() if clip_grad is None else 1.0  # unscaled only for clipping
-        return torch.cat([p.grad.flatten() for p in one.model.parameters() if p.grad is not None]).norm().item() / scale
+        one.update([batch_of()], 5)
+        return torch.cat([p.grad.flatten() for p in one.model.parameters() if p.grad is not None]).norm().item()
 
     assert norm(None, "fp32") > 0.5
     for precision in ("fp32", "fp16"):
@@ -274,7 +322,7 @@ def test_clip_grad_bounds_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def first_loss(recipe: Recipe, step: int = 5) -> float:
-    return learner(recipe).update(batch_of(), epoch=0, step=step).item()
+    return loss_of(learner(recipe), step)
 
 
 @pytest.mark.parametrize(
@@ -305,19 +353,19 @@ def test_smoothing_and_mixup_go_together() -> None:
 def test_randomness_of_a_step_is_a_function_of_seed_and_step() -> None:
     recipe = replace(RECIPE, drop_path=0.5, mixup=0.8)
     one, other = learner(recipe), learner(recipe)
-    one.update(batch_of(), epoch=0, step=5)
+    one.update([batch_of()], step=5)
     torch.rand(100), np.random.rand(100)  # the generators stand elsewhere
-    other.update(batch_of(), epoch=0, step=5)
+    other.update([batch_of()], step=5)
     assert torch.equal(one.model.head.weight, other.model.head.weight)
     other = learner(recipe)
-    other.update(batch_of(), epoch=0, step=6)
+    other.update([batch_of()], step=6)
     assert not torch.equal(one.model.head.weight, other.model.head.weight)
 
 
 def test_a_step_trains_also_after_an_evaluation() -> None:
     one = learner(replace(RECIPE, drop_path=0.5))
     one.model.eval()
-    one.update(batch_of(), epoch=0, step=5)
+    one.update([batch_of()], step=5)
     assert one.model.training
 
 
@@ -369,18 +417,3 @@ def test_evaluating_logits_that_are_not_finite_is_an_error(folder: Path) -> None
     nn.init.constant_(model.head.bias, torch.nan)
     with pytest.raises(FloatingPointError, match=r"val/blue/0\.png are not finite"):
         evaluation.evaluate(model, images, normalise=NORMALISE, device=CPU, autocast=None, batch=8, workers=0)
-
-
-def test_correct_bits_survive_the_file(tmp_path: Path) -> None:
-    bits = np.random.default_rng(0).random(50_000) < 0.8
-    evaluation.Evaluation(bits, bits).write(tmp_path / "correct.npy")
-    assert (tmp_path / "correct.npy").stat().st_size < 6_500
-    assert np.array_equal(evaluation.read_correct(tmp_path / "correct.npy", 50_000), bits)
-
-
-def test_a_torn_checkpoint_never_bears_the_name(tmp_path: Path) -> None:
-    training.write_checkpoint(tmp_path / "checkpoint.pt", {"model": torch.ones(2)})
-
-    with pytest.raises(Exception, match="pickle"):
-        training.write_checkpoint(tmp_path / "checkpoint.pt", {"model": lambda: None})
-    assert torch.equal(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"], torch.ones(2))

@@ -1,0 +1,175 @@
+"""Weights from a file: official releases, and checkpoints of our own runs.
+
+    weights = Weights.of("flatten_swin_t.pth")
+    report = load(weights, model, spec)            # strict: a missing or unexpected tensor is an error that names it
+
+Files of other projects wrap their tensors in many ways: {"model": ...}, {"state_dict_ema": ...}, names behind `module.`
+(DistributedDataParallel) or `_orig_mod.` (torch.compile), the configuration of the run beside them. They are read with
+`weights_only`, which runs no code of the file.
+"""
+
+import argparse
+import hashlib
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from backbones import BackboneSpec, from_official
+from harness import checkpoints
+
+RAW_WRAPPERS = ("model", "state_dict", "module", "net")
+EMA_WRAPPERS = ("ema", "model_ema", "state_dict_ema", "ema_state_dict")
+PREFIXES = ("module.", "_orig_mod.")
+ABOUT = {"backbone", "task"}
+
+
+class _AsDict(OrderedDict):
+    """Stands in for the configuration classes of other projects, which are dictionaries."""
+
+
+SAFE: list[Any] = [argparse.Namespace, (_AsDict, "yacs.config.CfgNode")]
+"""What official files hold beside tensors; neither runs code when it is read."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights, known by its content: where it lies and what it is called do not matter.
+
+    ema: take the moving average that the file holds beside the weights as trained.
+    strict: refuse a file that does not fit tensor by tensor; otherwise what does not fit is left as initialised, and
+        reported.
+    """
+
+    digest: str  # first 16 hexadecimal digits of the SHA-256 of the file
+    ema: bool = False
+    strict: bool = True
+    path: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, path: str | Path, *, ema: bool = False, strict: bool = True) -> "Weights":
+        """The weights in a file, or in the newest checkpoint of a run folder. Raises ValueError if there is none."""
+        path = Path(path)
+        if path.is_dir():
+            found = checkpoints.all_of(path)
+            if not found:
+                raise ValueError(f"the folder {path} holds no checkpoint of a run (checkpoint-<updates>.pt)")
+            path = found[0]
+        try:
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except OSError as problem:
+            raise ValueError(f"cannot read the weights {path}: {problem.strerror}") from problem
+        return cls(digest, ema, strict, str(path.resolve()))
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return Path(self.path).name + (" (EMA)" if self.ema else "")
+
+
+class LoadReport(NamedTuple):
+    """What of a file did not fit a model: names of tensors. All empty after a strict load."""
+
+    missing: list[str]  # of the model, not in the file
+    unexpected: list[str]  # of the file, not in the model
+    reshaped: list[str]  # in both, of another shape
+
+    def __str__(self) -> str:
+        parts = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.reshaped))
+        texts = [f"{len(names)} {label} ({_some(names)})" for label, names in parts if names]
+        return "; ".join(texts) or "every tensor fits"
+
+
+def load(weights: Weights, model: nn.Module, spec: BackboneSpec) -> LoadReport:
+    """Loads a file into the model of `spec`; position tables are resized where the resolution differs.
+
+    Raises ValueError, in one line, for a file that cannot be read, and if `strict` for one that does not fit.
+    """
+    content = read(weights.path)
+    state = from_official(tensors(content, weights), spec)
+    ours = model.state_dict()
+    report = LoadReport(
+        missing=[name for name in ours if name not in state],
+        unexpected=[name for name in state if name not in ours],
+        reshaped=[
+            f"{name} {tuple(state[name].shape)} for {tuple(value.shape)}"
+            for name, value in ours.items()
+            if name in state and state[name].shape != value.shape
+        ],
+    )
+    if any(report) and weights.strict:
+        raise ValueError(
+            f"{weights.path} does not fit {spec.name}: {report}; "
+            "--allow-partial-weights takes what fits and leaves the rest as initialised"
+        )
+    fitting = {name: value for name, value in state.items() if name in ours and value.shape == ours[name].shape}
+    if not fitting:
+        raise ValueError(f"{weights.path} does not fit {spec.name}: no tensor of it does ({report})")
+    model.load_state_dict(ours | fitting)
+    return report
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """What a file holds. Raises ValueError, in one line, if it is torn or holds more than tensors and plain values."""
+    try:
+        with torch.serialization.safe_globals(SAFE):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as problem:
+        raise ValueError(f"cannot read the weights {path}: {problem.strerror}") from problem
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError) as problem:
+        text = " ".join(str(problem).split())
+        held = text.partition("GLOBAL ")[2].split(" ")[0]
+        why = (
+            f"it holds more than tensors and plain values ({held})"
+            if held
+            else f"not a file of torch.save: {text[:80]}"
+        )
+        raise ValueError(f"cannot read the weights {path}: {why}") from problem
+    if not isinstance(content, Mapping):
+        raise ValueError(f"cannot read the weights {path}: it holds a {type(content).__name__} and no tensors by name")
+    return dict(content)
+
+
+def read_about(weights: Weights) -> dict[str, Any] | None:
+    """What a checkpoint of a run says of itself, `backbone` and `task` as plain JSON; None for a file of others."""
+    content = read(weights.path)
+    return {name: content[name] for name in ABOUT} if content.keys() >= ABOUT else None
+
+
+def tensors(content: Mapping[str, Any], weights: Weights) -> dict[str, Tensor]:
+    """The tensors by name, out of whatever a file wraps them in, without the prefixes of wrapped modules.
+
+    Raises ValueError where the kind of weights that is asked for is not in the file.
+    """
+    raw, average = ([name for name in names if _is_state(content.get(name))] for names in (RAW_WRAPPERS, EMA_WRAPPERS))
+    if weights.ema and not average:
+        raise ValueError(
+            f"{weights.path} holds no moving average of weights ({', '.join(EMA_WRAPPERS)}): leave out --ema"
+        )
+    if not weights.ema and not raw and average:
+        raise ValueError(f"{weights.path} holds weights as a moving average only ({average[0]}): pass --ema")
+    wrapper = (average if weights.ema else raw)[:1]
+    state = content[wrapper[0]] if wrapper else content
+    if not _is_state(state):
+        raise ValueError(f"{weights.path} holds no tensors by name; at its top: {_some(list(map(str, content)))}")
+    return {_without_prefixes(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
+
+
+def _without_prefixes(name: str) -> str:
+    while name.startswith(PREFIXES):
+        name = name.partition(".")[2]
+    return name
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,183 @@
+"""A run that is killed ends like one that is not: weights, average, optimizer bit for bit, every line of metrics.
+
+Each attempt is a process of its own, or two, forked from a server that has imported torch already. It kills itself with
+SIGKILL at a step of the test's choice.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import socket
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import backbones
+from harness import checkpoints
+from harness.data import Batch
+from harness.distributed import process_group
+from harness.learner import Learner
+from harness.recipes import LR_BATCH, MICRO
+from harness.sources import DataSource
+from harness.stopping import Stopped
+from harness.train import Train
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["torch", "timm", "harness.train", "tests.harness.test_resume"])
+RECIPE = replace(
+    MICRO,
+    epochs=2,
+    batch=16,
+    warmup_epochs=0.5,
+    lr=2e-3 * LR_BATCH / 16,
+    drop_path=0.2,
+    label_smoothing=0.1,
+    mixup=0.8,
+    cutmix=1.0,
+    mixup_images=8,
+    random_erasing=0.25,
+    rand_augment="rand-m9-mstd0.5-inc1",
+    repeated_augmentation=2,
+    ema_decay=0.9,
+)
+UPDATES = 12  # an epoch
+PATIENCE = 120  # seconds
+KILLS = 20
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of the run in `folder`, on so many ranks; `kill_at`: SIGKILL before that update, on `kill_rank`."""
+
+    images: str
+    folder: str
+    accumulation: int = 1
+    workers: int = 0
+    world: int = 1
+    kill_at: int | None = None
+    kill_rank: int = 0
+    with_signal: int = signal.SIGKILL
+    checkpoint_minutes: float = 0.0
+    precision: str = "fp32"
+
+    def start(self) -> list[int]:
+        """Exit codes by rank; negative: the number of the signal that ended it."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        processes: list[BaseProcess] = [
+            SERVER.Process(target=attempt, args=(self, rank, port)) for rank in range(self.world)
+        ]
+        for process in processes:
+            process.start()
+        # As torchrun does: where one has died, the others are ended.
+        while all(process.is_alive() for process in processes):
+            processes[0].join(0.02)
+        for process in processes:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+            process.join(PATIENCE)
+        return [process.exitcode or 0 for process in processes]
+
+
+def attempt(this: Attempt, rank: int, port: int) -> None:
+    """What a process does: the run, with its own death in it."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(this.world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # Of the data loader's workers; the server would pass on its own.
+    multiprocessing.set_start_method("fork", force=True)
+    torch.set_num_threads(1)
+    update = Learner.update
+
+    def update_or_die(self: Learner, batches: list[Batch], step: int) -> None:
+        if step == this.kill_at and rank == this.kill_rank:
+            if this.with_signal == signal.SIGKILL:  # as when a node is lost: its workers would linger for seconds
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+            os.kill(os.getpid(), this.with_signal)
+        update(self, batches, step)
+
+    Learner.update = update_or_die  # type: ignore[method-assign]
+    task = Train(
+        RECIPE,
+        DataSource.folder(this.images),
+        precision=this.precision,  # type: ignore[arg-type]
+        workers=this.workers,
+        device_batch=RECIPE.batch // (this.world * this.accumulation),
+        checkpoint_minutes=this.checkpoint_minutes,
+    )
+    with process_group():
+        try:
+            task.run(spec(), Path(this.folder), lambda line: None)
+        except Stopped as stopped:
+            raise SystemExit(stopped.status) from None
+
+
+def spec() -> backbones.BackboneSpec:
+    size = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}
+    return replace(backbones.preset("deit_micro", attention="focused"), **size)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 64), ("val", 13)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 156, (16, 16, 3))
+                pixels[..., channel] += 100
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.png")
+    return str(root)
+
+
+def digest(folder: Path) -> str:
+    """Of every tensor in the newest checkpoint, and of what is counted; not of times."""
+    state = checkpoints.read(checkpoints.all_of(folder)[0])
+    found = hashlib.sha256()
+
+    def add(name: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key in sorted(value, key=str):
+                add(f"{name}.{key}", value[key])
+        elif isinstance(value, torch.Tensor):
+            found.update(name.encode() + value.contiguous().numpy().tobytes())
+
+    for part in ("model", "ema", "optimizer", "counts"):
+        add(part, state[part])
+    return found.hexdigest()
+
+
+def metrics(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("loop_images_per_s", "data_wait_share")} for line in lines]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world", [1, 2])
+def test_killed_at_random_steps(images: str, tmp_path: Path, world: int, workers: int, accumulation: int) -> None:
+    whole = Attempt(images, str(tmp_path / "whole"), accumulation, workers, world, checkpoint_minutes=10.0)
+    assert whole.start() == [0] * world
+    draw = random.Random(repr((world, workers, accumulation)))
+    kills = sorted(draw.choices(range(2 * UPDATES), k=KILLS))
+    killed = replace(whole, folder=str(tmp_path / "killed"), checkpoint_minutes=0.0)
+    for step in kills:
+        rank = draw.randrange(world)
+        codes = replace(killed, kill_at=step, kill_rank=rank).start()
+        assert codes[rank] == -signal.SIGKILL, (step, codes)
+    assert killed.start() == [0] * world
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+    for name in ("correct.npy", "correct_ema.npy"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
