@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -77,6 +80,9 @@ def run(
     data: Annotated[str | None, _shown("NAME|FOLDER")] = None,
     epochs: Annotated[int | None, _shown("EPOCHS")] = None,
     seed: tuple[int, ...] = (),
+    workers: Annotated[int | None, _shown("PROCESSES")] = None,
+    device_batch: Annotated[int | None, _shown("IMAGES")] = None,
+    cache: Annotated[Path | None, _shown("FOLDER")] = None,
     isolate: bool = False,
     dry_run: bool = False,
 ) -> int:
@@ -93,23 +99,24 @@ def run(
         attention: attentions of the grid; left out, each preset's own.
         task: costs, speed or train.
         set: other values of the presets of the grid, as in window=7 stages=LLSS image_size=384.
-        device: cpu or cuda, for speed and training.
-        precision: fp32, or autocast to bf16 or fp16, for speed and training.
-        mode: eager or compiled, for speed.
+        device: cpu or cuda, for speed, training and evaluation.
+        precision: fp32, or autocast to bf16 or fp16, for speed, training and evaluation.
+        mode: eager or compiled, for speed and training.
         channels_last: lay images out channels last, for speed.
         batch: images per batch, for speed (that of training is part of its recipe).
-        data: an embedded image set, or a folder with train/<class>/ and val/<class>/, for training.
+        data: an image set by name, or a folder (see `data check`), for training and evaluation.
         epochs: length of training.
         seed: seeds of training; several make a cell each.
+        workers: processes that read images, for each device.
+        device_batch: most images at once on a device in training; the recipe's batch is reached by accumulation.
+        cache: folder where decoded evaluation images are kept; no result depends on it.
         isolate: measure each cell in a process of its own: one that is killed is a failed row, and the rest goes on.
         dry_run: print the cells and whether they are recorded, and measure nothing.
     """
-    from harness.runner import recorded, run_all
-    from harness.selection import adjusted, select, settings
+    from harness.selection import adjusted, given, select, settings
 
     cells = select(sweep, backbones=backbone, attentions=attention, tasks=task, overrides=settings(set), only=only)
-    cells = adjusted(
-        cells,
+    values = given(
         device=device,
         precision=precision,
         mode=mode,
@@ -117,20 +124,186 @@ def run(
         batch=batch,
         data=data,
         epochs=epochs,
-        seeds=seed,
+        seed=seed or None,
+        workers=workers,
+        device_batch=device_batch,
+        cache=_text(cache),
     )
+    return _measure(adjusted(cells, values), out, isolate=isolate, dry_run=dry_run)
+
+
+@app.command
+def train(
+    preset: Annotated[str, Positional],
+    *,
+    data: str,
+    recipe: Annotated[str | None, _shown("NAME")] = None,
+    change: tuple[str, ...] = (),
+    attention: Annotated[str | None, _shown("ATTENTION")] = None,
+    set: tuple[str, ...] = (),
+    weights: Annotated[Path | None, _shown("FILE")] = None,
+    ema: bool = False,
+    allow_partial_weights: bool = False,
+    seed: tuple[int, ...] = (0,),
+    device: str = "cpu",
+    precision: str = "fp32",
+    mode: str = "eager",
+    workers: Annotated[int | None, _shown("PROCESSES")] = None,
+    device_batch: Annotated[int | None, _shown("IMAGES")] = None,
+    checkpoint_minutes: float = 10.0,
+    cache: Annotated[Path | None, _shown("FOLDER")] = None,
+    tensorboard: bool = False,
+    out: Path = Path("runs"),
+    dry_run: bool = False,
+) -> int:
+    """Train one model by a recipe. Asked again, it goes on where it was, however it ended; once done it is not
+    repeated.
+
+    Several devices: `torchrun --nproc-per-node 8 -m harness train flatten_swin_t --data /data/imagenet --device cuda`.
+
+    Args:
+        preset: a backbone, as in `attention-bench list backbones`.
+        data: an image set by name, or a folder (see `data check`); imagenet=FOLDER is held to be ImageNet-1K.
+        recipe: the preset whose published recipe is used, or micro, or folder; left out, the preset's own.
+        change: other values of the recipe, as in epochs=100 batch=512 lr=1e-3 clip_grad=None evaluation=squash.
+        attention: the attention under test, as in "focused(focusing_factor=4)"; left out, the preset's own.
+        set: other values of the preset, as in window=7 stages=LLSS image_size=384 num_classes=100.
+        weights: start from this file (official, or of a run; a run folder means its newest checkpoint).
+        ema: take the moving average in that file.
+        allow_partial_weights: take of that file what fits, report the rest, and leave it as initialised.
+        seed: several make a run each.
+        device: cpu or cuda.
+        precision: fp32, or autocast to bf16 or fp16.
+        mode: eager or compiled.
+        workers: processes that read images, for each device; left out, the machine's cores less one, shared by its
+        devices. device_batch: most images at once on a device; the recipe's batch is reached by accumulation.
+        checkpoint_minutes: time between two checkpoints within an epoch. cache: folder where decoded evaluation
+        images are kept; no result depends on it. tensorboard: write logs for TensorBoard into the run folder. out:
+        folder of the records and run folders. dry_run: print what would be trained and whether it is recorded.
+    """
+    from harness.cells import Cell
+    from harness.selection import data_source, described, settings
+    from harness.selection import recipe as recipe_named
+    from harness.train import Train
+    from harness.weights import Weights
+
+    (spec,) = described(preset, () if attention is None else (attention,), settings(set))
+    source = data_source(data)
+    task = Train(
+        recipe_named(recipe, spec, source, settings(change, option="--change")),
+        source,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]
+        mode=mode,  # type: ignore[arg-type]
+        weights=None if weights is None else Weights.of(weights, ema=ema, strict=not allow_partial_weights),
+        workers=_workers(source) if workers is None else workers,
+        device_batch=device_batch,
+        checkpoint_minutes=checkpoint_minutes,
+        cache=_text(cache),
+        tensorboard=tensorboard,
+    )
+    if weights is None and (ema or allow_partial_weights):
+        raise ValueError("--ema and --allow-partial-weights have no effect without --weights")
+    return _measure([Cell(spec, replace(task, seed=each)) for each in seed], out, dry_run=dry_run)
+
+
+@app.command
+def evaluate(
+    preset: Annotated[str | None, Positional, _shown("PRESET")] = None,
+    *,
+    checkpoint: Path,
+    data: str,
+    attention: Annotated[str | None, _shown("ATTENTION")] = None,
+    set: tuple[str, ...] = (),
+    transform: tuple[str, ...] = (),
+    ema: bool = False,
+    allow_partial_weights: bool = False,
+    device: str = "cpu",
+    precision: str = "fp32",
+    batch: int = 128,
+    workers: Annotated[int | None, _shown("PROCESSES")] = None,
+    cache: Annotated[Path | None, _shown("FOLDER")] = None,
+    out: Path = Path("runs"),
+    dry_run: bool = False,
+) -> int:
+    """Evaluate weights from a file on every val image, exactly: none padded, none dropped, on any number of devices.
+
+    Args:
+        preset: the backbone of an official file; a checkpoint of a run knows its own.
+        checkpoint: a file of weights; a run folder means its newest checkpoint.
+        data: an image set by name, or a folder (see `data check`); imagenet=FOLDER is held to be ImageNet-1K.
+        attention: the attention under test; left out, the preset's own.
+        set: other values of the preset, as in image_size=384.
+        transform: squash, short_side or pad, with the crop's share as in short_side:0.9; several make a row each. Left
+            out, that of the checkpoint's recipe, or of the preset's own repository.
+        ema: take the moving average in the file.
+        allow_partial_weights: take of the file what fits, report the rest, and leave it as initialised.
+        device: cpu or cuda.
+        precision: fp32, or autocast to bf16 or fp16.
+        batch: images at once; part of what is recorded, since the last bits of logits depend on it.
+        workers: processes that read images; left out, the machine's cores less one, shared by its devices.
+        cache: folder where decoded images are kept; no result depends on it.
+        out: folder of the records.
+        dry_run: print what would be evaluated and whether it is recorded.
+    """
+    from harness.cells import Cell
+    from harness.evaluate import Evaluate
+    from harness.selection import data_source, evaluated, settings
+
+    source = data_source(data)
+    spec, weights, views = evaluated(
+        checkpoint, preset, attention, settings(set), transform, ema=ema, strict=not allow_partial_weights
+    )
+    cells = [
+        Cell(
+            spec,
+            Evaluate(
+                weights,
+                source,
+                view,
+                device,
+                precision,  # type: ignore[arg-type]
+                batch,
+                _workers(source) if workers is None else workers,
+                _text(cache),
+            ),
+        )
+        for view in views
+    ]
+    return _measure(cells, out, dry_run=dry_run)
+
+
+def _measure(cells: list, out: Path, *, isolate: bool = False, dry_run: bool = False) -> int:
+    """Runs the cells together with the other processes of the job, and prints the table; the exit status."""
+    from harness.distributed import ranks
+    from harness.runner import recorded, run_all
+
     if dry_run:
         for cell in cells:
             state = "recorded" if recorded(cell, out) else "to do"
             out_console.print(f"{cell.key}  {state:8}  {cell.label}", markup=False, soft_wrap=True)
         return 0
     records = run_all(cells, out, out_console, isolate)
+    if not ranks().first:
+        return 0
     _print_table(records, [(cell.key, cell.to_json()) for cell in cells], columns=(), markdown=False)
     out_console.print(f"{len(records)} record{'s' * (len(records) != 1)} in {out}", markup=False, soft_wrap=True)
     failed = sum(record.status == "failed" for record in records)
     if failed:
         error_console.print(f"attention-bench: {failed} of {len(records)} cells failed", style="red")
     return 1 if failed else 0
+
+
+def _workers(source: object) -> int:
+    """Processes that read images, unless the user says how many: none for small sets that are held in memory."""
+    if getattr(source, "root", None) is None:
+        return 0
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(16, len(os.sched_getaffinity(0)) // devices - 1))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 @app.command
@@ -225,13 +398,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
     description = "Attention variants for vision transformers, compared fairly in five backbones."
+    quiet = int(os.environ.get("RANK") or "0") > 0
+    # Of several processes, which say the same, the first one speaks.
+    out_console.quiet = error_console.quiet = quiet
     try:
-        return app.cli(
-            prog="attention-bench",
-            description=description,
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        with _processes():
+            return app.cli(
+                prog="attention-bench",
+                description=description,
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
     except ValueError as problem:
         error_console.print(f"attention-bench: {problem}", markup=False, soft_wrap=True, style="red")
         return 2
@@ -240,3 +417,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "attention-bench: interrupted; the running cell is lost, what was recorded stays", style="red"
         )
         return 130
+    except RuntimeError as problem:
+        status = getattr(problem, "status", None)
+        if status is None:
+            raise
+        error_console.print(f"attention-bench: {problem}", markup=False, soft_wrap=True, style="red")
+        return status
+
+
+def _processes() -> AbstractContextManager:
+    """The other processes of the job, if a launcher has started several; torch is needed for them only."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return nullcontext()
+    from harness.distributed import process_group
+
+    return process_group()

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import backbones
 from attentions import unknown
 from backbones import BackboneSpec, preset
+from harness.augment import Preprocessing
 from harness.cells import Cell, Task
 from harness.costs import Costs
-from harness.recipes import FOLDER, MICRO
-from harness.sources import EMBEDDED, DataSource
+from harness.evaluate import Evaluate
+from harness.published_recipes import RECIPES, recipe_of
+from harness.recipes import FOLDER, MICRO, Recipe
+from harness.sources import IMAGENET, KNOWN, DataSource
 from harness.speed import Speed
 from harness.sweeps import distinct, expand
 from harness.sweeps.quickstart import FASHION
 from harness.train import Train
+from harness.weights import Weights, read_about
+
+HOW = ("workers", "device_batch", "checkpoint_minutes", "cache", "tensorboard")
+"""How a training is run, which changes no result."""
 
 TASKS: dict[str, Task] = {
     "costs": Costs(),
@@ -26,8 +34,8 @@ TASKS: dict[str, Task] = {
 }
 
 
-def settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """Overrides of a preset from texts such as `window=7`, `stages=LLSS`, `image_size=(192,256)`.
+def settings(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """Values by name from texts such as `window=7`, `stages=LLSS`, `image_size=(192,256)`, as `option` takes them.
 
     Raises:
         ValueError: for a text without `=`.
@@ -36,9 +44,10 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name or not text:
-            raise ValueError(f"cannot read --set {pair!r}; write it as in --set window=7")
+            example = "window=7" if option == "--set" else "epochs=100"
+            raise ValueError(f"cannot read {option} {pair!r}; write it as in {option} {example}")
         if name in overrides:
-            raise ValueError(f"--set gives {name} twice")
+            raise ValueError(f"{option} gives {name} twice")
         try:
             overrides[name] = ast.literal_eval(text)
         except (SyntaxError, ValueError):
@@ -87,59 +96,145 @@ def narrowed(cells: list[Cell], only: Sequence[str]) -> list[Cell]:
 
 
 def data_source(text: str) -> DataSource:
-    """An embedded image set by name, or a folder with train/<class>/ and val/<class>/."""
-    if text in EMBEDDED:
-        return DataSource(name=text)
-    if not Path(text).exists():
-        raise ValueError(f"--data {text}: no such folder, and no embedded set of this name ({', '.join(EMBEDDED)})")
-    return DataSource.folder(Path(text).resolve())
+    """An image set by name, a folder, or `imagenet=/data/imagenet`: a folder that is held to be ImageNet-1K."""
+    if text in KNOWN:
+        return DataSource(text)
+    name, equals, root = text.partition("=")
+    if not (equals and name in KNOWN):
+        name, root = "", text
+    if not Path(root).exists():
+        raise ValueError(f"--data {text}: no such folder, and no image set of this name ({', '.join(KNOWN)})")
+    path = Path(root).resolve()
+    return DataSource(name, root=str(path)) if name else DataSource.folder(path)
 
 
-def adjusted(
-    cells: list[Cell],
+def recipe(name: str | None, spec: BackboneSpec, data: DataSource, changes: dict[str, Any]) -> Recipe:
+    """A recipe by the name of the preset that it was published for, `micro` or `folder`, with fields replaced.
+
+    Without a name: the preset's own; of a preset without one, `micro` or, for a folder of photographs, `folder`.
+
+    Raises:
+        ValueError: for an unknown name or field, or values that contradict each other.
+    """
+    if name is None:
+        name = spec.name if spec.name in RECIPES else "folder" if data.root is not None else "micro"
+    small = {"micro": MICRO, "folder": FOLDER}
+    if name not in small and name not in RECIPES:
+        raise ValueError(unknown("recipe", name, [*small, *RECIPES]))
+    found = small.get(name) or recipe_of(name)
+    known = [field.name for field in fields(Recipe)]
+    for change in changes:
+        if change not in known:
+            raise ValueError(unknown("field of a recipe", change, known))
+    evaluation = changes.pop("evaluation", None)
+    if evaluation is not None:
+        found = replace(found, evaluation=preprocessing(evaluation))
+    return replace(found, **changes)
+
+
+def preprocessing(text: str) -> Preprocessing:
+    """A preprocessing from a text such as `squash`, `short_side:0.9` (the crop's share of the resized side) or `pad`.
+
+    Raises:
+        ValueError: for an unknown kind, or a share that is none.
+    """
+    kind, _, share = str(text).partition(":")
+    try:
+        crop_pct = float(share or (1.0 if kind == "pad" else 0.875))
+    except ValueError:
+        raise ValueError(f"cannot read the preprocessing {text!r}; write it as in squash or short_side:0.9") from None
+    return Preprocessing(kind, crop_pct)  # type: ignore[arg-type]
+
+
+def evaluated(
+    checkpoint: Path,
+    name: str | None,
+    attention: str | None,
+    overrides: dict[str, Any],
+    transforms: Sequence[str],
     *,
-    device: str | None = None,
-    precision: str | None = None,
-    mode: str | None = None,
-    channels_last: bool | None = None,
-    batch: int | None = None,
-    data: str | None = None,
-    epochs: int | None = None,
-    seeds: Sequence[int] = (),
-) -> list[Cell]:
+    ema: bool,
+    strict: bool,
+) -> tuple[BackboneSpec, Weights, list[Preprocessing]]:
+    """What a file of weights is evaluated as: the model, and each way to make its input.
+
+    A checkpoint of a run says what model it is of and how its recipe evaluates; of another file the preset `name` does.
+
+    Raises:
+        ValueError: for a file that cannot be read, or says nothing of its model while no preset is named.
+    """
+    weights = Weights.of(checkpoint, ema=ema, strict=strict)
+    about = read_about(weights)
+    views = [preprocessing(text) for text in transforms]
+    if name is not None:
+        (spec,) = described(name, () if attention is None else (attention,), overrides)
+        if not views and spec.name not in RECIPES:
+            raise ValueError(f"{spec.name} has no transform of its own: --transform squash, short_side or pad")
+        return spec, weights, views or [recipe_of(spec.name).evaluation]
+    if about is None:
+        raise ValueError(f"{weights.path} does not say what model it is of: name the preset, as in evaluate swin_t ...")
+    if attention is not None or overrides:
+        raise ValueError(f"{weights.path} says what model it is of: leave out --attention and --set, or name a preset")
+    own: dict[str, Any] = about["task"]["recipe"]["evaluation"]
+    return backbones.from_json(about["backbone"]), weights, views or [Preprocessing(**own)]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+RUNTIME = ("device", "precision", "mode", "channels_last", "batch")
+TRAINING = ("device", "precision", "mode", "data", "epochs", "seed", *HOW)
+EVALUATION = ("device", "precision", "data", "workers", "cache")
+USES: dict[type, tuple[str, ...]] = {Speed: RUNTIME, Train: TRAINING, Evaluate: EVALUATION}
+"""Which values the command line replaces, by task."""
+
+
+def adjusted(cells: list[Cell], values: dict[str, Any]) -> list[Cell]:
     """The cells with these values in place of their own, wherever a cell's task has such a value.
+
+    `values`, by their names on the command line: those of USES; `seed` is a sequence, which makes a cell each.
 
     Raises:
         ValueError: for a value that no cell has a use for, or that is not allowed.
     """
-    runtime = {"device": device, "precision": precision, "mode": mode, "channels_last": channels_last, "batch": batch}
-    training = {"device": device, "precision": precision, "data": data, "epochs": epochs, "seed": seeds or None}
     kinds = {type(cell.task) for cell in cells}
-    usable = {*(runtime if Speed in kinds else ()), *(training if Train in kinds else ())}
-    for name, value in (runtime | training).items():
-        if value is not None and name not in usable:
+    usable = {name for kind in kinds for name in USES.get(kind, ())}
+    for name in values:
+        if name not in usable:
             hint = " (the batch of training is part of its recipe)" if name == "batch" and Train in kinds else ""
             raise ValueError(f"--{name.replace('_', '-')} has no effect on these cells; none has such a value{hint}")
     result = []
     for cell in cells:
-        task = cell.task
-        if isinstance(task, Speed):
-            result.append(Cell(cell.backbone, replace(task, runtime=replace(task.runtime, **_given(runtime)))))
-        elif isinstance(task, Train):
-            if data is not None:
-                source = data_source(data)
-                task = replace(task, data=source, recipe=task.recipe if source.root is None else FOLDER)
-            if epochs is not None:
-                task = replace(task, recipe=replace(task.recipe, epochs=epochs))
-            task = replace(task, **_given({"device": device, "precision": precision}))
-            result += [Cell(cell.backbone, replace(task, seed=seed)) for seed in seeds or (task.seed,)]
-        else:
-            result.append(cell)
+        own = {name: value for name, value in values.items() if name in USES.get(type(cell.task), ())}
+        match cell.task:
+            case Speed() as task:
+                result.append(Cell(cell.backbone, replace(task, runtime=replace(task.runtime, **own))))
+            case Train() as task:
+                seeds = own.pop("seed", (task.seed,))
+                epochs = own.pop("epochs", None)
+                if "data" in own:
+                    own["data"] = data_source_for(task.data, own["data"])
+                    if own["data"].name != task.data.name and task.recipe in (MICRO, FOLDER):
+                        own["recipe"] = MICRO if own["data"].root is None else FOLDER
+                task = replace(task, **own)
+                if epochs is not None:
+                    task = replace(task, recipe=replace(task.recipe, epochs=epochs))
+                result += [Cell(cell.backbone, replace(task, seed=seed)) for seed in seeds]
+            case Evaluate() as task:
+                if "data" in own:
+                    own["data"] = data_source_for(task.data, own["data"])
+                result.append(Cell(cell.backbone, replace(task, **own)))
+            case _:
+                result.append(cell)
     return distinct(result)
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def data_source_for(asked: DataSource, text: str) -> DataSource:
+    """What --data gives a cell: another image set, or, to one that asks for ImageNet, where ImageNet lies."""
+    given = data_source(text)
+    return replace(asked, root=given.root) if asked.name == IMAGENET and given.name == given.root else given
 
 
 def select(

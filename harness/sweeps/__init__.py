@@ -14,6 +14,7 @@ from harness.sweeps.ablations import (
     ablation_stages,
     ablation_window,
 )
+from harness.sweeps.fashion_mnist import fashion_mnist
 from harness.sweeps.paper_accuracy import paper_accuracy
 from harness.sweeps.paper_costs import paper_costs
 from harness.sweeps.quickstart import quickstart
@@ -24,6 +25,7 @@ SWEEPS: dict[str, Sweep] = {
     sweep.__name__: sweep
     for sweep in (
         quickstart,
+        fashion_mnist,
         paper_costs,
         paper_accuracy,
         ablation_focusing_factor,

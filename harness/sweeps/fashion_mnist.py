@@ -1,0 +1,17 @@
+"""Accuracy on all of Fashion-MNIST, five seeds an attention: what seeds alone do, beside what the attention does."""
+
+from backbones import preset
+from harness.cells import Cell
+from harness.recipes import MICRO
+from harness.sources import FASHION_MNIST, DataSource
+from harness.sweeps.quickstart import ATTENTIONS
+from harness.train import Train
+
+SEEDS = range(5)
+
+
+def fashion_mnist() -> list[Cell]:
+    """softmax, linear, focused without and with DWC in a micro PVTv2, 5 seeds each, on all of Fashion-MNIST."""
+    specs = [preset("pvt_v2_micro", attention=attention) for attention in ATTENTIONS]
+    data = DataSource(FASHION_MNIST)
+    return [Cell(spec, Train(recipe=MICRO, data=data, seed=seed)) for seed in SEEDS for spec in specs]
