@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from results import Sheet
 
 Positional = tyro.conf.Positional
 
@@ -298,6 +301,11 @@ def _workers(source: object) -> int:
     """Processes that read images, unless the user says how many: none for small sets that are held in memory."""
     if getattr(source, "root", None) is None:
         return 0
+    return _cores()
+
+
+def _cores() -> int:
+    """This process's share of the machine's cores, less the one that it works on itself."""
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(16, len(os.sched_getaffinity(0)) // devices - 1))
 
@@ -326,9 +334,7 @@ def table(
     """
     import results
 
-    if not out.is_dir():
-        raise ValueError(f"there is no folder {out}; --out names the folder of the records")
-    records, problems = results.read_all(out)
+    records, problems = _records(out)
     expected = []
     if sweep is not None:
         from harness.sweeps import expand
@@ -336,60 +342,179 @@ def table(
         expected = [(cell.key, cell.to_json()) for cell in expand(sweep)]
         wanted = {key for key, _ in expected}
         records = [record for record in records if record.key in wanted]
-    for problem in problems:
-        error_console.print(f"attention-bench: damaged record left out: {problem}", markup=False, soft_wrap=True)
     if not records and not expected:
         if problems:
             return 1
         raise ValueError(f"there are no records in {out}")
     _print_table(records, expected, columns, markdown)
     if csv is not None:
-        results.write_text(csv, results.to_csv(results.table(records, expected)))
-        error_console.print(f"wrote {csv}", markup=False, soft_wrap=True)
+        _write_csv(csv, results.to_csv(results.table(records, expected)))
     return 1 if problems else 0
+
+
+@app.command
+def compare(
+    *,
+    out: Path = Path("runs"),
+    baseline: str = "softmax",
+    ema: bool = False,
+    csv: Annotated[Path | None, _shown("FILE")] = None,
+    markdown: bool = False,
+) -> int:
+    """Accuracies of the attentions against a baseline, paired image by image and seed by seed, with 95 % intervals.
+
+    Args:
+        out: folder of the records of trained models, and of their run folders.
+        baseline: the attention that the others are compared with, as in softmax or "focused(kernel_size=None)".
+        ema: compare the moving averages of the weights.
+        csv: write the comparison to this file.
+        markdown: print it as Markdown.
+    """
+    import results
+
+    records, problems = _records(out)
+    frame = results.comparisons(records, out, baseline, "ema" if ema else "model")
+    _print_sheet(results.paired_sheet(frame), markdown)
+    _write_csv(csv, frame.to_csv(index=False, lineterminator="\n"))
+    return 1 if problems else 0
+
+
+@app.command
+def data(
+    action: Annotated[Literal["check"], Positional],
+    root: Annotated[Path, Positional],
+    *,
+    workers: Annotated[int | None, _shown("PROCESSES")] = None,
+    classes: Annotated[int | None, _shown("NUMBER")] = None,
+) -> int:
+    """Look at an image folder before days of training on it: layout, counts, class order, and whether each image
+    decodes.
+
+    Args:
+        action: check.
+        root: the folder, in any layout that training takes (class folders, tars, zips, webdataset shards, parquet).
+        workers: processes that decode; left out, the machine's cores less one.
+        classes: how many classes there should be; left out, any number of them will do.
+    """
+    from rich.progress import Progress
+
+    from harness.data_check import check, lines
+
+    assert action == "check"
+    with Progress(console=error_console, disable=not error_console.is_terminal, transient=True) as bar:
+        rows = {split: bar.add_task(split, total=None) for split in ("train", "val")}
+        report = check(
+            root,
+            workers=_cores() if workers is None else workers,
+            num_classes=classes,
+            progress=lambda split, done, images: bar.update(rows[split], completed=done, total=images),
+        )
+    for line in lines(report):
+        out_console.print(line, markup=False, soft_wrap=True)
+    return report.status
 
 
 @app.command
 def reproduce(
     paper: Annotated[str, Positional],
     *,
+    data: Annotated[str | None, _shown("FOLDER")] = None,
+    weights: Annotated[Path | None, _shown("FOLDER")] = None,
+    allow_partial_data: bool = False,
+    accuracy: Literal["any", "evaluated", "trained"] = "any",
+    device: str = "cpu",
+    precision: str = "fp32",
+    workers: Annotated[int | None, _shown("PROCESSES")] = None,
+    cache: Annotated[Path | None, _shown("FOLDER")] = None,
     out: Path = Path("runs"),
     csv: Annotated[Path | None, _shown("FILE")] = None,
     markdown: bool = False,
 ) -> int:
     """Our parameters, GMACs and accuracies beside the published ones, row by row.
 
+    With --data and --weights, the official files in that folder are evaluated first, each as its own repository does.
+
     Args:
         paper: flatten (FLatten Transformer, ICCV 2023).
+        data: the folder of ImageNet-1K; only its val images are needed.
+        weights: a folder with official weights, under the names that they are published by.
+        allow_partial_data: take fewer than the 50,000 val images; their accuracies get no verdict.
+        accuracy: of models evaluated from files, of models trained here, or any, which prefers the former.
+        device: cpu or cuda, for the evaluation.
+        precision: fp32, or autocast to bf16 or fp16.
+        workers: processes that read images; left out, the machine's cores less one, shared by its devices.
+        cache: folder where decoded images are kept; no result depends on it.
         out: folder of the records; what is missing is counted now.
         csv: write the comparison to this file.
         markdown: print it as Markdown.
     """
     import results
-    from harness.reproduce import measured
+    from harness.distributed import ranks
+    from harness.reproduce import measured, official_cells
+    from harness.runner import run_all
 
     published = results.published_rows(paper)
-    ours = measured(results.targets(published), out, error_console)
+    if (data is None) != (weights is None):
+        raise ValueError("--data and --weights go together: images to evaluate, and the official files to evaluate")
+    if data is not None and weights is not None:
+        cells, missing = official_cells(
+            weights,
+            data,
+            partial=allow_partial_data,
+            device=device,
+            precision=precision,
+            workers=_cores() if workers is None else workers,
+            cache=_text(cache),
+        )
+        for line in missing:
+            error_console.print(line, markup=False, soft_wrap=True)
+        run_all(cells, out, error_console)
+    elif allow_partial_data:
+        raise ValueError("--allow-partial-data has no effect without --data and --weights")
+    if not ranks().first:
+        return 0
+    targets = results.targets(published)
+    ours = measured(targets, out, error_console, accuracy=accuracy, partial=allow_partial_data)
     comparison = results.compare(published, ours)
-    sheet = results.comparison_sheet(comparison)
-    if markdown:
-        out_console.print(results.to_markdown(sheet), markup=False, soft_wrap=True, end="")
-    else:
-        results.show(sheet, out_console)
-    if csv is not None:
-        results.write_text(csv, comparison.to_csv(index=False))
-        error_console.print(f"wrote {csv}", markup=False, soft_wrap=True)
+    _print_sheet(results.comparison_sheet(comparison), markdown)
+    _write_csv(csv, comparison.to_csv(index=False))
     return 0
+
+
+def _records(out: Path) -> tuple[list, list[str]]:
+    """The whole records of a folder, and a line for each damaged one, which is said."""
+    import results
+
+    if not out.is_dir():
+        raise ValueError(f"there is no folder {out}; --out names the folder of the records")
+    records, problems = results.read_all(out)
+    for problem in problems:
+        error_console.print(f"attention-bench: damaged record left out: {problem}", markup=False, soft_wrap=True)
+    return records, problems
 
 
 def _print_table(records: Sequence, expected: Sequence, columns: Sequence[str], markdown: bool) -> None:
     import results
 
-    sheet = results.sheet(results.table(records, expected), list(columns) or None)
+    _print_sheet(results.sheet(results.table(records, expected), list(columns) or None), markdown)
+
+
+def _print_sheet(sheet: Sheet, markdown: bool) -> None:
+    import results
+
     if markdown:
         out_console.print(results.to_markdown(sheet), markup=False, soft_wrap=True, end="")
     else:
         results.show(sheet, out_console)
+
+
+def _write_csv(path: Path | None, text: str) -> None:
+    """Writes a table to the file that --csv names, if it names one."""
+    import results
+
+    if path is not None:
+        results.write_text(path, text)
+        error_console.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.augment import Preprocessing
 from harness.published_recipes import SHORT_SIDE, SHORT_SIDE_248, SHORT_SIDE_WHOLE, SQUASH, SQUASH_WHOLE
+from harness.weights import EMA_WRAPPERS, RAW_WRAPPERS, Weights, read
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,17 @@ def find(folder: Path) -> tuple[dict[str, Path], list[str]]:
         if matching:
             found[preset] = matching[0]
     return found, [preset for preset in OFFICIAL if preset not in found]
+
+
+def weights_of(preset: str, path: Path) -> Weights:
+    """The weights in an official file that gave the published accuracy: the moving average where it has one that did.
+
+    Raises ValueError for a file that cannot be read.
+    """
+    content = read(path)
+    average = any(name in content for name in EMA_WRAPPERS)
+    alone = average and not any(name in content for name in RAW_WRAPPERS)
+    return Weights.of(path, ema=average and (OFFICIAL[preset].ema or alone))
 
 
 def _plain(name: str) -> str:

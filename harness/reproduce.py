@@ -13,9 +13,12 @@ from rich.console import Console
 
 import results
 from backbones import BackboneSpec, preset
+from harness import official
 from harness.cells import Cell
 from harness.costs import Costs
+from harness.evaluate import Evaluate
 from harness.runner import run_all
+from harness.sources import IMAGENET, DataSource
 
 Accuracy = Literal["any", "evaluated", "trained"]
 PVT_SIZES = {"T": ("tiny", "t"), "S": ("small", "s"), "M": ("medium", "m"), "L": ("large", "b")}
@@ -73,6 +76,52 @@ def _published_model(model: str, resolution: int) -> BackboneSpec:
     # The windows of Swin at other resolutions are those of Agent Attention's comparison: a 32nd of the image.
     overrides = {"window": resolution // 32} if family == "Swin" else {}
     return preset(name, image_size=resolution, **overrides)
+
+
+def official_cells(
+    weights: Path,
+    data: str,
+    *,
+    partial: bool,
+    device: str,
+    precision: str,
+    workers: int,
+    cache: str | None,
+) -> tuple[list[Cell], list[str]]:
+    """An evaluation of each official file in the folder `weights`, and a line for each preset that has none there.
+
+    `partial` allows a `data` folder with fewer images than ImageNet-1K has, of its 1000 classes.
+
+    Raises ValueError where there is no file, or no such folder.
+    """
+    found, missing = official.find(weights)
+    lines = [f"no weights for {name}: {official.OFFICIAL[name].files[0]} is not in {weights}" for name in missing]
+    if not found:
+        raise ValueError(f"no official weights in {weights}; a file is known by its name, such as {_some_names()}")
+    root = Path(data).resolve()
+    if not root.is_dir():
+        raise ValueError(f"--data {data}: no such folder")
+    source = DataSource.folder(root) if partial else DataSource(IMAGENET, root=str(root))
+    cells = [
+        Cell(
+            preset(name),
+            Evaluate(
+                official.weights_of(name, path),
+                source,
+                official.OFFICIAL[name].preprocessing,
+                device,
+                precision,  # type: ignore[arg-type]
+                workers=workers,
+                cache=cache,
+            ),
+        )
+        for name, path in found.items()
+    ]
+    return cells, lines
+
+
+def _some_names() -> str:
+    return ", ".join(official.OFFICIAL[name].files[0] for name in ("flatten_swin_t", "swin_t", "pvt_tiny"))
 
 
 def measured(
