@@ -119,9 +119,9 @@ def find(root: Path, split: Split) -> Found:
     Raises ValueError, in one line, for a folder that is missing or empty, and for a split that is not there or twice.
     """
     if not root.is_dir():
-        raise ValueError(f"data folder {root} does not exist or is not a folder; expected in it {ACCEPTED}")
+        raise ValueError(f"data folder {root} does not exist or is not a folder; expected {ACCEPTED}")
     if not any(root.iterdir()):
-        raise ValueError(f"data folder {root} is empty; expected in it {ACCEPTED}")
+        raise ValueError(f"data folder {root} is empty; expected {ACCEPTED}")
     found = []
     for layout, _, look in LAYOUTS:
         if place := look(root, split):
