@@ -1,8 +1,8 @@
 """The parquet files of a Hugging Face data set, as `huggingface-cli download` lays them down.
 
 A parquet file is read by row groups, of 100 images in most sets: in order that costs nothing, but training, which reads
-in shuffled order, decompresses a hundred images for each it takes. For training on many cores' worth of images, unpack
-into class folders. (`datasets`, which timm would use, writes a second copy of the whole set instead.)
+in shuffled order, reads a hundred images for each that it takes. It suits evaluation; for long training, unpack into
+class folders or tars. (`datasets`, which timm would use, writes a second copy of the whole set instead.)
 """
 
 import json

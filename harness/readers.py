@@ -17,7 +17,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.utils.misc import natural_key
 
 SORT = "sort the images into one folder per class (for ImageNet its wnid, such as n01440764)"
+SUFFIXES = frozenset(get_img_extensions())
 # What reading and decoding a damaged image raises, in any of Pillow's formats.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -117,7 +118,7 @@ class FolderReader(Reader):
     def __init__(self, folder: Path) -> None:
         samples, class_to_idx = find_images_and_targets(str(folder), sort=False)
         if not samples:
-            raise ValueError(f"no image ({', '.join(get_img_extensions())}) in {folder}; {SORT}")
+            raise ValueError(f"no image ({', '.join(sorted(SUFFIXES))}) in {folder}; {SORT}")
         for path, _ in samples:
             if os.path.dirname(os.path.dirname(path)) != str(folder):
                 raise ValueError(f"{path} does not lie in a class folder directly under {folder}: {SORT}")
@@ -144,7 +145,7 @@ class FolderReader(Reader):
 
 def is_image(name: str) -> bool:
     """By its suffix, as timm has it."""
-    return PurePosixPath(name).suffix.lower() in get_img_extensions(as_set=True)
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def sort_key(name: str) -> tuple[list[Any], str]:

@@ -96,7 +96,7 @@ def _by_class(paths: list[Path], labels: list[str | None]) -> TarReader:
 
 def _place(path: Path, label: str | None, name: str) -> tuple[str, str]:
     """Class and file name of a member. A tar of a folder has that folder before all its names."""
-    parts = PurePosixPath(name).parts
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     if label is None and len(parts) == 3 and parts[0] in SPLIT_FOLDERS:
         parts = parts[1:]
     if label is not None and (len(parts) == 1 or (len(parts) == 2 and parts[0] == label)):
