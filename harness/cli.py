@@ -538,9 +538,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error_console.print(f"attention-bench: {problem}", markup=False, soft_wrap=True, style="red")
         return 2
     except KeyboardInterrupt:
-        error_console.print(
-            "attention-bench: interrupted; the running cell is lost, what was recorded stays", style="red"
-        )
+        text = "attention-bench: interrupted; what was recorded stays, a training goes on from its checkpoint"
+        error_console.print(text, soft_wrap=True, style="red")
         return 130
     except RuntimeError as problem:
         status = getattr(problem, "status", None)

@@ -119,7 +119,7 @@ def recipe(name: str | None, spec: BackboneSpec, data: DataSource, changes: dict
     if name is None:
         name = spec.name if spec.name in RECIPES else "folder" if data.root is not None else "micro"
     small = {"micro": MICRO, "folder": FOLDER}
-    if name not in small and name not in RECIPES:
+    if name not in (*small, *RECIPES, *backbones.ALIASES):
         raise ValueError(unknown("recipe", name, [*small, *RECIPES]))
     found = small.get(name) or recipe_of(name)
     known = [field.name for field in fields(Recipe)]

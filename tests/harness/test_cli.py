@@ -317,7 +317,10 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("nowhere", "--data nowhere: no such folder, and no embedded set of this name (fashion_mnist_14k)"),
+        (
+            "nowhere",
+            "--data nowhere: no such folder, and no image set of this name (fashion_mnist_14k, ",
+        ),
         ("my_sweeps.py", "is not a folder"),
         ("empty", "empty is empty; expected train/<class>/*.jpg and val/<class>/*.jpg"),
         ("no_val", "no_val has no folder 'val'"),
@@ -348,7 +351,8 @@ def test_more_classes_than_the_embedded_images_have_are_refused(ask: Ask) -> Non
         ("--task costs --seed 0", "--seed has no effect"),
         ("--task speed --data fashion_mnist_14k", "--data has no effect"),
         ("--task speed --epochs 1", "--epochs has no effect"),
-        ("--task train --mode eager", "--mode has no effect"),
+        ("--task speed --workers 2", "--workers has no effect"),
+        ("--task speed --device-batch 2", "--device-batch has no effect"),
         ("--task train --batch 8", "--batch has no effect"),
         ("--task train --channels-last", "--channels-last has no effect"),
         ("--task speed --device tpu", "unknown device 'tpu'; allowed"),
@@ -710,7 +714,7 @@ def test_training_on_a_folder_of_images(ask: Ask) -> None:
     assert metrics["top1_stderr"] == pytest.approx(100 * (share * (1 - share) / 9) ** 0.5)
     assert metrics["top5"] == 100
     assert metrics["train_loss"] > 0
-    assert (Path("runs") / record.key / "checkpoint.pt").is_file()
+    assert (Path("runs") / record.key / "best.pt").is_file()
     assert f"{metrics['top1']:.2f} ± {metrics['top1_stderr']:.2f}" in answer.out
     before = tree()
     assert ask("run --backbone deit_micro --task train --data photos/ --epochs 1 --set num_classes=3").status == 0
@@ -751,21 +755,23 @@ def wait_for_training(process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-def test_ctrl_c_loses_only_the_running_cell(ask: Ask, tmp_path: Path) -> None:
+def test_ctrl_c_saves_the_running_training_and_the_same_command_goes_on(ask: Ask, tmp_path: Path) -> None:
     photos()
     process = start("run my_sweeps.py:interrupted", tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for_training(process)
     process.send_signal(signal.SIGINT)
     out, err = (stream.decode() for stream in process.communicate(timeout=PATIENCE))
     assert process.returncode in INTERRUPTED
-    assert re.fullmatch(r"attention-bench: interrupted; .*\n", err)
+    # Ctrl-C may come while no update runs: an evaluation is then repeated.
+    where = r"(after \d+ of \d+ updates|in the evaluation of 9 images)"
+    assert re.fullmatch(rf"attention-bench: stopped on SIGINT {where}; the same command goes on from there\n", err)
 
     # Piped, progress is plain lines.
     assert "\x1b" not in out
     assert "\r" not in out
     text = re.compile(
         r"\[1/3\] deit_micro softmax\(fused=True\) costs\n(    .+\n)*    done: params_m 0\.2.*\n"
-        r"\[2/3\] deit_micro softmax\(fused=True\) train.*\n(    epoch .*\n)+"
+        r"\[2/3\] deit_micro softmax\(fused=True\) train.*\n    global batch .*\n(    epoch .*\n)+"
     )
     assert text.fullmatch(out)
 
@@ -777,6 +783,7 @@ def test_ctrl_c_loses_only_the_running_cell(ask: Ask, tmp_path: Path) -> None:
     again = ask("run my_sweeps.py:interrupted")
     assert (again.status, again.err) == (0, "")
     assert "1 of 3 cells are recorded in runs already" in again.out
+    assert re.search(r"    resumed after \d+ of \d+ updates\n", again.out)
     assert [record.status for record in records()] == ["done"] * 3
     assert (Path("runs") / f"{first.key}.json").stat().st_mtime_ns == kept
 

@@ -1,15 +1,18 @@
 """From a command line to cells: every value given acts on some cell, or is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backbones import preset
+from harness.augment import Preprocessing
 from harness.cells import Cell
 from harness.costs import Costs
+from harness.published_recipes import recipe_of
 from harness.recipes import FOLDER, MICRO
-from harness.selection import TASKS, ad_hoc, adjusted, data_source, narrowed, select, settings
+from harness.selection import TASKS, ad_hoc, adjusted, data_source, narrowed, recipe, select, settings
 from harness.sources import DataSource
 from harness.speed import Speed
 from harness.sweeps import expand
@@ -128,7 +131,7 @@ def test_data_is_an_embedded_set_or_a_folder(tmp_path: Path, monkeypatch: pytest
 
 
 def test_data_that_is_neither_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"--data nowhere: no such folder, and no embedded set .*fashion_mnist_14k"):
+    with pytest.raises(ValueError, match=r"--data nowhere: no such folder, and no image set .*fashion_mnist_14k"):
         data_source("nowhere")
 
 
@@ -147,7 +150,7 @@ def test_data_that_is_neither_is_refused() -> None:
 )
 def test_each_flag_of_speed_acts_and_changes_the_key(flag: str, value: Any) -> None:
     before = grid("speed")
-    (after,) = adjusted(before, **{flag: value})
+    (after,) = adjusted(before, {flag: value})
     assert isinstance(after.task, Speed)
     assert getattr(after.task.runtime, flag) == value
     assert after.key != before[0].key
@@ -159,18 +162,19 @@ def test_each_flag_of_speed_acts_and_changes_the_key(flag: str, value: Any) -> N
     [
         ("device", "cuda", Train(recipe=MICRO, data=FASHION, device="cuda")),
         ("precision", "bf16", Train(recipe=MICRO, data=FASHION, precision="bf16")),
-        ("seeds", (7,), Train(recipe=MICRO, data=FASHION, seed=7)),
+        ("mode", "compiled", Train(recipe=MICRO, data=FASHION, mode="compiled")),
+        ("seed", (7,), Train(recipe=MICRO, data=FASHION, seed=7)),
     ],
 )
 def test_each_flag_of_training_acts_and_changes_the_key(flag: str, value: Any, expected: Train) -> None:
     before = grid("train")
-    (after,) = adjusted(before, **{flag: value})
+    (after,) = adjusted(before, {flag: value})
     assert after.task == expected
     assert after.key != before[0].key
 
 
 def test_epochs_change_the_recipe_alone() -> None:
-    (after,) = adjusted(grid("train"), epochs=9)
+    (after,) = adjusted(grid("train"), {"epochs": 9})
     assert isinstance(after.task, Train)
     assert after.task.recipe.epochs == 9
     assert after.task.recipe.lr == MICRO.lr
@@ -178,20 +182,68 @@ def test_epochs_change_the_recipe_alone() -> None:
 
 
 def test_a_folder_of_images_brings_the_recipe_of_folders(tmp_path: Path) -> None:
-    (after,) = adjusted(grid("train"), data=str(tmp_path))
+    (after,) = adjusted(grid("train"), {"data": str(tmp_path)})
     assert after.task == Train(recipe=FOLDER, data=DataSource.folder(tmp_path))
-    (embedded,) = adjusted(grid("train"), data="fashion_mnist_14k")
+    (embedded,) = adjusted(grid("train"), {"data": "fashion_mnist_14k"})
     assert embedded == grid("train")[0]
 
 
+@pytest.mark.parametrize(("flag", "value"), [("workers", 3), ("device_batch", 8), ("cache", "crops")])
+def test_how_a_training_is_run_changes_no_key(flag: str, value: Any) -> None:
+    before = grid("train")
+    (after,) = adjusted(before, {flag: value})
+    assert getattr(after.task, flag) == value
+    assert after.key == before[0].key
+
+
+def test_data_tells_the_cells_of_imagenet_where_it_lies_and_leaves_their_recipe(tmp_path: Path) -> None:
+    cells = expand("paper_accuracy")[:3]
+    for text in (str(tmp_path), f"imagenet={tmp_path}"):
+        after = adjusted(cells, {"data": text})
+        assert keys(after) == keys(cells), "the name is the same, and where it lies does not matter"
+        assert {cell.task.data.root for cell in after} == {str(tmp_path)}
+        assert [cell.task.recipe for cell in after] == [cell.task.recipe for cell in cells]
+    assert data_source(f"imagenet={tmp_path}") == DataSource("imagenet", root=str(tmp_path))
+
+
+# recipe
+
+
+def test_a_recipe_is_the_presets_own_or_the_small_one_that_fits() -> None:
+    folder = DataSource.folder("/photos")
+    assert recipe(None, preset("flatten_swin_t"), folder, {}) == recipe_of("flatten_swin_t")
+    assert recipe(None, preset("deit_micro"), folder, {}) == FOLDER
+    assert recipe(None, preset("deit_micro"), FASHION, {}) == MICRO
+    assert recipe("pvt_t", preset("deit_micro"), FASHION, {}) == recipe_of("pvt_tiny")
+    changed = recipe("micro", preset("deit_t"), folder, {"epochs": 9, "evaluation": "squash:0.9"})
+    assert changed == replace(MICRO, epochs=9, evaluation=Preprocessing("squash", 0.9))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("swim_t", {}, "unknown recipe 'swim_t'; did you mean swin_t"),
+        (None, {"epoch": 3}, "unknown field of a recipe 'epoch'; did you mean epochs"),
+        (None, {"evaluation": "stretch"}, "unknown kind 'stretch'; allowed: pad, short_side, squash"),
+        (None, {"evaluation": "squash:wide"}, "write it as in squash or short_side:0.9"),
+        (None, {"mixup_images": 8}, "mixup_images has no effect"),
+    ],
+)
+def test_recipes_and_changes_that_are_not_there(name: str | None, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe(name, preset("deit_micro"), FASHION, changes)
+
+
 def test_several_seeds_give_a_cell_each() -> None:
-    cells = adjusted(grid("train", "costs"), seeds=(0, 1, 2))
+    cells = adjusted(grid("train", "costs"), {"seed": (0, 1, 2)})
     assert [c.task.seed for c in cells if isinstance(c.task, Train)] == [0, 1, 2]
     assert len(set(keys(cells))) == len(cells) == 4
 
 
 def test_flags_together(tmp_path: Path) -> None:
-    (cell,) = adjusted(grid("train"), device="cuda", precision="fp16", data=str(tmp_path), epochs=5, seeds=[3])
+    (cell,) = adjusted(
+        grid("train"), {"device": "cuda", "precision": "fp16", "data": str(tmp_path), "epochs": 5, "seed": [3]}
+    )
     task = cell.task
     assert isinstance(task, Train)
     assert (task.device, task.precision, task.recipe.epochs, task.seed) == ("cuda", "fp16", 5, 3)
@@ -200,11 +252,11 @@ def test_flags_together(tmp_path: Path) -> None:
 
 def test_without_flags_nothing_changes() -> None:
     cells = grid("costs", "speed", "train")
-    assert adjusted(cells) == cells
+    assert adjusted(cells, {}) == cells
 
 
 def test_among_mixed_cells_a_flag_acts_where_it_can() -> None:
-    costs, speed, train = adjusted(grid("costs", "speed", "train"), batch=8, epochs=2, precision="bf16")
+    costs, speed, train = adjusted(grid("costs", "speed", "train"), {"batch": 8, "epochs": 2, "precision": "bf16"})
     assert costs.task == Costs()
     assert isinstance(speed.task, Speed)
     assert isinstance(train.task, Train)
@@ -222,10 +274,10 @@ WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
         "batch": 8,
         "data": "fashion_mnist_14k",
         "epochs": 1,
-        "seeds": (0,),
+        "seed": (0,),
     },
-    "speed": {"data": "fashion_mnist_14k", "epochs": 1, "seeds": (0,)},
-    "train": {"mode": "eager", "channels_last": False, "batch": 8},
+    "speed": {"data": "fashion_mnist_14k", "epochs": 1, "seed": (0,), "workers": 2, "device_batch": 8, "cache": "x"},
+    "train": {"channels_last": False, "batch": 8},
 }
 
 
@@ -234,9 +286,9 @@ WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
     [(task, flag, value) for task, flags in WITHOUT_EFFECT.items() for flag, value in flags.items()],
 )
 def test_a_flag_that_no_cell_can_use_is_refused(task: str, flag: str, value: Any) -> None:
-    shown = {"seeds": "--seed", "channels_last": "--channels-last"}.get(flag, f"--{flag}")
+    shown = {"channels_last": "--channels-last", "device_batch": "--device-batch"}.get(flag, f"--{flag}")
     with pytest.raises(ValueError, match=f"{shown} has no effect"):
-        adjusted(grid(task), **{flag: value})
+        adjusted(grid(task), {flag: value})
 
 
 @pytest.mark.parametrize(
@@ -249,12 +301,12 @@ def test_a_flag_that_no_cell_can_use_is_refused(task: str, flag: str, value: Any
         ("train", {"device": "tpu"}, "unknown device 'tpu'"),
         ("train", {"precision": "int8"}, "unknown precision 'int8'"),
         ("train", {"epochs": 0}, "at least 1, got 0"),
-        ("train", {"seeds": (-1,)}, "seed"),
+        ("train", {"seed": (-1,)}, "seed"),
     ],
 )
 def test_values_that_are_not_allowed(task: str, flags: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        adjusted(grid(task), **flags)
+        adjusted(grid(task), flags)
 
 
 # select
@@ -300,10 +352,10 @@ def test_equal_cells_of_a_grid_stand_once() -> None:
     cells = chosen(
         backbones=["pvt_t", "pvt_tiny"], attentions=["softmax", "softmax(fused=True)"], tasks=["costs", "costs"]
     )
-    assert len(keys(adjusted(cells))) == 1
+    assert len(keys(adjusted(cells, {}))) == 1
 
 
 def test_cells_made_equal_by_flags_stand_once() -> None:
-    assert len(keys(adjusted(grid("train"), seeds=(1, 1)))) == 1
-    small, large = (adjusted(grid("speed"), batch=batch) for batch in (8, 16))
-    assert len(keys(adjusted(small + large, batch=4))) == 1
+    assert len(keys(adjusted(grid("train"), {"seed": (1, 1)}))) == 1
+    small, large = (adjusted(grid("speed"), {"batch": batch}) for batch in (8, 16))
+    assert len(keys(adjusted(small + large, {"batch": 4}))) == 1
