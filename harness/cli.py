@@ -178,11 +178,13 @@ def train(
         device: cpu or cuda.
         precision: fp32, or autocast to bf16 or fp16.
         mode: eager or compiled.
-        workers: processes that read images, for each device; left out, the machine's cores less one, shared by its
-        devices. device_batch: most images at once on a device; the recipe's batch is reached by accumulation.
-        checkpoint_minutes: time between two checkpoints within an epoch. cache: folder where decoded evaluation
-        images are kept; no result depends on it. tensorboard: write logs for TensorBoard into the run folder. out:
-        folder of the records and run folders. dry_run: print what would be trained and whether it is recorded.
+        workers: processes that read images, for each device; left out, the machine's cores less one.
+        device_batch: most images at once on a device; the recipe's batch is reached by accumulation.
+        checkpoint_minutes: time between two checkpoints within an epoch.
+        cache: folder where decoded evaluation images are kept; no result depends on it.
+        tensorboard: write logs for TensorBoard into the run folder.
+        out: folder of the records and run folders.
+        dry_run: print what would be trained and whether it is recorded.
     """
     from harness.cells import Cell
     from harness.selection import data_source, described, settings
@@ -244,7 +246,7 @@ def evaluate(
         device: cpu or cuda.
         precision: fp32, or autocast to bf16 or fp16.
         batch: images at once; part of what is recorded, since the last bits of logits depend on it.
-        workers: processes that read images; left out, the machine's cores less one, shared by its devices.
+        workers: processes that read images; left out, the machine's cores less one.
         cache: folder where decoded images are kept; no result depends on it.
         out: folder of the records.
         dry_run: print what would be evaluated and whether it is recorded.
@@ -387,8 +389,7 @@ def data(
     workers: Annotated[int | None, _shown("PROCESSES")] = None,
     classes: Annotated[int | None, _shown("NUMBER")] = None,
 ) -> int:
-    """Look at an image folder before days of training on it: layout, counts, class order, and whether each image
-    decodes.
+    """Look at an image folder before days of training on it: layout, counts, class order, and every image decoded.
 
     Args:
         action: check.
@@ -442,7 +443,7 @@ def reproduce(
         accuracy: of models evaluated from files, of models trained here, or any, which prefers the former.
         device: cpu or cuda, for the evaluation.
         precision: fp32, or autocast to bf16 or fp16.
-        workers: processes that read images; left out, the machine's cores less one, shared by its devices.
+        workers: processes that read images; left out, the machine's cores less one.
         cache: folder where decoded images are kept; no result depends on it.
         out: folder of the records; what is missing is counted now.
         csv: write the comparison to this file.

@@ -1,8 +1,10 @@
 """Checking an image set before days of training on it: its layout, counts, classes, and that every image decodes.
 
-report = check(Path("/data/photos"), workers=8, num_classes=None)
-print("\\n".join(lines(report)))
-sys.exit(report.status)
+    report = check(Path("/data/photos"), workers=8, num_classes=None)
+    print("\\n".join(lines(report)))
+    sys.exit(report.status)
+
+It opens the splits as training does, so what is refused there is a line of the report here.
 """
 
 import hashlib

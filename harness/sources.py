@@ -1,8 +1,10 @@
 """Where images come from: opening the train and the val split of an image set, everything wrong with it said at once.
 
-source = DataSource.folder("/data/photos")              # or DataSource("imagenet", root="/data/imagenet")
-splits = open_splits(source, num_classes=1000)
-splits.val.image(0), splits.val.targets[0], splits.val.filename(0)
+    source = DataSource.folder("/data/photos")              # or DataSource("imagenet", root="/data/imagenet")
+    splits = open_splits(source, num_classes=1000)
+    splits.val.image(0), splits.val.targets[0], splits.val.filename(0)
+
+How a split may lie in a folder is in harness/layouts.py.
 """
 
 import hashlib

@@ -9,6 +9,7 @@ import pytest
 
 from backbones import BackboneSpec, preset
 from harness.cells import Cell
+from tests.harness.command_line import ask as ask
 
 
 @dataclass(frozen=True)
