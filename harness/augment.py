@@ -37,6 +37,7 @@ from torchvision.transforms.v2.functional import resized_crop
 Augmentation = Literal["small", "imagenet"]
 EvalTransform = Literal["pad", "short_side", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
+TrainInterpolation = Literal["bilinear", "bicubic", "random"]  # random: one of the two for each image, as in CSWin
 TrainInput = Literal["pillow", "tensor"]
 Transform = Callable[[Image.Image], Tensor]
 
@@ -83,7 +84,7 @@ def train_transform(
     augmentation: Augmentation,
     rand_augment: str | None,
     color_jitter: float,
-    interpolation: Interpolation,
+    interpolation: TrainInterpolation,
     input: TrainInput = "pillow",
 ) -> "Transform | TensorTransform":
     """Random transform of training images, RGB PIL -> uint8 (in_channels, H, W).
@@ -91,12 +92,16 @@ def train_transform(
     input: "pillow" is timm's recipe to the bit; "tensor" decodes, crops and flips faster: a `TensorTransform`.
 
     Random through the global generators (see `seed_generators`). Raises ValueError for a RandAugment text that timm
-    would not understand, and for the input "tensor" where images are not cropped at random.
+    would not understand, and for the input "tensor" or interpolation "random" where images are not cropped at random.
     """
     if input not in get_args(TrainInput):
         raise ValueError(f"unknown training input {input!r}; allowed: {', '.join(get_args(TrainInput))}")
     if input == "tensor" and augmentation == "small":
         raise ValueError("the training input 'tensor' is for the augmentation 'imagenet'; with 'small' it is 'pillow'")
+    if interpolation == "random" and augmentation == "small":
+        raise ValueError(
+            "the interpolation 'random' is for the augmentation 'imagenet'; with 'small' name one of the two"
+        )
     if rand_augment is not None and not RAND_AUGMENT.fullmatch(rand_augment):
         raise ValueError(
             f"rand_augment {rand_augment!r} is not understood; it is written like 'rand-m9-mstd0.5-inc1', "
@@ -112,6 +117,7 @@ def train_transform(
         separate=True,
     )
     if augmentation == "small":
+        assert interpolation != "random"
         crop_and_flip = _ShiftAndFlip(image_size, interpolation)
     for op in colour.transforms:
         if isinstance(op, RandAugment):
@@ -153,8 +159,10 @@ class TensorTransform:
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) of any size -> uint8 (C, H, W) of the model's."""
         top, left, height, width = self.crop.get_params(image, self.crop.scale, self.crop.ratio)
-        size = list(self.crop.size)
-        image = resized_crop(image, top, left, height, width, size, self.crop.interpolation, antialias=True)
+        size, interpolation = list(self.crop.size), self.crop.interpolation
+        if isinstance(interpolation, tuple):
+            interpolation = random.choice(interpolation)
+        image = resized_crop(image, top, left, height, width, size, interpolation, antialias=True)
         image = self.flip(image)
         if self.colour.transforms:
             image = self.colour(to_pil_image(image))

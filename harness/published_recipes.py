@@ -8,7 +8,6 @@ What is common to all of them stands first, then each family as a base and what 
 What a recipe cannot say, and official code does otherwise:
 
 * DeiT, PVT and CSWin set the learning rate once an epoch (DeiT and PVT an epoch late); here it moves with every update.
-* CSWin resizes training images bilinearly or bicubically, by lot; here bicubically.
 * CSWin mixes before it erases; here erasing comes first, as everywhere else.
 """
 
@@ -176,6 +175,7 @@ _CSWIN = replace(
     lr=_absolute(2e-3, 8 * 256),
     warmup_lr=_absolute(1e-6, 8 * 256),
     min_lr=_absolute(1e-5, 8 * 256),
+    interpolation="random",
     ema_decay=0.99984,
     evaluation=SHORT_SIDE_248,
 )

@@ -2,13 +2,11 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import get_args
 
-from harness.augment import Augmentation, Interpolation, Preprocessing
+from harness.augment import Augmentation, Preprocessing, TrainInput, TrainInterpolation
 
-Input = Literal["pillow", "tensor"]
-
-CHOICES = {"augmentation": Augmentation, "interpolation": Interpolation, "input": Input}
+CHOICES = {"augmentation": Augmentation, "interpolation": TrainInterpolation, "input": TrainInput}
 FROM_ZERO = ("warmup_lr", "min_lr", "cooldown_epochs", "weight_decay", "mixup", "cutmix", "color_jitter")
 SHARES = ("mixup_prob", "random_erasing")  # from 0 to 1
 BELOW_ONE = ("drop_path", "label_smoothing")  # from 0; at 1 nothing would be left of a branch, or of the target
@@ -45,8 +43,8 @@ class Recipe:
     rand_augment: str | None = None
     color_jitter: float = 0.0
     random_erasing: float = 0.0  # probability
-    interpolation: Interpolation = "bicubic"  # of training images
-    input: Input = "pillow"  # what transforms work on: PIL images, or uint8 tensors (faster, other pixels)
+    interpolation: TrainInterpolation = "bicubic"  # of training images
+    input: TrainInput = "pillow"  # what transforms work on: PIL images, or uint8 tensors (faster, other pixels)
     evaluation: Preprocessing = field(default_factory=Preprocessing)
     ema_decay: float | None = None  # of a moving average of the weights, evaluated beside them
 
@@ -63,8 +61,9 @@ class Recipe:
             raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}: the cosine descends from lr to min_lr")
         if self.rand_augment is not None and self.color_jitter:
             raise ValueError("color_jitter has no effect beside rand_augment, where timm drops it: set one of the two")
-        if self.input == "tensor" and self.augmentation != "imagenet":
-            raise ValueError(f"input 'tensor' goes with augmentation 'imagenet' only, got {self.augmentation!r}")
+        for name, value in (("input", "tensor"), ("interpolation", "random")):
+            if getattr(self, name) == value and self.augmentation != "imagenet":
+                raise ValueError(f"{name} {value!r} goes with augmentation 'imagenet' only, got {self.augmentation!r}")
         self._check_mixing()
 
     def _check_ranges(self) -> None:

@@ -330,3 +330,21 @@ def test_tensor_input_is_faster() -> None:
 
 def rgb(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+@pytest.mark.parametrize("input", ["pillow", "tensor"])
+def test_random_interpolation_is_one_of_two_for_each_image(input: str) -> None:
+    stream = io.BytesIO()
+    noise(64, 64).save(stream, "JPEG")
+    image = Image.open(stream).convert("RGB")
+
+    def pixels(interpolation: str, seed: int) -> torch.Tensor:
+        transform = train("imagenet", (16, 16), interpolation=interpolation, input=input)
+        seed_generators(seed)
+        return transform(transform.decode(stream.getvalue()) if input == "tensor" else image)
+
+    found = set()
+    for seed in range(12):
+        drawn = pixels("random", seed)
+        found |= {name for name in ("bilinear", "bicubic") if torch.equal(pixels(name, seed), drawn)}
+    assert found == {"bilinear", "bicubic"}

@@ -73,8 +73,7 @@ def of_row(row: dict[str, str]) -> dict[str, Any]:
         "cutmix": float(row["cutmix"]),
         "mixup_prob": float(row["mixup_prob"]),
         "label_smoothing": float(row["label_smoothing"]),
-        # Of CSWin, and said in the module's docstring.
-        "interpolation": "bicubic" if row["interpolation"] == "random" else row["interpolation"],
+        "interpolation": row["interpolation"],
         # All sources have 0.4, which timm drops beside RandAugment.
         "color_jitter": 0.0,
         "augmentation": "imagenet",
