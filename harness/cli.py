@@ -187,6 +187,7 @@ def train(
         dry_run: print what would be trained and whether it is recorded.
     """
     from harness.cells import Cell
+    from harness.published_recipes import ASSUMED, FINE_TUNED
     from harness.selection import data_source, described, settings
     from harness.selection import recipe as recipe_named
     from harness.train import Train
@@ -209,6 +210,13 @@ def train(
     )
     if weights is None and (ema or allow_partial_weights):
         raise ValueError("--ema and --allow-partial-weights have no effect without --weights")
+    if weights is None and recipe is None and spec.name in FINE_TUNED:
+        raise ValueError(
+            f"the recipe of {spec.name} fine-tunes {FINE_TUNED[spec.name]}: give its weights (--weights), or another "
+            "--recipe"
+        )
+    if recipe is None and spec.name in ASSUMED:
+        error_console.print(f"{spec.name}: {ASSUMED[spec.name]}", markup=False, soft_wrap=True)
     return _measure([Cell(spec, replace(task, seed=each)) for each in seed], out, dry_run=dry_run)
 
 

@@ -20,7 +20,7 @@ import results
 from backbones import BackboneSpec
 from harness import checkpoints
 from harness.augment import Normalise, eval_transform, train_transform
-from harness.data import Batch, Images, Key, TrainOrder, batches, shares
+from harness.data import Batch, Images, Key, batches, shares
 from harness.distributed import Ranks
 from harness.evaluate import BATCH, Evaluation, Metrics, crops_of, evaluate
 from harness.learner import AUTOCAST, Learner
@@ -77,9 +77,7 @@ class Loop:
             splits.val, eval_transform(spec.image_size, spec.in_channels, recipe.evaluation), task.seed
         )
         self.crops = crops_of(task.cache, splits.val, spec, recipe.evaluation, group)
-        self.order = TrainOrder(
-            len(self.train_images), recipe.batch, recipe.total_epochs, task.seed, recipe.repeated_augmentation
-        )
+        self.order = task.order(len(self.train_images))
         self.updates = self.order.batches_per_epoch
         self.learner = Learner(
             spec,

@@ -134,24 +134,22 @@ def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
     todo = [cell for cell in cells if recorded(cell, out) is None]
     if any(device_of(cell) == "cuda" for cell in todo) and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
+    images: dict[tuple[object, ...], int] = {}  # by what is opened, which is done once for all cells that need the same
     for cell in todo:
-        if isinstance(cell.task, Costs | Speed) and world > 1:
-            raise ValueError(f"a {cell.task.name} cell is measured by one process; {world} were started")
-        if isinstance(cell.task, Train):
-            split_batch(cell.task.recipe, world, cell.task.device_batch)
-    for cell in {_image_set(cell): cell for cell in todo}.values():
+        classes = cell.backbone.num_classes
         match cell.task:
-            case Train(data=source):
-                open_splits(source, cell.backbone.num_classes)
+            case Costs() | Speed() if world > 1:
+                raise ValueError(f"a {cell.task.name} cell is measured by one process; {world} were started")
+            case Train(data=source) as task:
+                split_batch(task.recipe, world, task.device_batch)
+                if ("train", source, classes) not in images:
+                    images["train", source, classes] = len(open_splits(source, classes).train)
+                task.order(images["train", source, classes])
             case Evaluate(data=source):
-                open_val(source, cell.backbone.num_classes)
+                if ("val", source, classes) not in images:
+                    images["val", source, classes] = len(open_val(source, classes))
     check_writable(out)
     return todo
-
-
-def _image_set(cell: Cell) -> tuple[object, ...]:
-    """What of an image set a cell needs, if anything: asked once for all cells that need the same."""
-    return type(cell.task), getattr(cell.task, "data", None), cell.backbone.num_classes
 
 
 def outcome(record: Record) -> str:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, get_args
 import torch
 
 from backbones import BackboneSpec
+from harness.data import TrainOrder
 from harness.distributed import ranks
 from harness.evaluate import Metrics, check_runtime, usable
 from harness.learner import Mode, Precision
@@ -68,6 +69,11 @@ class Train:
         epochs = self.recipe.total_epochs
         start = "" if self.weights is None else f" from {self.weights.name}"
         return f"train {self.device} {self.precision} {self.data.name} {epochs} epochs{start} seed {self.seed}"
+
+    def order(self, images: int) -> TrainOrder:
+        """Which of so many training images each batch is made of. Raises ValueError if they do not fill a batch."""
+        recipe = self.recipe
+        return TrainOrder(images, recipe.batch, recipe.total_epochs, self.seed, recipe.repeated_augmentation)
 
     def run(self, spec: BackboneSpec, folder: Path, report: Callable[[str], None]) -> Metrics:
         """Trains, evaluates after each epoch, and returns the metrics of the last one.

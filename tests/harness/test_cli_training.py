@@ -94,9 +94,14 @@ def refused_late(ask: Ask, line: str, out: str) -> str:
         (f"{TRAIN} --precision fp8", "unknown precision 'fp8'"),
         (f"{TRAIN} --mode fast", "unknown mode 'fast'; allowed: eager, compiled"),
         (f"{TRAIN} --device-batch 0", "device_batch is 0"),
+        (f"{TRAIN} --change batch=128", "a batch of 128 needs as many training images, there are 66"),
         (f"{TRAIN} --workers -1", "workers and checkpoint_minutes take numbers from 0 up"),
         (f"{TRAIN} --change mixup=0.8 --device-batch 1", "mixup mixes pairs, so it takes 2 or more"),
-        ("train flatten_swin_b_384 --data imagenet=photos", "is not ImageNet-1K"),
+        ("train flatten_swin_b --data imagenet=photos", "is not ImageNet-1K"),
+        (
+            "train flatten_swin_b_384 --data photos",
+            "fine-tunes flatten_swin_b: give its weights (--weights)",
+        ),
     ],
 )
 def test_train_refuses(ask: Ask, line: str, said: str) -> None:
@@ -105,6 +110,13 @@ def test_train_refuses(ask: Ask, line: str, said: str) -> None:
         assert ask(line).status == 2
     else:
         assert said in refused(ask, line)
+
+
+def test_a_recipe_that_was_not_published_is_said_so(ask: Ask) -> None:
+    photos()
+    answer = ask("train flatten_deit_t --data photos --set num_classes=3 --dry-run")
+    assert answer.status == 0
+    assert answer.err.startswith("flatten_deit_t: recipe not published; that of DeiT-T")
 
 
 # evaluate
