@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,6 +175,52 @@ def test_embedded_images_train(tmp_path: Path) -> None:
     metrics = Train(recipe, DataSource(name="fashion_mnist_14k")).run(spec, tmp_path, print)
     assert metrics["n_images"] == 2000
     assert metrics["top1"] > 20, "chance is 10"
+
+
+def test_logs_for_tensorboard(folder: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    task(folder, tensorboard=True).run(deit(), tmp_path, print)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for name in ("top1", "train_loss"):
+        logged = [(event.step, event.value) for event in events.Scalars(name)]
+        assert logged == [(line["epoch"], pytest.approx(line[name])) for line in lines]
+
+
+def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="need the package tensorboard: pip install tensorboard"):
+        task(Path("/nowhere"), tensorboard=True)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
+def test_compiled_training_learns_the_same(folder: Path, tmp_path: Path) -> None:
+    torch.compiler.reset()
+    runs = {
+        mode: task(folder, replace(RECIPE, epochs=1), mode=mode).run(deit(depth=1), tmp_path / mode, print)
+        for mode in ("eager", "compiled")
+    }
+    assert runs["compiled"]["train_loss"] == pytest.approx(runs["eager"]["train_loss"], rel=1e-3)
+    names = weights(tmp_path / "compiled").keys()
+    assert names == weights(tmp_path / "eager").keys(), "without the prefix of compiled modules"
+    for name, value in weights(tmp_path / "eager").items():
+        assert torch.allclose(weights(tmp_path / "compiled")[name], value, atol=1e-3), name
+
+
+def test_a_starved_device_is_called_so(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    recipe = replace(RECIPE, epochs=1)
+    task(folder, recipe).run(deit(), tmp_path / "one", lines.append)
+    read = Images.__getitem__
+
+    def slowly(self: Images, key: object) -> object:
+        time.sleep(0.002)
+        return read(self, key)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Images, "__getitem__", slowly)
+    metrics = task(folder, recipe).run(deit(), tmp_path / "two", lines.append)
+    assert metrics["data_wait_share"] > 0.1
+    assert re.match(r"warning: the loop waited for images \d\d% of the time, above 10%", lines[-1])
 
 
 # What stops a run
