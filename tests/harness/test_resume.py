@@ -53,6 +53,13 @@ PATIENCE = 120  # seconds
 KILLS = 20
 
 
+def free_port() -> int:
+    """For the ranks of a job to meet at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One start of the run in `folder`, on so many ranks; `kill_at`: SIGKILL before that update, on `kill_rank`."""
@@ -71,9 +78,7 @@ class Attempt:
 
     def start(self) -> list[int]:
         """Exit codes by rank; negative: the number of the signal that ended it."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         processes: list[BaseProcess] = [
             SERVER.Process(target=attempt, args=(self, rank, port)) for rank in range(self.world)
         ]
