@@ -20,11 +20,13 @@ REBUILT = ("relative_position_index", "attn_mask")
 POSITIONS = re.compile(r"(?:^|\.)(pos_embed\d*|positional_encoding|relative_position_bias_table)$")
 
 
-def from_official(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
+def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bool = True) -> dict[str, Tensor]:
     """The official `state` under our names, its position tables resized where the resolution differs.
 
     A strict `load_state_dict` into `build(spec)` takes the result. Keys that the model does not have are passed on as
     they are, so that strict loading names them.
+
+    Raises ValueError for a position table that cannot be resized; if not `strict`, it too is passed on as it is.
     """
     from backbones import build
 
@@ -37,7 +39,11 @@ def from_official(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, 
             continue
         name = names.get(key, key)
         if name in ours and POSITIONS.search(key) and value.shape != ours[name].shape:
-            value = resize_positions(key, value, ours[name].shape, _prefix(spec, key))
+            try:
+                value = resize_positions(key, value, ours[name].shape, _prefix(spec, key))
+            except ValueError:
+                if strict:
+                    raise
         converted[name] = value
     return converted
 
@@ -66,12 +72,15 @@ def resize_positions(key: str, table: Tensor, shape: torch.Size, prefix: int) ->
     Raises:
         ValueError: if a table is not of a square grid, or has other channels.
     """
+    refusal = f"cannot resize {key} from {tuple(table.shape)} to {tuple(shape)}: both must be square grids"
+    if table.ndim != len(shape):
+        raise ValueError(refusal)
     bias = key.endswith("relative_position_bias_table")
     rows, wanted = (table.unsqueeze(0), shape[0]) if bias else (table, shape[1])
     head, body = rows[:, :prefix], rows[:, prefix:]
     source, target = math.isqrt(body.shape[1]), math.isqrt(wanted - prefix)
     if source**2 != body.shape[1] or target**2 != wanted - prefix or table.shape[-1] != shape[-1]:
-        raise ValueError(f"cannot resize {key} from {tuple(table.shape)} to {tuple(shape)}: both must be square grids")
+        raise ValueError(refusal)
     image = body.transpose(1, 2).unflatten(-1, (source, source))
     mode = "bilinear" if re.search(r"pos_embed\d$", key) else "bicubic"
     image = F.interpolate(image.float(), size=(target, target), mode=mode, align_corners=False).to(table.dtype)

@@ -11,7 +11,9 @@ of the file, which is checked when the run is resumed.
 import os
 import pickle
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,12 @@ PARTIAL = ".partial"
 _NAME = re.compile(r"checkpoint-(\d{8,})\.pt")
 
 State = dict[str, Any]
+
+UNREADABLE = (
+    OSError, EOFError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError,
+)  # fmt: skip
+"""What zipfile and torch.load raise for damaged files, found by damaging many. Not MemoryError: that is no damage."""
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -38,12 +46,12 @@ def all_of(folder: Path) -> list[Path]:
 
 
 def save(folder: Path, step: int, state: State) -> None:
-    """Writes the state after `step` updates, then drops all but the newest two.
+    """Writes the state after `step` updates, then drops all but the newest two, and what a killed process left.
 
     Raises ValueError if it cannot be written, say for a full disk; the older ones are then intact.
     """
     write(path_of(folder, step), state)
-    for path in all_of(folder)[KEPT:]:
+    for path in (*all_of(folder)[KEPT:], *folder.glob(f"checkpoint-*.pt{PARTIAL}")):
         path.unlink(missing_ok=True)
 
 
@@ -85,22 +93,27 @@ def read(path: Path) -> State:
     """A checkpoint of a run. Raises ValueError, in one line, if it cannot be read as one."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError) as problem:
+    except UNREADABLE as problem:
         raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(problem)}") from problem
     if not isinstance(state, dict) or "progress" not in state:
         raise ValueError(f"{path} is no checkpoint of a run: it does not say how far the run was")
     return state
 
 
+def check(path: str | Path) -> None:
+    """Raises one of UNREADABLE if a file is torn or a checksum in it does not hold; torch itself looks at none."""
+    with zipfile.ZipFile(path) as archive:
+        part = archive.testzip()
+    if part is not None:
+        raise zipfile.BadZipFile(f"the checksum of {part} does not match")
+
+
 def _damage(path: Path) -> str | None:
     """What is wrong with a file, or None: its checksums hold, and it can be read."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            part = archive.testzip()
-        if part is not None:
-            return f"the checksum of {part} does not match"
+        check(path)
         read(path)
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as problem:
+    except UNREADABLE as problem:
         return _first_line(problem)
     return None
 

@@ -11,12 +11,15 @@ Files of other projects wrap their tensors in many ways: {"model": ...}, {"state
 import argparse
 import hashlib
 import pickle
+import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,12 +32,34 @@ PREFIXES = ("module.", "_orig_mod.")
 ABOUT = {"backbone", "task"}
 
 
-class _AsDict(OrderedDict):
-    """Stands in for the configuration classes of other projects, which are dictionaries."""
+NUMBER = re.compile(r"[biuf]\d")
 
 
-SAFE: list[Any] = [argparse.Namespace, (_AsDict, "yacs.config.CfgNode")]
-"""What official files hold beside tensors; neither runs code when it is read."""
+class _NumpyType:
+    """Stands in for numpy.dtype, whose own `__setstate__` is not made for files that one does not trust."""
+
+    def __init__(self, code: str, *rest: object) -> None:
+        self.code, self.order = str(code), "|"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = str(state[1])
+
+
+def _numpy_scalar(kind: _NumpyType, data: bytes) -> Any:
+    if not (isinstance(kind, _NumpyType) and NUMBER.fullmatch(kind.code) and kind.order in ("<", ">", "|")):
+        raise pickle.UnpicklingError("a NumPy scalar that is no number")
+    return np.frombuffer(data, kind.order + kind.code, count=1)[0].item()
+
+
+# torch fills no dictionaries but plain and ordered ones.
+SAFE: list[Any] = [
+    argparse.Namespace,
+    (OrderedDict, "yacs.config.CfgNode"),
+    (_NumpyType, "numpy.dtype"),
+    (_numpy_scalar, "numpy.core.multiarray.scalar"),
+    (_numpy_scalar, "numpy._core.multiarray.scalar"),
+]
+"""What official files hold beside tensors, and what it is read as; none of it runs code."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +114,16 @@ class LoadReport(NamedTuple):
 def load(weights: Weights, model: nn.Module, spec: BackboneSpec) -> LoadReport:
     """Loads a file into the model of `spec`; position tables are resized where the resolution differs.
 
-    Raises ValueError, in one line, for a file that cannot be read, and if `strict` for one that does not fit.
+    Raises ValueError, in one line, for a file that cannot be read or is no longer the one that was named, and if
+    `strict` for one that does not fit.
     """
-    content = read(weights.path)
-    state = from_official(tensors(content, weights), spec)
+    if Weights.of(weights.path).digest != weights.digest:
+        raise ValueError(f"{weights.path} has changed since it was named: it held {weights.digest}")
+    content = tensors(read(weights.path), weights)
+    try:
+        state = from_official(content, spec, strict=weights.strict)
+    except ValueError as problem:
+        raise ValueError(f"{weights.path} does not fit {spec.name}: {problem}") from problem
     ours = model.state_dict()
     report = LoadReport(
         missing=[name for name in ours if name not in state],
@@ -116,20 +147,21 @@ def load(weights: Weights, model: nn.Module, spec: BackboneSpec) -> LoadReport:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """What a file holds. Raises ValueError, in one line, if it is torn or holds more than tensors and plain values."""
+    """What a file holds. Raises ValueError, in one line, if it is damaged or holds more than tensors and plain values."""
     try:
+        if zipfile.is_zipfile(path):  # else it is of a torch before 1.6, and has no checksums
+            checkpoints.check(path)
         with torch.serialization.safe_globals(SAFE):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as problem:
-        raise ValueError(f"cannot read the weights {path}: {problem.strerror}") from problem
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError) as problem:
+    except checkpoints.UNREADABLE as problem:
         text = " ".join(str(problem).split())
         held = text.partition("GLOBAL ")[2].split(" ")[0]
-        why = (
-            f"it holds more than tensors and plain values ({held})"
-            if held
-            else f"not a file of torch.save: {text[:80]}"
-        )
+        if held:
+            why = f"it holds more than tensors and plain values ({held})"
+        elif isinstance(problem, OSError) and problem.filename is not None:  # not what seeking in a torn file raises
+            why = str(problem.strerror)
+        else:
+            why = f"damaged, or not a file of torch.save: {text[:80]}"
         raise ValueError(f"cannot read the weights {path}: {why}") from problem
     if not isinstance(content, Mapping):
         raise ValueError(f"cannot read the weights {path}: it holds a {type(content).__name__} and no tensors by name")
