@@ -147,7 +147,7 @@ def load(weights: Weights, model: nn.Module, spec: BackboneSpec) -> LoadReport:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """What a file holds. Raises ValueError, in one line, if it is damaged or holds more than tensors and plain values."""
+    """What a file holds. Raises ValueError, in one line, if it is damaged or holds more than plain values."""
     try:
         if zipfile.is_zipfile(path):  # else it is of a torch before 1.6, and has no checksums
             checkpoints.check(path)

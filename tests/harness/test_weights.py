@@ -1,6 +1,7 @@
-"""Weights from files: every wrapper, files that are damaged, hostile or of another model, other resolutions, own runs."""
+"""Weights from files: every wrapper, damaged, hostile and unfitting files, other resolutions, own runs."""
 
 import argparse
+import io
 import os
 import pickle
 import sys
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch import _weights_only_unpickler as unpickler
 
 import backbones
 from harness import checkpoints, weights
@@ -155,10 +157,6 @@ def test_other_scalars_of_numpy_are_refused(tmp_path: Path) -> None:
 
 def _through_torch(content: bytes) -> Any:
     """A pickle, read as torch reads one within a file."""
-    import io
-
-    from torch import _weights_only_unpickler as unpickler
-
     with torch.serialization.safe_globals(weights.SAFE):
         return unpickler.load(io.BytesIO(content), encoding="utf-8")
 
