@@ -532,8 +532,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
     description = "Attention variants for vision transformers, compared fairly in five backbones."
-    quiet = int(os.environ.get("RANK") or "0") > 0
-    # Of several processes, which say the same, the first one speaks.
+    # Of several processes, which say the same, the first one speaks; one that cannot be of them speaks for itself.
+    rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    quiet = rank.isdecimal() and world.isdecimal() and 0 < int(rank) < int(world)
     out_console.quiet = error_console.quiet = quiet
     try:
         with _processes():

@@ -101,22 +101,27 @@ def process_group() -> Iterator[Ranks]:
 
     Raises ValueError if that environment is incomplete or cannot be true.
     """
-    if int(_number("WORLD_SIZE", default="1")) == 1:
+    world = _number("WORLD_SIZE", default="1")
+    if world < 1:
+        raise ValueError("the environment variable WORLD_SIZE is 0; it takes a number of processes")
+    if world == 1:
         yield Ranks()
         return
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
         raise ValueError(
-            f"WORLD_SIZE says that there are several processes, but {', '.join(missing)} is not set: "
+            f"WORLD_SIZE says that there are {world} processes, but {' and '.join(missing)} {'are' if missing[1:] else 'is'} not set: "
             "start them with torchrun --nproc-per-node N -m harness ..."
         )
-    rank, world = int(_number("RANK")), int(_number("WORLD_SIZE"))
-    if not 0 <= rank < world:
+    rank, local_rank, port = _number("RANK"), _number("LOCAL_RANK", default="0"), _number("MASTER_PORT")
+    if rank >= world:
         raise ValueError(f"RANK is {rank}, which must lie between 0 and WORLD_SIZE - 1 = {world - 1}")
+    if not 0 < port < 2**16:
+        raise ValueError(f"MASTER_PORT is {port}, which must lie between 1 and {2**16 - 1}")
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(int(_number("LOCAL_RANK", default="0")) % torch.cuda.device_count())
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
     dist.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield ranks()
@@ -124,9 +129,9 @@ def process_group() -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def _number(variable: str, default: str | None = None) -> str:
+def _number(variable: str, default: str | None = None) -> int:
     text = os.environ.get(variable, default)
     assert text is not None, variable
-    if not text.isdigit():
+    if not (text.isascii() and text.isdecimal()):
         raise ValueError(f"the environment variable {variable} is {text!r}; it takes a number")
-    return text
+    return int(text)
