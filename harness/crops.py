@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import uuid
 from dataclasses import asdict
 from pathlib import Path
@@ -48,41 +49,71 @@ class Crops:
         self.path = folder / f"crops-{key}.npy"
         self.shape = (len(reader.targets), in_channels, *image_size)
         self.group = group
-        self.complete: bool = group.agreed(self.path.exists)
-        """Whether every crop is there to be read."""
-        self._partial = None if self.complete else Path(group.agreed(self._reserve))
-        self._array = np.lib.format.open_memmap(self._partial or self.path, mode="r" if self.complete else "r+")
-        if self._array.shape != self.shape:
-            raise ValueError(f"{self.path} holds crops of shape {self._array.shape}, not {self.shape}: delete it")
+        self.complete = False
+        """Whether every crop is there to be read; known once it is `open`."""
+        self._array: np.ndarray | None = None
+        self._partial: Path | None = None
+        group.agreed(self._check_room)
+
+    def open(self) -> None:
+        """To be called by all processes before the images of an evaluation: for reading, or else for keeping them.
+
+        Not earlier, so that a training run which ends before its first evaluation leaves no file behind.
+        """
+        if self._array is not None:
+            return
+        self.complete = self.group.agreed(self.path.exists)
+        self._partial = None if self.complete else Path(self.group.agreed(self._reserve))
+        try:
+            array = np.lib.format.open_memmap(self._partial or self.path, mode="r" if self.complete else "r+")
+        except (OSError, ValueError, EOFError) as problem:
+            raise ValueError(f"{self.path} is damaged ({problem}): delete it") from problem
+        if (array.shape, array.dtype) != (self.shape, np.uint8):
+            raise ValueError(f"{self.path} is damaged: it holds {array.dtype} of shape {array.shape}: delete it")
+        self._array = array
+
+    def _check_room(self) -> None:
+        """Says at once what would otherwise be said after an epoch."""
+        if self.path.exists():
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.path.parent).free
+        except OSError as problem:
+            raise self._refusal(problem.strerror) from problem
+        if free < math.prod(self.shape):
+            raise self._refusal(f"{free / 1e9:.2g} GB are free")
+
+    def _refusal(self, reason: str | None) -> ValueError:
+        return ValueError(f"cannot keep {math.prod(self.shape) / 1e9:.2g} GB of crops in {self.path.parent}: {reason}")
 
     def _reserve(self) -> str:
         """Makes the file that the crops go to; all of it now, as a disk that fills up later ends the process."""
         partial = self.path.with_name(f"{self.path.stem}.{uuid.uuid4().hex[:8]}.partial")
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
             np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=self.shape)
             with open(partial, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         except OSError as problem:
             partial.unlink(missing_ok=True)
-            size = math.prod(self.shape) / 1e9
-            raise ValueError(
-                f"cannot keep {size:.2g} GB of crops in {self.path.parent}: {problem.strerror}"
-            ) from problem
+            raise self._refusal(problem.strerror) from problem
         return str(partial)
 
     def read(self, indices: Tensor) -> Tensor:
         """The crops of these images, (B, C, H, W)."""
+        assert self._array is not None
         return torch.from_numpy(self._array[indices.numpy()])
 
     def keep(self, indices: Tensor, pixels: Tensor) -> None:
         """Writes the crops (B, C, H, W) of these images."""
+        assert self._array is not None
         self._array[indices.numpy()] = pixels.numpy()
 
     def finish(self) -> None:
         """All processes have written their crops: from now on they are read."""
         if self._partial is None:
             return
+        assert isinstance(self._array, np.memmap)
         self._array.flush()
         self.group.wait()
         if self.group.first:
@@ -94,3 +125,4 @@ class Crops:
         """Drops what an evaluation that failed has written; nothing after `finish`."""
         if self._partial is not None:
             self._partial.unlink(missing_ok=True)
+            self._partial = self._array = None

@@ -63,8 +63,8 @@ class Evaluate:
         top1, top5, top1_stderr: percent of the n_images val images. val_list: hash of the list of val images.
         weights_missing, weights_unexpected, weights_reshaped: how many tensors did not fit.
 
-        Raises ValueError for data, weights or a device that cannot be used, and FloatingPointError for logits that are
-        not finite.
+        Raises ValueError for data, weights or a device that cannot be used, FloatingPointError for logits that are not
+        finite, and Stopped on request.
         """
         group = ranks()
         device = usable(self.device, group)
@@ -72,18 +72,20 @@ class Evaluate:
         model = build(spec).to(device)
         loaded = load(self.weights, model, spec)
         report(f"{self.weights.name}: {loaded}")
-        result = evaluate(
-            model,
-            Images(reader, eval_transform(spec.image_size, spec.in_channels, self.preprocessing), seed=0),
-            normalise=Normalise(self.preprocessing, spec.in_channels, device),
-            device=device,
-            autocast=AUTOCAST[self.precision],
-            batch=self.batch,
-            workers=self.workers,
-            group=group,
-            crops=crops_of(self.cache, reader, spec, self.preprocessing, group),
-            report=report,
-        )
+        with StopRequest() as stop:
+            result = evaluate(
+                model,
+                Images(reader, eval_transform(spec.image_size, spec.in_channels, self.preprocessing), seed=0),
+                normalise=Normalise(self.preprocessing, spec.in_channels, device),
+                device=device,
+                autocast=AUTOCAST[self.precision],
+                batch=self.batch,
+                workers=self.workers,
+                group=group,
+                crops=crops_of(self.cache, reader, spec, self.preprocessing, group),
+                stop=stop,
+                report=report,
+            )
         if group.first:
             folder.mkdir(parents=True, exist_ok=True)
             results.write_correct(folder / "correct.npy", result.correct1)
@@ -151,6 +153,8 @@ def evaluate(
     Raises ValueError for an unreadable image (named), FloatingPointError for logits that are not finite (their largest
     would still be a class), and Stopped on request.
     """
+    if crops is not None:
+        crops.open()
     was_training = model.training
     model.eval()
     counts = torch.zeros(3, len(images), dtype=torch.int32)  # seen, right by the first guess, by the first five
@@ -174,7 +178,8 @@ def evaluate(
             counts[1, indices] = right[:, 0].int()
             counts[2, indices] = right.any(1).int()
             if report is not None and number % REPORT_EVERY == REPORT_EVERY - 1:
-                report(f"evaluated {(number + 1) * batch * group.world} of {len(images)} images")
+                done = min((number + 1) * batch * group.world, len(images))
+                report(f"evaluated {done} of {len(images)} images")
         if crops is not None:
             crops.finish()
     finally:

@@ -41,7 +41,7 @@ class StopRequest:
     def stopped(self, where: str) -> Stopped:
         """What to raise once the state is saved. Another process of the job may have been the one that was asked."""
         number = self.signal or signal.SIGTERM
-        return Stopped(f"stopped on {number.name} {where}; the same command goes on from there", number)
+        return Stopped(f"stopped on {number.name} {where}; the same command goes on with what is left to do", number)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
