@@ -110,7 +110,7 @@ def process_group() -> Iterator[Ranks]:
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
         raise ValueError(
-            f"WORLD_SIZE says that there are {world} processes, but {' and '.join(missing)} {'are' if missing[1:] else 'is'} not set: "
+            f"WORLD_SIZE says that there are {world} processes, but there is no {' and no '.join(missing)}: "
             "start them with torchrun --nproc-per-node N -m harness ..."
         )
     rank, local_rank, port = _number("RANK"), _number("LOCAL_RANK", default="0"), _number("MASTER_PORT")

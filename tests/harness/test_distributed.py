@@ -34,9 +34,9 @@ def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch
 
 
 INCOMPLETE: list[tuple[dict[str, str | None], str]] = [
-    ({"RANK": None}, "WORLD_SIZE says that there are 2 processes, but RANK is not set: start them with torchrun"),
-    ({"RANK": None, "MASTER_PORT": None}, "2 processes, but RANK and MASTER_PORT are not set"),
-    ({"MASTER_ADDR": None}, "but MASTER_ADDR is not set"),
+    ({"RANK": None}, "WORLD_SIZE says that there are 2 processes, but there is no RANK: start them with torchrun"),
+    ({"RANK": None, "MASTER_PORT": None}, "2 processes, but there is no RANK and no MASTER_PORT: "),
+    ({"MASTER_ADDR": None}, "but there is no MASTER_ADDR: "),
     ({"RANK": "5"}, "RANK is 5, which must lie between 0 and WORLD_SIZE - 1 = 1"),
     ({"RANK": "2"}, "RANK is 2, which must lie between 0 and WORLD_SIZE - 1 = 1"),
     ({"RANK": "-1"}, "the environment variable RANK is '-1'; it takes a number"),
