@@ -222,10 +222,18 @@ def test_a_reader_sees_the_old_one_or_the_new_one(folder: Path, monkeypatch: pyt
     """Until all is written, the name stands for the old file."""
     path, seen = folder / "best.pt", []
     checkpoints.write(path, state(1))
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (seen.append(checkpoints.read(path)["progress"]["step"]), fsync(fd)))
+
+    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+        def look_first(*arguments: Any) -> Any:
+            seen.append(checkpoints.read(path)["progress"]["step"])
+            return call(*arguments)
+
+        return look_first
+
+    monkeypatch.setattr(os, "fsync", watched(os.fsync))
+    monkeypatch.setattr(os, "replace", watched(os.replace))
     checkpoints.write(path, state(2))
-    assert seen == [1, 2], "before and after the renaming: the file, and then its folder, reach the disk"
+    assert seen == [1, 1, 2], "the file reaches the disk, gets its name, and then its folder reaches the disk"
 
 
 # A run
