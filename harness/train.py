@@ -95,7 +95,7 @@ class Train:
         splits = open_splits(self.data, spec.num_classes)
         if group.first:
             folder.mkdir(parents=True, exist_ok=True)
-        with _deterministic(device), StopRequest() as stop:
+        with deterministic(device), StopRequest() as stop:
             return Loop(self, spec, folder, splits, device, group, accumulation, stop, report).run()
 
 
@@ -120,7 +120,7 @@ def split_batch(recipe: Recipe, world: int, device_batch: int | None) -> int:
 
 
 @contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
+def deterministic(device: torch.device) -> Iterator[None]:
     """On a CPU, lets torch add up in a fixed order (the gradient of Swin's bias table would not be, with threads)."""
     switched_on, filling = torch.are_deterministic_algorithms_enabled(), DETERMINISTIC.fill_uninitialized_memory
     if device.type == "cpu":
