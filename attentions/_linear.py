@@ -67,7 +67,8 @@ class ValueConvolution(nn.Conv2d):
         weight = self.weight.repeat(self.site.heads, 1, 1, 1)
         bias = self.bias.repeat(self.site.heads) if self.bias is not None else None
         out = F.conv2d(image, weight, bias, padding=self.padding, groups=self.site.dim)
-        return F.pad(out.flatten(2).transpose(1, 2), (0, 0, grid.prefix, 0))
+        # Autocast convolves float32 values in half precision.
+        return F.pad(out.flatten(2).transpose(1, 2), (0, 0, grid.prefix, 0)).to(v.dtype)
 
     def macs(self) -> Macs:
         grid = self.site.queries

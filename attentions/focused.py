@@ -47,9 +47,9 @@ class FocusedAttention(Attention):
         )
         self.dwc = None if kernel_size is None else ValueConvolution(site, kernel_size)
 
-    def focus(self, x: Tensor) -> Tensor:
-        """phi: keeps the length of the token x (B, N, C), turns it towards its largest channels."""
-        x = (F.relu(x) + EPS) / F.softplus(self.scale.to(x.dtype))
+    def focus(self, x: Tensor, scale: Tensor) -> Tensor:
+        """phi of x / scale, (B, N, C) and (1, 1, C): keeps a token's length, turns it towards its largest channels."""
+        x = (F.relu(x) + EPS) / scale
         # The direction does not depend on the scale of x, so x may be divided by its largest channel before the power:
         # it is what keeps p = 32 within the range of float32. For the same reason no gradient flows through it.
         power = (x / x.detach().amax(dim=-1, keepdim=True)) ** self.focusing_factor
@@ -71,7 +71,9 @@ class FocusedAttention(Attention):
             q, k = q.to(wide), k.to(wide)
             if self.positional_encoding is not None:
                 k = k + self.positional_encoding
-            q, k = self.focus(q), self.focus(k)
+            # Widened once for both, so that their gradients are added up in float32 if the parameter is half.
+            scale = F.softplus(self.scale.to(wide))
+            q, k = self.focus(q, scale), self.focus(k, scale)
             out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
         return out if self.dwc is None else out + self.dwc(v, regions)
 
