@@ -9,6 +9,7 @@ from itertools import groupby
 import attentions
 import backbones
 from attentions import AttentionSpec, unknown
+from harness.evaluate import Evaluate
 from harness.selection import TASKS
 from harness.sweeps import SWEEPS
 from results import Sheet, to_plain
@@ -38,7 +39,8 @@ def _sweeps() -> str:
 
 
 def _tasks() -> str:
-    rows = [(name, _first_line(type(task))) for name, task in TASKS.items()]
+    tasks = {name: type(task) for name, task in TASKS.items()} | {Evaluate.name: Evaluate}
+    rows = [(name, _first_line(task)) for name, task in tasks.items()]
     return to_plain(Sheet(("task", ""), rows))
 
 

@@ -161,7 +161,7 @@ def read(path: str | Path) -> dict[str, Any]:
         elif isinstance(problem, OSError) and problem.filename is not None:  # not what seeking in a torn file raises
             why = str(problem.strerror)
         else:
-            why = f"damaged, or not a file of torch.save: {text[:80]}"
+            why = "damaged, or not a file of torch.save"
         raise ValueError(f"cannot read the weights {path}: {why}") from problem
     if not isinstance(content, Mapping):
         raise ValueError(f"cannot read the weights {path}: it holds a {type(content).__name__} and no tensors by name")

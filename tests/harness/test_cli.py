@@ -578,7 +578,7 @@ def test_lists(ask: Ask) -> None:
         "attentions": ["softmax(fused=True)", "focused(focusing_factor=3, kernel_size=5, positional_encoding=True)"],
         "backbones": backbones.presets(),
         "sweeps": list(SWEEPS),
-        "tasks": ["costs", "speed", "train"],
+        "tasks": ["costs", "speed", "train", "evaluate"],
     }
     everything = ask("list").out
     for kind, names in kinds.items():
@@ -656,7 +656,9 @@ def test_ctrl_c_saves_the_running_training_and_the_same_command_goes_on(ask: Ask
     assert process.returncode in INTERRUPTED
     # Ctrl-C may come while no update runs: an evaluation is then repeated.
     where = r"(after \d+ of \d+ updates|in the evaluation of 9 images)"
-    assert re.fullmatch(rf"attention-bench: stopped on SIGINT {where}; the same command goes on from there\n", err)
+    assert re.fullmatch(
+        rf"attention-bench: stopped on SIGINT {where}; the same command goes on with what is left to do\n", err
+    )
 
     # Piped, progress is plain lines.
     assert "\x1b" not in out
