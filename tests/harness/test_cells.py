@@ -1,15 +1,18 @@
 """A cell's key is the hash of everything that matters, and of nothing else."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from backbones import preset
 from harness.cells import Cell
 from harness.costs import Costs
+from harness.evaluate import Evaluate
 from harness.recipes import MICRO
 from harness.sources import DataSource
 from harness.speed import Runtime, Speed
 from harness.train import Train
+from harness.weights import Weights
+from results.paired import _INCIDENTAL
 
 FASHION = DataSource(name="fashion_mnist_14k")
 
@@ -67,3 +70,9 @@ def test_a_key_is_the_same_in_another_process():
         "print(Cell(preset('deit_micro'), Costs()).key)"
     )
     assert subprocess.check_output([sys.executable, "-W", "ignore", "-c", code], text=True).strip() == key
+
+
+def test_comparisons_ignore_what_keys_ignore() -> None:
+    """`results` cannot ask the tasks which of their fields change no result: it has a list, which has to be theirs."""
+    ignored = {f.name for part in (Train, Evaluate, DataSource, Weights) for f in fields(part) if not f.compare}
+    assert ignored == set(_INCIDENTAL)
