@@ -22,9 +22,12 @@ class Stopped(RuntimeError):
     """A run ended on request, between two steps; its state is saved, and the same command goes on with it."""
 
     def __init__(self, text: str, number: int) -> None:
-        super().__init__(text)
+        super().__init__(text, number)
         self.status = 128 + number
         """The exit status of a process that a signal ended, as shells have it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class StopRequest:

@@ -10,7 +10,27 @@ from typing import Any, NamedTuple
 import torch
 
 from harness.distributed import process_group
-from tests.harness.test_resume import PATIENCE, SERVER
+
+SERVER = multiprocessing.get_context("forkserver")
+"""Processes are forked from one that has imported torch already: a start takes a tenth of a second."""
+SERVER.set_forkserver_preload(["torch", "timm", "harness.train", "tests.harness.processes"])
+PATIENCE = 120  # seconds
+
+
+def free_port() -> int:
+    """For the ranks of a job to meet at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def become(rank: int, world: int, port: int) -> None:
+    """Makes a new process one of a job, as a launcher's environment does."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # Of the data loader's workers; the server would pass on its own.
+    multiprocessing.set_start_method("fork", force=True)
+    torch.set_num_threads(1)
 
 
 class Raised(NamedTuple):
@@ -22,9 +42,7 @@ class Raised(NamedTuple):
 
 def together(world: int, function: Callable[..., Any], *arguments: object) -> list[Any]:
     """`function(ranks, *arguments)` in `world` new processes; by rank what it returns, a `Raised`, or an exit code."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     pipes = [SERVER.Pipe(duplex=False) for _ in range(world)]
     processes = [
         SERVER.Process(target=_one, args=(pipes[rank][1], rank, world, port, function, arguments))
@@ -55,10 +73,7 @@ def _answer(receive: Connection) -> tuple[Any] | None:
 def _one(
     send: Connection, rank: int, world: int, port: int, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    multiprocessing.set_start_method("fork", force=True)  # of the data loader's workers
-    torch.set_num_threads(1)
+    become(rank, world, port)
     answer: Any
     try:
         with process_group() as group:

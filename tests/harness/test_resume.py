@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import random
 import signal
-import socket
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,9 +28,8 @@ from harness.recipes import LR_BATCH, MICRO
 from harness.sources import DataSource
 from harness.stopping import Stopped
 from harness.train import Train
+from tests.harness.processes import PATIENCE, SERVER, become, free_port
 
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["torch", "timm", "harness.train", "tests.harness.test_resume"])
 RECIPE = replace(
     MICRO,
     epochs=2,
@@ -49,15 +47,7 @@ RECIPE = replace(
     ema_decay=0.9,
 )
 UPDATES = 12  # an epoch
-PATIENCE = 120  # seconds
 KILLS = 20
-
-
-def free_port() -> int:
-    """For the ranks of a job to meet at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @dataclass(frozen=True)
@@ -97,11 +87,7 @@ class Attempt:
 
 def attempt(this: Attempt, rank: int, port: int) -> None:
     """What a process does: the run, with its own death in it."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(this.world), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    # Of the data loader's workers; the server would pass on its own.
-    multiprocessing.set_start_method("fork", force=True)
-    torch.set_num_threads(1)
+    become(rank, this.world, port)
     update = Learner.update
 
     def update_or_die(self: Learner, batches: list[Batch], step: int) -> None:
