@@ -49,7 +49,8 @@ class SoftmaxAttention(Attention):
     def _scores(self, q: Tensor, k: Tensor) -> Tensor:
         """q k^T / sqrt(d), (B, heads, N, M)."""
         device = q.device.type
-        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else q.dtype
+        cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # never on the meta device
+        half = torch.get_autocast_dtype(device) if cast else q.dtype
         if half != torch.float16:
             return q * self.site.head_dim**-0.5 @ k.transpose(-2, -1)
         # Scores of a few hundred in each channel are beyond float16, and a softmax of infinities is NaN.
