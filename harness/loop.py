@@ -154,24 +154,23 @@ class Loop:
     def _train(self, epoch: int, stream: Iterator[Batch]) -> None:
         """The updates of an epoch that are still to do. Raises Stopped between two of them, on request."""
         end = (epoch + 1) * self.updates
-        since = reported = time.perf_counter()
+        reported = time.monotonic()
         while self.step < end:
-            asked = time.perf_counter()
+            began = time.perf_counter()
             micro_batches = [next(stream) for _ in range(self.learner.accumulation)]
-            self.clock.waited += time.perf_counter() - asked
+            self.clock.waited += time.perf_counter() - began
             self.learner.update(micro_batches, self.step)
             self.step += 1
-            self.clock.images += self.task.recipe.batch
             if self.step % CHECK_EVERY == 0 or self.step == end:
                 self._check(micro_batches, epoch)
-                now = time.perf_counter()
-                self.clock.seconds += now - since
-                since = now
-                if now - reported > REPORT_EVERY:
-                    reported = now
-                    self._report_progress(epoch)
+            self.clock.images += self.task.recipe.batch
+            self.clock.seconds += time.perf_counter() - began
+            if self.step % CHECK_EVERY == 0 and time.monotonic() - reported > REPORT_EVERY:
+                reported = time.monotonic()
+                self._report_progress(epoch)
             if self.group.any(self.stop.asked):
                 self._save()
+                self.group.wait()  # a launcher ends all ranks once one has ended, a checkpoint half written or not
                 raise self.stop.stopped(f"after {self.step} of {self.updates * self.task.recipe.total_epochs} updates")
             if time.monotonic() - self.saved_at >= 60 * self.task.checkpoint_minutes:
                 self._save()
