@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
-from backbones import BackboneSpec
+from backbones import BackboneSpec, preset, presets
 from harness.costs import Costs
 from harness.evaluate import Evaluate
 from harness.speed import Speed
@@ -39,8 +40,9 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """For people: backbone, attention, task and its circumstances."""
-        return f"{self.backbone.name} {self.backbone.attention} {self.task.label}"
+        """For people: backbone, what of its preset was replaced, attention, task and its circumstances."""
+        replaced = "".join(f" {name}={value}" for name, value in _replaced(self.backbone).items())
+        return f"{self.backbone.name}{replaced} {self.backbone.attention} {self.task.label}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as they stand in the record."""
@@ -54,3 +56,16 @@ def _compared(value: object, plain: Any) -> Any:
         return plain
     ignored = {f.name for f in fields(value) if not f.compare}
     return {name: _compared(getattr(value, name, None), each) for name, each in plain.items() if name not in ignored}
+
+
+def _replaced(spec: BackboneSpec) -> dict[str, Any]:
+    """The values of a spec that are not those of the preset it is named after, but for the attention."""
+    if spec.name not in presets():
+        return {}
+    own = _plain_preset(spec.name)
+    return {name: value for name, value in spec.to_json().items() if name != "attention" and value != own[name]}
+
+
+@lru_cache
+def _plain_preset(name: str) -> dict[str, Any]:
+    return preset(name).to_json()

@@ -95,3 +95,9 @@ def test_sweeps_that_cannot_be_found_are_one_clear_line(tmp_path):
         with pytest.raises(ValueError, match=message) as error:
             expand(name)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_each_cell_of_a_sweep_has_a_label_of_its_own(name: str) -> None:
+    labels = [cell.label for cell in expand(name)]
+    assert len(set(labels)) == len(labels)
