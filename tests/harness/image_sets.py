@@ -23,6 +23,19 @@ def jpeg_bytes(seed: int, size: tuple[int, int] = (24, 20)) -> bytes:
     return out.getvalue()
 
 
+def coloured(root: Path, train: int = 64, val: int = 13) -> Path:
+    """Class folders of 16 x 16 noise whose red, green or blue is raised: three classes that a small model learns."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 156, (16, 16, 3))
+                pixels[..., channel] += 100
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.png")
+    return root
+
+
 def images(split: str, per_class: int = 6, classes: tuple[str, ...] = ("cat", "dog")) -> ImageFiles:
     """Files of the same names in every class: a reader must not mix them up."""
     start = 0 if split == "train" else 1000

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from harness import checkpoints
 from harness.learner import Learner
 from harness.recipes import LR_BATCH, MICRO
 from harness.sources import DataSource
 from harness.train import Train
+from tests.harness.image_sets import coloured
 from tests.harness.test_resume import digest, metrics, spec
 
 FORK = multiprocessing.get_context("fork")
@@ -244,14 +244,7 @@ RECIPE = replace(MICRO, epochs=2, batch=4, warmup_epochs=0.5, lr=2e-3 * LR_BATCH
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for split, name in ((split, name) for split in ("train", "val") for name in "abc"):
-        (root / split / name).mkdir(parents=True)
-        for i in range(8):
-            pixels = generator.integers(0, 256, (16, 16, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(root / split / name / f"{i}.png")
-    return root
+    return coloured(tmp_path_factory.mktemp("images"), train=8, val=8)
 
 
 class Killed(BaseException):

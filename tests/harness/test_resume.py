@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import backbones
 from harness import checkpoints
@@ -28,6 +26,7 @@ from harness.recipes import LR_BATCH, MICRO
 from harness.sources import DataSource
 from harness.stopping import Stopped
 from harness.train import Train
+from tests.harness.image_sets import coloured
 from tests.harness.processes import PATIENCE, SERVER, become, free_port
 
 RECIPE = replace(
@@ -121,16 +120,7 @@ def spec() -> backbones.BackboneSpec:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> str:
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 64), ("val", 13)):
-        for channel, name in enumerate(("red", "green", "blue")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = generator.integers(0, 156, (16, 16, 3))
-                pixels[..., channel] += 100
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.png")
-    return str(root)
+    return str(coloured(tmp_path_factory.mktemp("images")))
 
 
 def digest(folder: Path) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import backbones
@@ -26,6 +25,7 @@ from harness.learner import Learner, create_optimizer
 from harness.recipes import LR_BATCH, MICRO, Recipe
 from harness.sources import DataSource, open_splits
 from harness.train import Train
+from tests.harness.image_sets import coloured
 
 CPU = torch.device("cpu")
 PAD = Preprocessing("pad", crop_pct=1.0)
@@ -51,17 +51,7 @@ def deit(**changes: object) -> backbones.BackboneSpec:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise whose red, green or blue is raised: three classes, 64 and 13 images each, no two alike."""
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 64), ("val", 13)):
-        for channel, name in enumerate(("red", "green", "blue")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = generator.integers(0, 156, (16, 16, 3))
-                pixels[..., channel] += 100
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.png")
-    return root
+    return coloured(tmp_path_factory.mktemp("images"))
 
 
 def task(folder: Path, recipe: Recipe = RECIPE, **changes: object) -> Train:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch import _weights_only_unpickler as unpickler
 
@@ -25,6 +24,7 @@ from harness.recipes import LR_BATCH, MICRO
 from harness.sources import DataSource
 from harness.train import Train
 from harness.weights import Weights, load
+from tests.harness.image_sets import coloured
 
 
 def deit(**changes: Any) -> backbones.BackboneSpec:
@@ -353,13 +353,7 @@ def test_weights_for_224_pixels_in_a_model_for_384(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of two epochs, with a moving average."""
-    root = tmp_path_factory.mktemp("own")
-    generator = np.random.default_rng(0)
-    for split, name in ((split, name) for split in ("train", "val") for name in "abc"):
-        (root / split / name).mkdir(parents=True)
-        for i in range(4):
-            pixels = generator.integers(0, 256, (16, 16, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    root = coloured(tmp_path_factory.mktemp("own"), train=4, val=4)
     recipe = replace(MICRO, epochs=2, batch=4, warmup_epochs=0.5, lr=2e-3 * LR_BATCH / 4, ema_decay=0.9)
     Train(recipe, DataSource.folder(root)).run(deit(), root / "run", lambda line: None)
     return root / "run"
