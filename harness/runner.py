@@ -40,7 +40,10 @@ FINAL = ("done", "oom")
 def recorded(cell: Cell, out: Path) -> Record | None:
     """The final record of a cell in the folder `out`, or None."""
     record = _whole(cell, out)
-    return record if record is not None and record.status in FINAL else None
+    if record is None or record.status not in FINAL:
+        return None
+    # Whether a training fits depends on how its batch is split, which is no part of the key.
+    return None if record.status == "oom" and isinstance(cell.task, Train) else record
 
 
 def _whole(cell: Cell, out: Path) -> Record | None:
@@ -74,6 +77,8 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
     except Exception as problem:
         status = "oom" if is_out_of_memory(problem) else "failed"
         error = traceback.format_exc()
+        if status == "oom" and isinstance(cell.task, Train):
+            error += "the images of a step did not fit: --device-batch takes fewer at once, and accumulates\n"
     record = Record(cell.key, cell.to_json(), status, metrics, environment(device_of(cell)), error)
     if group.world > 1 and error is not None:
         _write_first(cell, out, record, began)

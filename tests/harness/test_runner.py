@@ -1,6 +1,8 @@
 """What is recorded is not measured again; what fails is a row; an interrupt loses only the running cell."""
 
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -10,7 +12,10 @@ from backbones import preset
 from harness import runner
 from harness.cells import Cell
 from harness.costs import Costs
+from harness.recipes import MICRO
 from harness.runner import recorded, run, run_all
+from harness.sources import DataSource
+from harness.train import Train
 from slurm import JobDied
 
 
@@ -121,3 +126,23 @@ def test_a_death_in_a_process_of_its_own_is_a_failed_row(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "call_apart", dies)
     (record,) = run_all([Cell(preset("deit_micro"), Costs())], tmp_path, console(), isolate=True)
     assert (record.status, record.error) == ("failed", "the process ended without a result")
+
+
+def test_a_training_that_does_not_fit_says_what_helps_and_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(self: Train, *arguments: object) -> dict[str, float]:
+        if self.device_batch is None:
+            raise MemoryError("planted shortage")
+        return {"top1": 50.0}
+
+    monkeypatch.setattr(Train, "run", run_out)
+    cell = Cell(preset("deit_micro"), Train(MICRO, DataSource("fashion_mnist_14k")))
+    shown = console()
+    (record,) = run_all([cell], tmp_path / "out", shown)
+    assert record.status == "oom"
+    assert "oom: the images of a step did not fit: --device-batch takes fewer at once" in text_of(shown)
+    split = replace(cell, task=replace(cell.task, device_batch=16))
+    assert split.key == cell.key
+    (record,) = run_all([split], tmp_path / "out", shown)
+    assert record.status == "done"
