@@ -1,5 +1,7 @@
 """Sweeps that come with the project, and a user's own."""
 
+from pathlib import Path
+
 import pytest
 
 import backbones
@@ -101,3 +103,9 @@ def test_sweeps_that_cannot_be_found_are_one_clear_line(tmp_path):
 def test_each_cell_of_a_sweep_has_a_label_of_its_own(name: str) -> None:
     labels = [cell.label for cell in expand(name)]
     assert len(set(labels)) == len(labels)
+
+
+def test_the_committed_runs_are_those_of_the_sweep() -> None:
+    """A change of the recipe, or of what a cell is, makes them runs of something else."""
+    records, _ = results.read_all(Path(results.__file__).parent / "fashion_mnist")
+    assert {record.key for record in records} == {cell.key for cell in expand("fashion_mnist")}
