@@ -290,7 +290,8 @@ class Loop:
         recipe, last = self.task.recipe, {name: value for name, value in self.history[-1].items() if name != "epoch"}
         share = last["data_wait_share"]
         assert isinstance(share, float)
-        if share > STARVED:
+        # A CPU that reads its images itself is not kept waiting for them.
+        if share > STARVED and (self.device.type == "cuda" or self.task.workers):
             self.report(
                 f"warning: the loop waited for images {share:.0%} of the time, above {STARVED:.0%}: its speed is that "
                 "of the input; more workers, or the recipe's input='tensor', may help"

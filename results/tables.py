@@ -73,9 +73,17 @@ def table(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, Any
 
 
 def shown_metrics(columns: Iterable[str]) -> list[str]:
-    """METRICS as they are named among the columns: a metric of several tasks is there once a task, in its place."""
-    tasks = dict.fromkeys(name.split(".")[1] for name in sorted(columns) if name.startswith("record."))
-    return [name for metric in METRICS for name in (metric, *(f"{task}_{metric}" for task in tasks))]
+    """METRICS as they are named among the columns."""
+    return [name for metric in METRICS for name in named(columns, metric)]
+
+
+def named(columns: Iterable[str], metric: str) -> list[str]:
+    """The columns of a metric: its own, or where several tasks report it, one a task; itself if there is none."""
+    present = set(columns)
+    if metric in present:
+        return [metric]
+    tasks = dict.fromkeys(name.split(".")[1] for name in sorted(present) if name.startswith("record."))
+    return [name for task in tasks if (name := f"{task}_{metric}") in present] or [metric]
 
 
 def to_csv(frame: pd.DataFrame) -> str:

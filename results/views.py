@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from results.sheets import Sheet
-from results.tables import BREAKDOWN, METRICS, shown_metrics
+from results.tables import BREAKDOWN, METRICS, named, shown_metrics
 
 # Circumstances named below the table even where all rows share them: no number stands without its own.
 _HEADLINES = {
@@ -44,7 +44,7 @@ def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
             near = difflib.get_close_matches(column, frame.columns, n=3)
             hint = f"; near: {', '.join(near)}" if near else ""
             raise ValueError(f"no column {column!r} in these records{hint}")
-    columns = [found for name in columns for found in _named(frame, name)]
+    columns = [found for name in columns for found in named(frame.columns, name)]
     same_label = frame.groupby(["backbone", "attention"], sort=False)
     models = [name for name in _under(frame, "model") if (same_label[name].nunique(dropna=False) > 1).any()]
     tasks = {name.split(".")[1] for name in _under(frame, "record")}
@@ -83,14 +83,6 @@ def notes(frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _named(frame: pd.DataFrame, metric: str) -> list[str]:
-    """The columns of a metric: its own, or one a task where several report it."""
-    if metric in frame:
-        return [metric]
-    tasks = dict.fromkeys(name.split(".")[1] for name in _under(frame, "record"))
-    return [name for task in tasks if (name := f"{task}_{metric}") in frame] or [metric]
-
-
 def _is_said(frame: pd.DataFrame, column: str) -> bool:
     """Whether a circumstance tells no more than another does: where a thing lies, or its hash beside its name."""
     whole, _, last = column.rpartition(".")
@@ -123,7 +115,8 @@ def _doubts(frame: pd.DataFrame) -> list[str]:
     """Rows whose training waited for images or skipped updates, or whose weights fit in part only."""
     lines = []
     for column in (name for name in ("data_wait_share", "train_data_wait_share") if name in frame):
-        starved = frame[pd.to_numeric(frame[column], errors="coerce") > _STARVED]
+        waited = pd.to_numeric(frame[column], errors="coerce") > _STARVED
+        starved = frame[waited & (_of_train(frame, "device") == "cuda") | waited & (_of_train(frame, "workers") != 0)]
         shares = [f"{100 * share:.0f} % of the time for images" for share in starved[column]]
         lines += _of_rows(starved, "Trained on a starved device, its speed is that of the loading: waited", shares)
     for column in (name for name in ("nonfinite_steps", "train_nonfinite_steps") if name in frame):
@@ -136,6 +129,11 @@ def _doubts(frame: pd.DataFrame) -> list[str]:
         counts = [f"{count:.0f} {'tensor' if count == 1 else 'tensors'}" for count in left[left > 0]]
         lines += _of_rows(frame[left > 0], "Weights fit in part only, and left as initialised are", counts)
     return lines
+
+
+def _of_train(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A circumstance of training in each row; a CPU that reads its images itself is not kept waiting for them."""
+    return frame.get(f"train.{name}", pd.Series(index=frame.index, dtype=object))
 
 
 def _of_rows(rows: pd.DataFrame, what: str, values: Sequence[str]) -> list[str]:

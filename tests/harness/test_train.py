@@ -197,20 +197,23 @@ def test_compiled_training_learns_the_same(folder: Path, tmp_path: Path) -> None
         assert torch.allclose(weights(tmp_path / "compiled")[name], value, atol=1e-3), name
 
 
-def test_a_starved_device_is_called_so(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
-    recipe = replace(RECIPE, epochs=1)
-    task(folder, recipe).run(deit(), tmp_path / "one", lines.append)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_starved_device_is_called_so(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Not a CPU that reads its images itself: it does not wait."""
     read = Images.__getitem__
 
     def slowly(self: Images, key: object) -> object:
-        time.sleep(0.002)
+        time.sleep(0.005)
         return read(self, key)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Images, "__getitem__", slowly)
-    metrics = task(folder, recipe).run(deit(), tmp_path / "two", lines.append)
+    lines: list[str] = []
+    metrics = task(folder, replace(RECIPE, epochs=1), workers=workers).run(deit(), tmp_path, lines.append)
     assert metrics["data_wait_share"] > 0.1
-    assert re.match(r"warning: the loop waited for images \d\d% of the time, above 10%", lines[-1])
+    warned = re.match(r"warning: the loop waited for images \d\d% of the time, above 10%", lines[-1])
+    assert bool(warned) == bool(workers)
 
 
 # What stops a run
