@@ -664,7 +664,7 @@ def test_ctrl_c_saves_the_running_training_and_the_same_command_goes_on(ask: Ask
     assert "\r" not in out
     text = re.compile(
         r"\[1/3\] deit_micro softmax\(fused=True\) costs\n(    .+\n)*    done: params_m 0\.2.*\n"
-        r"\[2/3\] deit_micro softmax\(fused=True\) train.*\n    global batch .*\n(    epoch .*\n)+"
+        r"\[2/3\] deit_micro num_classes=3 softmax\(fused=True\) train.*\n    global batch .*\n(    epoch .*\n)+"
     )
     assert text.fullmatch(out)
 
