@@ -70,6 +70,9 @@ def write(path: Path, state: State) -> None:
             temporary.unlink(missing_ok=True)
     # torch reports a failed write of its own as a RuntimeError, with the OSError as its context or in its text.
     except (OSError, RuntimeError) as problem:
+        chain = _chain(problem)
+        if any(isinstance(each, KeyboardInterrupt) for each in chain):  # torch puts an error of its own on top of it
+            raise KeyboardInterrupt from problem
         older = [found.name for found in all_of(path.parent) if found != path]
         intact = f"; intact: {', '.join(older)}" if older else ""
         raise ValueError(f"cannot write {path}: {_reason(problem)}{intact}") from problem
@@ -128,12 +131,16 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _reason(problem: BaseException) -> str:
-    cause: BaseException | None = problem
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno is not None:
-            return os.strerror(cause.errno)
-        cause = cause.__cause__ or cause.__context__
+    for each in _chain(problem):
+        if isinstance(each, OSError) and each.errno is not None:
+            return os.strerror(each.errno)
     return _first_line(problem)
+
+
+def _chain(problem: BaseException) -> list[BaseException]:
+    """An error, and those in whose wake it came."""
+    before = problem.__cause__ or problem.__context__
+    return [problem, *(_chain(before) if before is not None else [])]
 
 
 def _first_line(problem: BaseException) -> str:

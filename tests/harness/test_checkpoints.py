@@ -299,3 +299,35 @@ def test_the_digest_sees_a_difference(images: Path, tmp_path: Path) -> None:
     found["model"]["head.bias"][0] += 1e-7
     checkpoints.write(path, found)
     assert digest(tmp_path / "other") != digest(tmp_path / "whole")
+
+
+def test_an_interrupt_while_writing_is_an_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's writer, closing what was cut short, raises an error of its own on top of it."""
+    path = checkpoints.path_of(tmp_path, 1)
+
+    class Interrupted:
+        """A file whose second write is interrupted."""
+
+        def __init__(self, file: object) -> None:
+            self.file, self.writes = file, 0
+
+        def __enter__(self) -> "Interrupted":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.file.close()  # type: ignore[attr-defined]
+
+        def write(self, data: bytes) -> int:
+            self.writes += 1
+            if self.writes == 2:
+                raise KeyboardInterrupt
+            return self.file.write(data)  # type: ignore[attr-defined]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.file, name)
+
+    monkeypatch.setattr(checkpoints, "open", lambda *arguments: Interrupted(open(*arguments)), raising=False)  # noqa: SIM115
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(tmp_path, 1, state(1))
+    assert not path.exists()
+    assert list(tmp_path.iterdir()) == []
