@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import get_args, get_type_hints
 
 from harness.augment import Augmentation, Preprocessing, TrainInput, TrainInterpolation
 
@@ -49,6 +49,7 @@ class Recipe:
     ema_decay: float | None = None  # of a moving average of the weights, evaluated beside them
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name, choice in CHOICES.items():
             if getattr(self, name) not in get_args(choice):
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; allowed: {', '.join(get_args(choice))}")
@@ -65,6 +66,22 @@ class Recipe:
             if getattr(self, name) == value and self.augmentation != "imagenet":
                 raise ValueError(f"{name} {value!r} goes with augmentation 'imagenet' only, got {self.augmentation!r}")
         self._check_mixing()
+
+    def _check_types(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            value, kinds = getattr(self, name), get_args(kind) if type(None) in get_args(kind) else (kind,)
+            if name in CHOICES or (value is None and type(None) in kinds):
+                continue
+            fits, takes = {
+                int: (_is_number(value, int), "a whole number"),
+                float: (_is_number(value, int, float), "a number"),
+                str: (isinstance(value, str), "a text"),
+                Preprocessing: (isinstance(value, Preprocessing), "a Preprocessing"),
+            }.get(
+                kinds[0], (isinstance(value, tuple | list) and all(_is_number(v, int, float) for v in value), "numbers")
+            )
+            if not fits:
+                raise ValueError(f"{name} is {value!r}; it takes {takes}{' or None' if type(None) in kinds else ''}")
 
     def _check_ranges(self) -> None:
         def check(name: str, holds: bool, allowed: str) -> None:
@@ -109,6 +126,10 @@ class Recipe:
     def effective(self, lr: float) -> float:
         """A learning rate of this recipe, scaled to its batch."""
         return lr * self.batch / LR_BATCH
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 MICRO = Recipe(

@@ -1,6 +1,7 @@
 """Recipes: values that are out of range or contradict each other are refused, each in one line."""
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -64,3 +65,24 @@ def test_edges_of_what_is_allowed() -> None:
     replace(FOLDER, input="tensor")
     replace(MICRO, warmup_epochs=0, warmup_lr=0.0, min_lr=0.0, weight_decay=0.0, betas=(0.0, 0.0))
     replace(MICRO, random_erasing=1.0, drop_path=0.0, repeated_augmentation=3, ema_decay=0.9999, clip_grad=5.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"betas": 0.9}, "betas is 0.9; it takes numbers"),
+        ({"betas": ("a", "b")}, "betas is ('a', 'b'); it takes numbers"),
+        ({"lr": "fast"}, "lr is 'fast'; it takes a number"),
+        ({"epochs": 2.5}, "epochs is 2.5; it takes a whole number"),
+        ({"epochs": True}, "epochs is True; it takes a whole number"),
+        ({"batch": None}, "batch is None; it takes a whole number"),
+        ({"clip_grad": "none"}, "clip_grad is 'none'; it takes a number or None"),
+        ({"mixup_images": 2.0}, "mixup_images is 2.0; it takes a whole number or None"),
+        ({"rand_augment": 9}, "rand_augment is 9; it takes a text or None"),
+        ({"evaluation": "squash"}, "evaluation is 'squash'; it takes a Preprocessing"),
+    ],
+    ids=str,
+)
+def test_values_of_another_kind_are_refused(change: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        replace(MICRO, **change)
