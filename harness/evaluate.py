@@ -20,9 +20,10 @@ from harness.augment import Normalise, Preprocessing, eval_transform
 from harness.crops import Crops
 from harness.data import Batch, Images, batches, eval_order
 from harness.distributed import Ranks, ranks
-from harness.learner import AUTOCAST, Precision
+from harness.learner import AUTOCAST
 from harness.readers import Reader
 from harness.sources import DataSource, list_hash, open_val
+from harness.speed import Precision
 from harness.stopping import StopRequest
 from harness.weights import Weights, load
 

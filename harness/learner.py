@@ -9,7 +9,7 @@ micro-batches of it. Shapes: B global batch, m = B / (ranks * accumulation) imag
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +25,10 @@ from harness.augment import Normalise, RandomErasing, seed_generators
 from harness.data import Batch, seed_of
 from harness.distributed import Ranks
 from harness.recipes import Recipe
+from harness.speed import DTYPES, Mode, Precision
 from harness.weights import Weights, load
 
-Precision = Literal["fp32", "bf16", "fp16"]
-Mode = Literal["eager", "compiled"]
-AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, **DTYPES}
 
 # Tell the seeds of unlike things in one step or image apart.
 ERASING, MIXING, DROPPING = 1, 2, 3

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from backbones import BackboneSpec, preset
 from harness.data import Batch
 from harness.distributed import Ranks
-from harness.learner import Learner, Precision
+from harness.learner import Learner
 from harness.published_recipes import recipe_of
 from harness.recipes import Recipe
-from harness.speed import Ratio, Timer, ratio, timer
+from harness.speed import Precision, Ratio, Timer, ratio, timer
 from harness.train import deterministic
 
 UPDATES_PER_EPOCH = 1000  # of the schedule; the step's time does not depend on it

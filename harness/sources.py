@@ -56,10 +56,6 @@ class DataSource:
         """The folder of a user, with a train and a val split in one of the layouts of harness/layouts.py."""
         return cls(name=str(path), root=str(path))
 
-    def check(self, num_classes: int) -> None:
-        """Raises what `open_splits` raises; for before a run, and without reading an image."""
-        open_splits(self, num_classes)
-
 
 class Splits(NamedTuple):
     train: Reader

@@ -20,10 +20,10 @@ from backbones import BackboneSpec
 from harness.data import TrainOrder
 from harness.distributed import ranks
 from harness.evaluate import Metrics, check_runtime, usable
-from harness.learner import Mode, Precision
 from harness.loop import Loop, summary_writer
 from harness.recipes import Recipe
 from harness.sources import DataSource, open_splits
+from harness.speed import Mode, Precision
 from harness.stopping import StopRequest
 from harness.weights import Weights
 

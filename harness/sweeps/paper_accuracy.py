@@ -2,10 +2,10 @@
 
 import results
 from harness.cells import Cell
-from harness.learner import Precision
 from harness.published_recipes import recipe_of
 from harness.reproduce import spec_of
 from harness.sources import DataSource
+from harness.speed import Precision
 from harness.train import Train
 
 IMAGENET = DataSource("imagenet")

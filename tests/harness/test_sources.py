@@ -150,7 +150,7 @@ def test_imagenet_needs_a_root() -> None:
 def test_imagenet_is_checked_by_its_counts(folder: Path) -> None:
     source = DataSource("imagenet", root=str(folder))
     with pytest.raises(ValueError, match="is not ImageNet-1K") as error:
-        source.check(1000)
+        open_splits(source, 1000)
     for part in (
         "train has 2 classes and not 1,000",
         "train has 12 images and not 1,281,167",
@@ -197,7 +197,7 @@ def test_every_layout_opens_and_val_does_without_train(tmp_path: Path, layout: s
     BUILDERS[layout](tmp_path, "train", images("train"))
     splits = open_splits(source, num_classes=2)
     assert (len(splits.train), len(splits.val)) == (12, 6)
-    source.check(num_classes=2)
+    open_splits(source, num_classes=2)
 
 
 @pytest.mark.parametrize("layout", ["tar of folders", "tar of tars", "class tars", "zip", "parquet"])
@@ -341,7 +341,7 @@ SORT = "sort the images into one folder per class"
 def test_misread_layouts_are_refused_in_one_line(folder: Path, damage: Damage, message: str) -> None:
     damage(folder)
     with pytest.raises(ValueError, match=message) as error:
-        DataSource.folder(folder).check(num_classes=2)
+        open_splits(DataSource.folder(folder), num_classes=2)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
 

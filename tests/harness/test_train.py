@@ -17,13 +17,13 @@ import backbones
 import results
 from harness import checkpoints, loop
 from harness import evaluate as evaluation
-from harness import learner as learning
 from harness.augment import Normalise, Preprocessing, eval_transform
 from harness.data import Batch, Images
 from harness.distributed import Ranks
 from harness.learner import Learner, create_optimizer
 from harness.recipes import LR_BATCH, MICRO, Recipe
 from harness.sources import DataSource, open_splits
+from harness.speed import Precision
 from harness.train import Train
 from tests.harness.image_sets import coloured
 
@@ -67,7 +67,7 @@ def batch_of(images: int = 4, size: int = 16) -> Batch:
     return Batch(pixels.to(torch.uint8), torch.arange(images) % 3, torch.arange(images), torch.arange(images))
 
 
-def learner(recipe: Recipe, precision: learning.Precision = "fp32", updates_per_epoch: int = 10) -> Learner:
+def learner(recipe: Recipe, precision: Precision = "fp32", updates_per_epoch: int = 10) -> Learner:
     return Learner(deit(), recipe, CPU, precision, seed=0, updates_per_epoch=updates_per_epoch, ranks=Ranks())
 
 
@@ -340,7 +340,7 @@ def test_optimizer_has_the_recipes_values() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_precision_is_that_of_the_forward_pass(precision: learning.Precision) -> None:
+def test_precision_is_that_of_the_forward_pass(precision: Precision) -> None:
     one = learner(RECIPE, precision)
     seen = []
     one.model.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
@@ -352,7 +352,7 @@ def test_precision_is_that_of_the_forward_pass(precision: learning.Precision) ->
 
 
 def test_clip_grad_bounds_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    def norm(clip_grad: float | None, precision: learning.Precision) -> float:
+    def norm(clip_grad: float | None, precision: Precision) -> float:
         one = learner(replace(RECIPE, clip_grad=clip_grad), precision)
         monkeypatch.setattr(one.optimizer, "zero_grad", lambda: None)
         one.update([batch_of()], 5)
