@@ -126,9 +126,8 @@ def recipe(name: str | None, spec: BackboneSpec, data: DataSource, changes: dict
     for change in changes:
         if change not in known:
             raise ValueError(unknown("field of a recipe", change, known))
-    evaluation = changes.pop("evaluation", None)
-    if evaluation is not None:
-        found = replace(found, evaluation=preprocessing(evaluation))
+    if "evaluation" in changes:
+        changes = {**changes, "evaluation": preprocessing(changes["evaluation"])}
     return replace(found, **changes)
 
 
