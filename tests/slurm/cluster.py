@@ -1,0 +1,93 @@
+"""A real Slurm for the tests: slurmctld, four slurmd, munge, slurmdbd, all on this machine, gone afterwards.
+
+Without the packages the tests that need it are skipped, visibly. Debian and Ubuntu: apt-get install -y
+--no-install-recommends slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core mariadb-client-core
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("local_slurm.sh")
+DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
+NODES = [f"127.0.1.{number}" for number in range(1, 5)]
+PATIENCE = 180  # seconds
+
+
+def missing() -> list[str]:
+    """The daemons that are not installed."""
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    return [name for name in DAEMONS if shutil.which(name, path=path) is None]
+
+
+@contextmanager
+def started(**knobs: str) -> Iterator[Path]:
+    """A cluster with the knobs of local_slurm.sh; its slurm.conf."""
+    if absent := missing():
+        pytest.skip(f"no {', '.join(absent)}: a real Slurm cannot be started here")
+    # Short: a unix socket's path has 108 characters at most.
+    folder = Path(tempfile.mkdtemp(prefix="ab", dir="/tmp"))
+    try:
+        subprocess.run([SCRIPT, "up", folder], check=True, stdout=subprocess.DEVNULL, env=os.environ | knobs)
+        yield folder / "slurm.conf"
+    finally:
+        subprocess.run([SCRIPT, "down", folder], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def slurm_conf() -> Iterator[Path]:
+    """The cluster of this test session, with accounting; it starts when a test first asks for it."""
+    with started() as conf:
+        yield conf
+
+
+@pytest.fixture
+def slurm(slurm_conf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This test's commands speak to the session's cluster, which is idle and whole before and after."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm_conf))
+    yield
+    run("scancel", "--me", check=False)
+    for node in NODES:
+        run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+    wait_for(idle, 60)
+
+
+def idle() -> bool:
+    """Whether no job is left and every node takes one."""
+    jobs, nodes = run("squeue", "-h", "-o", "%i"), run("sinfo", "-h", "-N", "-p", "low", "-t", "idle", "-o", "%N")
+    return jobs == "" and nodes.split() == NODES
+
+
+@pytest.fixture
+def unaccounted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cluster of its own without accounting, as many small ones are."""
+    with started(ACCT="0", NODES="2") as conf:
+        monkeypatch.setenv("SLURM_CONF", str(conf))
+        yield
+
+
+def run(*command: str, check: bool = True) -> str:
+    """What a command prints."""
+    done = subprocess.run(command, check=check, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip()
+
+
+def fail_node(node: str) -> None:
+    """Its jobs are lost and queued again at once; as its daemon is well, the node is soon back by itself."""
+    run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+
+
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Until it holds; fails the test if it does not in that time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.2)
