@@ -164,7 +164,7 @@ def evaluate(
     try:
         for number in range(-(-len(order) // group.world)):
             if stop is not None and group.any(stop.asked):
-                raise stop.stopped(f"in the evaluation of {len(images)} images")
+                raise stop.stopped(f"in the evaluation of {len(images)} images", group)
             share = next(stream, None)
             if share is None:  # the other ranks have one batch more
                 continue

@@ -19,6 +19,7 @@ import torch
 import results
 from backbones import BackboneSpec
 from harness import checkpoints
+from harness.attempts import current
 from harness.augment import Normalise, eval_transform, train_transform
 from harness.data import Batch, Images, Key, batches, shares
 from harness.distributed import Ranks
@@ -98,6 +99,8 @@ class Loop:
         self.saved_at, self.saved = time.monotonic(), (-1, -1)
         self._say_how()
         self._resume()
+        self.began, self.first = time.monotonic(), self.step
+        self._progress()
 
     def _say_how(self) -> None:
         recipe, layout = self.task.recipe, self.layout
@@ -171,7 +174,9 @@ class Loop:
             if self.group.any(self.stop.asked):
                 self._save()
                 self.group.wait()  # a launcher ends all ranks once one has ended, a checkpoint half written or not
-                raise self.stop.stopped(f"after {self.step} of {self.updates * self.task.recipe.total_epochs} updates")
+                raise self.stop.stopped(
+                    f"after {self.step} of {self.updates * self.task.recipe.total_epochs} updates", self.group
+                )
             if time.monotonic() - self.saved_at >= 60 * self.task.checkpoint_minutes:
                 self._save()
 
@@ -190,7 +195,22 @@ class Loop:
             "learning rate, warm-up or clip_grad may help, or another precision"
         )
 
+    def _progress(self) -> None:
+        """Tells those who watch how far this is, and how long the rest takes at the speed so far."""
+        steps, epochs = self.updates * self.task.recipe.total_epochs, self.task.recipe.total_epochs
+        speed = self.clock.images / self.clock.seconds if self.clock.seconds else 0.0
+        spent = time.monotonic() - self.began
+        current().progress(
+            epoch=min(len(self.history) + 1, epochs),
+            epochs=epochs,
+            step=self.step,
+            steps=steps,
+            images_per_s=speed,
+            left_s=spent * (steps - self.step) / (self.step - self.first) if self.step > self.first else None,
+        )
+
     def _report_progress(self, epoch: int) -> None:
+        self._progress()
         loss = self.learner.loss_sum.item() / max(1, int(self.learner.finite_steps.item()))
         self.report(
             f"epoch {epoch + 1}, update {self.step - epoch * self.updates}/{self.updates}: loss {loss:.3f}, "
@@ -233,8 +253,9 @@ class Loop:
         self.history.append(metrics)
         learner.loss_sum.zero_()
         learner.finite_steps.zero_()
-        if self.group.first:
+        if self.group.first and current().check():
             self._write(found)
+        self._progress()
         shown = "" if average is None else f", of the moving average {average.top1:.2f} %"
         self.report(
             f"epoch {epoch + 1}/{recipe.total_epochs}: loss {metrics['train_loss']:.3f}, top-1 {raw.top1:.2f} %{shown}"
@@ -268,7 +289,7 @@ class Loop:
     def _save(self) -> None:
         """The first rank writes for all: apart from their share of images, ranks hold the same."""
         self.saved_at = time.monotonic()
-        if not self.group.first or (self.step, len(self.history)) == self.saved:
+        if not self.group.first or (self.step, len(self.history)) == self.saved or not current().check():
             return
         self.saved = self.step, len(self.history)
         progress = {"step": self.step, "history": self.history, "clock": asdict(self.clock), "layout": self.layout}

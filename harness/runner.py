@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 import results
+from harness.attempts import Attempt, NoAttempt
 from harness.cells import Cell
 from harness.costs import Costs
 from harness.distributed import ranks
@@ -25,7 +26,7 @@ from harness.evaluate import Evaluate
 from harness.progress import CellProgress
 from harness.sources import open_splits, open_val
 from harness.speed import Speed, is_out_of_memory
-from harness.stopping import Stopped
+from harness.stopping import Stopped, TakenOver
 from harness.train import Train, split_batch
 from results import Record
 from slurm import JobDied, call_apart
@@ -58,8 +59,9 @@ def _whole(cell: Cell, out: Path) -> Record | None:
 def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
     """The record of a cell: the one that is there, or a new one, written to `out`/<key>.json.
 
-    An error in the cell becomes a record of status "failed" or "oom"; only KeyboardInterrupt, Stopped and errors in
-    writing the record pass through. The cell's own files go to the folder `out`/<key>.
+    An error in the cell becomes a record of status "failed" or "oom"; only KeyboardInterrupt, Stopped (also for
+    a newer attempt at this cell that has begun meanwhile) and errors in writing pass through. The cell's own files go
+    to the folder `out`/<key>.
 
     Where one of several processes fails, the others cannot go on: the error passes through as JobFailed, recorded.
     """
@@ -67,6 +69,19 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
     found = group.agreed(lambda: recorded(cell, out))
     if found is not None:
         return found
+    if not group.first:
+        return _measured(cell, out, report, NoAttempt())
+    with Attempt(out / cell.key) as attempt:
+
+        def noted(text: str) -> None:
+            attempt.note(text)
+            report(text)
+
+        return _measured(cell, out, noted, attempt)
+
+
+def _measured(cell: Cell, out: Path, report: Callable[[str], None], attempt: Attempt | NoAttempt) -> Record:
+    group = ranks()
     status, error, metrics = "done", None, {}
     began = time.time()
     try:
@@ -81,11 +96,16 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
             error += "the images of a step did not fit: --device-batch takes fewer at once, and accumulates\n"
     record = Record(cell.key, cell.to_json(), status, metrics, environment(device_of(cell)), error)
     if group.world > 1 and error is not None:
-        _write_first(cell, out, record, began)
+        if attempt.check():
+            _write_first(cell, out, record, began)
+        attempt.end(outcome(record))
         raise JobFailed(outcome(record))
+    if group.any(not attempt.check()):
+        raise TakenOver(attempt.successor)
     if group.first:
         _keep_damaged(cell, out)
         results.write(out, record)
+        attempt.end(outcome(record))
     group.wait()
     return record
 

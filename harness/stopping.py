@@ -2,17 +2,21 @@
 
     with StopRequest() as stop:
         ...
-        if stop.asked:
+        if group.any(stop.asked):
             save()
-        raise stop.stopped("after 120 updates")
+            raise stop.stopped("after 120 updates", group)
 
-A handler only sets a flag. A second Ctrl-C interrupts at once, as ever.
+A handler only sets a flag. A second Ctrl-C interrupts at once, as ever. That a newer attempt at the cell has begun is
+such a request, too.
 """
 
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from harness.attempts import Sidecar, current
+from harness.distributed import Ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 """What schedulers send before they take a machine back (Slurm: TERM, or what --signal says), and Ctrl-C."""
@@ -30,6 +34,15 @@ class Stopped(RuntimeError):
         return str(self.args[0])
 
 
+class TakenOver(Stopped):
+    """A run ended since a newer attempt at its cell goes on with it; nothing more is written."""
+
+    def __init__(self, successor: Sidecar | None) -> None:
+        who = "a newer attempt" if successor is None else f"a newer attempt ({successor.where})"
+        super().__init__(f"{who} at this cell has taken over; this one has stopped", signal.SIGTERM)
+        self.job = None if successor is None else successor.job
+
+
 class StopRequest:
     """Listens while its block runs; outside the main thread it hears nothing: Python calls handlers there only."""
 
@@ -39,10 +52,12 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        return self.signal is not None
+        return self.signal is not None or current().lost
 
-    def stopped(self, where: str) -> Stopped:
-        """What to raise once the state is saved. Another process of the job may have been the one that was asked."""
+    def stopped(self, where: str, group: Ranks) -> Stopped:
+        """What to raise once the state is saved, the same in all processes of the job; one of them was asked."""
+        if group.any(current().lost):
+            return TakenOver(current().successor)
         number = self.signal or signal.SIGTERM
         return Stopped(f"stopped on {number.name} {where}; the same command goes on with what is left to do", number)
 
@@ -58,6 +73,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.asked:
+        if number == signal.SIGINT and self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)

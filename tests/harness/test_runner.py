@@ -62,7 +62,7 @@ def test_an_interrupt_loses_only_the_running_cell(counting, log, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_all(cells, tmp_path / "out", console())
     assert recorded(cells[0], tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{cells[0].key}.json"]
+    assert [path.name for path in (tmp_path / "out").glob("*.json")] == [f"{cells[0].key}.json"]
 
 
 def test_a_damaged_record_is_measured_anew_and_kept_aside(counting, log, tmp_path):

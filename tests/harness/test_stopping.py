@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import checkpoints
+from harness.distributed import Ranks
 from harness.stopping import SIGNALS, Stopped, StopRequest
 from tests.harness.test_resume import UPDATES, Attempt, digest, images, metrics
 
@@ -34,7 +35,7 @@ def test_each_sets_the_flag(number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
         assert stop.asked
         assert stop.signal == number
-        stopped = stop.stopped("after 3 of 9 updates")
+        stopped = stop.stopped("after 3 of 9 updates", Ranks())
     assert handlers() == before
     assert isinstance(stopped, Stopped)
     assert stopped.status == 128 + number
@@ -64,7 +65,7 @@ def test_a_handler_of_someone_else_comes_back(monkeypatch: pytest.MonkeyPatch) -
 def test_one_that_was_not_asked_stops_as_on_sigterm() -> None:
     """Another process of the job was."""
     with StopRequest() as stop:
-        assert stop.stopped("at once").status == 143
+        assert stop.stopped("at once", Ranks()).status == 143
 
 
 @pytest.mark.parametrize("first", SIGNALS, ids=NAMES)
