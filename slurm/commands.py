@@ -1,0 +1,46 @@
+"""Slurm's own commands: what one of them prints, or one line on why it does not answer."""
+
+import os
+import re
+import subprocess
+
+
+class SlurmUnreachable(ValueError):
+    """Slurm does not answer: not installed here, its controller is down, or it refuses; the text is one line."""
+
+
+def output(*command: str, seconds: float = 30.0) -> str:
+    """What a command of Slurm's prints.
+
+    Raises:
+        SlurmUnreachable: if there is no such command on this machine, if it fails (with its own last line), or if it
+            has not answered after `seconds`.
+    """
+    name = command[0]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+            env=_environment(),
+        )
+    except FileNotFoundError:
+        raise SlurmUnreachable(f"no {name} on this machine: Slurm's commands are not on the PATH") from None
+    except OSError as error:
+        raise SlurmUnreachable(f"{name} cannot be run: {error.strerror}") from error
+    except subprocess.TimeoutExpired:
+        raise SlurmUnreachable(f"Slurm does not answer: {name} took more than {seconds:g} s") from None
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines() or [f"exit code {done.returncode}"]
+        raise SlurmUnreachable(f"{name}: {re.sub(r'^[a-z_]+:? (error|fatal): ', '', lines[-1])}")
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what a user may have set to see or cancel only a part of the jobs, or to see times otherwise."""
+    display = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_TIME_FORMAT")
+    return {name: value for name, value in os.environ.items() if not name.startswith(display)}

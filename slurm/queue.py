@@ -1,0 +1,247 @@
+"""What Slurm knows of our jobs: one squeue, and one sacct if need be, for all of them together.
+
+Jobs are asked for by their names, which are unique to us: a shell that dies between sbatch and writing the id down
+loses the id, never the name. What a state means is told by `slurm.reasons`.
+"""
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from slurm.commands import SlurmUnreachable, output
+
+WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+ENDED = {
+    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"),
+    *("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"),
+}
+"""States that nothing follows. A job that Slurm queues again passes from COMPLETING to PENDING: squeue shows NODE_FAIL
+or PREEMPTED of those only that are not queued again, whereas sacct shows it of the others too until they start."""
+
+DAYS = 30
+"""How far sacct looks back."""
+
+_QUEUED = "JobArrayID,State,Reason,NodeList,TimeUsed,TimeLeft,StartTime,restartcnt,exit_code,Partition,Name"
+_RECORDED = "JobID,State,ExitCode,ElapsedRaw,Start,Partition,NodeList,JobName"
+
+# Linux takes 128 KiB an argument; beyond this sacct is asked for all jobs of the user.
+_LONGEST_ARGUMENT = 100_000
+# Jobs and arrays that one scancel is given.
+_AT_ONCE = 100
+
+# Clusters, by SLURM_CONF, whose accounting is off: they are not asked again.
+_no_accounting: set[str | None] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A single job, or one task of an array.
+
+    `id` is "123", or "123_4" of task 4, whose `index` is 4 (0 of a single job). `state` and `reason` are Slurm's words;
+    of a cancelled job that sacct tells of, the reason is "by UID". `nodes` is a list as Slurm writes it, "" before the
+    start. `start` is the expected time while it waits. `elapsed_s` and `left_s` are seconds of this run; `restarts`
+    and `left_s` are None where only sacct knows the job. `exit_code` is "code:signal", None before the end.
+    """
+
+    id: str
+    name: str
+    index: int
+    state: str
+    reason: str
+    nodes: str
+    elapsed_s: int
+    left_s: int | None
+    start: datetime | None
+    restarts: int | None
+    exit_code: str | None
+    partition: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs or will run, so that a second copy must not be submitted; states unknown here count."""
+        return self.state not in ENDED
+
+    @property
+    def pending(self) -> bool:
+        """Whether it waits, for the first time or again."""
+        return self.state in WAITING
+
+    @property
+    def running(self) -> bool:
+        """Whether it holds nodes: starting and ending included."""
+        return self.alive and not self.pending
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Jobs by name, then by index; a task which Slurm knows nothing of is absent.
+
+    `unreachable` says in one line why squeue did not answer; there are no jobs then. `unaccounted` says why sacct was
+    asked in vain: jobs that ended some minutes ago may be absent.
+    """
+
+    jobs: Mapping[str, Mapping[int, Job]] = field(default_factory=dict)
+    unreachable: str | None = None
+    unaccounted: str | None = None
+
+
+def ask(names: Collection[str] | Mapping[str, Collection[int]], finished: bool = True) -> Queue:
+    """What Slurm knows of the jobs of these names: at most one squeue and one sacct; it never raises.
+
+    sacct is asked only if `finished`. Names alone do not tell how many tasks an array has; given as a mapping to the
+    indexes that matter, they leave sacct alone while squeue lists each of these.
+    """
+    if not names:
+        return Queue()
+    try:
+        # Not --me -n: names would be split at commas, and the list may be long.
+        text = output("squeue", "--me", "-h", "-r", "-t", "all", "-O", ",".join(f"{f}:|" for f in _QUEUED.split(",")))
+    except SlurmUnreachable as problem:
+        return Queue(unreachable=str(problem))
+    jobs: dict[str, dict[int, Job]] = {}
+    _add(jobs, queued(text), names)
+    if not finished or _all_listed(names, jobs):
+        return Queue(jobs)
+    try:
+        _add(jobs, recorded(_sacct(names)), names)
+    except SlurmUnreachable as problem:
+        return Queue(jobs, unaccounted=str(problem))
+    return Queue(jobs)
+
+
+def cancel(ids: Iterable[str]) -> None:
+    """Cancel jobs ("123", with all of its tasks) and tasks ("123_4"); those that have ended are passed over.
+
+    Raises SlurmUnreachable if Slurm does not answer or refuses.
+    """
+    tasks: dict[str, set[int]] = {}
+    whole = set()
+    for job in ids:
+        array, _, index = job.partition("_")
+        if index:
+            tasks.setdefault(array, set()).add(int(index))
+        else:
+            whole.add(job)
+    # One request an array rather than one a task.
+    some = [f"{array}_[{','.join(map(str, sorted(indexes)))}]" for array, indexes in tasks.items()]
+    chosen = [*sorted(whole), *some]
+    for first in range(0, len(chosen), _AT_ONCE):
+        try:
+            output("scancel", "-Q", *chosen[first : first + _AT_ONCE])
+        except SlurmUnreachable as problem:
+            # Slurm forgets ended jobs after some minutes; versions differ in whether that fails.
+            if not re.search("invalid job id|already complet", str(problem), re.IGNORECASE):
+                raise
+
+
+def queued(text: str) -> Iterator[Job]:
+    """The jobs of squeue's lines."""
+    for line in text.splitlines():
+        # The name last, as that of a job which is not ours may hold anything.
+        values = line.removesuffix("|").split("|", _QUEUED.count(","))
+        if len(values) <= _QUEUED.count(","):
+            continue
+        id, state, reason, nodes, elapsed, left, start, restarts, exit_code, partition, name = values
+        for task, index in _tasks(id):
+            yield Job(
+                task,
+                name,
+                index,
+                state,
+                reason,
+                nodes,
+                _seconds(elapsed) or 0,
+                _seconds(left),
+                _time(start),
+                int(restarts) if restarts.isdecimal() else None,
+                _exit_code(exit_code) if state in ENDED else None,
+                partition,
+            )
+
+
+def recorded(text: str) -> Iterator[Job]:
+    """The ended jobs of sacct's lines.
+
+    Those that sacct thinks alive are left out: squeue lists every such job, so the record is late or was never closed.
+    """
+    for line in text.splitlines():
+        values = line.split("|", _RECORDED.count(","))
+        if len(values) <= _RECORDED.count(","):
+            continue
+        id, words, exit_code, elapsed, start, partition, nodes, name = values
+        # "CANCELLED by 0"
+        state, _, reason = words.partition(" ")
+        if state not in ENDED:
+            continue
+        nodes = "" if nodes == "None assigned" else nodes
+        seconds = int(elapsed) if elapsed.isdecimal() else 0
+        for task, index in _tasks(id):
+            yield Job(task, name, index, state, reason, nodes, seconds, None, _time(start), None, exit_code, partition)
+
+
+def _sacct(names: Collection[str]) -> str:
+    cluster = os.environ.get("SLURM_CONF")
+    if cluster in _no_accounting:
+        raise SlurmUnreachable("sacct: Slurm accounting storage is disabled")
+    listed = ",".join(sorted(names))
+    chosen = [f"--name={listed}"] if len(listed) < _LONGEST_ARGUMENT else []
+    try:
+        return output("sacct", "-X", "-P", "-n", "-S", f"now-{DAYS}days", "-o", _RECORDED, *chosen)
+    except SlurmUnreachable as problem:
+        if "accounting storage is disabled" in str(problem):
+            _no_accounting.add(cluster)
+        raise
+
+
+def _add(jobs: dict[str, dict[int, Job]], found: Iterable[Job], names: Collection[str]) -> None:
+    """Add those of our names that are not there yet: squeue knows more, and sooner, than sacct."""
+    # Tasks first: an array whose waiting tasks were all cancelled one by one is left behind as a single job, too.
+    for job in sorted(found, key=lambda job: "_" not in job.id):
+        if job.name in names:
+            jobs.setdefault(job.name, {}).setdefault(job.index, job)
+
+
+def _all_listed(names: Collection[str] | Mapping[str, Collection[int]], jobs: dict[str, dict[int, Job]]) -> bool:
+    return isinstance(names, Mapping) and all(jobs.get(name, {}).keys() >= set(names[name]) for name in names)
+
+
+def _tasks(id: str) -> Iterator[tuple[str, int]]:
+    """Ids and indexes of "123", "123_4" or "123_[3-9%2]"; of other kinds of jobs, which ours never are, none."""
+    array, separator, indexes = id.partition("_")
+    if not array.isdecimal():
+        return
+    if not separator:
+        yield array, 0
+    for part in indexes.strip("[]").partition("%")[0].split(","):
+        # A long list is cut short by Slurm and ends in "...".
+        if found := re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part):
+            first, last, step = found.groups()
+            for index in range(int(first), int(last or first) + 1, int(step or 1)):
+                yield f"{array}_{index}", index
+
+
+def _seconds(text: str) -> int | None:
+    """Of "1-02:03:04", "02:03:04" or "03:04"; None of UNLIMITED, INVALID and the like."""
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
+    if not found:
+        return None
+    days, hours, minutes, seconds = (int(number or 0) for number in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _time(text: str) -> datetime | None:
+    """Slurm's local time; None of N/A, Unknown and the like."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        return None
+
+
+def _exit_code(text: str) -> str:
+    """squeue gives the status of wait(2) as a number, sacct "code:signal"."""
+    if not text.isdecimal():
+        return text
+    signal = int(text) & 0x7F
+    return f"0:{signal}" if signal else f"{int(text) >> 8}:0"
