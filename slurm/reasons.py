@@ -8,7 +8,7 @@ import signal
 from slurm.queue import Job
 
 WAITS = {
-    "None": "waits for the scheduler's first look at it",
+    "None": "waits for the scheduler to look at it",
     "Priority": "waits for jobs of higher priority",
     "Resources": "waits until enough nodes or GPUs are free",
     "Dependency": "waits for the jobs that it depends on",
@@ -26,9 +26,9 @@ WAITS = {
 
 STUCK = {
     "DependencyNeverSatisfied": "never starts, as a job that it depends on failed: cancel it, and submit both again",
-    "PartitionConfig": "never starts, as partition {job.partition} has less than it asks for: cancel it, and ask for less",
-    "PartitionNodeLimit": "never starts, as partition {job.partition} gives no job so many nodes, or so few: cancel it, and "
-    "ask for another number",
+    "PartitionConfig": "never starts, as partition {job.partition} has less than it asks for: cancel it; ask for less",
+    "PartitionNodeLimit": "never starts, as partition {job.partition} gives no job so many nodes (or so few): "
+    "cancel it, and ask for another number",
     "PartitionTimeLimit": "never starts, as partition {job.partition} allows less time: cancel it, and ask for less",
     "BadConstraints": "never starts, as no node has what it asks for: cancel it, and look at features, GPUs and memory",
     "InvalidAccount": "never starts, as its account is not valid: cancel it, and name another",

@@ -1,0 +1,109 @@
+"""States, reasons and exit codes in words, and which jobs never start by themselves."""
+
+import os
+from datetime import datetime
+
+import pytest
+
+from slurm.queue import Job
+from slurm.reasons import ENDS, RUNS, STUCK, WAITS, never_starts, words
+
+
+def job(state: str, reason: str = "None", exit_code: str | None = None, restarts: int = 0) -> Job:
+    start = datetime(2026, 11, 24, 23, 15).astimezone()
+    return Job("7_1", "cells", 1, state, reason, "n1", 60, 240, start, restarts, exit_code, "low")
+
+
+@pytest.mark.parametrize("reason", WAITS)
+def test_a_reason_that_clears_by_itself(reason):
+    assert words(job("PENDING", reason)).startswith("waits")
+    assert not never_starts(job("PENDING", reason))
+
+
+@pytest.mark.parametrize("reason", STUCK)
+def test_a_reason_that_does_not_clear_says_what_to_do(reason):
+    assert any(deed in words(job("PENDING", reason)) for deed in ("cancel it", "scontrol release 7_1"))
+    assert never_starts(job("PENDING", reason))
+
+
+@pytest.mark.parametrize(
+    ("reason", "said", "never"),
+    [
+        ("QOSMaxWallDurationPerJobLimit", "more or less than a job may", True),
+        ("AssocMaxNodePerJobLimit", "more or less than a job may", True),
+        ("AssocMaxCpuMinutesPerJobLimit", "more or less than a job may", True),
+        ("QOSMaxGRESPerNode", "more or less than a job may", True),
+        ("MaxMemoryPerJob", "more or less than a job may", True),
+        ("QOSMinGRES", "more or less than a job may", True),
+        ("QOSTimeLimit", "more or less than a job may", True),
+        ("AssocGrpCPUMinutesLimit", "budget", False),
+        ("AssocGrpBillingMinutes", "budget", False),
+        ("QOSGrpWallLimit", "budget", False),
+        ("AssocGrpCPURunMinutesLimit", "waits for other jobs", False),
+        ("AssocGrpGRES", "waits for other jobs", False),
+        ("QOSMaxJobsPerUserLimit", "waits for other jobs", False),
+        ("QOSMaxGRESPerUser", "waits for other jobs", False),
+        ("AssocMaxJobsLimit", "waits for other jobs", False),
+        ("AssociationJobLimit", "waits for other jobs", False),
+        ("PartitionTimeLimit", "partition low allows less time", True),
+        ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", "down, drained", False),
+        ("ReqNodeNotAvail, Reserved for maintenance", "maintenance", False),
+        ("launch_failed_requeued_held", "could not start it", True),
+        ("SomethingNew", "waits: SomethingNew", False),
+    ],
+)
+def test_other_reasons_of_a_pending_job(reason, said, never):
+    assert said in words(job("PENDING", reason))
+    assert never_starts(job("PENDING", reason)) is never
+
+
+def test_a_job_that_was_queued_again_says_until_when_it_waits():
+    assert words(job("PENDING", "BeginTime", restarts=2)) == "queued again, and waits until 24 Nov 23:15"
+    assert words(job("PENDING", "BeginTime")) == "waits until 24 Nov 23:15"
+
+
+@pytest.mark.parametrize("state", ["REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"])
+def test_held_states_are_stuck_whatever_the_reason(state):
+    assert "scontrol release 7_1" in words(job(state))
+    assert never_starts(job(state))
+
+
+@pytest.mark.parametrize("state", [*RUNS, *ENDS, "FAILED", "CANCELLED"])
+def test_only_what_waits_may_never_start(state):
+    assert not never_starts(job(state, "PartitionConfig"))
+    assert words(job(state)) != state
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "said"),
+    [
+        ("1:0", "exit code 1: its log"),
+        ("0:53", "file system that all nodes share"),
+        ("0:9", "memory"),
+        ("9:0", "memory"),
+        ("137:0", "memory"),
+        ("0:12", "warning signal"),
+        ("12:0", "warning signal"),
+        ("140:0", "warning signal"),
+        ("0:11", "SIGSEGV"),
+        ("143:0", "SIGTERM"),
+        ("255:0", "exit code 255"),
+        (None, "its log says why"),
+    ],
+)
+def test_a_failure_by_its_exit_code(exit_code, said):
+    assert said in words(job("FAILED", "NonZeroExitCode", exit_code))
+
+
+def test_a_job_that_fits_no_node_is_not_told_to_read_its_log():
+    assert "no node has what it asks for" in words(job("FAILED", "BadConstraints", "1:0"))
+
+
+def test_who_cancelled_is_told_where_known():
+    assert words(job("CANCELLED")) == "cancelled"
+    assert words(job("CANCELLED", f"by {os.getuid()}")) == "cancelled by you"
+    assert words(job("CANCELLED", "by 4123456789")) == "cancelled by user 4123456789"
+
+
+def test_an_unknown_state_is_shown_as_it_is():
+    assert words(job("LAUNCH_FAILED")) == "LAUNCH_FAILED"
