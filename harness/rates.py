@@ -1,0 +1,221 @@
+"""How many images a second a device puts through a backbone: as recorded, as probed here, or by multiply-adds.
+
+    rates = Rates(records, cores=2)
+    rates.of(Load(preset("swin_t"), "train", "cuda", "bf16"))     # Rate(images_per_s=..., basis="recorded", note=...)
+
+A rate serves an estimate and no comparison: it is looked for in whatever record comes nearest, and says which that was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from backbones import BackboneSpec, build, from_json, macs
+from harness.evaluate import BATCH
+from harness.speed import Device, Mode, Precision, Runtime, Work, prepare, timer
+from results import Record
+
+PASSES: dict[Work, int] = {"infer": 1, "train": 3}
+"""In units of a forward pass: the backward one takes two, for the gradients of inputs and of weights."""
+
+GPU_GMACS_PER_S = {"fp32": 3000.0, "bf16": 6000.0, "fp16": 6000.0}
+"""Of one data-centre GPU, low on purpose. An A100's digitised runtimes in results/published/efficiency.csv are 6,800 to
+10,500: Swin-T 0.66 ms for 4.5 GMACs, PVT-S 0.53 for 3.8, Swin-B 1.47 for 15.4. fp32 is without TF32: taken for half."""
+
+CPU_GMACS_PER_S = 15.0
+"""Of one core. On two of a Xeon with AVX-512, micro and tiny presets reached 15 to 60 a core, in fp32."""
+
+ALIKE = 4.0
+"""Largest ratio of multiply-adds of two backbones of which one says something about the other's speed."""
+
+PROBE_SECONDS = 1.0
+PROBE_CALLS = 3  # at least, after one that is not counted
+PROBE_CPU_IMAGES = 32  # most at once: larger batches take a CPU longer and tell no more
+
+Basis = Literal["recorded", "probe", "GMACs"]
+
+
+class Load(NamedTuple):
+    """Work for one device: `batch` images at once, of the image set `data` or, without one, made up on the device."""
+
+    backbone: BackboneSpec
+    work: Work
+    device: str
+    precision: Precision
+    mode: Mode = "eager"
+    batch: int = BATCH
+    data: str | None = None
+
+
+class Rate(NamedTuple):
+    """Images per second of one device, and what that rests on; `note` is for people."""
+
+    images_per_s: float
+    basis: Basis
+    note: str
+    reads: bool = False  # whether the time to read images is in it
+
+
+class Measured(NamedTuple):
+    """A speed from a record: images per second of one device."""
+
+    images_per_s: float
+    backbone: str  # as JSON without its name, which equality does not look at
+    name: str
+    work: Work
+    device: str
+    precision: str
+    mode: str
+    batch: int
+    data: str | None
+    machine: str | None
+
+
+class Rates:
+    """What the records tell, sorted once. `cores` are those a process on a CPU has."""
+
+    def __init__(self, records: Iterable[Record], cores: int) -> None:
+        self.cores = cores
+        # By backbone, and within one the newest first: of equally near ones the first is taken.
+        self._measured: dict[str, list[Measured]] = {}
+        for record in sorted(records, key=lambda record: record.created, reverse=True):
+            # A task of a user may bear the name of one of ours, and tell other things.
+            with suppress(KeyError):
+                for each in _measured(record):
+                    self._measured.setdefault(each.backbone, []).append(each)
+        self._known: dict[tuple[Load, bool], Rate] = {}
+
+    def of(self, load: Load, probe: bool = False) -> Rate:
+        """The rate of a load: recorded of the backbone, else, if `probe`, probed here, else recorded of one alike with
+        another attention and scaled by GMACs, else from GMACs alone.
+
+        Raises ValueError for a probe without the device, or one that does not run there, such as for want of memory.
+        """
+        if (load, probe) not in self._known:
+            self._known[load, probe] = self._find(load, probe)
+        return self._known[load, probe]
+
+    def _find(self, load: Load, probe: bool) -> Rate:
+        own = _nearest(self._measured.get(_identity(load.backbone.to_json()), ()), load)
+        if own is not None and (own.precision == load.precision or not probe):
+            return _recorded(own, load, 1.0)
+        if probe:
+            return Rate(_probed(load), "probe", "a probe on this machine")
+        alike = self._alike(load)
+        if alike is not None:
+            return alike
+        gmacs = macs(load.backbone).total / 1e9
+        per_s = GPU_GMACS_PER_S[load.precision] if load.device == "cuda" else CPU_GMACS_PER_S * self.cores
+        note = f"{gmacs:.3g} GMACs at {per_s:,.0f} a second, rough"
+        return Rate(per_s / (gmacs * PASSES[load.work]), "GMACs", note)
+
+    def _alike(self, load: Load) -> Rate | None:
+        """From the backbone of the same family that comes nearest in multiply-adds."""
+        total = macs(load.backbone).total
+        found: list[tuple[float, Measured, float]] = []
+        for text, measured in self._measured.items():
+            each, spec = _nearest(measured, load), _described(text)
+            if each is not None and spec is not None and spec.family == load.backbone.family:
+                ratio = macs(spec).total / total
+                found.append((abs(math.log(ratio)), each, ratio))
+        distance, each, ratio = min(found, key=lambda one: one[0], default=(math.inf, None, 1.0))
+        return _recorded(each, load, ratio) if each is not None and distance <= math.log(ALIKE) else None
+
+
+def _recorded(measured: Measured, load: Load, ratio: float) -> Rate:
+    """A recorded speed for a load on a backbone of 1 / `ratio` times the multiply-adds."""
+    attention = json.loads(measured.backbone)["attention"].partition("(")[0]
+    note = f"recorded speed of {measured.name} {attention}"
+    note += f" on {measured.machine}" if measured.machine else ""
+    note += f" in {measured.precision}" if measured.precision != load.precision else ""
+    note += f", {measured.mode}" if measured.mode != load.mode else ""
+    if measured.backbone != _identity(load.backbone.to_json()) or measured.work != load.work:
+        note += ", scaled by GMACs"
+    rate = measured.images_per_s * (ratio * PASSES[measured.work] / PASSES[load.work])
+    # A training step has three times the passes of an evaluation, and its images are read in the same time.
+    reads = measured.work == load.work and measured.data is not None and measured.data == load.data
+    return Rate(rate, "recorded", note, reads)
+
+
+def _nearest(measured: Iterable[Measured], load: Load) -> Measured | None:
+    """The speed that was measured under the circumstances most like those of a load, on a device of its kind."""
+
+    def distance(each: Measured) -> tuple[float, ...]:
+        precision = 0 if each.precision == load.precision else 2 if "fp32" in (each.precision, load.precision) else 1
+        # Best are the same images, next best are images made up on the device; other images take another time to read.
+        images = 0 if each.data == load.data else 1 if each.data is None else 2
+        return each.work != load.work, precision, images, each.mode != load.mode, abs(math.log(each.batch / load.batch))
+
+    return min((each for each in measured if each.device == load.device), key=distance, default=None)
+
+
+def _measured(record: Record) -> Iterator[Measured]:
+    """The speeds that a record tells."""
+    if record.status != "done":
+        return
+    task, metrics, machine = record.cell["task"], record.metrics, record.environment.get("device_name")
+    backbone = record.cell["backbone"]
+
+    def one(per_s: float, work: Work, how: dict[str, Any], batch: int, data: str | None) -> Measured:
+        where = (how["device"], how["precision"], how.get("mode", "eager"))
+        return Measured(per_s, _identity(backbone), backbone["name"], work, *where, batch, data, machine)
+
+    match task["name"]:
+        case "speed":
+            runtime = task["runtime"]
+            yield one(metrics["images_per_s"], "infer", runtime, runtime["batch"], None)
+            yield one(metrics["train_images_per_s"], "train", runtime, runtime["batch"], None)
+        case "train":
+            per_s = metrics["loop_images_per_s"] / metrics["ranks"]
+            yield one(per_s, "train", task, metrics["device_batch"], task["data"]["name"])
+        case "evaluate":
+            per_s = metrics["n_images"] / metrics["evaluate_seconds"] / metrics["ranks"]
+            yield one(per_s, "infer", task, task["batch"], task["data"]["name"])
+
+
+def _identity(backbone: dict[str, Any]) -> str:
+    return json.dumps({name: value for name, value in backbone.items() if name != "name"}, sort_keys=True)
+
+
+@lru_cache(maxsize=4096)
+def _described(backbone: str) -> BackboneSpec | None:
+    """The spec of a record, or None: of an attention that is not loaded, or of another version's fields."""
+    try:
+        return from_json({"name": "recorded", **json.loads(backbone)})
+    except (ValueError, TypeError):
+        return None
+
+
+def _probed(load: Load) -> float:
+    """Images per second of this machine, from a few calls of a model with random weights."""
+    if load.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "a probe of device cuda was asked for, and torch sees none here: probe on a machine that has one, or "
+            "estimate without a probe"
+        )
+    spec = load.backbone
+    device: Device = "cuda" if load.device == "cuda" else "cpu"
+    batch = load.batch if device == "cuda" else min(load.batch, PROBE_CPU_IMAGES)
+    runtime = Runtime(device, load.precision, load.mode, batch=batch)
+    timed = timer(device)
+    times: list[float] = []
+    try:
+        call = prepare(build(spec), (spec.in_channels, *spec.image_size), spec.num_classes, runtime, load.work)
+        timed(call)
+        while sum(times) < PROBE_SECONDS or len(times) < PROBE_CALLS:
+            times.append(timed(call))
+    # Memory that runs out, a compiler that is missing: whatever torch cannot do here, it cannot estimate.
+    except (RuntimeError, MemoryError) as problem:
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise ValueError(
+            f"a probe of {spec.name} {spec.attention.name} with {batch} images at once failed: {reason}"
+        ) from problem
+    return batch / median(times)
