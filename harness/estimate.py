@@ -1,0 +1,196 @@
+"""How long cells will take and how much disk they need, before they are submitted.
+
+    estimator = Estimator(results.read_all(out)[0])
+    estimator.estimate(cell, processes=8)     # Estimate(seconds=..., basis="recorded", note=..., disk_bytes=...)
+
+What is recorded is believed first, see harness/rates.py; sums are in harness/totals.py. Processes are taken to share
+the work evenly and at no cost. The time in which a process starts is not in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from backbones import BackboneSpec
+from harness.cells import Cell
+from harness.costs import Costs
+from harness.disk import RECORD_BYTES, KeptCrops, kept_crops, run_bytes, stored
+from harness.evaluate import BATCH, Evaluate
+from harness.layouts import Split
+from harness.rates import Load, Rate, Rates
+from harness.sources import (
+    EMBEDDED,
+    FASHION_MNIST,
+    FASHION_MNIST_IMAGES,
+    IMAGENET,
+    IMAGENET_IMAGES,
+    DataSource,
+    open_splits,
+    open_val,
+)
+from harness.speed import MIN_SAMPLES, Speed, Work
+from harness.train import Train, split_batch
+from results import Record
+
+COUNTING = 2.5e-3
+"""Seconds that `Costs` takes for each tensor of a model: 0.3 for Swin-T, 1.9 for the 762 tensors of FLatten-PVT-L."""
+
+COMPILING = 100.0
+"""Seconds that torch.compile takes for a model, forward and backward: Swin-T on two cores of a CPU."""
+
+FILES_PER_S, ARRAYS_PER_S = 200.0, 15_000.0
+"""Images that one process reads, crops and augments in a second: JPEGs of ImageNet's size; small ones from an array."""
+
+Basis = Literal["recorded", "probe", "GMACs", "size", "unknown"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one cell: its seconds on `processes` devices ("cuda" or "cpu") from start to end, None if unknown.
+
+    `basis` says what they rest on, and `note` says more, for people. `disk_bytes` is what the cell leaves in its own
+    files; a training that runs needs room for one checkpoint more. `crops` is what it leaves in a `cache`.
+    """
+
+    seconds: float | None
+    basis: Basis
+    note: str
+    disk_bytes: int
+    device: str = "cpu"
+    processes: int = 1
+    crops: KeptCrops | None = None
+
+
+class Estimator:
+    """What `records` tell of cells to come; with `probe`, what they do not tell is tried out on this machine.
+
+    `cores` are those that a process on a CPU will have, by default all that this process may use.
+    """
+
+    def __init__(self, records: Iterable[Record], *, probe: bool = False, cores: int | None = None) -> None:
+        self.rates = Rates(records, cores or len(os.sched_getaffinity(0)))
+        self.probe = probe
+        self._images: dict[tuple[DataSource, str | None, int], dict[Split, int]] = {}
+
+    def estimate(self, cell: Cell, processes: int = 1) -> Estimate:
+        """Of a cell that so many processes measure together, a device each.
+
+        Raises ValueError, in one line, for images that are here and cannot be used, a batch that does not divide among
+        the processes, and a probe that cannot be made.
+        """
+        spec, task = cell.backbone, cell.task
+        match task:
+            case Costs():
+                seconds = COUNTING * stored(spec).tensors
+                return Estimate(seconds, "size", "the size of the model", RECORD_BYTES)
+            case Speed():
+                return self._speed(spec, task)
+            case Train():
+                return replace(self._train(spec, task, processes), device=task.device, processes=processes)
+            case Evaluate():
+                return replace(self._evaluate(spec, task, processes), device=task.device, processes=processes)
+        # A sweep file may bring a task of its own.
+        return Estimate(None, "unknown", f"unknown: no estimate of the task {type(task).__name__}", RECORD_BYTES)
+
+    def _speed(self, spec: BackboneSpec, task: Speed) -> Estimate:
+        """As `harness.speed.measure` goes. Not from a probe, which would be the measurement itself."""
+        runtime, seconds = task.runtime, 0.0
+        works: tuple[Work, ...] = ("infer", "train")
+        for work in works:
+            load = Load(spec, work, runtime.device, runtime.precision, runtime.mode, runtime.batch)
+            rate = self.rates.of(load)
+            call = runtime.batch / rate.images_per_s
+            # The first call and the one for the memory; the warm-up, of two calls or more; the samples.
+            seconds += 2 * call + max(task.min_seconds / 4, 2 * call) + max(task.min_seconds, MIN_SAMPLES * call)
+        seconds += COMPILING if runtime.mode == "compiled" else 0.0
+        return Estimate(seconds, rate.basis, rate.note, RECORD_BYTES, runtime.device)
+
+    def _train(self, spec: BackboneSpec, task: Train, processes: int) -> Estimate:
+        recipe, source = task.recipe, task.data
+        accumulation = split_batch(recipe, processes, task.device_batch)
+        disk = run_bytes(spec, task)
+        images = self._images_of(source, spec.num_classes, "train", "val")
+        if images is None:
+            return _unknown(source, disk)
+
+        load = Load(spec, "train", task.device, task.precision, task.mode, data=source.name)
+        load = load._replace(batch=recipe.batch // (processes * accumulation))
+        rate = self.rates.of(load, self.probe)
+        # Evaluated is the model as it is, not compiled.
+        inference = self.rates.of(load._replace(work="infer", mode="eager", batch=BATCH), self.probe)
+        models = 1 if recipe.ema_decay is None else 2
+
+        updates = task.order(images["train"]).batches_per_epoch * recipe.total_epochs
+        evaluations = models * recipe.total_epochs
+        decoded = evaluations if task.cache is None else 1
+        val = images["val"] / processes
+        reading = _Reading(source, task.workers)
+        seconds = reading.seconds(updates * recipe.batch / processes, rate) + decoded * reading.seconds(val, inference)
+        seconds += (evaluations - decoded) * val / inference.images_per_s
+        seconds += COMPILING if task.mode == "compiled" else 0.0
+        crops = kept_crops(task.cache, source, spec, recipe.evaluation, images["val"])
+        return Estimate(seconds, rate.basis, reading.note(rate), disk + models * images["val"] // 8, crops=crops)
+
+    def _evaluate(self, spec: BackboneSpec, task: Evaluate, processes: int) -> Estimate:
+        source = task.data
+        images = self._images_of(source, spec.num_classes, "val")
+        if images is None:
+            return _unknown(source, RECORD_BYTES)
+        load = Load(spec, "infer", task.device, task.precision, batch=task.batch, data=source.name)
+        rate = self.rates.of(load, self.probe)
+        reading = _Reading(source, task.workers)
+        seconds = reading.seconds(images["val"] / processes, rate)
+        crops = kept_crops(task.cache, source, spec, task.preprocessing, images["val"])
+        return Estimate(seconds, rate.basis, reading.note(rate), RECORD_BYTES + images["val"] // 8, crops=crops)
+
+    def _images_of(self, source: DataSource, classes: int, *splits: Split) -> dict[Split, int] | None:
+        """How many images there are, None where that cannot be known here."""
+        if source.name == IMAGENET:
+            return IMAGENET_IMAGES
+        if source.name == FASHION_MNIST:
+            return FASHION_MNIST_IMAGES
+        if source.root is not None and not Path(source.root).exists():
+            return None
+        key = (source, source.root, classes)
+        if not set(splits) <= self._images.get(key, {}).keys():
+            if "train" in splits:
+                train, val = open_splits(source, classes)
+                self._images[key] = {"train": len(train), "val": len(val)}
+            else:
+                self._images[key] = {"val": len(open_val(source, classes))}
+        return self._images[key]
+
+
+def _unknown(source: DataSource, disk: int) -> Estimate:
+    return Estimate(None, "unknown", f"unknown: {source.root} is not here, so nobody can count its images", disk)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Reading the images of a source in a process, with so many worker processes beside it."""
+
+    source: DataSource
+    workers: int
+
+    def seconds(self, images: float, rate: Rate) -> float:
+        """For so many images at a rate: with the time to read them, unless that is in the rate."""
+        computed, read = images / rate.images_per_s, images / self._per_s
+        if rate.reads:
+            return computed
+        return max(computed, read / self.workers) if self.workers else computed + read
+
+    def note(self, rate: Rate) -> str:
+        """That of the rate, and that reading takes longer than computing, if it does."""
+        per_s = self._per_s * max(1, self.workers)
+        if rate.reads or rate.images_per_s <= per_s:
+            return rate.note
+        workers = f"{self.workers} {'worker' if self.workers == 1 else 'workers'}"
+        return f"{rate.note}; most of it for reading images, {per_s:,.0f} a second with {workers}, rough"
+
+    @property
+    def _per_s(self) -> float:
+        return ARRAYS_PER_S if self.source.name in (*EMBEDDED, FASHION_MNIST) else FILES_PER_S
