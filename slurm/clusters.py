@@ -1,0 +1,219 @@
+"""Clusters by name: a partition of a site's Slurm and what one of its jobs gets, read from clusters.toml.
+
+    [gpu]
+    partition = "a100"
+    gpus_per_node = 8
+    setup = ["module load cuda"]
+
+`clusters.toml` of the working folder comes first, then ~/.config/attention-bench/clusters.toml. The cluster `local` is
+there without a table: this machine, no Slurm. clusters.example.toml has every key.
+"""
+
+import difflib
+import math
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+LOCAL = "local"
+FILE = "clusters.toml"
+
+LEAST_MINUTES = 5
+"""Slurm's warning before the limit comes up to a minute early: a shorter job would mostly be warning."""
+
+_WORDS = ("partition", "account", "qos", "gpu_type", "constraint", "exclude")
+_LEAST = {
+    "nodes": 1,
+    "gpus_per_node": 0,
+    "tasks_per_node": 1,
+    "cpus_per_gpu": 1,
+    "cpus_per_task": 1,
+    "minutes": LEAST_MINUTES,
+    "max_array_size": 1,
+    "throttle": 1,
+    "pack": 1,
+    "slots": 1,
+}
+_FOR_LOCAL = {"gpus_per_node", "tasks_per_node", "slots", "setup"}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where jobs go and what one gets. "Of a training job": short cells are given less, and share an allocation.
+
+    Raises ValueError, in one line, for a value that cannot be meant and for one that would do nothing.
+    """
+
+    name: str
+    # None: the site's default partition.
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    # Of a training job.
+    nodes: int = 1
+    # Of a training job, with one process a GPU; 0: jobs without GPUs.
+    gpus_per_node: int = 0
+    # As in --gpus-per-node=a100:8.
+    gpu_type: str | None = None
+    # Processes of a training job on a node, where there are no GPUs.
+    tasks_per_node: int = 1
+    cpus_per_gpu: int = 8
+    # Where there are no GPUs.
+    cpus_per_task: int = 4
+    # GiB on each node of a training job; None: the partition's default.
+    memory_gb: float | None = None
+    # Time limit of a job.
+    minutes: int = 240
+    constraint: str | None = None
+    exclude: str | None = None
+    # Whole nodes for cells that are measured in time.
+    exclusive: bool = False
+    # Shell lines before the job: modules, conda.
+    setup: tuple[str, ...] = ()
+    # The words before `python` that run it inside an image.
+    container: str | None = None
+    # Most jobs of an array, and most of them at a time.
+    max_array_size: int = 1000
+    throttle: int | None = None
+    # Most short cells in one allocation.
+    pack: int = 25
+    # Most jobs at a time on this machine; of the cluster `local` only.
+    slots: int | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return self.name == LOCAL
+
+    def __post_init__(self) -> None:
+        problem = _problem(self) or _idle(
+            {f.name for f in fields(self) if f.name != "name" and getattr(self, f.name) != f.default},
+            local=self.is_local,
+            gpus=self.gpus_per_node > 0,
+        )
+        if problem:
+            raise ValueError(f"cluster {self.name}: {problem}")
+
+
+def load(name: str) -> Cluster:
+    """The cluster of that name, from the first file that has it; `local` also without one.
+
+    Raises ValueError, in one line, if no file has it, or for a file or table that is damaged.
+    """
+    places = (Path(FILE), _configuration() / "attention-bench" / FILE)
+    found = {place: tables for place in places if (tables := _tables(place)) is not None}
+    for place, tables in found.items():
+        if name in tables:
+            return _cluster(place, name, tables[name])
+    if name == LOCAL:
+        return Cluster(name)
+    if not found:
+        raise ValueError(
+            f"cluster {name!r}: there is no {places[0]} here and no {places[1]}; `attention-bench cluster detect` "
+            f"writes a first one, and --cluster {LOCAL} needs none"
+        )
+    known = dict.fromkeys([*(table for tables in found.values() for table in tables), LOCAL])
+    raise ValueError(f"{unknown('cluster', name, known)} in {' and '.join(map(str, found))}")
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """One line for a misspelt name: what is wrong, what is near, what is allowed."""
+    allowed = list(allowed)
+    near = difflib.get_close_matches(name, allowed, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"unknown {kind} {name!r}{hint} (allowed: {', '.join(allowed) or 'none'})"
+
+
+def _configuration() -> Path:
+    # An empty or relative value is to be ignored, says the XDG specification.
+    given = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return given if given.is_absolute() else Path("~/.config").expanduser()
+
+
+def _tables(path: Path) -> dict[str, dict[str, Any]] | None:
+    """The clusters of a file; None if there is no such file."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    for key, value in tables.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}: {key!r} stands outside a table; a cluster starts with its name, as in [gpu]")
+    return tables
+
+
+def _cluster(path: Path, name: str, table: dict[str, Any]) -> Cluster:
+    allowed = [f.name for f in fields(Cluster) if f.name != "name"]
+    for key in table:
+        if key not in allowed:
+            raise ValueError(f"{path}: cluster {name}: {unknown('key', key, allowed)}")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    try:
+        cluster = Cluster(name, **values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    # A key that does nothing is refused even where it repeats the default.
+    if problem := _idle(set(table), local=cluster.is_local, gpus=cluster.gpus_per_node > 0):
+        raise ValueError(f"{path}: cluster {name}: {problem}")
+    return cluster
+
+
+def _problem(cluster: Cluster) -> str | None:
+    """What no cluster can have; TOML can hold anything."""
+    if not re.fullmatch(r"\S+", cluster.name):
+        return "a name is one word"
+    for key in _WORDS:
+        value = getattr(cluster, key)
+        if value is not None and not (isinstance(value, str) and re.fullmatch(r"\S+", value)):
+            return f"{key} must be text without spaces, not {value!r}; without the line, Slurm decides"
+    for key, least in _LEAST.items():
+        value = getattr(cluster, key)
+        if value is None and key in ("throttle", "slots"):
+            continue
+        if type(value) is not int or value < least:
+            why = ", as Slurm warns a job up to a minute before its time" if key == "minutes" else ""
+            return f"{key} must be a whole number, at least {least}{why}, not {value!r}"
+    memory = cluster.memory_gb
+    if memory is not None and not (type(memory) in (int, float) and 0 < memory < math.inf):
+        return f"memory_gb must be a number above 0, not {memory!r}"
+    if type(cluster.exclusive) is not bool:
+        return f"exclusive must be true or false, not {cluster.exclusive!r}"
+    if not (isinstance(cluster.setup, tuple) and all(isinstance(line, str) for line in cluster.setup)):
+        return f'setup must be a list of shell lines, as in ["module load cuda"], not {cluster.setup!r}'
+    if cluster.container is not None and not _is_command(cluster.container):
+        return (
+            f"container must be the words before python, as in 'apptainer exec --nv IMAGE', not {cluster.container!r}"
+        )
+    if cluster.partition and "," in cluster.partition:
+        return f"partition must be one, not {cluster.partition!r}; write a table for each"
+    return None
+
+
+def _idle(keys: set[str], *, local: bool, gpus: bool) -> str | None:
+    """The first of these keys that would do nothing, and why."""
+    reasons = dict.fromkeys(("gpu_type", "cpus_per_gpu"), "is for jobs with GPUs, and gpus_per_node is 0")
+    if gpus:
+        reasons = {"cpus_per_task": "is for jobs without GPUs: give cpus_per_gpu"}
+        reasons["tasks_per_node"] = "is for jobs without GPUs: with them there is one process a GPU"
+    if local:
+        everything = {f.name for f in fields(Cluster)} - {"name"}
+        allowed = ", ".join(sorted(_FOR_LOCAL))
+        reasons |= dict.fromkeys(everything - _FOR_LOCAL, f"means nothing on this machine (allowed: {allowed})")
+    else:
+        reasons["slots"] = f"is for the cluster {LOCAL}: give throttle"
+    return next((f"{key} {reasons[key]}" for key in sorted(keys) if key in reasons), None)
+
+
+def _is_command(text: object) -> bool:
+    try:
+        return isinstance(text, str) and bool(shlex.split(text))
+    except ValueError:
+        return False
