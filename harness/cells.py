@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Any
 
 from backbones import BackboneSpec, preset, presets
+from harness.augment import Preprocessing
 from harness.costs import Costs
 from harness.evaluate import Evaluate
+from harness.runs import RunWeights, Which
 from harness.speed import Speed
 from harness.train import Train
 
@@ -41,13 +44,77 @@ class Cell:
     @property
     def label(self) -> str:
         """For people: backbone, what of its preset was replaced, attention, task and its circumstances."""
+        return f"{self._model} {self.task.label}"
+
+    @property
+    def _model(self) -> str:
         replaced = "".join(f" {name}={value}" for name, value in _replaced(self.backbone).items())
-        return f"{self.backbone.name}{replaced} {self.backbone.attention} {self.task.label}"
+        return f"{self.backbone.name}{replaced} {self.backbone.attention}"
+
+    @property
+    def takes(self) -> RunWeights | None:
+        """The weights of another cell that this one starts from or evaluates, if it does."""
+        match self.task:
+            case Train(weights=RunWeights() as weights) | Evaluate(weights=RunWeights() as weights):
+                return weights
+        return None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of the cells that have to be done before this one: of the training whose weights it takes, if any."""
+        return () if self.takes is None else (self.takes.run,)
+
+    def weights(self, which: Which = "last", *, ema: bool = False, strict: bool = True) -> RunWeights:
+        """The weights that this training will leave, for a cell that evaluates them or goes on from them.
+
+        Raises ValueError for a cell that trains nothing, or a moving average that its recipe does not keep.
+        """
+        task = self.training
+        if ema and task.recipe.ema_decay is None:
+            raise ValueError(f"{self.label}: its recipe keeps no moving average (ema_decay): leave out ema=True")
+        label = f"{self._model} {task.data.name} {task.recipe.total_epochs} epochs seed {task.seed}"
+        return RunWeights(self.key, label, which, ema, strict)
+
+    def evaluation(
+        self, preprocessing: Preprocessing | None = None, which: Which = "last", *, ema: bool = False
+    ) -> Cell:
+        """The cell that evaluates what this training leaves, on its val images, device and precision.
+
+        `preprocessing`: left out, that of the recipe. Raises ValueError as `weights`.
+        """
+        task = self.training
+        view = preprocessing or task.recipe.evaluation
+        weights = self.weights(which, ema=ema)
+        return Cell(self.backbone, Evaluate(weights, task.data, view, task.device, task.precision))
+
+    @property
+    def training(self) -> Train:
+        """The task of a cell that trains. Raises ValueError for another cell."""
+        if not isinstance(self.task, Train):
+            raise ValueError(f"{self.label}: a {self.task.name} cell leaves no weights; a train cell does")
+        return self.task
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as they stand in the record."""
         plain = {"backbone": self.backbone.to_json(), "task": {"name": self.task.name, **asdict(self.task)}}
         return json.loads(json.dumps(plain))
+
+
+def in_order(cells: Iterable[Cell]) -> list[Cell]:
+    """Each cell once, after those of them that it needs; in their own order otherwise."""
+    by_key = {cell.key: cell for cell in cells}
+    placed: dict[str, Cell] = {}
+
+    # There are no circles: a key is the hash of all that a cell is, the keys of those that it needs included.
+    def place(key: str) -> None:
+        if key in by_key and key not in placed:
+            for needed in by_key[key].needs:
+                place(needed)
+            placed[key] = by_key[key]
+
+    for key in by_key:
+        place(key)
+    return list(placed.values())
 
 
 def _compared(value: object, plain: Any) -> Any:

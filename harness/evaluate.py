@@ -22,6 +22,7 @@ from harness.data import Batch, Images, batches, eval_order
 from harness.distributed import Ranks, ranks
 from harness.learner import AUTOCAST
 from harness.readers import Reader
+from harness.runs import RunWeights, located
 from harness.sources import DataSource, list_hash, open_val
 from harness.speed import Precision
 from harness.stopping import StopRequest
@@ -35,11 +36,11 @@ REPORT_EVERY = 50  # batches
 
 @dataclass(frozen=True)
 class Evaluate:
-    """The task: load weights from a file and evaluate them on every val image."""
+    """The task: load weights, from a file or of a run, and evaluate them on every val image."""
 
     name: ClassVar[str] = "evaluate"
 
-    weights: Weights
+    weights: Weights | RunWeights
     data: DataSource
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     device: str = "cpu"
@@ -71,7 +72,7 @@ class Evaluate:
         device = usable(self.device, group)
         reader = open_val(self.data, spec.num_classes)
         model = build(spec).to(device)
-        loaded = load(self.weights, model, spec)
+        loaded = load(located(self.weights, folder.parent), model, spec)
         report(f"{self.weights.name}: {loaded}")
         with StopRequest() as stop:
             result = evaluate(

@@ -25,6 +25,7 @@ from harness.data import Batch, Images, Key, batches, shares
 from harness.distributed import Ranks
 from harness.evaluate import BATCH, Evaluation, Metrics, crops_of, evaluate
 from harness.learner import AUTOCAST, Learner
+from harness.runs import located
 from harness.sources import Splits, list_hash
 from harness.stopping import StopRequest
 
@@ -90,7 +91,7 @@ class Loop:
             ranks=group,
             accumulation=accumulation,
             mode=task.mode,
-            weights=task.weights,
+            weights=None if task.weights is None else located(task.weights, folder.parent),
         )
         self.layout = {"ranks": group.world, "accumulation": accumulation, "device_batch": self.learner.micro_batch}
         self.step = 0

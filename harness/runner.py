@@ -18,7 +18,7 @@ from rich.console import Console
 
 import results
 from harness.attempts import Attempt, NoAttempt
-from harness.cells import Cell
+from harness.cells import Cell, in_order
 from harness.costs import Costs
 from harness.distributed import ranks
 from harness.environment import environment
@@ -138,9 +138,11 @@ def run_apart(cell: Cell, out: Path) -> Record:
 def run_all(cells: Sequence[Cell], out: Path, console: Console, isolate: bool = False) -> list[Record]:
     """The records of all cells, in order; with `isolate`, each is measured in a process of its own.
 
+    A cell that needs another is measured after it; if that one failed, it fails too, and the rest goes on.
+
     Raises:
-        ValueError: before anything is measured, for a device or data that are not there, or a folder that cannot be
-            written.
+        ValueError: before anything is measured, for a device, data or needed weights that are not there, or a folder
+            that cannot be written.
     """
     group = ranks()
     todo = group.agreed(lambda: _to_do(cells, out, group.world))
@@ -155,8 +157,12 @@ def run_all(cells: Sequence[Cell], out: Path, console: Console, isolate: bool = 
 
 
 def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
-    """The cells that are not recorded; raises ValueError for what would keep them from being measured."""
-    todo = [cell for cell in cells if recorded(cell, out) is None]
+    """The cells that are not recorded, in the order in which they are measured.
+
+    Raises ValueError for what would keep them from being measured.
+    """
+    todo = in_order(cell for cell in cells if recorded(cell, out) is None)
+    check_needs(todo, out)
     if any(device_of(cell) == "cuda" for cell in todo) and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
     images: dict[tuple[object, ...], int] = {}  # by what is opened, which is done once for all cells that need the same
@@ -175,6 +181,19 @@ def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
                     images["val", source, classes] = len(open_val(source, classes))
     check_writable(out)
     return todo
+
+
+def check_needs(todo: Sequence[Cell], out: Path) -> None:
+    """Raises ValueError for a cell that needs weights which are neither in `out` nor made by another of the cells."""
+    keys = {cell.key for cell in todo}
+    for cell in todo:
+        if cell.takes is None or cell.takes.run in keys:
+            continue
+        try:
+            cell.takes.path(out)
+        except ValueError as problem:
+            name = f"{cell.backbone.name} {cell.task.name}"
+            raise ValueError(f"{name} {problem}; nor is that training among the cells to run") from problem
 
 
 def outcome(record: Record) -> str:

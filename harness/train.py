@@ -22,6 +22,7 @@ from harness.distributed import ranks
 from harness.evaluate import Metrics, check_runtime, usable
 from harness.loop import Loop, summary_writer
 from harness.recipes import Recipe
+from harness.runs import RunWeights
 from harness.sources import DataSource, open_splits
 from harness.speed import Mode, Precision
 from harness.stopping import StopRequest
@@ -42,7 +43,7 @@ class Train:
     precision: Precision = "fp32"  # bf16 and fp16 are autocast; weights, loss and updates stay float32
     seed: int = 0
     mode: Mode = "eager"  # or "compiled"
-    weights: Weights | None = None  # to start from; None: from scratch
+    weights: Weights | RunWeights | None = None  # to start from; None: from scratch
     # What follows is how it is run, and changes no result beyond the order of sums.
     workers: int = field(default=0, compare=False)  # processes that read images, for each rank
     device_batch: int | None = field(default=None, compare=False)  # most images at once on a device; None: no limit
@@ -68,7 +69,7 @@ class Train:
         """For people: the task and its circumstances."""
         epochs = self.recipe.total_epochs
         start = "" if self.weights is None else f" from {self.weights.name}"
-        return f"train {self.device} {self.precision} {self.data.name} {epochs} epochs{start} seed {self.seed}"
+        return f"train {self.device} {self.precision} {self.data.name} {epochs} epochs seed {self.seed}{start}"
 
     def order(self, images: int) -> TrainOrder:
         """Which of so many training images each batch is made of. Raises ValueError if they do not fill a batch."""

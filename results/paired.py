@@ -29,9 +29,11 @@ With one seed there is only the image part, (b + c - (b - c)^2 / N) / N^2 but fo
 alone has b images right and the baseline alone c: the pairs that McNemar's test looks at (Psychometrika 12, 1947).
 """
 
+import hashlib
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -55,7 +57,7 @@ _CONFIDENCE = 0.95
 _FILES: dict[str, str] = {"model": "correct.npy", "ema": "correct_ema.npy"}
 _METRICS: dict[str, str] = {"model": "top1", "ema": "top1_ema"}
 # Of a task: what changes no result, so it parts no arms. Where files lie is no property of them either.
-_INCIDENTAL = ("workers", "root", "path", "cache", "device_batch", "checkpoint_minutes", "tensorboard")
+_INCIDENTAL = ("workers", "root", "path", "label", "cache", "device_batch", "checkpoint_minutes", "tensorboard")
 _OWN_COLUMNS = (
     "backbone",
     "attention",
@@ -121,7 +123,8 @@ def comparisons(
 
     An arm are the training records that are equal in all but the seed. Arms equal in all but the attention under test
     are a group, in which each is compared with the arm whose attention is `baseline`: its whole text, or a name with
-    or without options ("softmax", "focused(focusing_factor=3)"). Only seeds that both arms have are compared.
+    or without options ("softmax", "focused(focusing_factor=3)"). Only seeds that both arms have are compared. Trainings
+    that start from other runs, each from one of its own seed and attention, are equal if those are.
     `folder` has the records' run folders, `<key>/correct.npy`; `weights` is "model" for the weights as trained or
     "ema" for their moving average. Records of other tasks, evaluations of given weights among them, have no seed to
     pair and are left out, as are those not done.
@@ -140,7 +143,7 @@ def comparisons(
     """
     if weights not in get_args(Which):
         raise ValueError(f"unknown weights {weights!r}; allowed: {', '.join(get_args(Which))}")
-    groups = _groups(records, _METRICS[weights])
+    groups = _groups(_with_origins(records), _METRICS[weights])
     if not groups:
         raise ValueError(f"no training record here has a {_METRICS[weights]}: there is nothing to compare")
     chosen = [_chosen(arms, baseline) for arms in groups]
@@ -184,6 +187,28 @@ def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:
             raise ValueError(f"{_name(record)}: two records of one run, {keys}; move one of them away")
         arm[task["seed"]] = record
     return list(groups.values())
+
+
+def _with_origins(records: Sequence[Record]) -> list[Record]:
+    """The records, with what the run was that a training started from in place of its key.
+
+    The key tells seeds and attentions apart, which arms and groups are to hold together: what counts of those is
+    whether they are the training's own.
+    """
+    cells = {record.key: record.cell for record in records}
+
+    def described(cell: dict[str, Any]) -> dict[str, Any]:
+        task = cell["task"]
+        match task.get("weights"):
+            case {"run": str(key)} if key in cells:
+                run = described(cells[key])
+                seed, attention = run["task"]["seed"], run["backbone"]["attention"]
+                own = (seed == task["seed"] or seed, attention == cell["backbone"]["attention"] or attention)
+                origin = hashlib.sha256(json.dumps([_identity(run), *own]).encode()).hexdigest()[:16]
+                return {**cell, "task": {**task, "weights": {**task["weights"], "run": origin}}}
+        return cell
+
+    return [replace(record, cell=described(record.cell)) for record in records]
 
 
 def _identity(cell: dict[str, Any]) -> str:

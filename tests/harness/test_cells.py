@@ -8,6 +8,7 @@ from harness.cells import Cell
 from harness.costs import Costs
 from harness.evaluate import Evaluate
 from harness.recipes import MICRO
+from harness.runs import RunWeights
 from harness.sources import DataSource
 from harness.speed import Runtime, Speed
 from harness.train import Train
@@ -74,5 +75,7 @@ def test_a_key_is_the_same_in_another_process():
 
 def test_comparisons_ignore_what_keys_ignore() -> None:
     """`results` cannot ask the tasks which of their fields change no result: it has a list, which has to be theirs."""
-    ignored = {f.name for part in (Train, Evaluate, DataSource, Weights) for f in fields(part) if not f.compare}
+    ignored = {
+        f.name for part in (Train, Evaluate, DataSource, Weights, RunWeights) for f in fields(part) if not f.compare
+    }
     assert ignored == set(_INCIDENTAL)

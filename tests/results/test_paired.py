@@ -228,6 +228,42 @@ def test_labels_workers_and_places_part_no_arms(runs: Runs) -> None:
     assert column(runs.compared(), "verdict") == ["baseline", "one seed"]
 
 
+def from_run(record: Record, **changes: Any) -> dict[str, Any]:
+    return {"weights": {"run": record.key, "label": record.key, "which": "last", "ema": False, **changes}}
+
+
+def test_trainings_from_runs_of_their_own_seed_and_attention_are_compared(runs: Runs) -> None:
+    for seed in (0, 1):
+        for attention in (SOFTMAX, FOCUSED):
+            start = runs.add(attention, seed, model={"image_size": 224})
+            runs.add(attention, seed, model={"image_size": 384}, task=from_run(start))
+    frame = runs.compared()
+    assert column(frame, "model.image_size") == [224, 224, 384, 384]
+    assert column(frame, "paired_seeds") == [None, 2, None, 2]
+    assert column(frame, "train.weights.run")[2] == column(frame, "train.weights.run")[3]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [{"task": {"recipe": {"epochs": 9, "lr": 1e-3}}}, {"seed": 5}, {"attention": "linear"}, {"model": {"window": 14}}],
+    ids=str,
+)
+def test_trainings_from_unlike_runs_are_not_compared(runs: Runs, start: dict[str, Any]) -> None:
+    origins = [runs.add(SOFTMAX), runs.add(**{"attention": FOCUSED, "seed": 0, **start})]
+    for attention, origin in zip((SOFTMAX, FOCUSED), origins, strict=True):
+        runs.add(attention, model={"image_size": 384}, task=from_run(origin))
+    frame = runs.compared()
+    tuned = frame[frame["model.image_size"] == 384]
+    assert sorted(column(tuned, "verdict")) == ["baseline", "no baseline"]
+
+
+def test_the_last_and_the_best_weights_of_runs_are_not_compared(runs: Runs) -> None:
+    for attention, which in ((SOFTMAX, "last"), (FOCUSED, "best")):
+        runs.add(attention, model={"image_size": 384}, task=from_run(runs.add(attention), which=which))
+    frame = runs.compared()
+    assert sorted(column(frame, "verdict")) == ["baseline", "baseline", "no baseline", "one seed"]
+
+
 def test_groups_are_told_apart_by_what_differs(runs: Runs) -> None:
     for stages in ("LLSS", "LSSS"):
         for attention in (SOFTMAX, FOCUSED):
