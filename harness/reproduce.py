@@ -138,8 +138,8 @@ def measured(
     there is none. `accuracy` says of which kind: "evaluated" (weights from a file), "trained" (here), or "any" of the
     two, which prefers the former. A training record whose recipe has a moving average of the weights counts by that,
     as published numbers do whose recipe has one (CSWin and FLatten-CSWin); `top1_weights` says what it was. Weights
-    that were loaded in part are not a model's accuracy and never count. With `partial` a record on fewer images
-    counts where there is none on all of them.
+    that were loaded in part are not a model's accuracy and never count, nor do evaluations of a run here, whose own
+    record has the one by its recipe. With `partial` a record on fewer images counts where there is none on all of them.
 
     Raises ValueError for another `accuracy`, and what `run_all` raises.
     """
@@ -176,6 +176,8 @@ def _accuracy(record: results.Record) -> dict[str, Any] | None:
     task, metrics = record.cell["task"], record.metrics
     images, top1, stderr = metrics.get("n_images"), metrics.get("top1"), metrics.get("top1_stderr")
     match task:
+        case {"name": "evaluate", "weights": {"run": _}}:
+            return None
         case {"name": "evaluate", "weights": dict(weights)}:
             if metrics.get("weights_missing") or metrics.get("weights_reshaped"):
                 return None

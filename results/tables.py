@@ -42,6 +42,7 @@ _WORST_FIRST = ("failed", "oom", "missing", "done")
 class _Entry(NamedTuple):
     """A cell that has a record, or ought to have one."""
 
+    key: str
     cell: dict[str, Any]
     record: Record | None
 
@@ -51,7 +52,8 @@ def table(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, Any
 
     Records of one model (the same `backbone` but for the label `name`) share rows. A model with several speed
     records has a row for each, with several training records again for each of those, and the other numbers
-    repeated. Rows keep the order of `expected`; records not in it follow, sorted by backbone and attention.
+    repeated; an evaluation of what a training left stands beside that training alone. Rows keep the order of
+    `expected`; records not in it follow, sorted by backbone and attention.
     """
     models: dict[str, dict[str, list[_Entry]]] = {}
     for entry in _entries(records, expected):
@@ -60,7 +62,8 @@ def table(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, Any
     ambiguous = _metrics_of_several_tasks(records)
     rows = [
         _row(dict(zip(tasks, entries, strict=True)), ambiguous)
-        for tasks in models.values()
+        for model_tasks in models.values()
+        for tasks in _by_run(model_tasks)
         for entries in itertools.product(*tasks.values())
     ]
     present = set(_IDENTITY).union(*rows)
@@ -101,9 +104,30 @@ def _entries(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, 
     for key, cell in cells.items():
         found = by_key.pop(key, [])
         # The expected cell's label is the one asked for; the record's may be another name of the same model.
-        yield from [_Entry(cell, record) for record in found] or [_Entry(cell, None)]
+        yield from [_Entry(key, cell, record) for record in found] or [_Entry(key, cell, None)]
     rest = [record for found in by_key.values() for record in found]
-    yield from (_Entry(record.cell, record) for record in sorted(rest, key=natural_order))
+    yield from (_Entry(record.key, record.cell, record) for record in sorted(rest, key=natural_order))
+
+
+def _by_run(tasks: dict[str, list[_Entry]]) -> list[dict[str, list[_Entry]]]:
+    """A model's entries by task: once, or for each training again where evaluations are of what one of them left."""
+    trainings, evaluations = tasks.get("train", []), tasks.get("evaluate", [])
+    runs = {entry.key: _run_of(entry) for entry in evaluations}
+    own = {entry.key for entry in trainings}.intersection(runs.values())
+    if not own:
+        return [tasks]
+    parts = []
+    for training in trainings:
+        beside = [entry for entry in evaluations if runs[entry.key] not in own - {training.key}]
+        part = {**tasks, "train": [training], "evaluate": beside}
+        parts.append({name: entries for name, entries in part.items() if entries})
+    return parts
+
+
+def _run_of(entry: _Entry) -> str | None:
+    """The key of the training whose weights an entry is about."""
+    weights = entry.cell["task"].get("weights")
+    return weights.get("run") if isinstance(weights, dict) else None
 
 
 def natural_order(record: Record) -> list[list[str | int]]:
@@ -139,7 +163,7 @@ def _row(parts: dict[str, _Entry], ambiguous: set[str]) -> dict[str, Any]:
         "error": "; ".join(failures) or None,
     }
     row.update(flattened("model", {k: v for k, v in backbone.items() if k not in ("name", "attention")}))
-    for task, (cell, record) in parts.items():
+    for task, (_, cell, record) in parts.items():
         row.update(flattened(task, _named({k: v for k, v in cell["task"].items() if k != "name"})))
         row[f"record.{task}.status"] = statuses[task]
         if record is None:
@@ -160,11 +184,13 @@ def _failure(task: str, record: Record | None) -> str | None:
 
 
 def _named(task: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a task, with the name of its file of weights where it has one: people know files by their names."""
-    weights = task.get("weights")
-    if not isinstance(weights, dict) or "name" in weights or not weights.get("path"):
-        return task
-    return {**task, "weights": {"name": PurePath(weights["path"]).name, **weights}}
+    """The fields of a task, with a name for its weights where it has any: that of their file, or what was trained."""
+    match task.get("weights"):
+        case {"run": run, "label": label, **rest}:
+            return {**task, "weights": {"name": label, "run": run, **rest}}
+        case {"path": str(path), **rest} if path and "name" not in rest:
+            return {**task, "weights": {"name": PurePath(path).name, **task["weights"]}}
+    return task
 
 
 def flattened(prefix: str, value: Any) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from results.tables import BREAKDOWN, METRICS, named, shown_metrics
 _HEADLINES = {
     "speed": ("device", "precision", "mode", "channels_last", "batch"),
     "train": ("data", "epochs", "seed"),
-    "evaluate": ("data", "preprocessing", "crop_pct", "interpolation", "weights", "digest", "ema", "strict"),
-}
+    "evaluate": (
+        "data", "preprocessing", "crop_pct", "interpolation", "weights", "digest", "run", "which", "ema", "strict",
+    ),
+}  # fmt: skip
 # Of a circumstance: where an image set, a file of weights or a cache lies. Its name or digest says what it is.
 _PLACES = (".root", ".path", ".cache")
 # Endings of dotted columns which name the whole that they are a part of.
@@ -87,7 +89,7 @@ def _is_said(frame: pd.DataFrame, column: str) -> bool:
     """Whether a circumstance tells no more than another does: where a thing lies, or its hash beside its name."""
     whole, _, last = column.rpartition(".")
     name = f"{whole}.name"
-    hash_of_named = last == "digest" and name in frame and frame[name].nunique() == frame[column].nunique()
+    hash_of_named = last in ("digest", "run") and name in frame and frame[name].nunique() == frame[column].nunique()
     return column.endswith(_PLACES) or hash_of_named
 
 

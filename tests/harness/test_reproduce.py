@@ -188,6 +188,14 @@ def test_weights_loaded_in_part_never_count(copy: Path) -> None:
     assert accuracy_of(copy, [swin_t("e", EVALUATE, whole)])["top1"] == 81.2, "what is not of the model does no harm"
 
 
+def test_an_evaluation_of_a_run_never_stands_for_the_run(copy: Path) -> None:
+    weights = {"run": "t", "label": "swin_t", "which": "best", "ema": False, "strict": True}
+    records = [trained("t", {"top1": 79.0}), swin_t("e", {"name": "evaluate", "weights": weights}, {"top1": 81.2})]
+    ours = accuracy_of(copy, records)
+    assert (ours["top1_kind"], ours["top1"]) == ("trained", 79.0)
+    assert accuracy_of(copy, [], accuracy="evaluated")["top1"] is None
+
+
 def test_fewer_images_count_only_if_allowed_and_after_all_of_them(copy: Path) -> None:
     fewer = swin_t("p", EVALUATE, {"top1": 90.0, "n_images": 5_000}, day=8)
     assert accuracy_of(copy, [fewer])["top1"] is None

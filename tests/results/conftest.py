@@ -44,6 +44,11 @@ class Make:
         }
 
     @staticmethod
+    def evaluate_run(run: str, kind: str = "short_side", **changes: Any) -> dict[str, Any]:
+        weights = {"run": run, "label": f"run {run}", "which": "last", "ema": False, "strict": True, **changes}
+        return Make.evaluate(kind=kind, weights=weights)
+
+    @staticmethod
     def record(key: str, cell: dict[str, Any], metrics: dict[str, Any] | None = None, **changes: Any) -> Record:
         environment = {"commit": COMMIT, "torch": "2.11.0", "threads": 2, "host": "a", "date": key}
         values = {"status": "done", "environment": environment, **changes}
