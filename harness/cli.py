@@ -116,9 +116,9 @@ def run(
         isolate: measure each cell in a process of its own: one that is killed is a failed row, and the rest goes on.
         dry_run: print the cells and whether they are recorded, and measure nothing.
     """
-    from harness.selection import adjusted, given, select, settings
+    from harness.selection import adjusted, given, narrowed, select, settings
 
-    cells = select(sweep, backbones=backbone, attentions=attention, tasks=task, overrides=settings(set), only=only)
+    cells = select(sweep, backbones=backbone, attentions=attention, tasks=task, overrides=settings(set))
     values = given(
         device=device,
         precision=precision,
@@ -132,7 +132,8 @@ def run(
         device_batch=device_batch,
         cache=_text(cache),
     )
-    return _measure(adjusted(cells, values), out, isolate=isolate, dry_run=dry_run)
+    chosen = adjusted(narrowed(cells, only), values, cells)
+    return _measure(chosen, out, isolate=isolate, dry_run=dry_run)
 
 
 @app.command

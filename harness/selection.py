@@ -12,7 +12,7 @@ import backbones
 from attentions import unknown
 from backbones import BackboneSpec, preset
 from harness.augment import Preprocessing
-from harness.cells import Cell, Task
+from harness.cells import Cell, Task, in_order
 from harness.costs import Costs
 from harness.evaluate import Evaluate
 from harness.published_recipes import RECIPES, recipe_of
@@ -190,44 +190,89 @@ USES: dict[type, tuple[str, ...]] = {Speed: RUNTIME, Train: TRAINING, Evaluate: 
 """Which values the command line replaces, by task."""
 
 
-def adjusted(cells: list[Cell], values: dict[str, Any]) -> list[Cell]:
+def adjusted(cells: list[Cell], values: dict[str, Any], sweep: Sequence[Cell] = ()) -> list[Cell]:
     """The cells with these values in place of their own, wherever a cell's task has such a value.
 
-    `values`, by their names on the command line: those of USES; `seed` is a sequence, which makes a cell each.
+    `values`, by their names on the command line: those of USES; `seed` is a sequence, which makes a cell each. A cell
+    that needs a training follows it: the run whose weights it takes has the values replaced as well, also where it is
+    only in the `sweep` that the cells were chosen from.
 
     Raises:
         ValueError: for a value that no cell has a use for, or that is not allowed.
     """
-    kinds = {type(cell.task) for cell in cells}
+    before = _with_needed(cells, sweep)
+    kinds = {type(cell.task) for cell in before.values()}
     usable = {name for kind in kinds for name in USES.get(kind, ())}
     for name in values:
         if name not in usable:
             hint = " (the batch of training is part of its recipe)" if name == "batch" and Train in kinds else ""
             raise ValueError(f"--{name.replace('_', '-')} has no effect on these cells; none has such a value{hint}")
-    result = []
-    for cell in cells:
-        own = {name: value for name, value in values.items() if name in USES.get(type(cell.task), ())}
+    after: dict[str, list[Cell]] = {}
+    for cell in in_order(before.values()):
+        after[cell.key] = _replaced(cell, values)
+        if cell.takes is not None and cell.takes.run in after:
+            after[cell.key] = [
+                follower
+                for each in after[cell.key]
+                for follower in _following(each, before[cell.takes.run], after[cell.takes.run])
+            ]
+    return distinct([each for cell in cells for each in after[cell.key]])
+
+
+def _with_needed(cells: Sequence[Cell], sweep: Sequence[Cell]) -> dict[str, Cell]:
+    """The cells by key, and those of the sweep that they need, and that these need."""
+    known = {cell.key: cell for cell in sweep}
+    found = {cell.key: cell for cell in cells}
+    waiting = list(cells)
+    while waiting:
+        needed = [known[key] for key in waiting.pop().needs if key in known and key not in found]
+        found |= {cell.key: cell for cell in needed}
+        waiting += needed
+    return found
+
+
+def _replaced(cell: Cell, values: dict[str, Any]) -> list[Cell]:
+    """A cell with the values that its task has a use for; of a training one for each seed."""
+    own = {name: value for name, value in values.items() if name in USES.get(type(cell.task), ())}
+    match cell.task:
+        case Speed() as task:
+            return [Cell(cell.backbone, replace(task, runtime=replace(task.runtime, **own)))]
+        case Train() as task:
+            seeds = own.pop("seed", (task.seed,))
+            epochs = own.pop("epochs", None)
+            if "data" in own:
+                own["data"] = data_source_for(task.data, own["data"])
+                if own["data"].name != task.data.name and task.recipe in (MICRO, FOLDER):
+                    own["recipe"] = MICRO if own["data"].root is None else FOLDER
+            task = replace(task, **own)
+            if epochs is not None:
+                task = replace(task, recipe=replace(task.recipe, epochs=epochs))
+            return [Cell(cell.backbone, replace(task, seed=seed)) for seed in seeds]
+        case Evaluate() as task:
+            if "data" in own:
+                own["data"] = data_source_for(task.data, own["data"])
+            return [Cell(cell.backbone, replace(task, **own))]
+    return [cell]
+
+
+def _following(cell: Cell, before: Cell, trainings: list[Cell]) -> list[Cell]:
+    """A cell that needs a training, now that this has become others: a training follows the one of its own seed.
+
+    An evaluation follows each, and where it is as the recipe has it, it stays so.
+    """
+    assert cell.takes is not None
+    which, ema, strict = cell.takes.which, cell.takes.ema, cell.takes.strict
+    followers = []
+    for training in trainings:
+        weights = training.weights(which, ema=ema, strict=strict)
         match cell.task:
-            case Speed() as task:
-                result.append(Cell(cell.backbone, replace(task, runtime=replace(task.runtime, **own))))
-            case Train() as task:
-                seeds = own.pop("seed", (task.seed,))
-                epochs = own.pop("epochs", None)
-                if "data" in own:
-                    own["data"] = data_source_for(task.data, own["data"])
-                    if own["data"].name != task.data.name and task.recipe in (MICRO, FOLDER):
-                        own["recipe"] = MICRO if own["data"].root is None else FOLDER
-                task = replace(task, **own)
-                if epochs is not None:
-                    task = replace(task, recipe=replace(task.recipe, epochs=epochs))
-                result += [Cell(cell.backbone, replace(task, seed=seed)) for seed in seeds]
-            case Evaluate() as task:
-                if "data" in own:
-                    own["data"] = data_source_for(task.data, own["data"])
-                result.append(Cell(cell.backbone, replace(task, **own)))
-            case _:
-                result.append(cell)
-    return distinct(result)
+            case Train(seed=seed) as task if len(trainings) == 1 or seed == training.training.seed:
+                followers.append(Cell(cell.backbone, replace(task, weights=weights)))
+            case Evaluate(preprocessing=view) as task:
+                if view == before.training.recipe.evaluation:
+                    view = training.training.recipe.evaluation
+                followers.append(Cell(cell.backbone, replace(task, weights=weights, preprocessing=view)))
+    return followers
 
 
 def data_source_for(asked: DataSource, text: str) -> DataSource:
@@ -243,7 +288,6 @@ def select(
     attentions: Sequence[str],
     tasks: Sequence[str],
     overrides: dict[str, Any],
-    only: Sequence[str],
 ) -> list[Cell]:
     """The cells of a sweep, or of an ad-hoc grid.
 
@@ -254,7 +298,7 @@ def select(
     if sweep is not None:
         if grid:
             raise ValueError("a sweep brings its own cells: leave out --backbone, --attention, --task and --set")
-        return narrowed(expand(sweep), only)
+        return expand(sweep)
     if not backbones or not tasks:
         raise ValueError("name a sweep, or --backbone and --task (attention-bench list shows what there is)")
-    return narrowed(ad_hoc(backbones, attentions, tasks, overrides), only)
+    return ad_hoc(backbones, attentions, tasks, overrides)

@@ -10,6 +10,7 @@ from backbones import preset
 from harness.augment import Preprocessing
 from harness.cells import Cell
 from harness.costs import Costs
+from harness.evaluate import Evaluate
 from harness.published_recipes import recipe_of
 from harness.recipes import FOLDER, MICRO
 from harness.selection import TASKS, ad_hoc, adjusted, data_source, narrowed, recipe, select, settings
@@ -197,13 +198,75 @@ def test_how_a_training_is_run_changes_no_key(flag: str, value: Any) -> None:
 
 
 def test_data_tells_the_cells_of_imagenet_where_it_lies_and_leaves_their_recipe(tmp_path: Path) -> None:
-    cells = expand("paper_accuracy")[:3]
+    cells = narrowed(expand("paper_accuracy"), ["swin_b"])
+    assert len([cell for cell in cells if cell.needs]) == 4
     for text in (str(tmp_path), f"imagenet={tmp_path}"):
         after = adjusted(cells, {"data": text})
         assert keys(after) == keys(cells), "the name is the same, and where it lies does not matter"
         assert {cell.task.data.root for cell in after} == {str(tmp_path)}
         assert [cell.task.recipe for cell in after] == [cell.task.recipe for cell in cells]
     assert data_source(f"imagenet={tmp_path}") == DataSource("imagenet", root=str(tmp_path))
+
+
+# Cells that need others
+
+
+def following() -> list[Cell]:
+    """A training, another at twice the size that goes on from it, and their evaluations; the last come first."""
+    start = Cell(preset("deit_micro"), Train(recipe=MICRO, data=FASHION))
+    tuned = Cell(preset("deit_micro", image_size=56), replace(start.training, weights=start.weights("best")))
+    return [tuned.evaluation(), start.evaluation(Preprocessing("squash")), tuned, start]
+
+
+def trainings(cells: list[Cell]) -> list[Cell]:
+    return [cell for cell in cells if isinstance(cell.task, Train)]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("epochs", 7), ("device", "cuda"), ("precision", "bf16"), ("seed", (3,))])
+def test_what_needs_a_training_follows_it_when_a_flag_makes_it_another(flag: str, value: Any) -> None:
+    before, after = following(), adjusted(following(), {flag: value})
+    assert [(cell.task.name, cell.backbone) for cell in after] == [(cell.task.name, cell.backbone) for cell in before]
+    assert not set(keys(after)) & set(keys(before))
+    tuned, start = trainings(after)
+    wanted = [tuned.weights(), start.weights(), start.weights("best")]
+    assert [cell.takes for cell in after] == [*wanted, None]
+    assert [cell.takes.name for cell in after if cell.takes] == [weights.name for weights in wanted]
+
+
+def test_with_several_seeds_a_training_goes_on_from_its_own_and_each_is_evaluated() -> None:
+    after = adjusted(following(), {"seed": (0, 1)})
+    start = {cell.training.seed: cell for cell in trainings(after) if not cell.needs}
+    tuned = {cell.training.seed: cell for cell in trainings(after) if cell.needs}
+    assert {seed: cell.needs for seed, cell in tuned.items()} == {seed: (start[seed].key,) for seed in (0, 1)}
+    evaluated = [cell.needs[0] for cell in after if cell.task.name == "evaluate"]
+    assert evaluated == [tuned[0].key, tuned[1].key, start[0].key, start[1].key]
+
+
+def test_an_evaluation_by_the_recipe_stays_so_when_data_bring_another_recipe(tmp_path: Path) -> None:
+    tuned, start, *_ = adjusted(following(), {"data": str(tmp_path)})
+    assert isinstance(tuned.task, Evaluate)
+    assert isinstance(start.task, Evaluate)
+    assert tuned.task.preprocessing == FOLDER.evaluation != MICRO.evaluation
+    assert start.task.preprocessing == Preprocessing("squash")
+
+
+def test_what_needs_a_training_that_is_not_among_the_cells_keeps_it() -> None:
+    before = following()[:1]
+    (after,) = adjusted(before, {"precision": "bf16"})
+    assert after.takes == before[0].takes
+    assert after.key != before[0].key
+
+
+def test_what_needs_a_training_follows_it_also_where_only_the_sweep_has_it() -> None:
+    sweep = following()
+    (after,) = adjusted(sweep[:1], {"epochs": 7}, sweep)
+    assert after == adjusted(sweep, {"epochs": 7})[0]
+    with pytest.raises(ValueError, match=r"--epochs has no effect on these cells"):
+        adjusted(sweep[:1], {"epochs": 7})
+
+
+def test_how_a_training_is_run_moves_nothing_that_needs_it() -> None:
+    assert keys(adjusted(following(), {"workers": 3, "device_batch": 8})) == keys(following())
 
 
 # recipe
@@ -313,14 +376,14 @@ def test_values_that_are_not_allowed(task: str, flags: dict[str, Any], message: 
 
 
 def chosen(sweep: str | None = None, **changes: Any) -> list[Cell]:
-    nothing: dict[str, Any] = {"backbones": (), "attentions": (), "tasks": (), "overrides": {}, "only": ()}
+    nothing: dict[str, Any] = {"backbones": (), "attentions": (), "tasks": (), "overrides": {}}
     return select(sweep, **(nothing | changes))
 
 
 def test_a_sweep_or_a_grid() -> None:
     assert keys(chosen("quickstart")) == keys(expand("quickstart"))
     assert keys(chosen(backbones=["swin_t"], tasks=["costs"])) == [Cell(preset("swin_t"), TASKS["costs"]).key]
-    (narrow,) = chosen(backbones=["swin_t", "pvt_t"], tasks=["costs"], only=["swin_t"])
+    (narrow,) = narrowed(chosen(backbones=["swin_t", "pvt_t"], tasks=["costs"]), ["swin_t"])
     assert narrow.backbone.name == "swin_t"
 
 
