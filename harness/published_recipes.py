@@ -272,9 +272,10 @@ FINE_TUNED: dict[str, str] = {
     "flatten_swin_b_384": "flatten_swin_b",
     "flatten_cswin_b_384": "flatten_cswin_b",
 }
-"""Presets whose recipe fine-tunes, and the preset whose weights at 224 pixels it starts from: they need `--weights`.
+"""Presets whose recipe fine-tunes, and the preset whose weights at 224 pixels it starts from.
 
-With learning rates around 1e-5 they lead nowhere from scratch. CSWin-B starts from the moving average of CSWin-B.
+With learning rates around 1e-5 they lead nowhere from scratch. CSWin-B starts from the moving average of CSWin-B;
+FLatten's source does not say which weights it takes, so FLatten-CSWin-B is held to do as CSWin-B.
 """
 
 

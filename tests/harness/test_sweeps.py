@@ -41,17 +41,30 @@ def test_ablations_take_the_values_they_promise(sweep, values):
         assert list(dict.fromkeys(found)) == values
 
 
-def test_paper_accuracy_trains_every_published_row_with_a_top1_at_224_pixels():
+def test_paper_accuracy_trains_every_published_row_with_a_top1():
     cells = expand("paper_accuracy")
     rows = results.published_rows("flatten")
-    rows = rows[(rows["primary"] == "1") & (rows["top1"] != "") & ~rows["resolution"].isin([256, 288, 320, 352, 384])]
+    rows = rows[(rows["primary"] == "1") & (rows["top1"] != "")]
+    without_recipe = (rows["model"] == "DeiT-B") & (rows["resolution"] == 384)
+    assert without_recipe.sum() == 1
     specs = [cell.backbone for cell in cells]
-    assert {spec_of(target) for target in results.targets(rows)} == set(specs)
+    assert {spec_of(target) for target in results.targets(rows[~without_recipe])} == set(specs)
     assert len(specs) == len(set(specs))
     unpublished = {"flatten_deit_s", "flatten_deit_b", "flatten_pvt_v2_b5"}
-    assert {spec.name for spec in specs} == set(RECIPES) - set(FINE_TUNED) - unpublished
+    assert {spec.name for spec in specs} == set(RECIPES) - unpublished
     assert sum(spec.name == "flatten_swin_t" for spec in specs) == 1 + 4 + 3 + 3, "and p, windows and stages"
     assert sum(spec.name == "flatten_deit_t" for spec in specs) == 1 + 2, "and linear, without and with focusing"
+
+
+def test_paper_accuracy_fine_tunes_from_its_own_runs_at_224_pixels_and_cswin_from_their_averages():
+    by_key = {cell.key: cell for cell in expand("paper_accuracy")}
+    following = [cell for cell in by_key.values() if cell.needs]
+    assert {cell.backbone.name for cell in following} == set(FINE_TUNED)
+    for cell in following:
+        start = by_key[cell.needs[0]]
+        assert start.backbone == backbones.preset(FINE_TUNED[cell.backbone.name])
+        assert (cell.task.weights.which, cell.task.weights.strict) == ("last", True)
+        assert cell.task.weights.ema == ("cswin" in cell.backbone.name)
 
 
 def test_paper_accuracy_trains_on_imagenet_by_the_recipe_of_the_preset():
