@@ -177,6 +177,50 @@ def test_evaluate_refuses(ask: Ask, line: str, said: str) -> None:
     assert said in refused(ask, line)
 
 
+# train, then evaluate
+
+
+@pytest.fixture
+def readme_sweep(ask: Ask) -> None:
+    """more_sweeps.py as it stands in the README, and its images."""
+    _, opening, rest = (Path(backbones.__file__).parents[1] / "README.md").read_text().partition("# more_sweeps.py\n")
+    Path("more_sweeps.py").write_text(opening + rest.partition("```")[0])
+    photos()
+
+
+@pytest.mark.usefixtures("readme_sweep")
+def test_the_sweep_of_the_readme_trains_and_then_evaluates_both_ways(ask: Ask) -> None:
+    answer = ask("run more_sweeps.py:both_ways --epochs 1 --seed 0 1")
+    assert (answer.status, answer.err) == (0, "")
+    by_key = {record.key: record for record in records()}
+    evaluations = [record for record in by_key.values() if record.cell["task"]["name"] == "evaluate"]
+    assert len(by_key) == 4 + 8
+    assert len(evaluations) == 8
+    for record in evaluations:
+        training = by_key[record.cell["task"]["weights"]["run"]]
+        assert training.cell["backbone"] == record.cell["backbone"]
+        assert training.cell["task"]["recipe"]["epochs"] == 1
+        if record.cell["task"]["preprocessing"] == training.cell["task"]["recipe"]["evaluation"]:
+            assert record.metrics["top1"] == training.metrics["top1"]
+    rows = [line for line in answer.out.splitlines() if line.startswith("pvt_v2_micro")]
+    assert len(rows) == 8, "a training and an evaluation of it are a row"
+    assert ask("table --csv rows.csv").status == 0
+    assert {line.count("squash") + line.count("short_side") for line in rows} == {1}
+
+
+@pytest.mark.usefixtures("readme_sweep")
+def test_an_evaluation_alone_is_refused_until_its_training_is_recorded(ask: Ask) -> None:
+    only = "run more_sweeps.py:both_ways --epochs 1 --only"
+    text = refused(ask, f"{only} evaluate")
+    assert text.startswith(
+        "pvt_v2_micro evaluate needs the training pvt_v2_micro num_classes=3 softmax(fused=True) photos"
+    )
+    assert "which is not recorded in runs; nor is that training among the cells to run" in text
+    assert ask(f"{only} train").status == 0
+    assert ask(f"{only} evaluate").status == 0
+    assert len(records()) == 2 + 4
+
+
 # compare
 
 
