@@ -199,8 +199,8 @@ def _with_origins(records: Sequence[Record]) -> list[Record]:
 
     def described(cell: dict[str, Any]) -> dict[str, Any]:
         task = cell["task"]
-        match task.get("weights"):
-            case {"run": str(key)} if key in cells:
+        match task:
+            case {"name": "train", "weights": {"run": str(key)}} if key in cells:
                 run = described(cells[key])
                 seed, attention = run["task"]["seed"], run["backbone"]["attention"]
                 own = (seed == task["seed"] or seed, attention == cell["backbone"]["attention"] or attention)

@@ -22,6 +22,8 @@ _HEADLINES = {
 }  # fmt: skip
 # Of a circumstance: where an image set, a file of weights or a cache lies. Its name or digest says what it is.
 _PLACES = (".root", ".path", ".cache")
+# An evaluation is of the training in its row where these are equal.
+_RUN, _TRAINING = "evaluate.weights.run", "record.train.key"
 # Endings of dotted columns which name the whole that they are a part of.
 _NAMING = (".name", ".kind")
 # The share of a training loop's time, waiting for images, above which its device was starved.
@@ -86,8 +88,13 @@ def notes(frame: pd.DataFrame) -> list[str]:
 
 
 def _is_said(frame: pd.DataFrame, column: str) -> bool:
-    """Whether a circumstance tells no more than another does: where a thing lies, or its hash beside its name."""
+    """Whether a circumstance tells no more than another does.
+
+    Where a thing lies, its hash beside its name, and a run that was evaluated beside the training itself.
+    """
     whole, _, last = column.rpartition(".")
+    if column in ("evaluate.weights.name", "evaluate.weights.run") and {_RUN, _TRAINING} <= set(frame.columns):
+        return bool((frame[_RUN] == frame[_TRAINING])[frame["evaluate.weights.name"].notna()].all())
     name = f"{whole}.name"
     hash_of_named = last in ("digest", "run") and name in frame and frame[name].nunique() == frame[column].nunique()
     return column.endswith(_PLACES) or hash_of_named

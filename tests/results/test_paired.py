@@ -365,6 +365,7 @@ def test_failed_runs_and_other_tasks_are_left_out(runs: Runs, make: Any) -> None
     runs.add(FOCUSED, status="failed", error="boom")
     runs.records.append(make.record("c", make.cell("swin_t", FOCUSED, make.costs), {"params_m": 1.0}))
     runs.records.append(make.record("e", make.cell("swin_t", FOCUSED, {"name": "evaluate"}), {"top1": 80.0}))
+    runs.records.append(make.record("r", make.cell("swin_t", SOFTMAX, make.evaluate_run("k0")), {"top1": 80.0}))
     assert column(runs.compared(), "attention") == [SOFTMAX]
 
 

@@ -267,7 +267,7 @@ def test_evaluations_are_told_apart_by_weights_and_preprocessing(make: Any) -> N
     assert not {"path", "digest"} & set(view.headers), "the name tells them apart already"
 
 
-def test_an_evaluation_of_a_run_says_which_and_stands_beside_it_alone(make: Any) -> None:
+def test_an_evaluation_of_a_run_stands_beside_it_alone_and_without_it_says_which(make: Any) -> None:
     def record(key: str, task: Any, top1: float) -> Any:
         return make.record(key, make.cell("swin_t", "softmax", task), {"top1": top1, "n_images": 50_000})
 
@@ -275,12 +275,14 @@ def test_an_evaluation_of_a_run_says_which_and_stands_beside_it_alone(make: Any)
     records += [record(f"e{seed}", make.evaluate_run(f"t{seed}"), 80.0 + seed) for seed in range(2)]
     records.append(record("s1", make.evaluate_run("t1", kind="squash"), 90.0))
     view = sheet(table(records))
-    found = zip(*(column(view, name) for name in ("seed", "train_top1", "weights", "evaluate_top1")), strict=True)
-    assert [(seed, one[:5], run, two[:5]) for seed, one, run, two in found] == [
-        ("0", "70.00", "run t0", "80.00"), ("1", "71.00", "run t1", "81.00"),
-        ("1", "71.00", "run t1", "90.00"), ("2", "72.00", "-", "-"),
+    found = zip(*(column(view, name) for name in ("seed", "train_top1", "evaluate_top1")), strict=True)
+    assert [(seed, one[:5], two[:5]) for seed, one, two in found] == [
+        ("0", "70.00", "80.00"), ("1", "71.00", "81.00"), ("1", "71.00", "90.00"), ("2", "72.00", "-"),
     ]  # fmt: skip
-    assert not {"run", "label"} & set(view.headers), "the name tells them apart already"
+    assert not {"weights", "run", "label"} & set(view.headers), "the training says it"
+    alone = sheet(table(records[3:]))
+    assert column(alone, "weights") == ["run t0", "run t1", "run t1"]
+    assert not {"run", "label"} & set(alone.headers), "the name tells them apart already"
 
 
 def test_the_weights_of_all_evaluations_of_a_run_are_a_note(make: Any) -> None:
