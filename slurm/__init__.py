@@ -1,6 +1,37 @@
 """Where callables run, through submitit: on a cluster, or in processes of this machine. Knows nothing of cells."""
 
-from slurm.inside import this_job
-from slurm.local import JobDied, call_apart
+from slurm.clusters import Cluster, load
+from slurm.commands import SlurmUnreachable
+from slurm.detection import detect
+from slurm.inside import Work, this_job
+from slurm.limits import check, limits
+from slurm.local import JobDied, call_apart, cancel_local, local_job
+from slurm.queue import Job, Queue, ask, cancel
+from slurm.reasons import never_starts, words
+from slurm.snapshot import snapshot
+from slurm.submission import Resources, submit_array, submit_local
 
-__all__ = ["JobDied", "call_apart", "this_job"]
+__all__ = [
+    "Cluster",
+    "Job",
+    "JobDied",
+    "Queue",
+    "Resources",
+    "SlurmUnreachable",
+    "Work",
+    "ask",
+    "call_apart",
+    "cancel",
+    "cancel_local",
+    "check",
+    "detect",
+    "limits",
+    "load",
+    "local_job",
+    "never_starts",
+    "snapshot",
+    "submit_array",
+    "submit_local",
+    "this_job",
+    "words",
+]

@@ -39,7 +39,7 @@ _LEAST = {
     "pack": 1,
     "slots": 1,
 }
-_FOR_LOCAL = {"gpus_per_node", "tasks_per_node", "slots", "setup"}
+_FOR_LOCAL = {"slots", "setup"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Cluster:
     throttle: int | None = None
     # Most short cells in one allocation.
     pack: int = 25
-    # Most jobs at a time on this machine; of the cluster `local` only.
+    # Most processes at a time on this machine, by default one a GPU or core; of the cluster `local` only.
     slots: int | None = None
 
     @property

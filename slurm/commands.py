@@ -29,7 +29,7 @@ def output(*command: str, seconds: float = 30.0) -> str:
             env=_environment(),
         )
     except FileNotFoundError:
-        raise SlurmUnreachable(f"no {name} on this machine: Slurm's commands are not on the PATH") from None
+        raise SlurmUnreachable(f"no {name} on the PATH: this machine has no Slurm; use --cluster local") from None
     except OSError as error:
         raise SlurmUnreachable(f"{name} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired:

@@ -1,14 +1,18 @@
-"""A callable in a process of its own on this machine, through submitit's local executor."""
+"""Processes of this machine, through submitit's local executor: a callable apart, and jobs without a Slurm."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import signal
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import submitit
+
+from slurm.queue import Job
 
 Result = TypeVar("Result")
 
@@ -43,6 +47,25 @@ def call_apart(function: Callable[[], Result], folder: Path) -> Result:
     except KeyboardInterrupt:
         job.cancel(check=False)
         raise
+
+
+def local_job(name: str, index: int, id: str | None) -> Job | None:
+    """What is known of a job that `submit_local` started; None where its first process is gone, or was none of ours."""
+    try:
+        command = Path(f"/proc/{id}/cmdline").read_bytes()
+    except OSError:
+        return None
+    if b"submitit" not in command:  # the number has been given to another process since
+        return None
+    return Job(str(id), name, index, "RUNNING", "", socket.gethostname(), 0, None, None, None, None, "")
+
+
+def cancel_local(ids: Iterable[str]) -> None:
+    """Asks jobs that `submit_local` started to end; those that have ended are passed over."""
+    for id in ids:
+        if local_job("", 0, id) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(int(id), signal.SIGTERM)
 
 
 @contextmanager

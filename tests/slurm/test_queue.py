@@ -219,7 +219,7 @@ def test_no_slurm_on_the_machine_is_one_line(tmp_path: Path, monkeypatch: pytest
     found = ask(["cells"])
     assert found.jobs == {}
     assert found.unreachable is not None
-    assert found.unreachable.startswith("no squeue on this machine")
+    assert found.unreachable.startswith("no squeue on the PATH")
     with pytest.raises(SlurmUnreachable, match="no scancel"):
         cancel(["1"])
 

@@ -1,0 +1,53 @@
+"""A copy of the code that jobs run from, so that editing it does not change what waits in the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[str, str]) -> Path:
+    """Copies these packages of `root` to `folder`/<hash of the code>, unless they are there; returns that path.
+
+    `files`: further files of the copy, by name, and their text.
+
+    Raises ValueError if it cannot be written.
+    """
+    found = hashlib.sha256()
+    for path in _files(root, packages):
+        found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    for name, text in sorted(files.items()):
+        found.update(f"{name}\0{text}".encode())
+    target = folder / found.hexdigest()[:12]
+    if target.is_dir():
+        return target
+    partial = folder / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        for package in packages:
+            shutil.copytree(root / package, partial / package, ignore=IGNORED)
+        for name, text in files.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_text(text)
+        try:
+            os.rename(partial, target)
+        except OSError:  # another process was quicker with the same copy
+            if not target.is_dir():
+                raise
+    except (OSError, shutil.Error) as problem:
+        raise ValueError(f"cannot copy the code to {target}: {problem}") from problem
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _files(root: Path, packages: Iterable[str]) -> Iterator[Path]:
+    for package in packages:
+        for path in sorted((root / package).rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                yield path

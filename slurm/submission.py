@@ -1,0 +1,204 @@
+"""Submitting: an array of jobs to Slurm, or processes of this machine, that go on when the submitting shell has gone.
+
+A job is a picklable `Work` (see `slurm.inside`). sbatch gets what keeps it alive: it may be queued again; a process
+that fails ends the others; a warning comes before the time limit; then `slurm.afterwards` decides what is next.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+
+import submitit
+
+from slurm.clusters import Cluster
+from slurm.commands import SlurmUnreachable
+from slurm.inside import Job, Work
+
+LOGS = "logs"
+TOKEN = "shared"
+"""A file beside the jobs, which each of their nodes must see."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each job of an array gets."""
+
+    nodes: int
+    tasks_per_node: int
+    cpus_per_task: int
+    gpus_per_node: int
+    minutes: int
+    memory_gb: float | None = None  # GiB on each node; None: the partition's default
+    exclusive: bool = False
+
+    @property
+    def processes(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+
+def warning_seconds(minutes: int) -> int:
+    """How long before its limit a job is warned: a tenth of it, between 15 seconds and 5 minutes."""
+    return int(min(300, max(15, 6 * minutes)))
+
+
+def submit_array(
+    works: Sequence[Work],
+    *,
+    name: str,
+    folder: Path,
+    code: Path,
+    cluster: Cluster,
+    resources: Resources,
+    after: Sequence[str] = (),
+) -> str:
+    """Submits jobs of like resources as one array, or a single one by itself; the id that Slurm gave it.
+
+    `name`: by which squeue finds them again. `folder`: absolute, for logs and pickles, on a file system that all nodes
+    share. `code`: what `snapshot` returned. `after`: ids of jobs that have to end well before.
+
+    Raises ValueError, in one line, if Slurm refuses.
+    """
+    logs = folder / LOGS
+    executor = submitit.SlurmExecutor(logs, python=python(cluster.container))
+    parameters = {
+        "job_name": name,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "exclude": cluster.exclude,
+        "time": resources.minutes,
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.tasks_per_node,
+        "cpus_per_task": resources.cpus_per_task,
+        "mem": None if resources.memory_gb is None else f"{round(1024 * resources.memory_gb)}M",
+        "exclusive": resources.exclusive or None,
+        "signal_delay_s": warning_seconds(resources.minutes),
+        "array_parallelism": cluster.throttle or cluster.max_array_size,
+        "dependency": f"afterok:{':'.join(after)}" if after else None,
+        "stderr_to_stdout": True,
+        "setup": _setup(folder, code, cluster, resources),
+        "teardown": _teardown(logs, cluster, resources),
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_task}"],
+        # A job whose dependency has failed would else wait for ever.
+        "additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"} | _gpus(cluster, resources),
+    }
+    executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
+    _share(folder)
+    jobs = [Job(work, folder / "meetings") for work in works]
+    try:
+        # submitit passes on what sbatch says, and raises it as well.
+        with _own_environment(), redirect_stderr(io.StringIO()):
+            submitted = executor.submit_array(jobs)
+    except submitit.core.utils.FailedJobError as problem:
+        raise _refused(problem) from None
+    return submitted[0].job_id.partition("_")[0]
+
+
+def submit_local(
+    works: Sequence[Work], *, folder: Path, code: Path, cluster: Cluster, cpus: int, gpus: Sequence[int] = ()
+) -> str:
+    """Starts a process of this machine that does these one after the other, with so many cores, and these GPUs.
+
+    Returns its id, a process id of submitit's.
+    """
+    executor = submitit.LocalExecutor(folder / LOGS, python=python(None))
+    executor.update_parameters(
+        timeout_min=365 * 24 * 60,  # submitit ends a local job after five minutes unless told otherwise
+        gpus_per_node=len(gpus),
+        visible_gpus=tuple(gpus),
+        stderr_to_stdout=True,
+        setup=[*cluster.setup, *_code(code, cpus)],
+    )
+    _share(folder)
+    return executor.submit(Job(OneAfterTheOther(tuple(works)), folder / "meetings")).job_id
+
+
+@dataclass(frozen=True)
+class OneAfterTheOther:
+    """Works that one job does in order."""
+
+    works: tuple[Work, ...]
+
+    def __call__(self) -> None:
+        for work in self.works:
+            work()
+
+    def left(self) -> str | None:
+        return "; ".join(filter(None, (work.left() for work in self.works))) or None
+
+    def gave_up(self, reason: str) -> None:
+        next(work for work in self.works if work.left() is not None).gave_up(reason)
+
+
+def _share(folder: Path) -> None:
+    try:
+        (folder / LOGS).mkdir(parents=True, exist_ok=True)
+        (folder / TOKEN).touch()
+    except OSError as problem:
+        raise ValueError(f"cannot write to {folder}: {problem.strerror}") from problem
+
+
+def python(container: str | None) -> str:
+    """The words that start Python in a job. -P: the folder it starts in is not searched for modules before the copy."""
+    return f"{container} python -P" if container else f"{shlex.quote(sys.executable)} -P"
+
+
+def _code(code: Path, cpus: int) -> list[str]:
+    """Shell lines: from where Python imports, and how many cores a process takes, which else would be all."""
+    return [
+        f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cpus}}}",
+    ]
+
+
+def _setup(folder: Path, code: Path, cluster: Cluster, resources: Resources) -> list[str]:
+    """Lines of the batch script before the job: is the folder there, on every node?"""
+    token = shlex.quote(str(folder / TOKEN))
+    message = (
+        f"attention-bench: $(hostname) does not see {folder}: the output folder (--out) must lie on a file system that "
+        "all nodes share"
+    )
+    look = f'[ -e {token} ] || {{ echo "{message}"; exit 1; }}'
+    lines = [look]
+    if resources.nodes > 1:
+        lines = [f"srun --ntasks-per-node=1 --ntasks={resources.nodes} bash -c {shlex.quote(look)} || exit 1"]
+    return [*lines, *cluster.setup, *_code(code, resources.cpus_per_task)]
+
+
+def _teardown(logs: Path, cluster: Cluster, resources: Resources) -> list[str]:
+    command = f"{python(cluster.container)} -m slurm.afterwards {shlex.quote(str(logs))}"
+    return ["status=$?", f'[ "$status" = 0 ] || exec {command} "$status" "$SECONDS" {resources.minutes}']
+
+
+def _gpus(cluster: Cluster, resources: Resources) -> dict[str, str]:
+    if not resources.gpus_per_node:
+        return {}
+    kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
+    return {"gpus-per-node": f"{kind}{resources.gpus_per_node}"}
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Hides the job that this process may itself belong to from sbatch, but not which cluster is meant."""
+    conf = os.environ.get("SLURM_CONF")
+    with submitit.helpers.clean_env():
+        if conf is not None:
+            os.environ["SLURM_CONF"] = conf
+        yield
+
+
+def _refused(problem: Exception) -> ValueError:
+    """What sbatch said, in a line."""
+    lines = [line.strip() for line in str(problem).splitlines() if "error" in line.lower() and "sbatch" in line]
+    said = (lines or [str(problem).strip().splitlines()[-1]])[-1].removeprefix("sbatch: error: ")
+    if "contact" in said.lower():
+        return SlurmUnreachable(f"Slurm does not answer: {said}")
+    return ValueError(f"Slurm refuses the job: {said}")

@@ -1,0 +1,247 @@
+"""Jobs on a real Slurm: what they find when they start, and that they get to their end whatever ends them before."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from slurm import Cluster, Resources, SlurmUnreachable, Work, snapshot, submit_array
+from slurm.afterwards import last_line
+from slurm.submission import warning_seconds
+from tests.slurm.cluster import fail_node, run, wait_for
+from tests.slurm.works import Dies, Forks, OneLeaves, Steps, Tells, steps
+
+ROOT = Path(__file__).parents[2]
+LOW = Cluster("low", partition="low")
+ONE = Resources(nodes=1, tasks_per_node=1, cpus_per_task=1, gpus_per_node=0, minutes=60)
+WHOLE = replace(ONE, cpus_per_task=4)
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return snapshot(ROOT, ["slurm", "tests"], tmp_path_factory.mktemp("code"), {})
+
+
+def submit(
+    code: Path,
+    folder: Path,
+    *works: Work,
+    cluster: Cluster = LOW,
+    resources: Resources = ONE,
+    after: tuple[str, ...] = (),
+) -> str:
+    return submit_array(
+        works, name="test", folder=folder / "jobs", code=code, cluster=cluster, resources=resources, after=after
+    )
+
+
+def state(job: str) -> str:
+    return run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+
+
+def restarts(job: str) -> int:
+    return int(run("squeue", "-h", "-t", "all", "-j", job, "-O", "restartcnt"))
+
+
+def log(folder: Path) -> str:
+    return "".join(path.read_text() for path in sorted((folder / "jobs" / "logs").glob("*_log.out")))
+
+
+def told(folder: Path, processes: int) -> list[dict[str, str]]:
+    paths = [folder / f"told-{number}" for number in range(processes)]
+    wait_for(lambda: all(path.exists() and path.read_text() for path in paths), 60)
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def test_what_the_processes_of_a_job_find(slurm: None, code: Path, tmp_path: Path) -> None:
+    two = Resources(nodes=2, tasks_per_node=2, cpus_per_task=1, gpus_per_node=2, minutes=10)
+    blocker = run("sbatch", "--parsable", "-w", "127.0.1.1", "--gres=gpu:2", "-o", "/dev/null", "--wrap", "sleep 60")
+    wait_for(lambda: state(blocker) == "RUNNING", 30)
+    submit(code, tmp_path, Tells(tmp_path, 1), resources=two, cluster=replace(LOW, exclude="127.0.1.[3-4]"))
+    found = told(tmp_path, 4)
+    assert [(each["RANK"], each["LOCAL_RANK"]) for each in found] == [("0", "0"), ("1", "1"), ("2", "0"), ("3", "1")]
+    assert {each["WORLD_SIZE"] for each in found} == {"4"}
+    assert {each["LOCAL_WORLD_SIZE"] for each in found} == {"2"}
+    assert {each["MASTER_ADDR"] for each in found} == {"127.0.1.1"}
+    (port,) = {each["MASTER_PORT"] for each in found}
+    assert 1024 <= int(port) < 2**16
+    # The GPUs that Slurm gave: of the first node those that the other job has left.
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in found] == ["2,3", "2,3", "0,1", "0,1"]
+    assert all(Path(each["file"]).is_relative_to(code) for each in found), "jobs run the copy of the code"
+
+
+def test_an_array_is_throttled_and_does_each_work_once(slurm: None, code: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(6)]
+    for folder in folders:
+        folder.mkdir()
+    works = [Steps(folder, 2, 0.3) for folder in folders]
+    job = submit(code, tmp_path, *works, cluster=replace(LOW, throttle=2))
+    most = 0
+
+    def all_done() -> bool:
+        nonlocal most
+        most = max(most, state(job).split().count("RUNNING"))
+        return all(len(steps(folder)) == 2 for folder in folders)
+
+    wait_for(all_done, 90)
+    assert most <= 2
+    wait_for(lambda: set(run("sacct", "-n", "-X", "-j", job, "-o", "state").split()) == {"COMPLETED"}, 30)
+
+
+def test_a_lost_node_a_preemption_and_a_warning_are_survived(slurm: None, code: Path, tmp_path: Path) -> None:
+    """In one job's life. The warning is Slurm's own: its time limit is moved near."""
+    job = submit(
+        code, tmp_path, Steps(tmp_path, 60, 0.25), resources=WHOLE, cluster=replace(LOW, exclude="127.0.1.[2-4]")
+    )
+    wait_for(lambda: len(steps(tmp_path)) > 2, 60)
+    fail_node("127.0.1.1")
+    wait_for(lambda: restarts(job) == 1 and len(set(steps(tmp_path))) == 2, 60)
+    high = run(
+        "sbatch", "--parsable", "-p", "high", "-c", "4", "-w", "127.0.1.1", "-o", "/dev/null", "--wrap", "sleep 1"
+    )
+    wait_for(lambda: state(high) == "COMPLETED" and restarts(job) == 2 and len(set(steps(tmp_path))) == 3, 60)
+    wait_for(lambda: len(steps(tmp_path)) >= 60, 90)
+    wait_for(lambda: state(job) == "COMPLETED", 30)
+    assert len(steps(tmp_path)) == 60
+    assert "preempted" in log(tmp_path)
+    assert not (tmp_path / "gave_up").exists()
+
+
+def test_what_dies_time_and_again_is_given_up_with_its_last_words(slurm: None, code: Path, tmp_path: Path) -> None:
+    job = submit(code, tmp_path, Dies(tmp_path, 1))
+    wait_for(lambda: (tmp_path / "gave_up").exists(), 90)
+    assert len(steps(tmp_path)) == 3
+    reason = (tmp_path / "gave_up").read_text()
+    assert "ended 3 times without progress" in reason
+    assert "killed, often for memory" in reason
+    assert reason.endswith("the log ends with: the last words")
+    wait_for(lambda: state(job) == "COMPLETED", 30)
+
+
+def test_a_process_that_leaves_without_a_word_ends_the_others_and_the_job_begins_anew(
+    slurm: None, code: Path, tmp_path: Path
+) -> None:
+    job = submit(code, tmp_path, OneLeaves(tmp_path, 1), resources=replace(ONE, nodes=2))
+    wait_for(lambda: state(job) == "COMPLETED", 90)
+    assert steps(tmp_path) == ["1"]
+
+
+def test_a_warning_to_all_processes_ends_the_job_once_and_its_children_are_deaf(
+    slurm: None, code: Path, tmp_path: Path
+) -> None:
+    """Under proctrack/linuxproc Slurm signals the forked children of a task as well."""
+    job = submit(code, tmp_path, Forks(tmp_path, 30, 0.2))
+    wait_for(lambda: len(steps(tmp_path)) > 2, 60)
+    run("scancel", "--signal=USR2", job)
+    wait_for(lambda: state(job) == "COMPLETED", 90)
+    assert restarts(job) == 1
+    assert len(steps(tmp_path)) == 30
+    assert set((tmp_path / "children").read_text().split()) == {"alive"}
+
+
+def test_a_cancelled_job_stays_cancelled(slurm: None, code: Path, tmp_path: Path) -> None:
+    job = submit(code, tmp_path, Steps(tmp_path, 1000, 0.2))
+    wait_for(lambda: len(steps(tmp_path)) > 2, 60)
+    run("scancel", job)
+    wait_for(lambda: state(job) == "CANCELLED", 30)
+    time.sleep(6)
+    assert state(job) == "CANCELLED"
+    assert "queued again" not in log(tmp_path)
+
+
+def test_a_job_waits_for_another_and_is_not_left_waiting_for_ever(slurm: None, code: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("first", "second", "third")]
+    for folder in folders:
+        folder.mkdir()
+    first = submit(code, folders[0], Steps(folders[0], 4, 0.3))
+    second = submit(code, folders[1], Steps(folders[1], 1), after=(first,))
+    wait_for(lambda: state(second) == "COMPLETED", 60)
+    assert (folders[1] / "steps").stat().st_mtime >= (folders[0] / "steps").stat().st_mtime
+    first = submit(code, folders[2], Steps(folders[2], 1000, 0.2))
+    second = submit(code, folders[1], Steps(folders[1], 2), after=(first,))
+    run("scancel", first)
+    wait_for(lambda: state(second) == "CANCELLED", 60)
+
+
+def test_a_job_submits_a_job_to_the_same_cluster(
+    slurm: None, code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from within an allocation: its variables must not reach the new job, but which cluster is meant must."""
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "7")
+    monkeypatch.setenv("SBATCH_PARTITION", "nowhere")
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    submit(code, tmp_path, Tells(tmp_path, 1), resources=replace(ONE, cpus_per_task=3))
+    (found,) = told(tmp_path, 1)
+    assert found["RANK"] is None
+    assert (found["SLURM_CPUS_PER_TASK"], found["OMP_NUM_THREADS"]) == ("3", "3")
+
+
+def test_a_folder_that_a_node_does_not_see_is_said_and_nothing_runs(slurm: None, code: Path, tmp_path: Path) -> None:
+    run(
+        "scontrol",
+        "create",
+        "reservation=r",
+        "starttime=now",
+        "duration=1",
+        "users=root",
+        "nodes=ALL",
+        "flags=ignore_jobs",
+    )
+    try:
+        job = submit(code, tmp_path, Steps(tmp_path, 1), resources=replace(ONE, nodes=2))
+        (tmp_path / "jobs" / "shared").unlink()
+    finally:
+        run("scontrol", "delete", "reservation=r")
+    wait_for(lambda: state(job) in ("FAILED", "COMPLETED"), 60)
+    assert f"does not see {tmp_path / 'jobs'}: the output folder (--out) must lie on a file system" in log(tmp_path)
+    assert steps(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("cluster", "resources", "said"),
+    [
+        (replace(LOW, partition="nowhere"), ONE, "Invalid partition name specified"),
+        (replace(LOW, constraint="fast"), ONE, "Invalid feature specification"),
+        (LOW, replace(ONE, memory_gb=99999.0), "configuration"),
+        (LOW, replace(ONE, gpus_per_node=99), "configuration"),
+    ],
+    ids=["partition", "feature", "memory", "gpus"],
+)
+def test_what_slurm_refuses_is_one_line(
+    slurm: None,
+    code: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    cluster: Cluster,
+    resources: Resources,
+    said: str,
+) -> None:
+    with pytest.raises(ValueError, match=r"^Slurm refuses the job: ") as refusal:
+        submit(code, tmp_path, Steps(tmp_path, 1), cluster=cluster, resources=resources)
+    assert said.lower() in str(refusal.value).lower()
+    assert "\n" not in str(refusal.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_controller_that_is_down_is_one_line(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from slurm.submission import _refused
+
+    said = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+    problem = _refused(RuntimeError(f"bash trace\nsubprocess.CalledProcessError: x\n{said}"))
+    assert isinstance(problem, SlurmUnreachable)
+    assert str(problem) == f"Slurm does not answer: {said.removeprefix('sbatch: error: ')}"
+
+
+def test_the_warning_comes_early_enough_to_save() -> None:
+    assert [warning_seconds(minutes) for minutes in (5, 10, 60, 2880)] == [30, 60, 300, 300]
+
+
+def test_the_last_line_of_a_log_is_its_own_not_slurms_echo(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("one\nValueError: two\n\nsrun: error: task 0: Exited\nslurmstepd: error: x\nsubmitit ERROR (x)\n")
+    assert last_line(path) == "ValueError: two"
+    assert last_line(tmp_path / "none") == ""
