@@ -4,9 +4,21 @@ import importlib
 import pkgutil
 
 from attentions._contract import Attention, Grid, Macs, Site
-from attentions._registry import AttentionSpec, load_file, lookup, names, register, unknown
+from attentions._registry import AttentionSpec, load_file, loaded_files, lookup, names, register, unknown
 
-__all__ = ["Attention", "AttentionSpec", "Grid", "Macs", "Site", "load_file", "lookup", "names", "register", "unknown"]
+__all__ = [
+    "Attention",
+    "AttentionSpec",
+    "Grid",
+    "Macs",
+    "Site",
+    "load_file",
+    "loaded_files",
+    "lookup",
+    "names",
+    "register",
+    "unknown",
+]
 
 for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_"):

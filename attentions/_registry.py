@@ -19,6 +19,9 @@ from attentions._contract import Attention, Site
 
 _REGISTRY: dict[str, type[Attention]] = {}
 
+_USERS = "attention_bench_user_"
+"""How the names of modules begin that are files of the user's."""
+
 
 def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
     """Class decorator: make an `Attention` available by `name` in every command, sweep and preset.
@@ -43,13 +46,19 @@ def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
 def load_file(path: Path) -> types.ModuleType:
     """Run a Python file outside the packages, which may register attentions, once; return its module.
 
+    A copy of the file elsewhere is the same module: what is pickled of it here can be read there.
+
     Raises:
         ValueError: if there is no such file, or it cannot be imported; says why in one line.
     """
     if path.suffix != ".py" or not path.is_file():
         raise ValueError(f"there is no Python file {str(path)!r}")
     path = path.resolve()
-    name = f"attention_bench_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    try:
+        content = path.read_bytes()
+    except OSError as problem:
+        raise ValueError(f"{path} cannot be read: {problem.strerror}") from problem
+    name = f"{_USERS}{path.stem}_{hashlib.sha256(content).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -63,6 +72,11 @@ def load_file(path: Path) -> types.ModuleType:
         del sys.modules[name]
         raise ValueError(f"{path} cannot be loaded: {type(problem).__name__}: {problem}") from problem
     return module
+
+
+def loaded_files() -> list[Path]:
+    """The files that `load_file` has run, in order: what another process has to run before it can do the same."""
+    return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(_USERS)]
 
 
 def names() -> list[str]:

@@ -3,6 +3,7 @@
 Nothing here fails: what cannot be found out is None.
 """
 
+import json
 import os
 import platform
 import socket
@@ -15,6 +16,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("attentions", "backbones", "harness", "results", "slurm")
+CHECKOUT = "checkout.json"
+"""In a copy of the five packages: the commit and dirty flag of the checkout that it was made of."""
 LIBRARIES = ("torchvision", "timm", "fvcore", "numpy", "Pillow")
 
 Value = str | int | bool | None
@@ -43,7 +46,14 @@ def environment(device: str) -> dict[str, Value]:
 
 
 def checkout(root: Path) -> tuple[str | None, bool | None]:
-    """Commit and dirty flag of the git checkout whose top is `root`; (None, None) where it is none."""
+    """Commit and dirty flag of the git checkout whose top is `root`, or of the one that `root` is a copy of.
+
+    (None, None) where it is neither.
+    """
+    copied = root / CHECKOUT
+    if copied.is_file():
+        values = json.loads(copied.read_text())
+        return values["commit"], values["dirty"]
     top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
     # An environment inside somebody's repository is not a checkout of ours.
     if top is None or Path(top).resolve() != root.resolve():
