@@ -45,6 +45,7 @@ class Sidecar:
     restarts: int  # how often Slurm had queued the job again before
     started: float
     beat: float  # the last sign of life
+    label: str  # of the cell, for people
     text: str = ""  # what the cell said last
     epoch: int | None = None
     epochs: int | None = None
@@ -73,8 +74,8 @@ class Attempt:
     Raises ValueError if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / FOLDER
+    def __init__(self, folder: Path, label: str = "") -> None:
+        self.folder, self.key, self.label = folder / FOLDER, folder.name, label
         self.lost = False
         self.successor: Sidecar | None = None
         self._done = threading.Event()
@@ -91,6 +92,7 @@ class Attempt:
             restarts=job.restarts,
             started=now,
             beat=now,
+            label=self.label,
         )
         self._change(write=True)
         self._thread.start()
@@ -160,6 +162,7 @@ class Attempt:
 class NoAttempt:
     """Where nobody keeps count: a task that is run by itself, or a process that is not the first of its job."""
 
+    key = ""
     lost = False
     successor: Sidecar | None = None
 

@@ -7,6 +7,7 @@ process. Small agreements travel over gloo on the CPU, so that they never wait f
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from torch import Tensor
 Value = TypeVar("Value")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LOST_PEER = re.compile(r"gloo/transport/|Connection (closed|reset) by peer|NCCL error|nccl\w*Error")
+"""gloo raises plain RuntimeErrors, and so does nccl in places; newer torch has dist.DistError for most."""
 TIMEOUT = timedelta(minutes=30)  # one rank may write a checkpoint, or read a large archive's index, meanwhile
 
 
@@ -86,6 +89,13 @@ class Ranks:
         """Until every process is here."""
         if self.world > 1:
             dist.barrier()
+
+
+def lost_peer(problem: Exception) -> bool:
+    """Whether an error only says that another process of the job is gone, or does not answer."""
+    return isinstance(problem, dist.DistError) or (
+        isinstance(problem, RuntimeError) and _LOST_PEER.search(str(problem)) is not None
+    )
 
 
 def ranks() -> Ranks:

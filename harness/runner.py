@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import results
 from harness.attempts import Attempt, NoAttempt
 from harness.cells import Cell, in_order
 from harness.costs import Costs
-from harness.distributed import ranks
+from harness.distributed import lost_peer, ranks
 from harness.environment import environment
 from harness.evaluate import Evaluate
 from harness.progress import CellProgress
@@ -30,9 +30,6 @@ from harness.stopping import Stopped, TakenOver
 from harness.train import Train, split_batch
 from results import Record
 from slurm import JobDied, call_apart
-
-PEERS_FIRST = 2.0
-"""Seconds. Of several processes that fail together, one has the cause and the others lack their peer."""
 
 FINAL = ("done", "oom")
 """A record of another status is a failure of ours or of the machine: its cell runs again when asked for."""
@@ -63,7 +60,8 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
     a newer attempt at this cell that has begun meanwhile) and errors in writing pass through. The cell's own files go
     to the folder `out`/<key>.
 
-    Where one of several processes fails, the others cannot go on: the error passes through as JobFailed, recorded.
+    Where one of several processes fails, the others cannot go on: the error passes through as JobFailed, recorded, in
+    that process, and as PeerLost in the others.
     """
     group = ranks()
     found = group.agreed(lambda: recorded(cell, out))
@@ -71,7 +69,7 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
         return found
     if not group.first:
         return _measured(cell, out, report, NoAttempt())
-    with Attempt(out / cell.key) as attempt:
+    with Attempt(out / cell.key, cell.label) as attempt:
 
         def noted(text: str) -> None:
             attempt.note(text)
@@ -90,18 +88,21 @@ def _measured(cell: Cell, out: Path, report: Callable[[str], None], attempt: Att
     except Stopped:
         raise
     except Exception as problem:
+        if group.world > 1 and lost_peer(problem):
+            raise PeerLost(problem) from problem
         status = "oom" if is_out_of_memory(problem) else "failed"
         error = traceback.format_exc()
         if status == "oom" and isinstance(cell.task, Train):
             error += "the images of a step did not fit: --device-batch takes fewer at once, and accumulates\n"
     record = Record(cell.key, cell.to_json(), status, metrics, environment(device_of(cell)), error)
     if group.world > 1 and error is not None:
-        if attempt.check():
-            _write_first(cell, out, record, began)
+        path = out / f"{cell.key}.json"
+        if attempt.check() and (not path.exists() or path.stat().st_mtime < began):  # the first of several errors
+            results.write(out, record)
         attempt.end(outcome(record))
         raise JobFailed(outcome(record))
     if group.any(not attempt.check()):
-        raise TakenOver(attempt.successor)
+        raise TakenOver(attempt)
     if group.first:
         _keep_damaged(cell, out)
         results.write(out, record)
@@ -116,13 +117,17 @@ class JobFailed(RuntimeError):
     status = 1
 
 
-def _write_first(cell: Cell, out: Path, record: Record, began: float) -> None:
-    """Writes the record of a failure unless another process has: the others fail too, for want of their peer."""
-    path = out / f"{cell.key}.json"
-    if ranks().first:
-        time.sleep(PEERS_FIRST)
-    if not path.exists() or path.stat().st_mtime < began:
-        results.write(out, record)
+class PeerLost(RuntimeError):
+    """Another process of the job is gone: it failed, and has recorded of what, or it was killed, or its node is lost.
+
+    That is not the cell's failure. The process ends with the exit status `status`; the cell can be run again.
+    """
+
+    status = 1
+
+    def __init__(self, problem: Exception) -> None:
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        super().__init__(f"another process of the job is gone ({reason}); the same command goes on where it was")
 
 
 def run_apart(cell: Cell, out: Path) -> Record:
@@ -130,9 +135,14 @@ def run_apart(cell: Cell, out: Path) -> Record:
     try:
         return call_apart(partial(run, cell, out, print), out / "logs")
     except JobDied as problem:
-        record = Record(cell.key, cell.to_json(), "failed", {}, environment(device_of(cell)), str(problem))
+        record = failure(cell, str(problem))
         results.write(out, record)
         return record
+
+
+def failure(cell: Cell, error: str) -> Record:
+    """The record of a cell that failed without a measurement."""
+    return Record(cell.key, cell.to_json(), "failed", {}, environment(device_of(cell)), error)
 
 
 def run_all(cells: Sequence[Cell], out: Path, console: Console, isolate: bool = False) -> list[Record]:
@@ -183,9 +193,12 @@ def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
     return todo
 
 
-def check_needs(todo: Sequence[Cell], out: Path) -> None:
-    """Raises ValueError for a cell that needs weights which are neither in `out` nor made by another of the cells."""
-    keys = {cell.key for cell in todo}
+def check_needs(todo: Sequence[Cell], out: Path, elsewhere: Collection[str] = ()) -> None:
+    """Raises ValueError for a cell that needs weights which are neither in `out` nor made by another of the cells.
+
+    `elsewhere`: keys of trainings that are under way.
+    """
+    keys = {cell.key for cell in todo} | set(elsewhere)
     for cell in todo:
         if cell.takes is None or cell.takes.run in keys:
             continue

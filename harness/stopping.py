@@ -12,14 +12,19 @@ such a request, too.
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from harness.attempts import Sidecar, current
+from harness.attempts import Attempt, NoAttempt, current
 from harness.distributed import Ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 """What schedulers send before they take a machine back (Slurm: TERM, or what --signal says), and Ctrl-C."""
+
+
+SAME_TIME = 0.5
+"""Seconds within which a signal comes to all processes of a job."""
 
 
 class Stopped(RuntimeError):
@@ -37,9 +42,11 @@ class Stopped(RuntimeError):
 class TakenOver(Stopped):
     """A run ended since a newer attempt at its cell goes on with it; nothing more is written."""
 
-    def __init__(self, successor: Sidecar | None) -> None:
+    def __init__(self, attempt: Attempt | NoAttempt) -> None:
+        successor = attempt.successor
         who = "a newer attempt" if successor is None else f"a newer attempt ({successor.where})"
         super().__init__(f"{who} at this cell has taken over; this one has stopped", signal.SIGTERM)
+        self.key = attempt.key
         self.job = None if successor is None else successor.job
 
 
@@ -57,7 +64,7 @@ class StopRequest:
     def stopped(self, where: str, group: Ranks) -> Stopped:
         """What to raise once the state is saved, the same in all processes of the job; one of them was asked."""
         if group.any(current().lost):
-            return TakenOver(current().successor)
+            return TakenOver(current())
         number = self.signal or signal.SIGTERM
         return Stopped(f"stopped on {number.name} {where}; the same command goes on with what is left to do", number)
 
@@ -69,8 +76,16 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        failed = isinstance(error, Exception) and not isinstance(error, Stopped)
+        if failed and self._before and self.signal is None:
+            time.sleep(SAME_TIME)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if failed and self.signal is not None:
+            # Who is signalled with this process, its workers or its peers, is missed before the flag is looked at.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            text = f"stopped on {self.signal.name}, in the midst of a step ({reason}); the same command goes on"
+            raise Stopped(text, self.signal) from error
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal is not None:

@@ -1,7 +1,10 @@
 """Cells that several processes measure together: one record, and where one of them fails, its own error in it."""
 
 import io
+import multiprocessing
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +13,9 @@ from rich.console import Console
 
 import results
 from harness.cells import Cell
-from harness.data import shares
+from harness.data import Batch, shares
 from harness.distributed import Ranks
+from harness.learner import Learner
 from harness.runner import run_all
 from harness.sources import DataSource, open_splits
 from harness.train import Train
@@ -60,11 +64,47 @@ def test_an_error_on_one_rank_ends_the_job_and_is_what_the_record_says(images: s
     only_other = _first_share(images, 1 - rank)
     for path in only_other:
         shutil.copy(path, root / Path(path).relative_to(images))
-    assert kinds(str(root), tmp_path / "runs") == ["JobFailed"] * 2
+    expected = ["PeerLost", "PeerLost"]
+    expected[rank] = "JobFailed"
+    assert kinds(str(root), tmp_path / "runs") == expected
     (record,) = results.read_all(tmp_path / "runs")[0]
     assert record.status == "failed"
     assert record.error is not None
     assert "unreadable image" in record.error.splitlines()[-1]
+
+
+def dying(group: Ranks, root: str, out: str, by: int) -> str:
+    """One rank is killed in the third update; in another way it asks to stop, and its workers are killed at once."""
+    update = Learner.update
+
+    def update_or_die(self: Learner, batches: list[Batch], step: int) -> None:
+        if step == 2 and group.rank == 1:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid or 0, signal.SIGKILL if by == signal.SIGKILL else signal.SIGTERM)
+            os.kill(os.getpid(), by)
+        update(self, batches, step)
+
+    Learner.update = update_or_die  # type: ignore[method-assign]
+    cell = Cell(spec(), Train(replace(RECIPE, epochs=1), DataSource.folder(root), workers=2))
+    run_all([cell], Path(out), Console(file=io.StringIO()))
+    return "done"
+
+
+def test_a_rank_that_is_killed_is_no_failure_of_the_cell(images: str, tmp_path: Path) -> None:
+    first, second = together(WORLD, dying, images, str(tmp_path / "runs"), signal.SIGKILL)
+    assert first.kind == "PeerLost"
+    assert first.text.startswith("another process of the job is gone (")
+    assert second == -signal.SIGKILL
+    assert results.read_all(tmp_path / "runs") == ([], [])
+
+
+def test_a_signal_that_ends_the_workers_too_is_a_request_to_stop_and_no_failure(images: str, tmp_path: Path) -> None:
+    """As Slurm ends a job: SIGTERM to every process of it, those that read images included."""
+    answers = together(WORLD, dying, images, str(tmp_path / "runs"), signal.SIGTERM)
+    assert answers[1].kind == "Stopped"
+    assert "stopped on SIGTERM" in answers[1].text
+    assert answers[0].kind in ("Stopped", "PeerLost")
+    assert results.read_all(tmp_path / "runs") == ([], [])
 
 
 def _first_share(root: str, rank: int) -> list[str]:
