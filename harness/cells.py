@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from backbones import BackboneSpec, preset, presets
@@ -27,7 +27,7 @@ class Cell:
     backbone: BackboneSpec
     task: Task
 
-    @property
+    @cached_property
     def key(self) -> str:
         """16 hexadecimal digits: the hash of all values that equality looks at. A label does not change it."""
         return hashlib.sha256(json.dumps(self._identity(self.to_json()), sort_keys=True).encode()).hexdigest()[:16]

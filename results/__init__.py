@@ -10,7 +10,7 @@
 
 from results.correctness import read_correct, write_correct
 from results.paired import Difference, comparisons, paired_difference, paired_sheet
-from results.records import Record, read, read_all, write, write_text
+from results.records import Record, read, read_all, write, write_bytes, write_text
 from results.reproduction import (
     EVALUATED,
     IMAGENET_VAL,
@@ -57,6 +57,7 @@ __all__ = [
     "to_markdown",
     "to_plain",
     "write",
+    "write_bytes",
     "write_correct",
     "write_text",
 ]

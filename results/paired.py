@@ -39,7 +39,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from results.correctness import read_correct
 from results.records import Record
@@ -355,7 +355,7 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
 
 
 def _quantile(freedom: int) -> float:
-    return float(stats.t.ppf((1 + _CONFIDENCE) / 2, freedom))
+    return float(special.stdtrit(freedom, (1 + _CONFIDENCE) / 2))
 
 
 def _name(record: Record) -> str:
