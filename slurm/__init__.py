@@ -5,11 +5,11 @@ from slurm.commands import SlurmUnreachable
 from slurm.detection import detect
 from slurm.inside import Work, this_job
 from slurm.limits import check, limits
-from slurm.local import JobDied, call_apart, cancel_local, local_job
+from slurm.local import JobDied, call_apart, cancel_local, local_job, submit_local
 from slurm.queue import Job, Queue, ask, cancel
 from slurm.reasons import never_starts, words
 from slurm.snapshot import snapshot
-from slurm.submission import Resources, submit_array, submit_local
+from slurm.submission import Resources, submit_array
 
 __all__ = [
     "Cluster",

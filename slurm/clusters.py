@@ -39,7 +39,7 @@ _LEAST = {
     "pack": 1,
     "slots": 1,
 }
-_FOR_LOCAL = {"slots", "setup"}
+_FOR_LOCAL = {"slots"}
 
 
 @dataclass(frozen=True)

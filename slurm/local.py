@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import submitit
 
-from slurm.queue import Job
+from slurm import queue
+from slurm.inside import Job, Work
+from slurm.submission import LOGS, python, share
 
 Result = TypeVar("Result")
 
@@ -49,7 +52,48 @@ def call_apart(function: Callable[[], Result], folder: Path) -> Result:
         raise
 
 
-def local_job(name: str, index: int, id: str | None) -> Job | None:
+def submit_local(works: Sequence[Work], *, folder: Path, code: Path, cpus: int, gpus: Sequence[int] = ()) -> str:
+    """Starts a process that does these one after the other, with so many cores and these GPUs.
+
+    It goes on when the submitting shell has gone. Returns its id, the number of a process of submitit's.
+    """
+    share(folder)
+    executor = submitit.LocalExecutor(folder / LOGS, python=python(None))
+    executor.update_parameters(
+        timeout_min=365 * DAYS, gpus_per_node=len(gpus), visible_gpus=tuple(gpus), stderr_to_stdout=True
+    )
+    path = os.environ.get("PYTHONPATH")
+    variables = {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": f"{code}:{path}" if path else str(code),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cpus)),
+    }
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does: what is ignored is so in children
+    try:
+        with submitit.core.utils.environment_variables(**variables), _errors_to(folder / "submitit.err"):
+            return executor.submit(Job(OneAfterTheOther(tuple(works)), folder / "meetings")).job_id
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+
+
+@dataclass(frozen=True)
+class OneAfterTheOther:
+    """Works that one job does in order."""
+
+    works: tuple[Work, ...]
+
+    def __call__(self) -> None:
+        for work in self.works:
+            work()
+
+    def left(self) -> str | None:
+        return "; ".join(filter(None, (work.left() for work in self.works))) or None
+
+    def gave_up(self, reason: str) -> None:
+        next(work for work in self.works if work.left() is not None).gave_up(reason)
+
+
+def local_job(name: str, index: int, id: str | None) -> queue.Job | None:
     """What is known of a job that `submit_local` started; None where its first process is gone, or was none of ours."""
     try:
         command = Path(f"/proc/{id}/cmdline").read_bytes()
@@ -57,7 +101,7 @@ def local_job(name: str, index: int, id: str | None) -> Job | None:
         return None
     if b"submitit" not in command:  # the number has been given to another process since
         return None
-    return Job(str(id), name, index, "RUNNING", "", socket.gethostname(), 0, None, None, None, None, "")
+    return queue.Job(str(id), name, index, "RUNNING", "", socket.gethostname(), 0, None, None, None, None, "")
 
 
 def cancel_local(ids: Iterable[str]) -> None:

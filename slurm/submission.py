@@ -1,4 +1,4 @@
-"""Submitting: an array of jobs to Slurm, or processes of this machine, that go on when the submitting shell has gone.
+"""Submitting an array of jobs to Slurm.
 
 A job is a picklable `Work` (see `slurm.inside`). sbatch gets what keeps it alive: it may be queued again; a process
 that fails ends the others; a warning comes before the time limit; then `slurm.afterwards` decides what is next.
@@ -91,7 +91,7 @@ def submit_array(
         "additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"} | _gpus(cluster, resources),
     }
     executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
-    _share(folder)
+    share(folder)
     jobs = [Job(work, folder / "meetings") for work in works]
     try:
         # submitit passes on what sbatch says, and raises it as well.
@@ -102,43 +102,8 @@ def submit_array(
     return submitted[0].job_id.partition("_")[0]
 
 
-def submit_local(
-    works: Sequence[Work], *, folder: Path, code: Path, cluster: Cluster, cpus: int, gpus: Sequence[int] = ()
-) -> str:
-    """Starts a process of this machine that does these one after the other, with so many cores, and these GPUs.
-
-    Returns its id, a process id of submitit's.
-    """
-    executor = submitit.LocalExecutor(folder / LOGS, python=python(None))
-    executor.update_parameters(
-        timeout_min=365 * 24 * 60,  # submitit ends a local job after five minutes unless told otherwise
-        gpus_per_node=len(gpus),
-        visible_gpus=tuple(gpus),
-        stderr_to_stdout=True,
-        setup=[*cluster.setup, *_code(code, cpus)],
-    )
-    _share(folder)
-    return executor.submit(Job(OneAfterTheOther(tuple(works)), folder / "meetings")).job_id
-
-
-@dataclass(frozen=True)
-class OneAfterTheOther:
-    """Works that one job does in order."""
-
-    works: tuple[Work, ...]
-
-    def __call__(self) -> None:
-        for work in self.works:
-            work()
-
-    def left(self) -> str | None:
-        return "; ".join(filter(None, (work.left() for work in self.works))) or None
-
-    def gave_up(self, reason: str) -> None:
-        next(work for work in self.works if work.left() is not None).gave_up(reason)
-
-
-def _share(folder: Path) -> None:
+def share(folder: Path) -> None:
+    """Makes the folder of jobs. Raises ValueError if it cannot be written."""
     try:
         (folder / LOGS).mkdir(parents=True, exist_ok=True)
         (folder / TOKEN).touch()
@@ -149,14 +114,6 @@ def _share(folder: Path) -> None:
 def python(container: str | None) -> str:
     """The words that start Python in a job. -P: the folder it starts in is not searched for modules before the copy."""
     return f"{container} python -P" if container else f"{shlex.quote(sys.executable)} -P"
-
-
-def _code(code: Path, cpus: int) -> list[str]:
-    """Shell lines: from where Python imports, and how many cores a process takes, which else would be all."""
-    return [
-        f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{cpus}}}",
-    ]
 
 
 def _setup(folder: Path, code: Path, cluster: Cluster, resources: Resources) -> list[str]:
@@ -170,7 +127,13 @@ def _setup(folder: Path, code: Path, cluster: Cluster, resources: Resources) -> 
     lines = [look]
     if resources.nodes > 1:
         lines = [f"srun --ntasks-per-node=1 --ntasks={resources.nodes} bash -c {shlex.quote(look)} || exit 1"]
-    return [*lines, *cluster.setup, *_code(code, resources.cpus_per_task)]
+    # The copy of the code comes before whatever modules have put on the path. Without a limit, every process would
+    # take all cores of its node for itself.
+    exports = [
+        f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{resources.cpus_per_task}}}",
+    ]
+    return [*lines, *cluster.setup, *exports]
 
 
 def _teardown(logs: Path, cluster: Cluster, resources: Resources) -> list[str]:

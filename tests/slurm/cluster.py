@@ -17,14 +17,14 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("local_slurm.sh")
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
+DAEMONS_PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 NODES = [f"127.0.1.{number}" for number in range(1, 5)]
 PATIENCE = 180  # seconds
 
 
 def missing() -> list[str]:
     """The daemons that are not installed."""
-    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    return [name for name in DAEMONS if shutil.which(name, path=path) is None]
+    return [name for name in DAEMONS if shutil.which(name, path=DAEMONS_PATH) is None]
 
 
 @contextmanager

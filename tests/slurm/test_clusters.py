@@ -62,8 +62,8 @@ def test_without_xdg_the_home_folder_has_it(tmp_path, monkeypatch):
 def test_local_needs_no_file_and_may_have_a_table():
     assert load("local") == Cluster("local")
     assert load("local").is_local
-    here('[local]\nslots = 2\ngpus_per_node = 1\nsetup = ["set -e"]\n[gpu]')
-    assert load("local") == Cluster("local", slots=2, gpus_per_node=1, setup=("set -e",))
+    here("[local]\nslots = 2\n[gpu]")
+    assert load("local") == Cluster("local", slots=2)
     assert not load("gpu").is_local
 
 
@@ -74,9 +74,8 @@ def test_the_example_has_every_key_and_only_those():
     assert load("cpu").tasks_per_node == 4
     assert load("local").slots == 1
     # What is commented out is right, too.
-    here(re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE).replace("gpus_per_node = 1\n", "", 1))
+    here(re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE))
     assert load("a100").container == "apptainer exec --nv /images/torch.sif"
-    assert load("local").tasks_per_node == 1
     assert load("cpu") == Cluster(
         "cpu", partition="preemptable", tasks_per_node=4, cpus_per_task=8, memory_gb=64, minutes=240
     )
@@ -145,11 +144,13 @@ def test_a_file_that_is_no_text_is_refused():
     assert "clusters.toml cannot be read: Is a directory" in refused("local")
 
 
-@pytest.mark.parametrize("line", ["minutes = 240", 'partition = "a"', "throttle = 2", "exclusive = true"])
+@pytest.mark.parametrize(
+    "line", ["minutes = 240", 'partition = "a"', "throttle = 2", "exclusive = true", "gpus_per_node = 1"]
+)
 def test_local_refuses_what_does_nothing(line: str):
     here(f"[local]\n{line}")
     text = refused("local")
-    assert f"{line.split()[0]} means nothing on this machine (allowed: gpus_per_node, set" in text
+    assert f"{line.split()[0]} means nothing on this machine (allowed: slots)" in text
 
 
 def test_a_cluster_made_in_python_is_checked_too():
