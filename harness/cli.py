@@ -11,22 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
+
+from harness import cli_jobs as cli_jobs  # its commands are part of the program
+from harness.cli_common import Choice, Positional, app, error_console, out_console, shown, text
 
 if TYPE_CHECKING:
     from results import Sheet
-
-Positional = tyro.conf.Positional
-
-
-def _shown(metavar: str) -> object:
-    """How help writes an option that may be left out."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(optional)")
-
-
-app = tyro.extras.SubcommandApp()
-out_console = Console(highlight=False)
-error_console = Console(stderr=True, highlight=False)
 
 
 @app.command(name="list")
@@ -46,7 +36,7 @@ def list_(kind: Annotated[str, Positional] = "all") -> int:
 def show(
     preset: Annotated[str, Positional],
     *,
-    attention: Annotated[str | None, _shown("ATTENTION")] = None,
+    attention: Annotated[str | None, shown("ATTENTION")] = None,
     set: tuple[str, ...] = (),
 ) -> int:
     """The resolved table of a model: maps, tokens, windows, heads, attention, parameters and GMACs per stage.
@@ -67,25 +57,9 @@ def show(
 
 @app.command
 def run(
-    sweep: Annotated[str | None, Positional, _shown("SWEEP")] = None,
+    choice: tyro.conf.OmitArgPrefixes[Choice],
     *,
-    only: tuple[str, ...] = (),
     out: Path = Path("runs"),
-    backbone: tuple[str, ...] = (),
-    attention: tuple[str, ...] = (),
-    task: tuple[str, ...] = (),
-    set: tuple[str, ...] = (),
-    device: Annotated[str | None, _shown("cpu|cuda")] = None,
-    precision: Annotated[str | None, _shown("fp32|bf16|fp16")] = None,
-    mode: Annotated[str | None, _shown("eager|compiled")] = None,
-    channels_last: bool = False,
-    batch: Annotated[int | None, _shown("IMAGES")] = None,
-    data: Annotated[str | None, _shown("NAME|FOLDER")] = None,
-    epochs: Annotated[int | None, _shown("EPOCHS")] = None,
-    seed: tuple[int, ...] = (),
-    workers: Annotated[int | None, _shown("PROCESSES")] = None,
-    device_batch: Annotated[int | None, _shown("IMAGES")] = None,
-    cache: Annotated[Path | None, _shown("FOLDER")] = None,
     isolate: bool = False,
     dry_run: bool = False,
 ) -> int:
@@ -95,45 +69,12 @@ def run(
     A grid: `attention-bench run --backbone swin_t pvt_t --attention softmax "focused(focusing_factor=4)" --task speed`.
 
     Args:
-        sweep: a sweep, as in `attention-bench list sweeps`, or file.py:function.
-        only: keep the cells whose name holds one of these texts.
+        choice: which cells.
         out: folder of the records.
-        backbone: presets of the grid.
-        attention: attentions of the grid; left out, each preset's own.
-        task: costs, speed or train.
-        set: other values of the presets of the grid, as in window=7 stages=LLSS image_size=384.
-        device: cpu or cuda, for speed, training and evaluation.
-        precision: fp32, or autocast to bf16 or fp16, for speed, training and evaluation.
-        mode: eager or compiled, for speed and training.
-        channels_last: lay images out channels last, for speed.
-        batch: images per batch, for speed (that of training is part of its recipe).
-        data: an image set by name, or a folder (see `data check`), for training and evaluation.
-        epochs: length of training.
-        seed: seeds of training; several make a cell each.
-        workers: processes that read images, for each device.
-        device_batch: most images at once on a device in training; the recipe's batch is reached by accumulation.
-        cache: folder where decoded evaluation images are kept; no result depends on it.
         isolate: measure each cell in a process of its own: one that is killed is a failed row, and the rest goes on.
         dry_run: print the cells and whether they are recorded, and measure nothing.
     """
-    from harness.selection import adjusted, given, narrowed, select, settings
-
-    cells = select(sweep, backbones=backbone, attentions=attention, tasks=task, overrides=settings(set))
-    values = given(
-        device=device,
-        precision=precision,
-        mode=mode,
-        channels_last=channels_last or None,
-        batch=batch,
-        data=data,
-        epochs=epochs,
-        seed=seed or None,
-        workers=workers,
-        device_batch=device_batch,
-        cache=_text(cache),
-    )
-    chosen = adjusted(narrowed(cells, only), values, cells)
-    return _measure(chosen, out, isolate=isolate, dry_run=dry_run)
+    return _measure(choice.cells(), out, isolate=isolate, dry_run=dry_run)
 
 
 @app.command
@@ -141,21 +82,21 @@ def train(
     preset: Annotated[str, Positional],
     *,
     data: str,
-    recipe: Annotated[str | None, _shown("NAME")] = None,
+    recipe: Annotated[str | None, shown("NAME")] = None,
     change: tuple[str, ...] = (),
-    attention: Annotated[str | None, _shown("ATTENTION")] = None,
+    attention: Annotated[str | None, shown("ATTENTION")] = None,
     set: tuple[str, ...] = (),
-    weights: Annotated[Path | None, _shown("FILE")] = None,
+    weights: Annotated[Path | None, shown("FILE")] = None,
     ema: bool = False,
     allow_partial_weights: bool = False,
     seed: tuple[int, ...] = (0,),
     device: str = "cpu",
     precision: str = "fp32",
     mode: str = "eager",
-    workers: Annotated[int | None, _shown("PROCESSES")] = None,
-    device_batch: Annotated[int | None, _shown("IMAGES")] = None,
+    workers: Annotated[int | None, shown("PROCESSES")] = None,
+    device_batch: Annotated[int | None, shown("IMAGES")] = None,
     checkpoint_minutes: float = 10.0,
-    cache: Annotated[Path | None, _shown("FOLDER")] = None,
+    cache: Annotated[Path | None, shown("FOLDER")] = None,
     tensorboard: bool = False,
     out: Path = Path("runs"),
     dry_run: bool = False,
@@ -206,7 +147,7 @@ def train(
         workers=_workers(source) if workers is None else workers,
         device_batch=device_batch,
         checkpoint_minutes=checkpoint_minutes,
-        cache=_text(cache),
+        cache=text(cache),
         tensorboard=tensorboard,
     )
     if weights is None and (ema or allow_partial_weights):
@@ -223,11 +164,11 @@ def train(
 
 @app.command
 def evaluate(
-    preset: Annotated[str | None, Positional, _shown("PRESET")] = None,
+    preset: Annotated[str | None, Positional, shown("PRESET")] = None,
     *,
     checkpoint: Path,
     data: str,
-    attention: Annotated[str | None, _shown("ATTENTION")] = None,
+    attention: Annotated[str | None, shown("ATTENTION")] = None,
     set: tuple[str, ...] = (),
     transform: tuple[str, ...] = (),
     ema: bool = False,
@@ -235,8 +176,8 @@ def evaluate(
     device: str = "cpu",
     precision: str = "fp32",
     batch: int = 128,
-    workers: Annotated[int | None, _shown("PROCESSES")] = None,
-    cache: Annotated[Path | None, _shown("FOLDER")] = None,
+    workers: Annotated[int | None, shown("PROCESSES")] = None,
+    cache: Annotated[Path | None, shown("FOLDER")] = None,
     out: Path = Path("runs"),
     dry_run: bool = False,
 ) -> int:
@@ -279,7 +220,7 @@ def evaluate(
                 precision,  # type: ignore[arg-type]
                 batch,
                 _workers(source) if workers is None else workers,
-                _text(cache),
+                text(cache),
             ),
         )
         for view in views
@@ -321,16 +262,12 @@ def _cores() -> int:
     return max(1, min(16, len(os.sched_getaffinity(0)) // devices - 1))
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
 @app.command
 def table(
-    sweep: Annotated[str | None, Positional, _shown("SWEEP")] = None,
+    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None,
     *,
     out: Path = Path("runs"),
-    csv: Annotated[Path | None, _shown("FILE")] = None,
+    csv: Annotated[Path | None, shown("FILE")] = None,
     markdown: bool = False,
     columns: tuple[str, ...] = (),
 ) -> int:
@@ -369,7 +306,7 @@ def compare(
     out: Path = Path("runs"),
     baseline: str = "softmax",
     ema: bool = False,
-    csv: Annotated[Path | None, _shown("FILE")] = None,
+    csv: Annotated[Path | None, shown("FILE")] = None,
     markdown: bool = False,
 ) -> int:
     """Accuracies of the attentions against a baseline, paired image by image and seed by seed, with 95 % intervals.
@@ -395,8 +332,8 @@ def data(
     action: Annotated[Literal["check"], Positional],
     root: Annotated[Path, Positional],
     *,
-    workers: Annotated[int | None, _shown("PROCESSES")] = None,
-    classes: Annotated[int | None, _shown("NUMBER")] = None,
+    workers: Annotated[int | None, shown("PROCESSES")] = None,
+    classes: Annotated[int | None, shown("NUMBER")] = None,
 ) -> int:
     """Look at an image folder before days of training on it: layout, counts, class order, and every image decoded.
 
@@ -428,16 +365,16 @@ def data(
 def reproduce(
     paper: Annotated[str, Positional],
     *,
-    data: Annotated[str | None, _shown("FOLDER")] = None,
-    weights: Annotated[Path | None, _shown("FOLDER")] = None,
+    data: Annotated[str | None, shown("FOLDER")] = None,
+    weights: Annotated[Path | None, shown("FOLDER")] = None,
     allow_partial_data: bool = False,
     accuracy: Literal["any", "evaluated", "trained"] = "any",
     device: str = "cpu",
     precision: str = "fp32",
-    workers: Annotated[int | None, _shown("PROCESSES")] = None,
-    cache: Annotated[Path | None, _shown("FOLDER")] = None,
+    workers: Annotated[int | None, shown("PROCESSES")] = None,
+    cache: Annotated[Path | None, shown("FOLDER")] = None,
     out: Path = Path("runs"),
-    csv: Annotated[Path | None, _shown("FILE")] = None,
+    csv: Annotated[Path | None, shown("FILE")] = None,
     markdown: bool = False,
 ) -> int:
     """Our parameters, GMACs and accuracies beside the published ones, row by row.
@@ -474,7 +411,7 @@ def reproduce(
             device=device,
             precision=precision,
             workers=_cores() if workers is None else workers,
-            cache=_text(cache),
+            cache=text(cache),
         )
         for line in missing:
             error_console.print(line, markup=False, soft_wrap=True)
@@ -549,8 +486,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error_console.print(f"attention-bench: {problem}", markup=False, soft_wrap=True, style="red")
         return 2
     except KeyboardInterrupt:
-        text = "attention-bench: interrupted; what was recorded stays, a training goes on from its checkpoint"
-        error_console.print(text, soft_wrap=True, style="red")
+        line = "attention-bench: interrupted; what was recorded stays, a training goes on from its checkpoint"
+        error_console.print(line, soft_wrap=True, style="red")
         return 130
     except RuntimeError as problem:
         status = getattr(problem, "status", None)

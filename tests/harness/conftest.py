@@ -10,6 +10,10 @@ import pytest
 from backbones import BackboneSpec, preset
 from harness.cells import Cell
 from tests.harness.command_line import ask as ask
+from tests.harness.on_slurm import place as place
+from tests.slurm.cluster import slurm as slurm
+from tests.slurm.cluster import slurm_conf as slurm_conf
+from tests.slurm.cluster import unaccounted as unaccounted
 
 
 @dataclass(frozen=True)

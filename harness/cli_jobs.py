@@ -1,0 +1,266 @@
+"""The commands that have cells run elsewhere: submit, status, cancel, retry, resume, logs, cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from harness.cli_common import Choice, Positional, app, error_console, out_console, shown
+
+if TYPE_CHECKING:
+    from harness.submissions import Submission
+    from slurm import Cluster
+
+EVERY = 30.0
+"""Seconds between two looks at a sweep; Slurm's controller answers everybody."""
+
+
+@app.command
+def submit(
+    choice: tyro.conf.OmitArgPrefixes[Choice],
+    *,
+    cluster: str,
+    out: Path = Path("runs"),
+    dry_run: bool = False,
+    probe: bool = False,
+) -> int:
+    """Have Slurm measure what is neither recorded nor at work yet, and return at once.
+
+    `attention-bench submit quickstart --cluster gpu`, with a table [gpu] in clusters.toml; `cluster detect` writes a
+    first one. `--cluster local` needs no Slurm: processes of this machine, one a GPU or core.
+
+    Args:
+        choice: which cells.
+        cluster: a table of clusters.toml, here or in ~/.config/attention-bench, or local.
+        out: folder of the records, on a file system that all nodes share.
+        dry_run: print what would be submitted and what it would take, and submit nothing.
+        probe: for that, measure the speed of models here for a moment; without it, it comes from records or GMACs.
+    """
+    from harness import launch, preview
+
+    if probe and not dry_run:
+        raise ValueError("--probe has no effect without --dry-run")
+    cells = choice.cells()
+    where = _cluster(cluster)
+    if dry_run:
+        chosen = launch.choose(cells, out)
+        planned = launch.planned(chosen, where)
+        for line in preview.lines(chosen, planned, where, out, probe=probe):
+            out_console.print(line, markup=False, soft_wrap=True)
+        return 0
+    with launch.alone(out):
+        chosen = launch.choose(cells, out)
+        planned = launch.planned(chosen, where)
+        submitted = launch.submit(chosen, planned, where, out, _sweep(choice)) if planned else None
+    for line in preview.counts(chosen, out):
+        out_console.print(line, markup=False, soft_wrap=True)
+    if submitted is not None:
+        _say(submitted, out)
+    return 0
+
+
+@app.command
+def resume(
+    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None,
+    *,
+    out: Path = Path("runs"),
+) -> int:
+    """Submit again what was submitted and is neither recorded nor at work: what Slurm dropped, or was cancelled.
+
+    It goes where it was submitted to, with the code of then; a training goes on from its checkpoint.
+
+    Args:
+        sweep: as it was submitted; left out, every one.
+        out: folder of the records.
+    """
+    from harness import launch
+
+    with launch.alone(out):
+        return _again(sweep, out, failed=False)
+
+
+@app.command
+def retry(
+    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None,
+    *,
+    failed: bool = False,
+    out: Path = Path("runs"),
+) -> int:
+    """Submit again the cells that have failed, with the code as it is now.
+
+    Args:
+        sweep: as it was submitted; left out, every one.
+        failed: say so: those with a record of a failure.
+        out: folder of the records.
+    """
+    from harness import launch
+
+    if not failed:
+        raise ValueError(
+            "retry --failed runs the failed cells again; resume goes on with what was dropped or cancelled"
+        )
+    with launch.alone(out):
+        return _again(sweep, out, failed=True)
+
+
+@app.command
+def cancel(
+    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None,
+    *,
+    only: tuple[str, ...] = (),
+    out: Path = Path("runs"),
+) -> int:
+    """Cancel what is at work or waits; trainings save at their next step, and `resume` goes on with them.
+
+    Args:
+        sweep: as it was submitted; left out, every one.
+        only: jobs that have a cell whose name holds one of these texts.
+        out: folder of the records.
+    """
+    from harness import launch, status
+
+    known = status.submitted(sweep, out)
+    stand = status.of(known, out)
+    chosen = [state for state in stand.cells if not only or any(text in state.label for text in only)]
+    if stand.slurm is not None and any(state.state == "unknown" for state in chosen):
+        raise ValueError(f"{stand.slurm}; nothing is cancelled")
+    ids = launch.withdraw(chosen, known)
+    cells = sum(state.live for state in chosen)
+    out_console.print(f"cancelled: {_count(len(ids), 'job')} with {_count(cells, 'unfinished cell')}", markup=False)
+    return 0
+
+
+@app.command
+def status(
+    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None,
+    *,
+    out: Path = Path("runs"),
+    watch: bool = False,
+    every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = EVERY,
+    all: bool = False,
+    json: bool = False,
+) -> int:
+    """Where the cells stand: done, running (how far, how fast, how long yet), waiting (for what), failed (of what).
+
+    It is told from the folder of the records, and from Slurm for what is neither recorded nor seen to be alive there.
+
+    Args:
+        sweep: as it was submitted; left out, all that was submitted or begun in the folder.
+        out: folder of the records.
+        watch: look again and again, until nothing is to come.
+        every: time between two looks.
+        all: a line for every cell, done and waiting ones too.
+        json: print it for machines.
+    """
+    from harness import status as view
+
+    if watch and json:
+        raise ValueError("--watch and --json exclude each other: --json prints one look")
+    if every < 1:
+        raise ValueError(f"--every {every:g}: it takes a number of seconds from 1 up")
+    return view.show(
+        sweep, out, out_console, error_console, every=every if watch else None, everything=all, as_json=json
+    )
+
+
+@app.command
+def logs(
+    cell: Annotated[str, Positional],
+    *,
+    out: Path = Path("runs"),
+    follow: bool = False,
+    rank: int = 0,
+) -> int:
+    """Print the log of the job that ran a cell last.
+
+    Args:
+        cell: its key or the first digits of it, as `status --all` shows it, or a part of its name.
+        out: folder of the records.
+        follow: print what is added, until the cell has come to its end.
+        rank: of which process of the job.
+    """
+    from harness import logs as view
+
+    return view.show(cell, out, out_console, follow=follow, rank=rank)
+
+
+@app.command
+def cluster(
+    action: Annotated[Literal["detect"], Positional],
+    *,
+    out: Path = Path("clusters.toml"),
+) -> int:
+    """Write a first clusters.toml from what this machine's Slurm says of itself; each line says where it is from.
+
+    Args:
+        action: detect.
+        out: the file; an existing one is not overwritten.
+    """
+    import results
+    from slurm import detect
+
+    assert action == "detect"
+    if out.exists():
+        raise ValueError(f"{out} exists: move it away, or give another --out")
+    results.write_text(out, detect())
+    out_console.print(f"wrote {out}: look at each table before the first submit", markup=False, soft_wrap=True)
+    return 0
+
+
+def _cluster(name: str) -> Cluster:
+    from slurm import load
+
+    return load(name)
+
+
+def _again(sweep: str | None, out: Path, failed: bool) -> int:
+    """Submits the failed, or the dropped and cancelled, cells of former submissions anew."""
+    from harness import launch, status
+
+    known = status.submitted(sweep, out)
+    count = 0
+    for submission in known:
+        # Of a cell that was submitted several times, the last submission speaks.
+        later = {key for other in known if other.created > submission.created for key in other.cells}
+        wanted = {
+            state.key
+            for state in status.of([submission], out).cells
+            if state.key not in later and state.state in (("failed", "oom") if failed else launch.DROPPED)
+        }
+        if not wanted:
+            continue
+        cells = [cell for cell in launch.of_submission(submission, as_now=failed) if cell.key in wanted]
+        chosen = launch.choose(cells, out, failed=failed)
+        planned = launch.planned(chosen, submission.cluster)
+        if planned:
+            like = None if failed else submission
+            _say(launch.submit(chosen, planned, submission.cluster, out, submission.sweep, like), out)
+            count += len(chosen.cells)
+    if not count:
+        what = "has failed" if failed else "was dropped or cancelled"
+        out_console.print(f"nothing to submit: no cell {what}", markup=False)
+    return 0
+
+
+def _sweep(choice: Choice) -> str:
+    return choice.sweep or "grid"
+
+
+def _say(submission: Submission, out: Path) -> None:
+    """What was submitted, and how to see what becomes of it."""
+    jobs = sum(len(array.jobs) for array in submission.arrays)
+    ids = ", ".join(str(array.id) for array in submission.arrays)
+    where = "on this machine" if submission.cluster.is_local else f"to {submission.cluster.name}"
+    out_console.print(
+        f"submitted {_count(len(submission.cells), 'cell')} in {_count(jobs, 'job')} {where} ({ids})",
+        markup=False,
+        soft_wrap=True,
+    )
+    folder = "" if out == Path("runs") else f" --out {out}"
+    out_console.print(f"attention-bench status {submission.sweep}{folder} --watch", markup=False, soft_wrap=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,216 @@
+"""Submitting cells, submitting again what was dropped or has failed, and cancelling."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import pickle
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+import results
+from attentions import load_file, loaded_files
+from harness import submissions
+from harness.cells import Cell
+from harness.environment import CHECKOUT, PACKAGES, ROOT, checkout
+from harness.jobs import CellsJob, ended_at
+from harness.plan import Allocation, arrays, cores, plan, slots
+from harness.runner import check_needs, recorded
+from harness.states import CellState, State, standing
+from harness.submissions import Array, Submission
+from slurm import Cluster, cancel, cancel_local, check, limits, snapshot, submit_array, submit_local
+
+CELLS = "cells.pickle"
+
+
+DROPPED: tuple[State, ...] = ("dropped", "cancelled")
+"""States of cells that were submitted, and that nothing will be done about unless they are submitted again."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of the cells are to be submitted, and how all of them stand."""
+
+    cells: list[Cell]
+    states: dict[str, CellState]
+    waited_for: dict[str, str]  # ids of the jobs that record what some of the cells need
+
+
+def choose(cells: Sequence[Cell], out: Path, *, failed: bool = False) -> Choice:
+    """Those that are neither recorded nor at work; of the failed ones only if `failed`, and then no others.
+
+    Raises ValueError where it cannot be known whether some are at work, and for a cell whose weights nobody makes.
+    """
+    known, problems = submissions.read_all(out)
+    if problems:
+        raise ValueError(f"{problems[0]}: what it submitted may be at work; mend or remove its folder")
+    needed = {cell.takes.run: cell.takes.label for cell in cells if cell.takes is not None}
+    stand = standing(out, needed | {cell.key: cell.label for cell in cells}, known)
+    if stand.slurm is not None and any(state.state == "unknown" for state in stand.cells):
+        raise ValueError(f"{stand.slurm}; some of the cells were submitted, and may be at work")
+    states = {state.key: state for state in stand.cells}
+    wanted = ("failed", "oom") if failed else ("unsubmitted", *DROPPED)
+    # A training that ran out of memory may be split otherwise this time; what else did is recorded.
+    chosen = [cell for cell in cells if states[cell.key].state in wanted and recorded(cell, out) is None]
+    keys = {cell.key for cell in chosen}
+    waited_for = {
+        key: str(states[key].job)
+        for cell in chosen
+        for key in cell.needs
+        if key not in keys and states[key].live and states[key].job is not None
+    }
+    check_needs(chosen, out, waited_for)
+    return Choice(chosen, states, waited_for)
+
+
+def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
+    """The arrays that `submit` would submit; on this machine, what each process does one after the other.
+
+    Raises ValueError, in one line, for what could never run on the cluster.
+    """
+    allocations = plan(choice.cells, cluster, choice.waited_for)
+    if cluster.is_local:
+        if any(each.resources.gpus_per_node for each in allocations) and not torch.cuda.is_available():
+            raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
+        return slots(allocations, cluster)
+    most = limits(cluster)
+    for each in dict.fromkeys(allocation.resources for allocation in allocations):
+        check(
+            cluster,
+            most,
+            nodes=each.nodes,
+            tasks_per_node=each.tasks_per_node,
+            cpus_per_task=each.cpus_per_task,
+            gpus_per_node=each.gpus_per_node,
+        )
+    return arrays(allocations, most.max_array_size)
+
+
+def submit(
+    choice: Choice,
+    planned_arrays: Sequence[Sequence[Allocation]],
+    cluster: Cluster,
+    out: Path,
+    sweep: str,
+    like: Submission | None = None,
+) -> Submission:
+    """Submits the cells; `like`: with the code of that submission rather than with the code as it is now.
+
+    Raises ValueError, in one line, if Slurm refuses or the folder cannot be written; what was submitted until then is
+    written down.
+    """
+    out = out.resolve()
+    code, files, originals = _code(out) if like is None else (like.code, like.files, like.originals)
+    failed = {cell.key: ended for cell in choice.cells if (ended := ended_at(cell.key, out)) is not None}
+    name = submissions.name_of(sweep)
+    named = [_array(f"{name}.{number}", array, cluster) for number, array in enumerate(planned_arrays)]
+    cells = {cell.key: cell.label for cell in choice.cells}
+    folder = out / submissions.FOLDER / name
+    submission = Submission(folder, sweep, cluster, time.time(), code, files, originals, cells, failed, named)
+    results.write_bytes(folder / CELLS, pickle.dumps(choice.cells))
+    submission.write()
+    jobs = dict(choice.waited_for)
+    for number, array in enumerate(planned_arrays):
+        works = [CellsJob(pickle.dumps(list(each.cells)), files, out, failed) for each in array]
+        resources = array[0].resources
+        try:
+            if cluster.is_local:
+                gpus = [number] if resources.gpus_per_node else []
+                cpus = max(1, cores() // len(planned_arrays))
+                id = submit_local(works, folder=folder, code=code, cpus=cpus, gpus=gpus)
+            else:
+                id = submit_array(
+                    works,
+                    name=named[number].name,
+                    folder=folder,
+                    code=code,
+                    cluster=cluster,
+                    resources=resources,
+                    after=[jobs[key] for key in array[0].after],
+                )
+        except ValueError as problem:
+            if number == 0:
+                shutil.rmtree(folder)
+                raise
+            raise ValueError(
+                f"{problem}; {number} of {len(named)} arrays are submitted: ask again for the rest"
+            ) from None
+        named[number] = replace(named[number], id=id)
+        jobs |= {key: str(named[number].job_id(index)) for index, keys in enumerate(named[number].jobs) for key in keys}
+        submission.write()
+    return submission
+
+
+def of_submission(submission: Submission, *, as_now: bool) -> list[Cell]:
+    """Its cells; `as_now`: with the user's files as they are now rather than as they were.
+
+    Raises ValueError if they cannot be read, or the user's tasks have changed since.
+    """
+    for file in submission.originals if as_now else submission.files:
+        load_file(file)
+    path = submission.folder / CELLS
+    try:
+        return pickle.loads(path.read_bytes())
+    except (AttributeError, ImportError) as problem:
+        raise ValueError(
+            f"the tasks of sweep {submission.sweep} have changed since it was submitted ({problem}): submit it again"
+        ) from problem
+    except (OSError, pickle.UnpicklingError, EOFError, LookupError) as problem:
+        raise ValueError(f"{path} cannot be read: {problem}") from problem
+
+
+def withdraw(states: Iterable[CellState], known: Sequence[Submission]) -> list[str]:
+    """Cancels the jobs that the live ones of these cells are submitted in; their ids.
+
+    Raises ValueError if Slurm does not answer.
+    """
+    keys = {state.key for state in states if state.live}
+    ours: dict[str, None] = {}
+    local: dict[str, None] = {}
+    for submission in known:
+        for array, index, held in submission.jobs():
+            id = array.job_id(index)
+            if id is not None and keys.intersection(held):
+                (local if submission.cluster.is_local else ours)[id] = None
+    # Also what was submitted by a shell that died before it could write the id down.
+    ours |= {state.job: None for state in states if state.live and state.job is not None and state.job not in local}
+    if ours:
+        cancel(ours)
+    cancel_local(local)
+    return [*ours, *local]
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keeps two shells from submitting the same cells at a time; the second one waits."""
+    folder = out / submissions.FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as problem:
+        raise ValueError(f"cannot write to the output folder {out}: {problem.strerror}") from problem
+
+
+def _array(name: str, allocations: Sequence[Allocation], cluster: Cluster) -> Array:
+    jobs = [[cell.key for cell in allocation.cells] for allocation in allocations]
+    if cluster.is_local:
+        jobs = [[key for keys in jobs for key in keys]]
+    return Array(name, jobs, asdict(allocations[0].resources), list(allocations[0].after))
+
+
+def _code(out: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
+    """A copy of the code as it is now; the user's own files in it; where these lie."""
+    commit, dirty = checkout(ROOT)
+    files = {CHECKOUT: json.dumps({"commit": commit, "dirty": dirty}) + "\n"}
+    originals = loaded_files()
+    users = {f"user/{number}/{file.name}": file.read_text() for number, file in enumerate(originals)}
+    copy = snapshot(ROOT, PACKAGES, out / submissions.FOLDER / "code", files | users)
+    return copy, tuple(copy / name for name in users), tuple(originals)

@@ -1,0 +1,123 @@
+"""From cells to allocations: which cells share one, what each gets, and which has to wait for another.
+
+A training gets an allocation of its own, of the size that the cluster's table says. Cells of seconds to minutes (costs,
+speed, evaluation) would spend more time in the queue than at work: those that need the same share one, one after the
+other, on one device.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
+
+import torch
+
+from harness.cells import Cell
+from harness.runner import device_of
+from harness.speed import Speed
+from harness.train import Train, split_batch
+from slurm import Cluster, Resources
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Cells that one job runs, what it gets, and the keys of cells that other jobs have to record before it starts."""
+
+    cells: tuple[Cell, ...]
+    resources: Resources
+    after: tuple[str, ...] = ()
+
+
+def plan(cells: Sequence[Cell], cluster: Cluster, live: Collection[str] = ()) -> list[Allocation]:
+    """The allocations for these cells, in their order; what others wait for comes first. `live`: keys that run already.
+
+    Raises ValueError for a cell that the cluster's table does not provide for.
+    """
+    by_key = {cell.key: cell for cell in cells}
+    allocations: list[Allocation] = []
+    packs: dict[tuple[Resources, tuple[str, ...]], list[Cell]] = {}
+    for cell in cells:
+        resources = resources_of(cell, cluster)
+        after = tuple(key for key in cell.needs if key in by_key or key in live)
+        if isinstance(cell.task, Train):
+            allocations.append(Allocation((cell,), resources, after))
+        else:
+            packs.setdefault((resources, after), []).append(cell)
+    for (resources, after), packed in packs.items():
+        allocations += [Allocation(part, resources, after) for part in _parts(packed, cluster.pack)]
+    return sorted(allocations, key=lambda allocation: _depth(allocation.cells[0], by_key))
+
+
+def arrays(allocations: Iterable[Allocation], most: int) -> list[list[Allocation]]:
+    """Allocations that can be submitted together: of like resources, waiting for the same, at most `most`."""
+    return [
+        list(part)
+        for _, alike in groupby(allocations, key=lambda each: (each.resources, each.after))
+        for part in _parts(list(alike), most)
+    ]
+
+
+def slots(allocations: Sequence[Allocation], cluster: Cluster) -> list[list[Allocation]]:
+    """What each process of this machine does, one after the other: one a GPU, or one a core.
+
+    Cells that wait for one another are the same process's. CPU speed is measured with nothing else beside it.
+    """
+    gpus = torch.cuda.device_count() if any(each.resources.gpus_per_node for each in allocations) else 0
+    count = cluster.slots or gpus or cores()
+    if any(isinstance(cell.task, Speed) and device_of(cell) == "cpu" for each in allocations for cell in each.cells):
+        count = 1
+    dealt: list[list[Allocation]] = [[] for _ in range(min(count, len(allocations)))]
+    owner: dict[str, list[Allocation]] = {}
+    for allocation in allocations:
+        slot = next((owner[key] for key in allocation.after if key in owner), min(dealt, key=len))
+        slot.append(allocation)
+        owner |= {cell.key: slot for cell in allocation.cells}
+    return [slot for slot in dealt if slot]
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def resources_of(cell: Cell, cluster: Cluster) -> Resources:
+    """What a cell gets. Raises ValueError where the cluster has no GPUs for it, or its batch cannot be split so."""
+    on_gpu = device_of(cell) == "cuda"
+    if cluster.is_local:
+        return Resources(nodes=1, tasks_per_node=1, cpus_per_task=1, gpus_per_node=int(on_gpu), minutes=cluster.minutes)
+    if on_gpu and not cluster.gpus_per_node:
+        raise ValueError(
+            f"{cell.label} wants a GPU, and cluster {cluster.name} has none: set gpus_per_node in its table, "
+            "or --device cpu"
+        )
+    each_node = cluster.gpus_per_node if on_gpu else cluster.tasks_per_node
+    training = isinstance(cell.task, Train)
+    nodes, tasks = (cluster.nodes, each_node) if training else (1, 1)
+    if isinstance(cell.task, Train):
+        split_batch(cell.task.recipe, nodes * tasks, cell.task.device_batch)
+    return Resources(
+        nodes=nodes,
+        tasks_per_node=tasks,
+        cpus_per_task=cluster.cpus_per_gpu if on_gpu else cluster.cpus_per_task,
+        gpus_per_node=tasks if on_gpu else 0,
+        minutes=cluster.minutes,
+        memory_gb=None if cluster.memory_gb is None else cluster.memory_gb * tasks / each_node,
+        exclusive=cluster.exclusive and isinstance(cell.task, Speed),
+    )
+
+
+def _depth(cell: Cell, by_key: dict[str, Cell]) -> int:
+    """How many others have to run before it, one after the other."""
+    return max((1 + _depth(by_key[key], by_key) for key in cell.needs if key in by_key), default=0)
+
+
+def _parts(items: Sequence[Item], most: int) -> list[tuple[Item, ...]]:
+    """In as few parts of at most `most` as possible, of like size."""
+    count = math.ceil(len(items) / most)
+    return [tuple(items[len(items) * n // count : len(items) * (n + 1) // count]) for n in range(count)]

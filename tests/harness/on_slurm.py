@@ -1,0 +1,182 @@
+"""A user's folder with clusters.toml and sweeps, and the program as a user calls it, for tests on the real Slurm."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import results
+from harness import submissions
+from harness.states import CellState, standing
+
+ROOT = Path(__file__).parents[2]
+
+CLUSTERS = """
+[low]
+partition = "low"
+cpus_per_task = 1
+minutes = 60
+pack = 50
+
+[high]
+partition = "high"
+cpus_per_task = 1
+minutes = 60
+
+[two]
+partition = "low"
+nodes = 2
+cpus_per_task = 4
+minutes = 60
+"""
+
+SWEEPS = '''
+"""Cells that count how often they are run, and a training that takes its time."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import harness.learner
+from attentions import Attention, Macs, register
+from backbones import preset
+from harness.cells import Cell
+from harness.recipes import LR_BATCH, MICRO
+from harness.sources import DataSource
+from harness.train import Train
+
+HERE = Path("{here}")
+
+
+@register("mean_of_values")
+class MeanOfValues(Attention):
+    """Every token gets the mean of all values."""
+
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        return v.mean(dim=1, keepdim=True).expand_as(q)
+
+    def macs(self):
+        return Macs()
+
+
+@dataclass(frozen=True)
+class Count:
+    """Notes that it was run; fails, or takes its time, as long as a file says so."""
+
+    name: ClassVar[str] = "counting"
+
+    number: int
+
+    @property
+    def label(self):
+        return f"counting {{self.number}}"
+
+    def run(self, spec, folder, report):
+        with open(HERE / "runs_of", "a") as log:
+            log.write(f"{{self.number}}\\n")
+        report("counting")
+        time.sleep(float((HERE / "seconds").read_text()))
+        if str(self.number) in (HERE / "fail").read_text().split():
+            raise RuntimeError("planted failure")
+        return {{"params_m": float(self.number)}}
+
+
+def thousand():
+    return [Cell(preset("deit_micro", attention="mean_of_values"), Count(number)) for number in range(1000)]
+
+
+def ten():
+    return thousand()[:10]
+
+
+RECIPE = replace(
+    MICRO, epochs=2, batch=16, warmup_epochs=0.5, lr=2e-3 * LR_BATCH / 16, drop_path=0.2, mixup=0.8, ema_decay=0.9
+)
+
+
+def training():
+    """On each update it waits as long as a file says: the machine is shared with the other jobs."""
+    update = harness.learner.Learner.update
+
+    def slowly(self, batches, step):
+        time.sleep(float((HERE / "seconds").read_text()))
+        with open(HERE / "updates", "a") as log:
+            log.write(f"{{self.ranks.rank}} {{step}}\\n")
+        update(self, batches, step)
+
+    harness.learner.Learner.update = slowly
+    size = {{"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}}
+    spec = replace(preset("deit_micro", attention="focused"), **size)
+    return [Cell(spec, Train(RECIPE, DataSource.folder(HERE / "images"), workers=2, checkpoint_minutes=0.05))]
+
+
+if (HERE / "slow").exists():
+    training()
+'''
+
+
+class Answer(NamedTuple):
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+
+class Place:
+    """The folder that the user works in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder, folder / "runs"
+        (folder / "clusters.toml").write_text(CLUSTERS)
+        (folder / "sweeps.py").write_text(SWEEPS.format(here=folder))
+        self.set(seconds="0", fail="")
+
+    def set(self, **files: str) -> None:
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+
+    def ask(self, line: str) -> Answer:
+        """attention-bench in a process of its own, as in a shell."""
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "harness", *line.split()],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return Answer(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+    def records(self) -> list[results.Record]:
+        found, problems = results.read_all(self.out)
+        assert not problems
+        return found
+
+    def states(self) -> dict[str, CellState]:
+        """By label."""
+        known, problems = submissions.read_all(self.out)
+        assert not problems
+        labels = {key: label for submission in known for key, label in submission.cells.items()}
+        return {state.label: state for state in standing(self.out, labels, known).cells}
+
+    def lines(self, name: str) -> list[str]:
+        try:
+            return (self.folder / name).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def logs(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.out.glob("submissions/*/logs/*_log.out")))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)

@@ -1,0 +1,146 @@
+"""Sweeps on a real Slurm: whatever the cluster does meanwhile, they end with the records of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+from tests.harness.image_sets import coloured
+from tests.harness.on_slurm import Place
+from tests.harness.test_resume import digest, metrics
+from tests.slurm.cluster import DAEMONS_PATH, NODES, fail_node, run, wait_for
+
+
+def test_a_thousand_cells_while_nodes_go_down_and_jobs_are_cancelled_and_retried(slurm: None, place: Place) -> None:
+    failing = ["7", "77", "777"]
+    place.set(seconds="0.1", fail=" ".join(failing))
+    first = place.ask("submit sweeps.py:thousand --cluster low")
+    assert first.status == 0, first.err
+    assert first.seconds < 15
+    assert "submitted 1000 cells in 20 jobs to low" in first.out
+    again = place.ask("submit sweeps.py:thousand --cluster low")
+    assert "1000 cells, 0 to submit" in again.out
+    wait_for(lambda: len(place.records()) > 20)
+    fail_node(NODES[0])
+    wait_for(lambda: len(place.records()) > 150)
+    fail_node(NODES[1])
+    fail_node(NODES[2])
+    wait_for(lambda: len(place.records()) > 300)
+    cancelled = place.ask("cancel sweeps.py:thousand")
+    assert cancelled.status == 0, cancelled.err
+    wait_for(lambda: run("squeue", "-h") == "", 60)
+    standing = place.states()
+    assert {state.state for state in standing.values()} <= {"done", "failed", "cancelled", "dropped"}
+    place.set(fail="")
+    resumed = place.ask("resume sweeps.py:thousand")
+    left = 1000 - len(place.records())
+    assert f"submitted {left} cells" in resumed.out
+    assert "nothing to submit" in place.ask("resume").out
+    if any(record.status == "failed" for record in place.records()):
+        assert "submitted" in place.ask("retry --failed").out
+    wait_for(lambda: run("squeue", "-h") == "", 240)
+    place.ask("retry --failed")
+    wait_for(lambda: run("squeue", "-h") == "", 60)
+    found = place.records()
+    assert sorted(record.metrics["params_m"] for record in found) == list(range(1000)), place.logs()[-3000:]
+    assert {record.status for record in found} == {"done"}
+    assert "0 to submit" in place.ask("submit sweeps.py:thousand --cluster low").out
+    # A cell that was under way when its job was ended, or that failed, ran again; no other did.
+    runs = Counter(place.lines("runs_of"))
+    assert len(runs) == 1000
+    twice = sum(runs.values()) - 1000
+    assert twice <= 16 * 5 + len(failing)
+
+
+def test_a_training_on_two_nodes_is_preempted_loses_a_node_and_meets_its_time_limit(
+    slurm: None, place: Place, tmp_path: Path
+) -> None:
+    """Its weights, and the course of its metrics, are to the bit those of a run that nothing disturbed."""
+    coloured(tmp_path / "images")
+    (tmp_path / "slow").touch()
+    whole = place.ask("submit sweeps.py:training --cluster two --out whole")
+    assert whole.status == 0, whole.err
+    assert "submitted 1 cell in 1 job to two" in whole.out
+    undisturbed = Place.__new__(Place)
+    undisturbed.folder, undisturbed.out = tmp_path, tmp_path / "whole"
+    wait_for(undisturbed.records, 90)
+    (expected,) = undisturbed.records()
+    assert expected.status == "done", expected.error
+    assert expected.metrics["ranks"] == 2
+    (tmp_path / "updates").unlink()
+
+    place.set(seconds="0.6")
+    assert place.ask("submit sweeps.py:training --cluster two").status == 0
+    wait_for(lambda: len(place.lines("updates")) >= 6)
+    job = run("squeue", "-h", "-o", "%i")
+    nodes = run("squeue", "-h", "-o", "%N")
+    assert nodes == "127.0.1.[1-2]"
+
+    high = run("sbatch", "--parsable", "-p", "high", "-c4", "-w", NODES[1], "-o", "/dev/null", "--wrap", "sleep 1")
+    # Four nodes, of which two are free: others keep it from going on elsewhere at once.
+    wait_for(lambda: run("squeue", "-h", "-t", "all", "-j", high, "-o", "%T") == "COMPLETED", 60)
+    restarted(job, 1)
+    seen = len(place.lines("updates"))
+    wait_for(lambda: len(place.lines("updates")) >= seen + 6)
+
+    fail_node(run("squeue", "-h", "-j", job, "-o", "%N").replace("[1-2]", "2").replace("[3-4]", "4").split(",")[-1])
+    restarted(job, 2)
+    seen = len(place.lines("updates"))
+    wait_for(lambda: len(place.lines("updates")) >= seen + 2)
+
+    run("scontrol", "update", f"jobid={job}", "timelimit=1")
+    restarted(job, 3)
+    run("scontrol", "update", f"jobid={job}", "timelimit=60")
+    place.set(seconds="0")
+    wait_for(place.records, 90)
+    (record,) = place.records()
+    assert record.status == "done", record.error
+    key = record.key
+    assert digest(place.out / key) == digest(undisturbed.out / key)
+    assert metrics(place.out / key) == metrics(undisturbed.out / key)
+    (state,) = place.states().values()
+    assert state.state == "done"
+    assert state.attempts == 4
+    assert state.interrupted == 3
+    log = place.logs()
+    assert "stopped on SIGUSR2 after" in log
+    assert log.count("resumed after") == 3
+
+
+def restarted(job: str, times: int) -> None:
+    wait_for(lambda: run("squeue", "-h", "-t", "all", "-j", job, "-O", "restartcnt") == str(times), 150)
+
+
+def test_a_submitting_shell_that_is_killed_loses_nothing_and_doubles_nothing(slurm: None, place: Place) -> None:
+    """Between sbatch and writing the id down: squeue still knows the job by its name."""
+    place.set(seconds="0.5")
+    assert place.ask("submit sweeps.py:ten --cluster low").status == 0
+    (path,) = place.out.glob("submissions/*/submission.json")
+    text = path.read_text()
+    job = run("squeue", "-h", "-o", "%i").split()[0]
+    path.write_text(text.replace(f'"id": "{job}"', '"id": null'))
+    assert path.read_text() != text
+    assert "10 cells, 0 to submit" in place.ask("submit sweeps.py:ten --cluster low").out
+    assert "cancelled: 1 job" in place.ask("cancel").out
+    wait_for(lambda: run("squeue", "-h") == "", 30)
+    place.set(seconds="0")
+    assert "submitted" in place.ask("resume").out
+    wait_for(lambda: len(place.records()) == 10, 60)
+
+
+def test_a_controller_that_restarts_disturbs_nothing(slurm: None, slurm_conf: Path, place: Place) -> None:
+    place.set(seconds="0.5")
+    assert place.ask("submit sweeps.py:ten --cluster low").status == 0
+    wait_for(lambda: len(place.records()) >= 1, 60)
+    pid = int((slurm_conf.parent / "run" / "slurmctld.pid").read_text())
+    subprocess.run(["kill", f"-{signal.SIGTERM}", str(pid)], check=True)
+    wait_for(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes(), 60)
+    refused = place.ask("submit sweeps.py:thousand --cluster low")
+    assert refused.status == 2
+    assert refused.err.count("\n") == 1
+    assert "Slurm" in refused.err or "slurm" in refused.err
+    subprocess.run(["slurmctld", "-f", str(slurm_conf)], check=True, env=os.environ | {"PATH": DAEMONS_PATH})
+    wait_for(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode == 0, 30)
+    wait_for(lambda: len(place.records()) == 10, 60)
+    assert "0 to submit" in place.ask("submit sweeps.py:ten --cluster low").out
