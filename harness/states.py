@@ -141,7 +141,8 @@ def _state(
         "unknown",
         job=id,
         attempts=len(made),
-        interrupted=len(made) - (record is not None or (last is not None and last.alive(now))),
+        # What failed for want of another cell's weights has a record, and was never begun.
+        interrupted=max(0, len(made) - (record is not None or (last is not None and last.alive(now)))),
     )
     if record is not None:
         error = (record.error or "").strip().splitlines()
