@@ -17,6 +17,9 @@ from harness.submissions import Array, Submission
 from results import Record
 from slurm import Cluster, Job, Queue, Resources
 
+NOON = 1_800_014_400.0
+"""Of 15 January 2027, UTC: the same day nearly everywhere."""
+
 
 def submit(
     out: Path,
@@ -24,7 +27,7 @@ def submit(
     jobs: Sequence[Mapping[str, str]],
     *,
     id: str | None = "70",
-    created: float = 1.8e9,
+    created: float = NOON,
     processes: int = 1,
     cluster: str = "gpu",
 ) -> Submission:
@@ -66,7 +69,7 @@ def job(submission: Submission, index: int, state: str, reason: str = "None", **
 
 
 class Slurm:
-    """What `slurm.ask` answers: the jobs of `tell`, or that it cannot be reached. `asked` counts the questions."""
+    """What `slurm.ask` answers: the jobs of `tell`, or that it cannot be reached. `asked`: how often, about jobs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.jobs: list[Job] = []
@@ -78,7 +81,7 @@ class Slurm:
         self.jobs = list(jobs)
 
     def _ask(self, names: Mapping[str, set[int]]) -> Queue:
-        self.asked += 1
+        self.asked += bool(names)
         if self.unreachable is not None:
             return Queue(unreachable=self.unreachable)
         found: dict[str, dict[int, Job]] = {}
