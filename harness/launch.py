@@ -19,11 +19,14 @@ from attentions import load_file, loaded_files
 from harness import submissions
 from harness.cells import Cell
 from harness.environment import CHECKOUT, PACKAGES, ROOT, checkout
+from harness.evaluate import Evaluate
 from harness.jobs import CellsJob, ended_at
 from harness.plan import Allocation, arrays, cores, plan, slots
 from harness.runner import check_needs, recorded
+from harness.sources import glance
 from harness.states import CellState, State, standing
 from harness.submissions import Array, Submission
+from harness.train import Train
 from slurm import Cluster, cancel, cancel_local, check, limits, snapshot, submit_array, submit_local
 
 CELLS = "cells.pickle"
@@ -66,7 +69,16 @@ def choose(cells: Sequence[Cell], out: Path, *, failed: bool = False) -> Choice:
         if key not in keys and states[key].live and states[key].job is not None
     }
     check_needs(chosen, out, waited_for)
+    _check_images(chosen)
     return Choice(chosen, states, waited_for)
+
+
+def _check_images(cells: Sequence[Cell]) -> None:
+    """Raises ValueError for images that are not there."""
+    for source in dict.fromkeys(cell.task.data for cell in cells if isinstance(cell.task, Train)):
+        glance(source, "train", "val")
+    for source in dict.fromkeys(cell.task.data for cell in cells if isinstance(cell.task, Evaluate)):
+        glance(source, "val")
 
 
 def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:

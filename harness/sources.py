@@ -82,6 +82,19 @@ def open_val(source: DataSource, num_classes: int) -> Reader:
     return val
 
 
+def glance(source: DataSource, *splits: Split) -> None:
+    """Looks whether these splits are there, without listing their images, before a job waits for hours in vain.
+
+    A folder that this machine does not see is passed over: it may lie on the disks of the nodes that will read it.
+    Raises ValueError, in one line, as `open_splits`.
+    """
+    for split in splits:
+        if source.root is None:
+            _open(source, split)
+        elif source.name != FASHION_MNIST and Path(source.root).exists():
+            find(Path(source.root), split)
+
+
 def class_difference(train: Reader, val: Reader) -> str | None:
     """What is wrong with the classes of two splits of one set, as a sentence."""
     one, other = set(train.classes), set(val.classes)

@@ -84,8 +84,8 @@ def standing(out: Path, cells: Mapping[str, str], submissions: Sequence[Submissi
             for key in keys:
                 if key in places:
                     places[key].append(_Place(submission, array, index))
-    records = {key: _record(out, key) for key in cells}
     problems: list[str] = []
+    records = {key: _record(out, key, problems) for key in cells}
     open_places = {
         key: found[-1]
         for key, found in places.items()
@@ -100,7 +100,7 @@ def standing(out: Path, cells: Mapping[str, str], submissions: Sequence[Submissi
         job = None if place is None else jobs.get((place.array.name, place.index))
         if place is not None and (job is None or not job.alive):
             # Between the look at the disk and the look at Slurm it may have come to its end.
-            record = _record(out, key)
+            record = _record(out, key, [])
             if record is not None and _final(record, place.submission):
                 place = None
         if place is None and record is None and not made:
@@ -153,7 +153,8 @@ def _state(
         return _with(facts, "running", last.text, last, now)
     if place is None:
         assert last is not None
-        return _with(facts, "dropped", f"{_end(last, now)}; the command that began it goes on with it")
+        hint = "" if "the same command" in _end(last, now) else "; the command that began it goes on with it"
+        return _with(facts, "dropped", _end(last, now) + hint)
     if not asked:
         return _with(facts, "unknown", "" if last is None else _end(last, now))
     if job is not None and job.pending:
@@ -199,10 +200,14 @@ def _end(last: Sidecar, now: float) -> str:
     return f"no sign of life for {now - last.beat:.0f} s (process {last.pid} on {last.host})"
 
 
-def _record(out: Path, key: str) -> Record | None:
+def _record(out: Path, key: str, problems: list[str]) -> Record | None:
+    """The record of a cell, if it is there and whole; a line is added to `problems` if it is damaged."""
+    path = out / f"{key}.json"
     try:
-        return results.read(out / f"{key}.json")
-    except ValueError:
+        return results.read(path)
+    except ValueError as problem:
+        if path.exists():
+            problems.append(f"{problem}; its cell counts as not recorded")
         return None
 
 

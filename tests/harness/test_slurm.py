@@ -78,7 +78,6 @@ def test_a_training_on_two_nodes_is_preempted_loses_a_node_and_meets_its_time_li
     assert nodes == "127.0.1.[1-2]"
 
     high = run("sbatch", "--parsable", "-p", "high", "-c4", "-w", NODES[1], "-o", "/dev/null", "--wrap", "sleep 1")
-    # Four nodes, of which two are free: others keep it from going on elsewhere at once.
     wait_for(lambda: run("squeue", "-h", "-t", "all", "-j", high, "-o", "%T") == "COMPLETED", 60)
     restarted(job, 1)
     seen = len(place.lines("updates"))
@@ -89,6 +88,7 @@ def test_a_training_on_two_nodes_is_preempted_loses_a_node_and_meets_its_time_li
     seen = len(place.lines("updates"))
     wait_for(lambda: len(place.lines("updates")) >= seen + 2)
 
+    place.set(seconds="4")  # Slurm looks at limits twice a minute
     run("scontrol", "update", f"jobid={job}", "timelimit=1")
     restarted(job, 3)
     run("scontrol", "update", f"jobid={job}", "timelimit=60")
