@@ -11,6 +11,7 @@ import pytest
 
 import results
 from harness import submissions
+from harness.attempts import FOLDER, Sidecar, attempts
 from harness.states import CellState, standing
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,23 @@ partition = "low"
 cpus_per_task = 1
 minutes = 60
 pack = 50
+
+[alone]
+partition = "low"
+cpus_per_task = 4
+minutes = 60
+
+[huge]
+partition = "low"
+gpus_per_node = 8
+minutes = 60
+
+[long]
+partition = "low"
+minutes = 600
+
+[nowhere]
+partition = "nowhere"
 
 [high]
 partition = "high"
@@ -37,6 +55,7 @@ minutes = 60
 SWEEPS = '''
 """Cells that count how often they are run, and a training that takes its time."""
 
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,6 +99,12 @@ class Count:
         with open(HERE / "runs_of", "a") as log:
             log.write(f"{{self.number}}\\n")
         report("counting")
+        if str(self.number) in (HERE / "eat").read_text().split():
+            (HERE / "eat").write_text("")
+            eaten = [b"x" * 2**20 for _ in range(4000)]
+            time.sleep(60)
+        if str(self.number) in (HERE / "die").read_text().split():
+            os.kill(os.getpid(), 9)
         time.sleep(float((HERE / "seconds").read_text()))
         if str(self.number) in (HERE / "fail").read_text().split():
             raise RuntimeError("planted failure")
@@ -115,6 +140,11 @@ def training():
     return [Cell(spec, Train(RECIPE, DataSource.folder(HERE / "images"), workers=2, checkpoint_minutes=0.05))]
 
 
+def trained_and_evaluated():
+    (trained,) = training()
+    return [trained.evaluation(), trained, trained.evaluation(ema=True)]
+
+
 if (HERE / "slow").exists():
     training()
 '''
@@ -134,7 +164,7 @@ class Place:
         self.folder, self.out = folder, folder / "runs"
         (folder / "clusters.toml").write_text(CLUSTERS)
         (folder / "sweeps.py").write_text(SWEEPS.format(here=folder))
-        self.set(seconds="0", fail="")
+        self.set(seconds="0", fail="", eat="", die="")
 
     def set(self, **files: str) -> None:
         for name, text in files.items():
@@ -166,6 +196,13 @@ class Place:
         assert not problems
         labels = {key: label for submission in known for key, label in submission.cells.items()}
         return {state.label: state for state in standing(self.out, labels, known).cells}
+
+    def attempts(self) -> list[Sidecar]:
+        """At the one cell that there is."""
+        (folder,) = self.out.glob(f"*/{FOLDER}")
+        found, problems = attempts(folder.parent)
+        assert not problems
+        return found
 
     def lines(self, name: str) -> list[str]:
         try:

@@ -1,10 +1,14 @@
 """Sweeps on a real Slurm: whatever the cluster does meanwhile, they end with the records of an undisturbed one."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from tests.harness.image_sets import coloured
 from tests.harness.on_slurm import Place
@@ -144,3 +148,130 @@ def test_a_controller_that_restarts_disturbs_nothing(slurm: None, slurm_conf: Pa
     wait_for(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode == 0, 30)
     wait_for(lambda: len(place.records()) == 10, 60)
     assert "0 to submit" in place.ask("submit sweeps.py:ten --cluster low").out
+
+
+def test_a_copy_on_a_lost_node_notices_the_newer_one_and_stops(slurm: None, slurm_conf: Path, place: Place) -> None:
+    """A dead slurmd, as a network that is cut: Slurm queues the job again while its processes live on."""
+    coloured(place.folder / "images")
+    place.set(slow="", seconds="0.5")
+    assert place.ask("submit sweeps.py:training --cluster alone").status == 0
+    wait_for(lambda: len(place.lines("updates")) >= 3)
+    node = run("squeue", "-h", "-o", "%N")
+    daemon = slurm_conf.parent / "run" / f"slurmd.{node}.pid"
+    os.kill(int(daemon.read_text()), signal.SIGKILL)
+    place.set(seconds="5")  # so that it is still at work when Slurm gives its node up
+    try:
+        wait_for(lambda: len(place.attempts()) == 2, 90)
+        older, newer = place.attempts()
+        assert older.ended is None, "the older copy was still at work when the newer one began"
+        wait_for(lambda: place.attempts()[0].ended is not None, 60)
+        assert "at this cell has taken over; this one has stopped" in str(place.attempts()[0].ended)
+        assert f"job {newer.job}, process {newer.pid} on {newer.host}" in str(place.attempts()[0].ended)
+        place.set(seconds="0")
+        wait_for(place.records, 90)
+    finally:
+        path = {"PATH": DAEMONS_PATH, "SLURM_CONF": str(slurm_conf)}
+        subprocess.run(["slurmd", "-N", node, "-f", str(slurm_conf)], check=True, env=os.environ | path)
+    (record,) = place.records()
+    assert record.status == "done", record.error
+    assert len(place.attempts()) == 2
+
+
+def test_what_is_killed_for_its_memory_runs_again_and_what_kills_itself_fails_alone(slurm: None, place: Place) -> None:
+    place.set(eat="3", die="6")
+    assert place.ask("submit sweeps.py:ten --cluster low").status == 0
+    wait_for(lambda: len(place.records()) == 10, 150)
+    status = {record.metrics.get("params_m", 6.0): record.status for record in place.records()}
+    assert status == {float(number): "failed" if number == 6 else "done" for number in range(10)}
+    (failed,) = (record for record in place.records() if record.status == "failed")
+    assert "ended 3 times without progress, the last time killed, often for memory" in str(failed.error)
+    runs = Counter(place.lines("runs_of"))
+    assert {number: count for number, count in runs.items() if count > 1} == {"3": 2, "6": 3}
+    shown = place.ask("status sweeps.py:ten")
+    assert "10 cells: 9 done, 1 failed" in shown.out
+
+
+def test_what_needs_a_training_waits_for_it_and_fails_with_it(slurm: None, place: Place) -> None:
+    coloured(place.folder / "images")
+    submitted = place.ask("submit sweeps.py:trained_and_evaluated --cluster alone")
+    assert "submitted 3 cells in 2 jobs" in submitted.out, submitted.err
+    wait_for(lambda: len(place.records()) == 3, 120)
+    found = {
+        (record.cell["task"]["name"], record.cell["task"].get("weights", {}).get("ema")): record
+        for record in place.records()
+        if record.cell["task"]["name"] == "evaluate"
+    }
+    (trained,) = (record for record in place.records() if record.cell["task"]["name"] == "train")
+    assert {record.status for record in place.records()} == {"done"}
+    assert found["evaluate", False].metrics["top1"] == trained.metrics["top1"]
+    assert found["evaluate", True].metrics["top1"] == trained.metrics["top1_ema"]
+
+    shutil.rmtree(place.folder / "images" / "val" / "red")
+    broken = place.ask("submit sweeps.py:trained_and_evaluated --cluster alone --out broken")
+    assert broken.status == 0, broken.err
+    place.out = place.folder / "broken"
+    wait_for(lambda: len(place.records()) == 3, 120)
+    assert {record.status for record in place.records()} == {"failed"}
+    errors = [str(record.error) for record in place.records() if record.cell["task"]["name"] == "evaluate"]
+    assert all("failed" in error and "train" in error for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("submit sweeps.py:ten --cluster nowhere", "nowhere"),
+        ("submit sweeps.py:ten --cluster long", "minutes=600, but partition low allows 120"),
+        ("submit --backbone deit_micro --task train --device cuda --cluster huge", "8 GPUs"),
+        (
+            "submit --backbone deit_micro --task train --device cuda --cluster low",
+            "wants a GPU, and cluster low has none",
+        ),
+    ],
+    ids=["partition", "minutes", "gpus", "no-gpus"],
+)
+def test_what_could_never_run_is_refused_at_once(slurm: None, place: Place, line: str, said: str) -> None:
+    for dry in ("", " --dry-run"):
+        answer = place.ask(line + dry)
+        assert answer.status == 2
+        assert answer.err.count("\n") == 1
+        assert said in answer.err
+    assert run("squeue", "-h") == ""
+
+
+def test_a_cluster_without_accounting(unaccounted: None, place: Place) -> None:
+    """squeue alone tells what waits, runs and has ended; what it has forgotten counts as dropped."""
+    place.set(seconds="1")
+    assert place.ask("submit sweeps.py:ten --cluster low").status == 0
+    wait_for(lambda: len(place.records()) >= 1, 60)
+    assert "0 to submit" in place.ask("submit sweeps.py:ten --cluster low").out
+    run("scancel", "--me")
+    place.set(seconds="0")
+    wait_for(lambda: run("squeue", "-h") == "", 30)
+    shown = place.ask("status")
+    assert shown.status == 0
+    assert "cancelled" in shown.out
+    assert "submitted" in place.ask("resume").out
+    wait_for(lambda: len(place.records()) == 10, 60)
+    watched = place.ask("status --watch --every 1")
+    assert watched.status == 0
+    assert "10 cells: 10 done" in watched.out
+
+
+def test_without_slurm_the_folders_still_tell(slurm: None, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.set(seconds="3")
+    assert place.ask("submit sweeps.py:ten --cluster low").status == 0
+    wait_for(lambda: len(place.records()) >= 1, 60)
+    conf = place.folder / "nobody.conf"
+    text = Path(os.environ["SLURM_CONF"]).read_text()
+    conf.write_text(re.sub(r"^SlurmctldPort=.*$", "SlurmctldPort=9", text, flags=re.MULTILINE))
+    with monkeypatch.context() as away:
+        away.setenv("SLURM_CONF", str(conf))
+        shown = place.ask("status")
+        assert shown.status == 0
+        assert "Slurm does not answer" in shown.out
+        assert "running" in shown.out
+        refused = place.ask("submit sweeps.py:ten --cluster low")
+        assert refused.status == 2
+        assert refused.err.count("\n") == 1
+    place.set(seconds="0")
+    wait_for(lambda: len(place.records()) == 10, 60)
