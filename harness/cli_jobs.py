@@ -121,12 +121,13 @@ def cancel(
     """
     from harness import launch, status
 
-    known = status.submitted(sweep, out)
-    stand = status.of(known, out)
-    chosen = [state for state in stand.cells if not only or any(text in state.label for text in only)]
-    if stand.slurm is not None and any(state.state == "unknown" for state in chosen):
-        raise ValueError(f"{stand.slurm}; nothing is cancelled")
-    ids = launch.withdraw(chosen, known)
+    with launch.alone(out):
+        known = status.submitted(sweep, out)
+        stand = status.of(known, out)
+        chosen = [state for state in stand.cells if not only or any(text in state.label for text in only)]
+        if stand.slurm is not None and any(state.state == "unknown" for state in chosen):
+            raise ValueError(f"{stand.slurm}; nothing is cancelled")
+        ids = launch.withdraw(chosen, known)
     cells = sum(state.live for state in chosen)
     out_console.print(f"cancelled: {_count(len(ids), 'job')} with {_count(cells, 'unfinished cell')}", markup=False)
     return 0

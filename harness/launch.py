@@ -178,24 +178,20 @@ def of_submission(submission: Submission, *, as_now: bool) -> list[Cell]:
 
 
 def withdraw(states: Iterable[CellState], known: Sequence[Submission]) -> list[str]:
-    """Cancels the jobs that the live ones of these cells are submitted in; their ids.
+    """Cancels the jobs that the live ones of these cells are submitted in, and notes it; the ids of these jobs.
 
     Raises ValueError if Slurm does not answer.
     """
-    keys = {state.key for state in states if state.live}
-    ours: dict[str, None] = {}
-    local: dict[str, None] = {}
-    for submission in known:
-        for array, index, held in submission.jobs():
-            id = array.job_id(index)
-            if id is not None and keys.intersection(held):
-                (local if submission.cluster.is_local else ours)[id] = None
-    # Also what was submitted by a shell that died before it could write the id down.
-    ours |= {state.job: None for state in states if state.live and state.job is not None and state.job not in local}
-    if ours:
+    jobs = dict.fromkeys(state.job for state in states if state.live and state.job is not None)
+    here = {array.id for submission in known if submission.cluster.is_local for array in submission.arrays}
+    if ours := [id for id in jobs if id not in here]:
         cancel(ours)
-    cancel_local(local)
-    return [*ours, *local]
+    cancel_local(id for id in jobs if id in here)
+    for submission in known:
+        held = [key for array, index, keys in submission.jobs() if array.job_id(index) in jobs for key in keys]
+        if held:
+            replace(submission, cancelled=sorted({*submission.cancelled, *held})).write()
+    return list(jobs)
 
 
 @contextmanager

@@ -35,23 +35,26 @@ class Allocation:
 
 
 def plan(cells: Sequence[Cell], cluster: Cluster, live: Collection[str] = ()) -> list[Allocation]:
-    """The allocations for these cells, in their order; what others wait for comes first. `live`: keys that run already.
+    """The allocations for these cells: what others wait for comes first, then what is short. `live`: keys at work.
 
     Raises ValueError for a cell that the cluster's table does not provide for.
     """
     by_key = {cell.key: cell for cell in cells}
-    allocations: list[Allocation] = []
+    trainings: list[Allocation] = []
     packs: dict[tuple[Resources, tuple[str, ...]], list[Cell]] = {}
     for cell in cells:
         resources = resources_of(cell, cluster)
         after = tuple(key for key in cell.needs if key in by_key or key in live)
         if isinstance(cell.task, Train):
-            allocations.append(Allocation((cell,), resources, after))
+            trainings.append(Allocation((cell,), resources, after))
         else:
             packs.setdefault((resources, after), []).append(cell)
-    for (resources, after), packed in packs.items():
-        allocations += [Allocation(part, resources, after) for part in _parts(packed, cluster.pack)]
-    return sorted(allocations, key=lambda allocation: _depth(allocation.cells[0], by_key))
+    short = [
+        Allocation(part, resources, after)
+        for (resources, after), packed in packs.items()
+        for part in _parts(packed, cluster.pack)
+    ]
+    return sorted(short + trainings, key=lambda allocation: _depth(allocation.cells[0], by_key))
 
 
 def arrays(allocations: Iterable[Allocation], most: int) -> list[list[Allocation]]:

@@ -163,10 +163,13 @@ def _state(
     if job is not None and job.alive:
         if last is not None and last.job == id and last.ended is None:
             return _with(facts, "running", f"no sign of life for {now - last.beat:.0f} s on {last.host}", last, now)
-        others = len(place.array.jobs[place.index]) - 1
-        return _with(facts, "pending", f"its job runs; {others} other cells share it" if others else "its job starts")
-    if job is not None and job.state == "CANCELLED":
-        return _with(facts, "cancelled", f"{words(job)}; attention-bench resume submits it again")
+        cells = len(place.array.jobs[place.index])
+        return _with(
+            facts, "pending", f"its job runs, at others of its {cells} cells" if cells > 1 else "its job starts"
+        )
+    if key in place.submission.cancelled or (job is not None and job.state == "CANCELLED"):
+        by = " by you" if key in place.submission.cancelled or job is None else words(job).removeprefix("cancelled")
+        return _with(facts, "cancelled", f"cancelled{by}; attention-bench resume submits it again")
     if place.submission.cluster.is_local:
         why = "its process has ended"
     elif place.array.id is None and job is None:

@@ -56,6 +56,7 @@ class Submission:
     cells: dict[str, str]
     failed: dict[str, str]  # when those of the cells had failed that it tries again
     arrays: list[Array] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)  # keys of cells whose jobs the user has cancelled
 
     @property
     def id(self) -> str:
@@ -106,6 +107,7 @@ def _read(path: Path) -> Submission:
             cells=values["cells"],
             failed=values["failed"],
             arrays=[Array(**array) for array in values["arrays"]],
+            cancelled=values["cancelled"],
         )
     except OSError as problem:
         raise ValueError(f"{path}: cannot be read: {problem.strerror}") from problem
