@@ -10,19 +10,25 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
 import torch
 
 from harness.cells import Cell
+from harness.evaluate import Evaluate
 from harness.runner import device_of
+from harness.sources import DataSource
 from harness.speed import Speed
 from harness.train import Train, split_batch
 from slurm import Cluster, Resources
 
 Item = TypeVar("Item")
+
+
+MOST_WORKERS = 16
+"""Processes that read images, for each that trains."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ def plan(cells: Sequence[Cell], cluster: Cluster, live: Collection[str] = ()) ->
     for cell in cells:
         resources = resources_of(cell, cluster)
         after = tuple(key for key in cell.needs if key in by_key or key in live)
+        cell = _fed(cell, resources.cpus_per_task)
         if isinstance(cell.task, Train):
             trainings.append(Allocation((cell,), resources, after))
         else:
@@ -100,19 +107,31 @@ def resources_of(cell: Cell, cluster: Cluster) -> Resources:
             "or --device cpu"
         )
     each_node = cluster.gpus_per_node if on_gpu else cluster.tasks_per_node
-    training = isinstance(cell.task, Train)
-    nodes, tasks = (cluster.nodes, each_node) if training else (1, 1)
+    shares = cluster.gpus_per_node or cluster.tasks_per_node
+    nodes, tasks = (cluster.nodes, each_node) if isinstance(cell.task, Train) else (1, 1)
     if isinstance(cell.task, Train):
         split_batch(cell.task.recipe, nodes * tasks, cell.task.device_batch)
     return Resources(
         nodes=nodes,
         tasks_per_node=tasks,
-        cpus_per_task=cluster.cpus_per_gpu if on_gpu else cluster.cpus_per_task,
+        # A cell without a GPU, where there are some, gets the share of one.
+        cpus_per_task=cluster.cpus_per_gpu if cluster.gpus_per_node else cluster.cpus_per_task,
         gpus_per_node=tasks if on_gpu else 0,
         minutes=cluster.minutes,
-        memory_gb=None if cluster.memory_gb is None else cluster.memory_gb * tasks / each_node,
+        memory_gb=None if cluster.memory_gb is None else cluster.memory_gb * tasks / shares,
         exclusive=cluster.exclusive and isinstance(cell.task, Speed),
     )
+
+
+def _fed(cell: Cell, cpus: int) -> Cell:
+    """The same cell, whose images are read by the cores beside the one that it works on, unless it says by how many.
+
+    A sweep does not know where it will run; without this a GPU would wait for images most of the time.
+    """
+    match cell.task:
+        case Train(workers=0, data=DataSource(root=str())) | Evaluate(workers=0, data=DataSource(root=str())):
+            return Cell(cell.backbone, replace(cell.task, workers=max(1, min(MOST_WORKERS, cpus - 1))))
+    return cell
 
 
 def _depth(cell: Cell, by_key: dict[str, Cell]) -> int:

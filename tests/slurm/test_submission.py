@@ -1,6 +1,8 @@
 """Jobs on a real Slurm: what they find when they start, and that they get to their end whatever ends them before."""
 
 import json
+import shlex
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +72,16 @@ def test_what_the_processes_of_a_job_find(slurm: None, code: Path, tmp_path: Pat
     # The GPUs that Slurm gave: of the first node those that the other job has left.
     assert [each["CUDA_VISIBLE_DEVICES"] for each in found] == ["2,3", "2,3", "0,1", "0,1"]
     assert all(Path(each["file"]).is_relative_to(code) for each in found), "jobs run the copy of the code"
+
+
+def test_set_up_lines_come_before_and_an_image_around_python(slurm: None, code: Path, tmp_path: Path) -> None:
+    """`env` stands for the program that runs an image: the words before `python`, found on the PATH."""
+    setup = (f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH PYTHONPATH=/of/a/module",)
+    cluster = replace(LOW, setup=setup, container="env SLURM_CPUS_PER_TASK=seven")
+    submit(code, tmp_path, Tells(tmp_path, 1), cluster=cluster)
+    (found,) = told(tmp_path, 1)
+    assert found["SLURM_CPUS_PER_TASK"] == "seven"
+    assert found["PYTHONPATH"] == f"{code}:/of/a/module", "the copy of the code comes first"
 
 
 def test_an_array_is_throttled_and_does_each_work_once(slurm: None, code: Path, tmp_path: Path) -> None:
