@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from harness import cli_jobs as cli_jobs  # its commands are part of the program
 from harness.cli_common import Choice, Positional, app, error_console, out_console, shown, text
 
 if TYPE_CHECKING:
@@ -466,6 +465,8 @@ def _write_csv(path: Path | None, text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 where a cell failed or a record is damaged, 2 for bad input."""
+    from harness import cli_jobs as cli_jobs  # here, so that its commands stand behind those above
+
     # torch says so of timm's own imports; a user can do nothing about it.
     warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)

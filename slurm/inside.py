@@ -48,6 +48,7 @@ class Job:
 
     def __call__(self) -> None:
         guard()
+        look_at_cores()
         join(self.folder)
         self.work()
 
@@ -93,6 +94,17 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _deaf() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # this is how a data loader ends its workers
+
+
+def look_at_cores() -> None:
+    """Says so where the process may use fewer cores than its job has asked for: data loaders then starve its GPU."""
+    asked, seen = int(os.environ.get("SLURM_CPUS_PER_TASK", "1")), len(os.sched_getaffinity(0))
+    if seen < asked:
+        print(
+            f"attention-bench: warning: this process may use {seen} of the {asked} cores that its job asked for: "
+            "some sites bind processes too tightly; `export SLURM_CPU_BIND=none` in the cluster's setup may help",
+            flush=True,
+        )
 
 
 def join(folder: Path) -> None:
