@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from tests.slurm.cluster import NODES, fail_node, run, wait_for
+import pytest
+
+from tests.slurm.cluster import NODES, fail_node, require, run, wait_for
 
 
 def test_two_nodes_and_accounting(slurm: None, tmp_path: Path) -> None:
@@ -16,3 +18,15 @@ def test_a_lost_node_queues_its_job_again(slurm: None) -> None:
     wait_for(lambda: run("squeue", "-h", "-j", job, "-o", "%T") == "RUNNING", 30)
     fail_node(NODES[0])
     wait_for(lambda: run("squeue", "-h", "-j", job, "-O", "restartcnt") == "1", 30)
+
+
+@pytest.mark.parametrize(
+    ("needed", "outcome"), [("1", pytest.fail.Exception), ("", pytest.skip.Exception)], ids=["failed", "skipped"]
+)
+def test_without_the_packages_a_test_is_skipped_unless_slurm_is_needed(
+    monkeypatch: pytest.MonkeyPatch, needed: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setattr("tests.slurm.cluster.DAEMONS_PATH", "/nowhere")
+    monkeypatch.setenv("NEEDS_SLURM", needed)
+    with pytest.raises(outcome, match="no munged, slurmctld"):
+        require()
