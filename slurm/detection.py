@@ -61,7 +61,7 @@ def _table(partition: Partition, partitions: list[Partition], members: list[Node
     name = partition.name if partition.name != LOCAL else f"slurm-{LOCAL}"
     bare = re.fullmatch(r"[\w-]+", name, re.ASCII)
     lines = ["", f"[{name if bare else json.dumps(name)}]"]
-    lines += [f"# {number} node{'s' * (number > 1)}: {_described(kind)}" for kind, number in kinds.most_common()]
+    lines += [f"# {_count(number, 'node')}: {_described(kind)}" for kind, number in kinds.most_common()]
     lines += [f"# {_preemption(partition, partitions, config)}"]
     rows = [("partition", json.dumps(partition.name), "the default one" if partition.is_default else "")]
     if count:
@@ -69,11 +69,13 @@ def _table(partition: Partition, partitions: list[Partition], members: list[Node
         share = count / every
         rows += [("gpus_per_node", str(count), "those of a node (its Gres)")]
         rows += [("gpu_type", json.dumps(gpu_type), "as its Gres names them")] if gpu_type else []
-        rows += [("cpus_per_gpu", str(max(cpus // every, 1)), f"{cpus} CPUs of a node for {every} GPUs")]
+        rows += [
+            ("cpus_per_gpu", str(max(cpus // every, 1)), f"{_count(cpus, 'CPU')} of a node for {_count(every, 'GPU')}")
+        ]
     else:
         tasks_cpus = min(cpus, _ENOUGH_CPUS)
         share = tasks_cpus / cpus
-        rows += [("cpus_per_task", str(tasks_cpus), f"of {cpus} CPUs of a node")]
+        rows += [("cpus_per_task", str(tasks_cpus), f"of {_count(cpus, 'CPU')} of a node")]
     if memory := _memory_gb(memory_mb * share):
         rows += [("memory_gb", f"{memory:g}", f"its share of {memory_mb} MiB of a node")]
     longest = "UNLIMITED" if partition.max_minutes is None else f"{partition.max_minutes} minutes"
@@ -91,8 +93,12 @@ def _kind(node: Node) -> tuple[tuple[tuple[str, int], ...], int, int]:
 
 def _described(kind: tuple[tuple[tuple[str, int], ...], int, int]) -> str:
     gpus, cpus, memory_mb = kind
-    parts = [f"{count} GPUs{f' of type {name}' if name else ''}" for name, count in gpus]
-    return ", ".join([*parts, f"{cpus} CPUs", f"{memory_mb} MiB"])
+    parts = [f"{_count(count, 'GPU')}{f' of type {name}' if name else ''}" for name, count in gpus]
+    return ", ".join([*parts, _count(cpus, "CPU"), f"{memory_mb} MiB"])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _memory_gb(mebibytes: float) -> float:
