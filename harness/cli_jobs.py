@@ -260,7 +260,9 @@ def _say(submission: Submission, out: Path) -> None:
         soft_wrap=True,
     )
     folder = "" if out == Path("runs") else f" --out {out}"
-    out_console.print(f"attention-bench status {submission.sweep}{folder} --watch", markup=False, soft_wrap=True)
+    out_console.print(
+        f"to watch it: attention-bench status {submission.sweep}{folder} --watch", markup=False, soft_wrap=True
+    )
 
 
 def _count(number: int, noun: str) -> str:

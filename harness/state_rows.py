@@ -99,7 +99,7 @@ def totals(standing: Standing, speed: bool = True) -> str:
     line = f"{cells:,} cell{'s' * (cells != 1)}: {', '.join(counts)}"
     running = [cell for cell in standing.cells if cell.state == "running" and speed]
     if rates := [cell.images_per_s for cell in running if cell.images_per_s]:
-        line += f"; {_number(sum(rates))} images/s{' together' * (len(rates) > 1)}"
+        line += f"; those running: {_number(sum(rates))} images/s{' together' * (len(rates) > 1)}"
     if left := [cell.left_s for cell in running if cell.left_s is not None]:
         line += f", {'at most ' * (len(left) > 1)}{duration(max(left))} to go"
     return line

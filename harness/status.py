@@ -100,7 +100,8 @@ def _watch(look: Callable[[], Look], view: Callable[[Look], Overview], console: 
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             while seen.standing.live:
-                hint = f"as of {seen.time.astimezone():%H:%M:%S}, looks again every {every:g} s; Ctrl-C ends this"
+                when = f"as of {seen.time.astimezone():%H:%M:%S}, looks again every {every:g} s"
+                hint = f"{when}; Ctrl-C ends the watch, not the jobs"
                 live.update(Group(view(seen), Text(f"\n{hint}", style="dim")), refresh=True)
                 time.sleep(every)
                 seen = look()

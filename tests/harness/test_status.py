@@ -103,7 +103,7 @@ def test_a_pipe_gets_a_plain_line_a_row(out: Path, slurm: Slurm) -> None:
     assert heading.startswith("mine on gpu, submitted 15 Jan ")
     assert totals == (
         "9 cells: 1 done, 1 out of memory, 1 failed, 2 running, 2 pending, 1 cancelled, 1 dropped; "
-        "2,412 images/s, 1 h 20 min to go"
+        "those running: 2,412 images/s, 1 h 20 min to go"
     )
     assert rows == [
         f"running        running  {NAME} running: epoch 3/30, step 1,420/15,000, 2,412 images/s, 1 h 20 min to go, "
@@ -335,7 +335,7 @@ def test_watching_a_terminal_leaves_the_last_view_whole(
     after_looks(monkeypatch, lambda: record(out, "a"))
     shown = Shown("mine", out, 80, every=30.0)
     assert shown.status == 0
-    assert "looks again every 30 s; Ctrl-C ends this" in shown.text
+    assert "looks again every 30 s; Ctrl-C ends the watch, not the jobs" in shown.text
     last = shown.text[shown.text.rindex("mine on gpu") :]
     assert "1 cell: 1 done" in last
     assert "looks again" not in last
