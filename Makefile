@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart slurm-demo test lint clean
 
 quickstart: .venv/installed
 	$(BIN)/attention-bench run quickstart --out runs/quickstart
 	$(BIN)/attention-bench table quickstart --out runs/quickstart --csv runs/quickstart/table.csv > /dev/null
 	@echo "the records, one JSON per cell, and what training wrote, are in runs/quickstart"
+
+slurm-demo: .venv/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/slurm/demo.sh runs/slurm-demo quickstart
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest
