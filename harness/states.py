@@ -158,7 +158,9 @@ def _state(
     if not asked:
         return _with(facts, "unknown", "" if last is None else _end(last, now))
     if job is not None and job.pending:
-        again = f"; before: {_end(last, now)}" if last is not None and last.job == id else ""
+        # What a run that was stopped tells a user to do, Slurm does.
+        before = "" if last is None or last.job != id else _end(last, now).partition("; the same command")[0]
+        again = before and f"; before: {before}"
         return _with(facts, "pending", words(job) + again)
     if job is not None and job.alive:
         if last is not None and last.job == id and last.ended is None:

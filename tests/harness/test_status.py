@@ -190,6 +190,14 @@ def test_where_slurm_does_not_answer_that_is_said_and_the_folders_speak(out: Pat
     assert "Slurm does not answer (squeue took" in Shown("mine", out, 80).words
 
 
+def test_what_is_queued_again_says_how_it_ended_before_and_asks_for_nothing(out: Path, slurm: Slurm) -> None:
+    made = submit(out, "mine", [{"a": "cell a"}])
+    attempt(out, "a", job="70", ended="stopped on SIGUSR2 after 8 of 9 updates; the same command goes on with the rest")
+    slurm.tell(job(made, 0, "PENDING", "Priority"))
+    ended = "before: stopped on SIGUSR2 after 8 of 9 updates (job 70, interrupted once)"
+    assert f"waits for jobs of higher priority; {ended}" in Shown("mine", out).words
+
+
 def test_a_training_without_a_sign_of_life_says_so(out: Path, slurm: Slurm) -> None:
     made = submit(out, "mine", [{"key": NAME}])
     attempt(out, "key", ago=attempts.STALE + 60, job="70", epoch=3, epochs=30, step=14, steps=150, images_per_s=9.6)
