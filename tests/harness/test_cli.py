@@ -463,7 +463,7 @@ def test_a_sweep_of_the_users_own_is_measured_once(ask: Ask) -> None:
     assert "[1/3] deit_micro softmax(fused=True) costs" in first.out
     assert "3 records in runs" in first.out
     assert sorted(record.status for record in records()) == ["done"] * 3
-    assert [path.suffix for path in Path("runs").iterdir()] == [".json"] * 3
+    assert len(list(Path("runs").glob("*.json"))) == 3
     before = tree()
     again = ask("run my_sweeps.py:costs")
     assert again.status == 0
