@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
+IGNORED = shutil.ignore_patterns("__pycache__")
 
 
 def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[str, str]) -> Path:
@@ -33,7 +33,7 @@ def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[s
             shutil.copytree(root / package, partial / package, ignore=IGNORED)
         for name, text in files.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_text(text)
+            (partial / name).write_text(text, encoding="utf-8")
         try:
             os.rename(partial, target)
         except OSError:  # another process was quicker with the same copy
@@ -49,5 +49,6 @@ def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[s
 def _files(root: Path, packages: Iterable[str]) -> Iterator[Path]:
     for package in packages:
         for path in sorted((root / package).rglob("*")):
-            if path.is_file() and path.suffix != ".pyc":
+            # Python writes a file there before it renames it: what is listed may be gone when it is read.
+            if path.is_file() and "__pycache__" not in path.relative_to(root).parts:
                 yield path
