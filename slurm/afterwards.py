@@ -13,13 +13,13 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import submitit
 
+from slurm.commands import SlurmUnreachable, output
 from slurm.inside import WARNINGS, Job, this_job
 
 ENDS = 3
@@ -95,21 +95,21 @@ def last_line(log: Path) -> str:
 
 def _queue_again(status: int) -> int:
     """Asks Slurm to queue this job again, which ends this process too, unless it has done so by itself."""
-    job = this_job()
+    job = str(this_job().id)
     end = time.monotonic() + PATIENCE
     while True:
-        shown = subprocess.run(["scontrol", "show", "job", str(job.id)], capture_output=True, text=True, check=False)
-        found = re.search(r"\bRestarts=(\d+)", shown.stdout)
-        if found is not None and int(found[1]) != job.restarts:
-            _say("Slurm has queued this job again already; this copy ends")
-            return status
-        asked = subprocess.run(["scontrol", "requeue", str(job.id)], capture_output=True, text=True, check=False)
-        if asked.returncode == 0:
+        try:
+            found = re.search(r"\bRestarts=(\d+)", output("scontrol", "show", "job", job))
+            if found is not None and int(found[1]) != this_job().restarts:
+                _say("Slurm has queued this job again already; this copy ends")
+                return status
+            output("scontrol", "requeue", job)
             _say("queued again")
             return status
-        if time.monotonic() > end:
-            _say(f"Slurm does not queue it again ({asked.stderr.strip()}); attention-bench resume submits it anew")
-            return status
+        except SlurmUnreachable as problem:
+            if time.monotonic() > end:
+                _say(f"Slurm does not queue it again ({problem}); attention-bench resume submits it anew")
+                return status
         time.sleep(5)
 
 
