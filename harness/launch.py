@@ -21,7 +21,7 @@ from harness.cells import Cell
 from harness.environment import CHECKOUT, PACKAGES, ROOT, checkout
 from harness.evaluate import Evaluate
 from harness.jobs import CellsJob, ended_at
-from harness.plan import Allocation, arrays, cores, plan, slots
+from harness.plan import Allocation, arrays, cores, gpus, on_gpu, plan, slots
 from harness.runner import check_needs, recorded
 from harness.sources import glance
 from harness.states import CellState, State, standing
@@ -88,7 +88,7 @@ def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
     """
     allocations = plan(choice.cells, cluster, choice.waited_for)
     if cluster.is_local:
-        if any(each.resources.gpus_per_node for each in allocations) and not torch.cuda.is_available():
+        if on_gpu(allocations) and not torch.cuda.is_available():
             raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
         return slots(allocations, cluster)
     most = limits(cluster)
@@ -133,9 +133,9 @@ def submit(
         resources = array[0].resources
         try:
             if cluster.is_local:
-                gpus = [number] if resources.gpus_per_node else []
+                visible = [gpus()[number]] if on_gpu(array) else []
                 cpus = max(1, cores() // len(planned_arrays))
-                id = submit_local(works, folder=folder, code=code, cpus=cpus, gpus=gpus)
+                id = submit_local(works, folder=folder, code=code, cpus=cpus, gpus=visible)
             else:
                 id = submit_array(
                     works,

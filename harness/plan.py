@@ -48,6 +48,8 @@ def plan(cells: Sequence[Cell], cluster: Cluster, live: Collection[str] = ()) ->
     by_key = {cell.key: cell for cell in cells}
     trainings: list[Allocation] = []
     packs: dict[tuple[Resources, tuple[str, ...]], list[Cell]] = {}
+    # Here nothing is spent in a queue, and `slots` deals single cells out evenly.
+    most = 1 if cluster.is_local else cluster.pack
     for cell in cells:
         resources = resources_of(cell, cluster)
         after = tuple(key for key in cell.needs if key in by_key or key in live)
@@ -59,7 +61,7 @@ def plan(cells: Sequence[Cell], cluster: Cluster, live: Collection[str] = ()) ->
     short = [
         Allocation(part, resources, after)
         for (resources, after), packed in packs.items()
-        for part in _parts(packed, cluster.pack)
+        for part in _parts(packed, most)
     ]
     return sorted(short + trainings, key=lambda allocation: _depth(allocation.cells[0], by_key))
 
@@ -78,8 +80,9 @@ def slots(allocations: Sequence[Allocation], cluster: Cluster) -> list[list[Allo
 
     Cells that wait for one another are the same process's. CPU speed is measured with nothing else beside it.
     """
-    gpus = torch.cuda.device_count() if any(each.resources.gpus_per_node for each in allocations) else 0
-    count = cluster.slots or gpus or cores()
+    count = cluster.slots or cores()
+    if on_gpu(allocations):
+        count = min(cluster.slots or len(gpus()), len(gpus()))
     if any(isinstance(cell.task, Speed) and device_of(cell) == "cpu" for each in allocations for cell in each.cells):
         count = 1
     dealt: list[list[Allocation]] = [[] for _ in range(min(count, len(allocations)))]
@@ -91,34 +94,45 @@ def slots(allocations: Sequence[Allocation], cluster: Cluster) -> list[list[Allo
     return [slot for slot in dealt if slot]
 
 
+def on_gpu(allocations: Iterable[Allocation]) -> bool:
+    """Whether any of these wants a GPU."""
+    return any(each.resources.gpus_per_node for each in allocations)
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    count = torch.cuda.device_count()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(number) for number in range(count)] if given is None else given.split(",")[:count]
+
+
 def resources_of(cell: Cell, cluster: Cluster) -> Resources:
     """What a cell gets. Raises ValueError where the cluster has no GPUs for it, or its batch cannot be split so."""
-    on_gpu = device_of(cell) == "cuda"
+    cuda = device_of(cell) == "cuda"
     if cluster.is_local:
-        return Resources(nodes=1, tasks_per_node=1, cpus_per_task=1, gpus_per_node=int(on_gpu), minutes=cluster.minutes)
-    if on_gpu and not cluster.gpus_per_node:
+        return Resources(nodes=1, tasks_per_node=1, cpus_per_task=1, gpus_per_node=int(cuda), minutes=cluster.minutes)
+    if cuda and not cluster.gpus_per_node:
         raise ValueError(
             f"{cell.label} wants a GPU, and cluster {cluster.name} has none: set gpus_per_node in its table, "
             "or --device cpu"
         )
-    each_node = cluster.gpus_per_node if on_gpu else cluster.tasks_per_node
-    shares = cluster.gpus_per_node or cluster.tasks_per_node
-    nodes, tasks = (cluster.nodes, each_node) if isinstance(cell.task, Train) else (1, 1)
+    nodes, tasks, share = 1, 1, 1 / (cluster.gpus_per_node or cluster.tasks_per_node)
     if isinstance(cell.task, Train):
+        nodes, tasks, share = cluster.nodes, cluster.gpus_per_node if cuda else cluster.tasks_per_node, 1.0
         split_batch(cell.task.recipe, nodes * tasks, cell.task.device_batch)
     return Resources(
         nodes=nodes,
         tasks_per_node=tasks,
         # A cell without a GPU, where there are some, gets the share of one.
         cpus_per_task=cluster.cpus_per_gpu if cluster.gpus_per_node else cluster.cpus_per_task,
-        gpus_per_node=tasks if on_gpu else 0,
+        gpus_per_node=tasks if cuda else 0,
         minutes=cluster.minutes,
-        memory_gb=None if cluster.memory_gb is None else cluster.memory_gb * tasks / shares,
+        memory_gb=None if cluster.memory_gb is None else cluster.memory_gb * share,
         exclusive=cluster.exclusive and isinstance(cell.task, Speed),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import results
 from harness.estimate import Estimator
 from harness.launch import Choice
-from harness.plan import Allocation, cores
+from harness.plan import Allocation, cores, on_gpu
 from harness.totals import total
 from slurm import Cluster, Resources
 
@@ -65,8 +65,8 @@ def counts(choice: Choice, out: Path) -> Iterator[str]:
 def _array(array: Sequence[Allocation], cluster: Cluster) -> str:
     cells = sum(len(each.cells) for each in array)
     if cluster.is_local:
-        gpus = array[0].resources.gpus_per_node
-        return f"{_count(cells, 'cell')} one after the other on {'one GPU' if gpus else f'this CPU of {cores()} cores'}"
+        where = "one GPU" if on_gpu(array) else f"this CPU of {cores()} cores"
+        return f"{_count(cells, 'cell')} one after the other on {where}"
     each = f" of up to {max(len(each.cells) for each in array)} cells" if cells > len(array) else ""
     throttle = f", at most {cluster.throttle} at a time" if cluster.throttle and cluster.throttle < len(array) else ""
     after = f", after {_count(len(array[0].after), 'training')}" if array[0].after else ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -52,16 +54,17 @@ def call_apart(function: Callable[[], Result], folder: Path) -> Result:
         raise
 
 
-def submit_local(works: Sequence[Work], *, folder: Path, code: Path, cpus: int, gpus: Sequence[int] = ()) -> str:
+def submit_local(works: Sequence[Work], *, folder: Path, code: Path, cpus: int, gpus: Sequence[str] = ()) -> str:
     """Starts a process that does these one after the other, with so many cores and these GPUs.
 
-    It goes on when the submitting shell has gone. Returns its id, the number of a process of submitit's.
+    `gpus`: as CUDA_VISIBLE_DEVICES names them. The process goes on when the submitting shell has gone. Returns its id,
+    the number of a process of submitit's, by which `local_job` knows it.
     """
     share(folder)
-    executor = submitit.LocalExecutor(folder / LOGS, python=python(None))
-    executor.update_parameters(
-        timeout_min=365 * DAYS, gpus_per_node=len(gpus), visible_gpus=tuple(gpus), stderr_to_stdout=True
-    )
+    # submitit itself takes numbers only, and counts from 0 whatever this process may use.
+    visible = f"env CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"
+    executor = submitit.LocalExecutor(folder / LOGS, python=f"{visible} {python(None)}")
+    executor.update_parameters(timeout_min=365 * DAYS, stderr_to_stdout=True)
     path = os.environ.get("PYTHONPATH")
     variables = {
         "PYTHONSAFEPATH": "1",
@@ -71,9 +74,13 @@ def submit_local(works: Sequence[Work], *, folder: Path, code: Path, cpus: int, 
     ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does: what is ignored is so in children
     try:
         with submitit.core.utils.environment_variables(**variables), _errors_to(folder / "submitit.err"):
-            return executor.submit(Job(OneAfterTheOther(tuple(works)), folder / "meetings")).job_id
+            job = executor.submit(Job(OneAfterTheOther(tuple(works)), folder / "meetings"))
     finally:
         signal.signal(signal.SIGHUP, ignored)
+    # A process that has only just been started has no command line yet.
+    while not job.done() and local_job("", 0, job.job_id) is None:
+        time.sleep(0.01)
+    return job.job_id
 
 
 @dataclass(frozen=True)
