@@ -44,16 +44,19 @@ def submit(
         raise ValueError("--probe has no effect without --dry-run")
     cells = choice.cells()
     where = _cluster(cluster)
+    chosen = launch.choose(cells, out)
+    planned = launch.planned(chosen, where)
     if dry_run:
-        chosen = launch.choose(cells, out)
-        planned = launch.planned(chosen, where)
         for line in preview.lines(chosen, planned, where, out, probe=probe):
             out_console.print(line, markup=False, soft_wrap=True)
         return 0
-    with launch.alone(out):
-        chosen = launch.choose(cells, out)
-        planned = launch.planned(chosen, where)
-        submitted = launch.submit(chosen, planned, where, out, _sweep(choice)) if planned else None
+    submitted = None
+    if planned:
+        with launch.alone(out):
+            # Another shell may have submitted some of them meanwhile.
+            chosen = launch.choose(cells, out)
+            planned = launch.planned(chosen, where)
+            submitted = launch.submit(chosen, planned, where, out, _sweep(choice)) if planned else None
     for line in preview.counts(chosen, out):
         out_console.print(line, markup=False, soft_wrap=True)
     if submitted is not None:
@@ -75,10 +78,7 @@ def resume(
         sweep: as it was submitted; left out, every one.
         out: folder of the records.
     """
-    from harness import launch
-
-    with launch.alone(out):
-        return _again(sweep, out, failed=False)
+    return _again(sweep, out, failed=False)
 
 
 @app.command
@@ -95,14 +95,11 @@ def retry(
         failed: say so: those with a record of a failure.
         out: folder of the records.
     """
-    from harness import launch
-
     if not failed:
         raise ValueError(
             "retry --failed runs the failed cells again; resume goes on with what was dropped or cancelled"
         )
-    with launch.alone(out):
-        return _again(sweep, out, failed=True)
+    return _again(sweep, out, failed=True)
 
 
 @app.command
@@ -222,23 +219,24 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
 
     known = status.submitted(sweep, out)
     count = 0
-    for submission in known:
-        # Of a cell that was submitted several times, the last submission speaks.
-        later = {key for other in known if other.created > submission.created for key in other.cells}
-        wanted = {
-            state.key
-            for state in status.of([submission], out).cells
-            if state.key not in later and state.state in (("failed", "oom") if failed else launch.DROPPED)
-        }
-        if not wanted:
-            continue
-        cells = [cell for cell in launch.of_submission(submission, as_now=failed) if cell.key in wanted]
-        chosen = launch.choose(cells, out, failed=failed)
-        planned = launch.planned(chosen, submission.cluster)
-        if planned:
-            like = None if failed else submission
-            _say(launch.submit(chosen, planned, submission.cluster, out, submission.sweep, like), out)
-            count += len(chosen.cells)
+    with launch.alone(out):
+        for submission in known:
+            # Of a cell that was submitted several times, the last submission speaks.
+            later = {key for other in known if other.created > submission.created for key in other.cells}
+            wanted = {
+                state.key
+                for state in status.of([submission], out).cells
+                if state.key not in later and state.state in (launch.FAILED if failed else launch.DROPPED)
+            }
+            if not wanted:
+                continue
+            cells = [cell for cell in launch.of_submission(submission, as_now=failed) if cell.key in wanted]
+            chosen = launch.choose(cells, out, failed=failed)
+            planned = launch.planned(chosen, submission.cluster)
+            if planned:
+                like = None if failed else submission
+                _say(launch.submit(chosen, planned, submission.cluster, out, submission.sweep, like), out)
+                count += len(chosen.cells)
     if not count:
         what = "has failed" if failed else "was dropped or cancelled"
         out_console.print(f"nothing to submit: no cell {what}", markup=False)

@@ -31,9 +31,10 @@ from slurm import Cluster, cancel, cancel_local, check, limits, snapshot, submit
 
 CELLS = "cells.pickle"
 
-
 DROPPED: tuple[State, ...] = ("dropped", "cancelled")
 """States of cells that were submitted, and that nothing will be done about unless they are submitted again."""
+
+FAILED: tuple[State, ...] = ("failed", "oom")
 
 
 @dataclass(frozen=True)
@@ -200,11 +201,12 @@ def alone(out: Path) -> Iterator[None]:
     folder = out / submissions.FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        lock = open(folder / ".lock", "w")  # noqa: SIM115
+        fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as problem:
         raise ValueError(f"cannot write to the output folder {out}: {problem.strerror}") from problem
+    with lock:
+        yield
 
 
 def _array(name: str, allocations: Sequence[Allocation], cluster: Cluster) -> Array:
@@ -219,6 +221,6 @@ def _code(out: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
     commit, dirty = checkout(ROOT)
     files = {CHECKOUT: json.dumps({"commit": commit, "dirty": dirty}) + "\n"}
     originals = loaded_files()
-    users = {f"user/{number}/{file.name}": file.read_text() for number, file in enumerate(originals)}
+    users = {f"user/{number}/{file.name}": file.read_text(encoding="utf-8") for number, file in enumerate(originals)}
     copy = snapshot(ROOT, PACKAGES, out / submissions.FOLDER / "code", files | users)
     return copy, tuple(copy / name for name in users), tuple(originals)

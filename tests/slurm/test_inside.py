@@ -1,4 +1,4 @@
-"""What a process of a job does first: who it is, where its peers meet, and what a warning does to it and its children."""
+"""What a process of a job does first: who it is, where its peers are, what a warning does to it and its children."""
 
 import os
 import signal
