@@ -118,7 +118,7 @@ def restarted(job: str, times: int) -> None:
 
 def test_a_submitting_shell_that_is_killed_loses_nothing_and_doubles_nothing(slurm: None, place: Place) -> None:
     """Between sbatch and writing the id down: squeue still knows the job by its name."""
-    place.set(seconds="0.5")
+    place.set(seconds="5")
     assert place.ask("submit sweeps.py:ten --cluster low").status == 0
     (path,) = place.out.glob("submissions/*/submission.json")
     text = path.read_text()
