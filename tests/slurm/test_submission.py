@@ -77,10 +77,10 @@ def test_what_the_processes_of_a_job_find(slurm: None, code: Path, tmp_path: Pat
 def test_set_up_lines_come_before_and_an_image_around_python(slurm: None, code: Path, tmp_path: Path) -> None:
     """`env` stands for the program that runs an image: the words before `python`, found on the PATH."""
     setup = (f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH PYTHONPATH=/of/a/module",)
-    cluster = replace(LOW, setup=setup, container="env SLURM_CPUS_PER_TASK=seven")
+    cluster = replace(LOW, setup=setup, container="env CUDA_VISIBLE_DEVICES=seven")
     submit(code, tmp_path, Tells(tmp_path, 1), cluster=cluster)
     (found,) = told(tmp_path, 1)
-    assert found["SLURM_CPUS_PER_TASK"] == "seven"
+    assert found["CUDA_VISIBLE_DEVICES"] == "seven"
     assert found["PYTHONPATH"] == f"{code}:/of/a/module", "the copy of the code comes first"
 
 
