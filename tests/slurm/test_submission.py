@@ -190,6 +190,10 @@ def test_a_job_submits_a_job_to_the_same_cluster(
     (found,) = told(tmp_path, 1)
     assert found["RANK"] is None
     assert (found["SLURM_CPUS_PER_TASK"], found["OMP_NUM_THREADS"]) == ("3", "3")
+    # Without task/affinity a step has all cores of its job anyway: only the batch script shows what srun is told.
+    (script,) = (tmp_path / "jobs" / "logs").glob("*_submission.sh")
+    (line,) = (line for line in script.read_text().splitlines() if line.startswith("srun "))
+    assert "--cpus-per-task=3" in line
 
 
 def test_a_folder_that_a_node_does_not_see_is_said_and_nothing_runs(slurm: None, code: Path, tmp_path: Path) -> None:
