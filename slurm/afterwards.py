@@ -20,7 +20,7 @@ from pathlib import Path
 import submitit
 
 from slurm.commands import SlurmUnreachable, output
-from slurm.inside import WARNINGS, Job, this_job
+from slurm.inside import WARNINGS, Job, this_job, warning_seconds
 
 ENDS = 3
 """In a row without progress, after which the work is given up."""
@@ -28,8 +28,8 @@ ENDS = 3
 WARNED = tuple(128 + number for number in WARNINGS)
 """The exit statuses of processes that a warning has ended."""
 
-EARLY = 0.8
-"""Share of the time limit before which a warning is a preemption."""
+AHEAD = 60.0
+"""Seconds by which Slurm's warning before the time limit may come too early."""
 
 PATIENCE = 60.0
 """Seconds for which a controller that does not answer is asked again."""
@@ -48,7 +48,7 @@ def afterwards(folder: Path, status: int, seconds: float, minutes: float) -> int
     if left is None:
         return 0
     ends = folder / f"{this_job().id}_ends.json"
-    if status in WARNED and seconds < 60 * minutes * EARLY:
+    if status in WARNED and not _near_the_limit(seconds, minutes):
         _say(f"ended by a warning of Slurm's after {seconds:.0f} s: preempted, or its node is taken out of service")
     else:
         count = 1 + _ends_before(ends, left)
@@ -65,6 +65,11 @@ def afterwards(folder: Path, status: int, seconds: float, minutes: float) -> int
     return _queue_again(status)
 
 
+def _near_the_limit(seconds: float, minutes: float) -> bool:
+    """Whether a warning that ended a job after so many seconds was that of its time limit; else it was preempted."""
+    return seconds >= 60 * minutes - warning_seconds(minutes) - AHEAD
+
+
 def _ends_before(path: Path, left: str) -> int:
     """Ends in a row at which just this was left to do."""
     try:
@@ -75,7 +80,7 @@ def _ends_before(path: Path, left: str) -> int:
 
 
 def _why(status: int, seconds: float, minutes: float) -> str:
-    if seconds >= 60 * minutes * EARLY:
+    if _near_the_limit(seconds, minutes):
         return f"the last time near the time limit of {minutes:g} minutes: more minutes are needed"
     if status == 128 + signal.SIGKILL:
         return "the last time killed, often for memory"

@@ -22,8 +22,14 @@ import submitit
 WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
 """What Slurm sends before it takes nodes back: USR2 as asked for with --signal, TERM otherwise."""
 
+
 PATIENCE = 300.0
 """Seconds that the processes of a job wait for their first one: a shared file system may show a file late."""
+
+
+def warning_seconds(minutes: float) -> int:
+    """How long before its limit a job is warned: a tenth of it, between 15 seconds and 5 minutes."""
+    return int(min(300, max(15, 6 * minutes)))
 
 
 class Work(Protocol):

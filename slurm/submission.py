@@ -19,7 +19,7 @@ import submitit
 
 from slurm.clusters import Cluster
 from slurm.commands import SlurmUnreachable
-from slurm.inside import Job, Work
+from slurm.inside import Job, Work, warning_seconds
 
 LOGS = "logs"
 TOKEN = "shared"
@@ -41,11 +41,6 @@ class Resources:
     @property
     def processes(self) -> int:
         return self.nodes * self.tasks_per_node
-
-
-def warning_seconds(minutes: int) -> int:
-    """How long before its limit a job is warned: a tenth of it, between 15 seconds and 5 minutes."""
-    return int(min(300, max(15, 6 * minutes)))
 
 
 def submit_array(

@@ -11,7 +11,7 @@ import pytest
 
 from slurm import Cluster, Resources, SlurmUnreachable, Work, snapshot, submit_array
 from slurm.afterwards import last_line
-from slurm.submission import warning_seconds
+from slurm.inside import warning_seconds
 from tests.slurm.cluster import fail_node, run, wait_for
 from tests.slurm.works import Dies, Forks, OneLeaves, Steps, Tells, steps
 
