@@ -47,7 +47,9 @@ class Choice:
 
 
 def choose(cells: Sequence[Cell], out: Path, *, failed: bool = False) -> Choice:
-    """Those that are neither recorded nor at work; of the failed ones only if `failed`, and then no others.
+    """Those that are neither recorded nor at work; with `failed`, those that have failed, and no others.
+
+    What has failed without having been submitted was run by hand, and is asked for anew.
 
     Raises ValueError where it cannot be known whether some are at work, and for a cell whose weights nobody makes.
     """
@@ -59,19 +61,28 @@ def choose(cells: Sequence[Cell], out: Path, *, failed: bool = False) -> Choice:
     if stand.slurm is not None and any(state.state == "unknown" for state in stand.cells):
         raise ValueError(f"{stand.slurm}; some of the cells were submitted, and may be at work")
     states = {state.key: state for state in stand.cells}
-    wanted = ("failed", "oom") if failed else ("unsubmitted", *DROPPED)
+    submitted = {key for submission in known for key in submission.cells}
+
+    def wanted(cell: Cell) -> bool:
+        state = states[cell.key].state
+        if state in FAILED:
+            return failed or cell.key not in submitted
+        return not failed and state in ("unsubmitted", *DROPPED)
+
     # A training that ran out of memory may be split otherwise this time; what else did is recorded.
-    chosen = [cell for cell in cells if states[cell.key].state in wanted and recorded(cell, out) is None]
+    chosen = [cell for cell in cells if wanted(cell) and recorded(cell, out) is None]
     keys = {cell.key for cell in chosen}
+    # For the processes of this machine no job can be made to wait.
+    here = {array.job_id(index) for each in known if each.cluster.is_local for array, index, _ in each.jobs()}
     waited_for = {
         key: str(states[key].job)
         for cell in chosen
         for key in cell.needs
-        if key not in keys and states[key].live and states[key].job is not None
+        if key not in keys and states[key].live and states[key].job not in {None, *here}
     }
     check_needs(chosen, out, waited_for)
     _check_images(chosen)
-    return Choice(chosen, states, waited_for)
+    return Choice(chosen, {cell.key: states[cell.key] for cell in cells}, waited_for)
 
 
 def _check_images(cells: Sequence[Cell]) -> None:
@@ -91,6 +102,12 @@ def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
     if cluster.is_local:
         if on_gpu(allocations) and not torch.cuda.is_available():
             raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
+        if choice.waited_for:
+            jobs = ", ".join(sorted(set(choice.waited_for.values())))
+            raise ValueError(
+                f"some cells need trainings that are under way (job {jobs}), for which nothing on this machine waits: "
+                "submit them to the same cluster, or when these are done"
+            )
         return slots(allocations, cluster)
     most = limits(cluster)
     for each in dict.fromkeys(allocation.resources for allocation in allocations):
