@@ -1,6 +1,7 @@
 """Cells that take no time: a task that counts its runs, for what is about cells and not about measuring."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,6 +39,18 @@ class Counting:
             case "interrupt":
                 raise KeyboardInterrupt
         return {"params_m": 1.0}
+
+
+@pytest.fixture
+def users_files() -> Iterator[None]:
+    """Of the user's files only those of this test are loaded: a submission copies all of them."""
+    before = {name: module for name, module in sys.modules.items() if name.startswith("attention_bench_user_")}
+    for name in before:
+        del sys.modules[name]
+    yield
+    for name in [name for name in sys.modules if name.startswith("attention_bench_user_")]:
+        del sys.modules[name]
+    sys.modules.update(before)
 
 
 @pytest.fixture

@@ -269,6 +269,7 @@ def cells(where):
 """
 
 
+@pytest.mark.usefixtures("users_files")
 def test_a_job_runs_from_the_copy_alone_with_the_users_own_tasks(out: Path, tmp_path: Path) -> None:
     original = tmp_path / "mine.py"
     original.write_text(USERS)

@@ -397,6 +397,7 @@ def test_cells_that_cannot_be_read_are_one_line(out: Path, counting: Make) -> No
         assert said.startswith(f"{made.folder / launch.CELLS} cannot be read: ")
 
 
+@pytest.mark.usefixtures("users_files")
 def test_tasks_that_have_changed_since_are_said_and_the_copy_still_has_them(out: Path, tmp_path: Path) -> None:
     text = "class Mine:\n    def __eq__(self, other): return type(other) is type(self)\n"
     original, copy = tmp_path / "now" / "mine.py", tmp_path / "then" / "mine.py"
