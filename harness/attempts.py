@@ -245,5 +245,5 @@ def _path(folder: Path, number: int) -> Path:
 def _numbers(folder: Path) -> list[int]:
     try:
         return [int(path.stem) for path in folder.iterdir() if path.suffix == ".json" and path.stem.isdecimal()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
