@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from harness.cli_common import Choice, Positional, app, error_console, out_console, shown, text
+from harness.cli_common import CellOptions, Positional, app, error_console, out_console, shown, text
 
 if TYPE_CHECKING:
     from results import Sheet
@@ -56,7 +56,7 @@ def show(
 
 @app.command
 def run(
-    choice: tyro.conf.OmitArgPrefixes[Choice],
+    choice: tyro.conf.OmitArgPrefixes[CellOptions],
     *,
     out: Path = Path("runs"),
     isolate: bool = False,

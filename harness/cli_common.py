@@ -26,7 +26,7 @@ error_console = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
-class Choice:
+class CellOptions:
     """The cells of a sweep by name, or of an ad-hoc grid, with values replaced.
 
     Args:

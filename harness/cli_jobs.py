@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from harness.cli_common import Choice, Positional, app, error_console, out_console, shown
+from harness.cli_common import CellOptions, Positional, app, error_console, out_console, shown
 
 if TYPE_CHECKING:
+    from harness.states import CellState
     from harness.submissions import Submission
     from slurm import Cluster
 
@@ -19,7 +20,7 @@ EVERY = 30.0
 
 @app.command
 def submit(
-    choice: tyro.conf.OmitArgPrefixes[Choice],
+    choice: tyro.conf.OmitArgPrefixes[CellOptions],
     *,
     cluster: str,
     out: Path = Path("runs"),
@@ -118,12 +119,17 @@ def cancel(
     """
     from harness import launch, status
 
-    with launch.alone(out):
+    def look() -> tuple[list[Submission], list[CellState]]:
         known = status.submitted(sweep, out)
         stand = status.of(known, out)
         chosen = [state for state in stand.cells if not only or any(text in state.label for text in only)]
         if stand.slurm is not None and any(state.state == "unknown" for state in chosen):
             raise ValueError(f"{stand.slurm}; nothing is cancelled")
+        return known, chosen
+
+    look()  # what is refused leaves no lock behind
+    with launch.alone(out):
+        known, chosen = look()
         ids = launch.withdraw(chosen, known)
     cells = sum(state.live for state in chosen)
     out_console.print(f"cancelled: {_count(len(ids), 'job')} with {_count(cells, 'unfinished cell')}", markup=False)
@@ -243,7 +249,7 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
     return 0
 
 
-def _sweep(choice: Choice) -> str:
+def _sweep(choice: CellOptions) -> str:
     return choice.sweep or "grid"
 
 

@@ -31,6 +31,9 @@ WARNED = tuple(128 + number for number in WARNINGS)
 AHEAD = 60.0
 """Seconds by which Slurm's warning before the time limit may come too early."""
 
+PAUSE = 5.0
+"""Seconds between two questions to a controller that does not answer."""
+
 PATIENCE = 60.0
 """Seconds for which a controller that does not answer is asked again."""
 
@@ -115,7 +118,7 @@ def _queue_again(status: int) -> int:
             if time.monotonic() > end:
                 _say(f"Slurm does not queue it again ({problem}); attention-bench resume submits it anew")
                 return status
-        time.sleep(5)
+        time.sleep(PAUSE)
 
 
 def _say(text: str) -> None:

@@ -210,7 +210,7 @@ def test_what_processes_of_this_machine_record_is_what_run_records(ask: Ask, her
     said = told(ask("submit sweeps.py:four --cluster local")).splitlines()
     assert said[0] == "4 cells, 4 to submit"
     assert re.fullmatch(r"submitted 4 cells in 1 job on this machine \(\d+\)", said[1])
-    assert said[2] == "attention-bench status sweeps.py:four --watch"
+    assert said[2] == "to watch it: attention-bench status sweeps.py:four --watch"
     wait_for(lambda: len(records()) == 4, 60)
     wait_for(ended(here / "runs"), 20)
     assert sorted((here / "runs_of").read_text().split()) == ["0", "1", "2", "3"]

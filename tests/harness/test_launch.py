@@ -337,9 +337,9 @@ def test_a_dependency_is_the_job_of_the_training(out: Path, slurm: Slurm, sbatch
     plant(out, slurm, training(7), "pending")
     chosen = choose([training(7).evaluation(), training(0).evaluation(), training(0), training(1)], out)
     made = sbatch.submit(chosen, GPU)
-    assert [len(array.jobs) for array in made.arrays] == [2, 1, 1]
-    assert [work.cells() for work in sbatch.works[1]] == [[training(7).evaluation()]]
-    assert [call["after"] for call in sbatch.calls] == [[], ["70"], ["90_0"]]
+    assert [len(array.jobs) for array in made.arrays] == [1, 2, 1]
+    assert [work.cells() for work in sbatch.works[0]] == [[training(7).evaluation()]]
+    assert [call["after"] for call in sbatch.calls] == [["70"], [], ["91_0"]]
 
 
 def test_what_had_failed_before_is_told_to_the_jobs(out: Path, sbatch: Sbatch, counting: Make) -> None:

@@ -134,7 +134,7 @@ def test_a_submitting_shell_that_is_killed_loses_nothing_and_doubles_nothing(slu
 
 
 def test_a_controller_that_restarts_disturbs_nothing(slurm: None, slurm_conf: Path, place: Place) -> None:
-    place.set(seconds="0.5")
+    place.set(seconds="3")  # a job that ends meanwhile is cleaned up a minute later
     assert place.ask("submit sweeps.py:ten --cluster low").status == 0
     wait_for(lambda: len(place.records()) >= 1, 60)
     pid = int((slurm_conf.parent / "run" / "slurmctld.pid").read_text())
@@ -146,6 +146,7 @@ def test_a_controller_that_restarts_disturbs_nothing(slurm: None, slurm_conf: Pa
     assert "Slurm" in refused.err or "slurm" in refused.err
     subprocess.run(["slurmctld", "-f", str(slurm_conf)], check=True, env=os.environ | {"PATH": DAEMONS_PATH})
     wait_for(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode == 0, 30)
+    place.set(seconds="0")
     wait_for(lambda: len(place.records()) == 10, 60)
     assert "0 to submit" in place.ask("submit sweeps.py:ten --cluster low").out
 
