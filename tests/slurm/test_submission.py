@@ -121,6 +121,27 @@ def test_a_lost_node_a_preemption_and_a_warning_are_survived(slurm: None, code: 
     assert not (tmp_path / "gave_up").exists()
 
 
+def test_a_preemption_without_grace_and_a_signal_in_the_first_moment_are_survived(
+    slurm: None, code: Path, tmp_path: Path
+) -> None:
+    """Without grace USR2, TERM and KILL come at once, to the batch script too; a first moment has no handler yet."""
+    run("scontrol", "create", "partition=harsh", "nodes=ALL", "prioritytier=1", "preemptmode=requeue", "gracetime=0")
+    try:
+        harsh = replace(LOW, partition="harsh", exclude="127.0.1.[2-4]")
+        job = submit(code, tmp_path, Steps(tmp_path, 30, 0.25), resources=WHOLE, cluster=harsh)
+        wait_for(lambda: "Starting with JobEnvironment" in log(tmp_path), 30)  # submitit's first words
+        run("scancel", "--signal=USR2", job)
+        wait_for(lambda: restarts(job) == 1 and len(steps(tmp_path)) > 2, 60)
+        high = run("sbatch", "--parsable", "-p", "high", "-c4", "-w", "127.0.1.1", "-o", "/dev/null", "--wrap", "true")
+        wait_for(lambda: state(high) == "COMPLETED" and restarts(job) == 2, 60)
+        wait_for(lambda: state(job) == "COMPLETED", 60)
+        assert len(steps(tmp_path)) == 30
+    finally:
+        run("scancel", "--me")
+        wait_for(lambda: run("squeue", "-h") == "", 30)
+        run("scontrol", "delete", "partition=harsh")
+
+
 def test_what_dies_time_and_again_is_given_up_with_its_last_words(slurm: None, code: Path, tmp_path: Path) -> None:
     job = submit(code, tmp_path, Dies(tmp_path, 1))
     wait_for(lambda: (tmp_path / "gave_up").exists(), 90)
