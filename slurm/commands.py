@@ -4,6 +4,9 @@ import os
 import re
 import subprocess
 
+_NO_CLUSTER = re.compile("configuration source|DNS SRV lookup")
+"""What Slurm says where its commands are installed and nothing else."""
+
 
 class SlurmUnreachable(ValueError):
     """Slurm does not answer: not installed here, its controller is down, or it refuses; the text is one line."""
@@ -36,7 +39,10 @@ def output(*command: str, seconds: float = 30.0) -> str:
         raise SlurmUnreachable(f"Slurm does not answer: {name} took more than {seconds:g} s") from None
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines() or [f"exit code {done.returncode}"]
-        raise SlurmUnreachable(f"{name}: {re.sub(r'^[a-z_]+:? (error|fatal): ', '', lines[-1])}")
+        said = re.sub(r"^[a-z_]+:? (error|fatal): ", "", lines[-1])
+        if _NO_CLUSTER.search(said):
+            said += "; this machine belongs to no cluster: it has no slurm.conf, and SLURM_CONF names none"
+        raise SlurmUnreachable(f"{name}: {said}")
     return done.stdout
 
 

@@ -33,6 +33,13 @@ def test_its_own_last_line_is_told(tmp_path, monkeypatch):
         output("squeue")
 
 
+def test_commands_without_a_cluster_are_told_as_such(tmp_path, monkeypatch):
+    line = "sinfo: error: fetch_config: DNS SRV lookup failed\nsinfo: fatal: Could not establish a configuration source"
+    command(tmp_path, f"echo '{line}' >&2; exit 1", monkeypatch)
+    with pytest.raises(SlurmUnreachable, match=r"configuration source; this machine belongs to no cluster: it has no"):
+        output("squeue")
+
+
 def test_a_failure_without_a_word_has_its_exit_code(tmp_path, monkeypatch):
     command(tmp_path, "exit 7", monkeypatch)
     with pytest.raises(SlurmUnreachable, match=r"^squeue: exit code 7$"):
