@@ -1,5 +1,6 @@
 """submit, status, resume, retry and cancel as users call them: a refusal is one line; jobs run on this machine."""
 
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from harness import launch
+from harness.submissions import Submission
 from harness.sweeps import expand
 from results import Record
-from slurm import local_job
+from slurm import Cluster, local_job
 from tests.harness import submitted
 from tests.harness.command_line import Answer, Ask, records, refused, tree
 from tests.slurm.cluster import wait_for
@@ -170,6 +172,27 @@ def test_where_slurm_does_not_answer_nothing_is_cancelled_and_status_still_tells
     assert "no squeue on the PATH" in shown.out
 
 
+def test_what_was_dropped_twice_goes_where_it_was_submitted_last(
+    ask: Ask, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = expand("sweeps.py:four")
+    jobs = [{cell.key: cell.label for cell in cells}]
+    for sweep, created in (("second", submitted.NOON + 1), ("first", submitted.NOON)):
+        made = submitted.submit(here / "runs", sweep, jobs, id="999999999", created=created, cluster="local")
+        (made.folder / launch.CELLS).write_bytes(pickle.dumps(cells))
+    asked = []
+
+    def submit(
+        choice: launch.Choice, planned: object, cluster: Cluster, out: Path, sweep: str, like: Submission
+    ) -> Submission:
+        asked.append((sweep, len(choice.cells), like.sweep))
+        return like
+
+    monkeypatch.setattr(launch, "submit", submit)
+    assert ask("resume").status == 0
+    assert asked == [("second", 4, "second")]
+
+
 def test_a_dry_run_says_what_would_be_and_writes_nothing(ask: Ask) -> None:
     before = tree()
     answer = ask("submit --backbone deit_micro --attention softmax linear --task costs speed --cluster local --dry-run")
@@ -211,11 +234,13 @@ def test_what_processes_of_this_machine_record_is_what_run_records(ask: Ask, her
     assert said[0] == "4 cells, 4 to submit"
     assert re.fullmatch(r"submitted 4 cells in 1 job on this machine \(\d+\)", said[1])
     assert said[2] == "to watch it: attention-bench status sweeps.py:four --watch"
-    wait_for(lambda: len(records()) == 4, 60)
-    wait_for(ended(here / "runs"), 20)
+    wait_for(lambda: len(records()) == 4)
+    wait_for(ended(here / "runs"))
     assert sorted((here / "runs_of").read_text().split()) == ["0", "1", "2", "3"]
+    before = tree()
     again = told(ask("submit sweeps.py:four --cluster local"))
     assert again == "4 cells, 0 to submit\n  4 recorded in runs\n"
+    assert tree() == before
     assert "4 cells: 4 done" in told(ask("status sweeps.py:four"))
     told(ask("run sweeps.py:four --out by_hand"))
     assert [comparable(record) for record in records("runs")] == [comparable(record) for record in records("by_hand")]
@@ -229,11 +254,11 @@ def test_what_was_cancelled_is_resumed_with_the_code_of_then_and_what_fails_is_r
     (here / "fail").write_text("2")
     (here / "clusters.toml").write_text("[local]\nslots = 2\n")
     assert "submitted 4 cells in 2 jobs" in told(ask("submit sweeps.py:four --cluster local"))
-    wait_for(lambda: (here / "runs_of").exists() and len((here / "runs_of").read_text().split()) == 2, 60)
+    wait_for(lambda: (here / "runs_of").exists() and len((here / "runs_of").read_text().split()) == 2)
     assert told(ask("submit sweeps.py:four --cluster local")).splitlines()[0] == "4 cells, 0 to submit"
     assert "nothing to submit: no cell was dropped or cancelled" in told(ask("resume"))
     assert told(ask("cancel")) == "cancelled: 2 jobs with 4 unfinished cells\n"
-    wait_for(ended(here / "runs"), 20)
+    wait_for(ended(here / "runs"))
     assert records() == []
     assert told(ask("cancel sweeps.py:four")) == "cancelled: 0 jobs with 0 unfinished cells\n"
     assert "attention-bench resume submits it again" in told(ask("status --all"))
@@ -242,8 +267,8 @@ def test_what_was_cancelled_is_resumed_with_the_code_of_then_and_what_fails_is_r
     (here / "sweeps.py").write_text("raise RuntimeError('edited since')")
     (here / "hold").unlink()
     assert "submitted 4 cells in 2 jobs" in told(ask("resume sweeps.py:four"))
-    wait_for(lambda: len(records()) == 4, 60)
-    wait_for(ended(here / "runs"), 20)
+    wait_for(lambda: len(records()) == 4)
+    wait_for(ended(here / "runs"))
     assert sorted(record.status for record in records()) == ["done", "done", "done", "failed"]
     assert "nothing to submit: no cell was dropped or cancelled" in told(ask("resume"))
 
@@ -252,7 +277,7 @@ def test_what_was_cancelled_is_resumed_with_the_code_of_then_and_what_fails_is_r
     refusal = told(ask("submit sweeps.py:four --cluster local"))
     assert "1 failed before: attention-bench retry --failed submits them again" in refusal
     assert "submitted 1 cell in 1 job" in told(ask("retry --failed"))
-    wait_for(lambda: [record.status for record in records()] == ["done"] * 4, 60)
-    wait_for(ended(here / "runs"), 20)
+    wait_for(lambda: [record.status for record in records()] == ["done"] * 4)
+    wait_for(ended(here / "runs"))
     assert "nothing to submit: no cell has failed" in told(ask("retry --failed"))
     assert (here / "runs_of").read_text().split().count("2") in (2, 3)

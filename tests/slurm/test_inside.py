@@ -209,8 +209,8 @@ for _ in range(2):
         finally:
             say("the handler ran in a child")
     children.append(child)
-say("ready", *children)
 try:
+    say("ready", *children)
     time.sleep(60)
 finally:
     say("cleaned up")
