@@ -94,5 +94,11 @@ class CellOptions:
         return adjusted(narrowed(cells, self.only), values, cells)
 
 
+def count(number: int, noun: str) -> str:
+    """A number and what is counted: "1 job", "2 processes"."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{plural * (number != 1)}"
+
+
 def text(path: Path | None) -> str | None:
     return None if path is None else str(path)

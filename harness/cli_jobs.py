@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from harness.cli_common import CellOptions, Positional, app, error_console, out_console, shown
+from harness.cli_common import CellOptions, Positional, app, count, error_console, out_console, shown
 
 if TYPE_CHECKING:
     from harness.states import CellState
     from harness.submissions import Submission
     from slurm import Cluster
 
+A_DAY = 24 * 60 * 60
 EVERY = 30.0
 """Seconds between two looks at a sweep; Slurm's controller answers everybody."""
 
@@ -132,7 +134,7 @@ def cancel(
         known, chosen = look()
         ids = launch.withdraw(chosen, known)
     cells = sum(state.live for state in chosen)
-    out_console.print(f"cancelled: {_count(len(ids), 'job')} with {_count(cells, 'unfinished cell')}", markup=False)
+    out_console.print(f"cancelled: {count(len(ids), 'job')} with {count(cells, 'unfinished cell')}", markup=False)
     return 0
 
 
@@ -162,8 +164,8 @@ def status(
 
     if watch and json:
         raise ValueError("--watch and --json exclude each other: --json prints one look")
-    if every < 1:
-        raise ValueError(f"--every {every:g}: it takes a number of seconds from 1 up")
+    if not 1 <= every <= A_DAY:
+        raise ValueError(f"--every {every:g}: it takes a number of seconds from 1 to {A_DAY:g}")
     return view.show(
         sweep, out, out_console, error_console, every=every if watch else None, everything=all, as_json=json
     )
@@ -224,7 +226,7 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
     from harness import launch, status
 
     known = status.submitted(sweep, out)
-    count = 0
+    cells_submitted = 0
     with launch.alone(out):
         for submission in known:
             # Of a cell that was submitted several times, the last submission speaks.
@@ -242,8 +244,8 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
             if planned:
                 like = None if failed else submission
                 _say(launch.submit(chosen, planned, submission.cluster, out, submission.sweep, like), out)
-                count += len(chosen.cells)
-    if not count:
+                cells_submitted += len(chosen.cells)
+    if not cells_submitted:
         what = "has failed" if failed else "was dropped or cancelled"
         out_console.print(f"nothing to submit: no cell {what}", markup=False)
     return 0
@@ -259,15 +261,11 @@ def _say(submission: Submission, out: Path) -> None:
     ids = ", ".join(str(array.id) for array in submission.arrays)
     where = "on this machine" if submission.cluster.is_local else f"to {submission.cluster.name}"
     out_console.print(
-        f"submitted {_count(len(submission.cells), 'cell')} in {_count(jobs, 'job')} {where} ({ids})",
+        f"submitted {count(len(submission.cells), 'cell')} in {count(jobs, 'job')} {where} ({ids})",
         markup=False,
         soft_wrap=True,
     )
-    folder = "" if out == Path("runs") else f" --out {out}"
+    folder = "" if out == Path("runs") else f" --out {shlex.quote(str(out))}"
     out_console.print(
         f"to watch it: attention-bench status {submission.sweep}{folder} --watch", markup=False, soft_wrap=True
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -189,7 +189,8 @@ def of_submission(submission: Submission, *, as_now: bool) -> list[Cell]:
         return pickle.loads(path.read_bytes())
     except (AttributeError, ImportError) as problem:
         raise ValueError(
-            f"the tasks of sweep {submission.sweep} have changed since it was submitted ({problem}): submit it again"
+            f"the tasks of sweep {submission.sweep} have changed since it was submitted ({problem}): remove the "
+            "records of those that failed, and submit it again"
         ) from problem
     except (OSError, pickle.UnpicklingError, EOFError, LookupError) as problem:
         raise ValueError(f"{path} cannot be read: {problem}") from problem

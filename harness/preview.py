@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import results
+from harness.cli_common import count
 from harness.estimate import Estimator
 from harness.launch import Choice
 from harness.plan import Allocation, cores, on_gpu
@@ -66,11 +67,11 @@ def _array(array: Sequence[Allocation], cluster: Cluster) -> str:
     cells = sum(len(each.cells) for each in array)
     if cluster.is_local:
         where = "one GPU" if on_gpu(array) else f"this CPU of {cores()} cores"
-        return f"{_count(cells, 'cell')} one after the other on {where}"
+        return f"{count(cells, 'cell')} one after the other on {where}"
     each = f" of up to {max(len(each.cells) for each in array)} cells" if cells > len(array) else ""
     throttle = f", at most {cluster.throttle} at a time" if cluster.throttle and cluster.throttle < len(array) else ""
-    after = f", after {_count(len(array[0].after), 'training')}" if array[0].after else ""
-    return f"{_count(len(array), 'job')}{each}{throttle}{after}; each {_resources(array[0].resources, cluster)}"
+    after = f", after {count(len(array[0].after), 'training')}" if array[0].after else ""
+    return f"{count(len(array), 'job')}{each}{throttle}{after}; each {_resources(array[0].resources, cluster)}"
 
 
 def _resources(each: Resources, cluster: Cluster) -> str:
@@ -78,12 +79,7 @@ def _resources(each: Resources, cluster: Cluster) -> str:
     memory = "" if each.memory_gb is None else f", {each.memory_gb:g} GB"
     whole = ", whole nodes" if each.exclusive else ""
     return (
-        f"{_count(each.nodes, 'node')} x ({_count(each.tasks_per_node, 'process')}, {gpus}"
-        f"{_count(each.tasks_per_node * each.cpus_per_task, 'core')}{memory}){whole}, {each.minutes} min, "
+        f"{count(each.nodes, 'node')} x ({count(each.tasks_per_node, 'process')}, {gpus}"
+        f"{count(each.tasks_per_node * each.cpus_per_task, 'core')}{memory}){whole}, {each.minutes} min, "
         f"partition {cluster.partition or 'by default'}"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    plural = "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}{plural * (number != 1)}"
