@@ -212,15 +212,10 @@ def check_needs(todo: Sequence[Cell], out: Path, elsewhere: Collection[str] = ()
 def outcome(record: Record) -> str:
     """One line: how a cell ended."""
     if record.error is not None:
-        return f"{record.status}: {last_line(record.error)}"
+        return f"{record.status}: {record.reason}"
     shown = ("params_m", "gmacs", "images_per_s", "train_step_ms_p50", "top1", "top1_stderr")
     numbers = (f"{name} {record.metrics[name]:.4g}" for name in shown if record.metrics.get(name) is not None)
     return f"{record.status}: {', '.join(numbers)}"
-
-
-def last_line(error: str) -> str:
-    """The last line of a traceback, which says what went wrong."""
-    return error.strip().splitlines()[-1]
 
 
 def device_of(cell: Cell) -> str:

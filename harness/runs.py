@@ -60,8 +60,7 @@ class RunWeights:
             raise ValueError(f"{needed} has no whole record: {problem}") from problem
         if record.status != "done":
             how = {"failed": "failed", "oom": "ran out of memory"}[record.status]
-            lines = (record.error or "").strip().splitlines() or ["no error was recorded"]
-            raise ValueError(f"{needed} {how}: {lines[-1]}")
+            raise ValueError(f"{needed} {how}: {record.reason or 'no error was recorded'}")
         found = [folder / checkpoints.BEST] if self.which == "best" else checkpoints.all_of(folder)[:1]
         if not found or not found[0].exists():
             raise ValueError(f"{needed} is done, and whose {self.which} weights are no longer in {folder}")

@@ -89,7 +89,7 @@ def standing(out: Path, cells: Mapping[str, str], submissions: Sequence[Submissi
     open_places = {
         key: found[-1]
         for key, found in places.items()
-        if found and (records[key] is None or not _final(records[key], found[-1].submission))
+        if found and not ((record := records[key]) and _final(record, found[-1].submission))
     }
     jobs, slurm = _jobs(list(open_places.values()))
     states = []
@@ -145,8 +145,7 @@ def _state(
         interrupted=max(0, len(made) - (record is not None or (last is not None and last.alive(now)))),
     )
     if record is not None:
-        error = (record.error or "").strip().splitlines()
-        return _with(facts, record.status, error[-1] if error else "")  # type: ignore[arg-type]
+        return _with(facts, record.status, record.reason)  # type: ignore[arg-type]
     # A sign of life may be younger than its process's death, which Slurm knows of.
     gone = asked and place is not None and (job is None or not job.alive) and (last is None or last.job == id)
     if last is not None and last.alive(now) and not gone:
@@ -216,9 +215,8 @@ def _record(out: Path, key: str, problems: list[str]) -> Record | None:
         return None
 
 
-def _final(record: Record | None, submission: Submission) -> bool:
+def _final(record: Record, submission: Submission) -> bool:
     """Whether a record ends the matter: a failure that is older than the last submission is being tried again."""
-    assert record is not None
     return record.status == "done" or record.created != submission.failed.get(record.key)
 
 

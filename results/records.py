@@ -41,6 +41,12 @@ class Record:
     error: str | None = None
     created: str = field(default_factory=_now)
 
+    @property
+    def reason(self) -> str:
+        """The last line of the error, which says what went wrong; empty where there is none."""
+        lines = (self.error or "").strip().splitlines()
+        return lines[-1] if lines else ""
+
 
 def write_text(path: Path, text: str) -> Path:
     """Write a UTF-8 file so that readers see the old text or the new one, never a part, and return the path.

@@ -179,8 +179,7 @@ def _failure(task: str, record: Record | None) -> str | None:
     """One line on a record that is not done, from the last line of its traceback."""
     if record is None or record.status == "done":
         return None
-    lines = (record.error or "").strip().splitlines() or ["no error was recorded"]
-    return f"{task} {record.status}: {lines[-1]}"
+    return f"{task} {record.status}: {record.reason or 'no error was recorded'}"
 
 
 def _named(task: dict[str, Any]) -> dict[str, Any]:
