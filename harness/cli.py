@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from harness.cli_common import CellOptions, Positional, app, error_console, out_console, shown, text
+from harness.cli_common import CellOptions, Positional, app, count, error_console, out_console, shown, text
 
 if TYPE_CHECKING:
     from results import Sheet
@@ -241,7 +241,7 @@ def _measure(cells: list, out: Path, *, isolate: bool = False, dry_run: bool = F
     if not ranks().first:
         return 0
     _print_table(records, [(cell.key, cell.to_json()) for cell in cells], columns=(), markdown=False)
-    out_console.print(f"{len(records)} record{'s' * (len(records) != 1)} in {out}", markup=False, soft_wrap=True)
+    out_console.print(f"{count(len(records), 'record')} in {out}", markup=False, soft_wrap=True)
     failed = sum(record.status == "failed" for record in records)
     if failed:
         error_console.print(f"attention-bench: {failed} of {len(records)} cells failed", style="red")

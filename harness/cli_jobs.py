@@ -13,7 +13,6 @@ from harness.cli_common import CellOptions, Positional, app, count, error_consol
 if TYPE_CHECKING:
     from harness.states import CellState
     from harness.submissions import Submission
-    from slurm import Cluster
 
 A_DAY = 24 * 60 * 60
 EVERY = 30.0
@@ -42,11 +41,12 @@ def submit(
         probe: for that, measure the speed of models here for a moment; without it, it comes from records or GMACs.
     """
     from harness import launch, preview
+    from slurm import load
 
     if probe and not dry_run:
         raise ValueError("--probe has no effect without --dry-run")
     cells = choice.cells()
-    where = _cluster(cluster)
+    where = load(cluster)
     chosen = launch.choose(cells, out)
     planned = launch.planned(chosen, where)
     if dry_run:
@@ -59,7 +59,7 @@ def submit(
             # Another shell may have submitted some of them meanwhile.
             chosen = launch.choose(cells, out)
             planned = launch.planned(chosen, where)
-            submitted = launch.submit(chosen, planned, where, out, _sweep(choice)) if planned else None
+            submitted = launch.submit(chosen, planned, where, out, choice.sweep or "grid") if planned else None
     for line in preview.counts(chosen, out):
         out_console.print(line, markup=False, soft_wrap=True)
     if submitted is not None:
@@ -215,27 +215,22 @@ def cluster(
     return 0
 
 
-def _cluster(name: str) -> Cluster:
-    from slurm import load
-
-    return load(name)
-
-
 def _again(sweep: str | None, out: Path, failed: bool) -> int:
     """Submits the failed, or the dropped and cancelled, cells of former submissions anew."""
     from harness import launch, status
 
     known = status.submitted(sweep, out)
+    # Of a cell that was submitted several times, the last submission speaks.
+    last = {key: submission for submission in known for key in submission.cells}
     cells_submitted = 0
     with launch.alone(out):
+        states = [
+            state
+            for state in status.of(known, out).cells
+            if state.state in (launch.FAILED if failed else launch.DROPPED)
+        ]
         for submission in known:
-            # Of a cell that was submitted several times, the last submission speaks.
-            later = {key for other in known if other.created > submission.created for key in other.cells}
-            wanted = {
-                state.key
-                for state in status.of([submission], out).cells
-                if state.key not in later and state.state in (launch.FAILED if failed else launch.DROPPED)
-            }
+            wanted = {state.key for state in states if last[state.key] is submission}
             if not wanted:
                 continue
             cells = [cell for cell in launch.of_submission(submission, as_now=failed) if cell.key in wanted]
@@ -249,10 +244,6 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
         what = "has failed" if failed else "was dropped or cancelled"
         out_console.print(f"nothing to submit: no cell {what}", markup=False)
     return 0
-
-
-def _sweep(choice: CellOptions) -> str:
-    return choice.sweep or "grid"
 
 
 def _say(submission: Submission, out: Path) -> None:

@@ -73,7 +73,7 @@ def choose(cells: Sequence[Cell], out: Path, *, failed: bool = False) -> Choice:
     chosen = [cell for cell in cells if wanted(cell) and recorded(cell, out) is None]
     keys = {cell.key for cell in chosen}
     # For the processes of this machine no job can be made to wait.
-    here = {array.job_id(index) for each in known if each.cluster.is_local for array, index, _ in each.jobs()}
+    here = _of_this_machine(known)
     waited_for = {
         key: str(states[key].job)
         for cell in chosen
@@ -202,7 +202,7 @@ def withdraw(states: Iterable[CellState], known: Sequence[Submission]) -> list[s
     Raises ValueError if Slurm does not answer.
     """
     jobs = dict.fromkeys(state.job for state in states if state.live and state.job is not None)
-    here = {array.id for submission in known if submission.cluster.is_local for array in submission.arrays}
+    here = _of_this_machine(known)
     if ours := [id for id in jobs if id not in here]:
         cancel(ours)
     cancel_local(id for id in jobs if id in here)
@@ -211,6 +211,11 @@ def withdraw(states: Iterable[CellState], known: Sequence[Submission]) -> list[s
         if held:
             replace(submission, cancelled=sorted({*submission.cancelled, *held})).write()
     return list(jobs)
+
+
+def _of_this_machine(known: Sequence[Submission]) -> set[str | None]:
+    """The ids of the jobs that are processes of this machine."""
+    return {array.job_id(index) for each in known if each.cluster.is_local for array, index, _ in each.jobs()}
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def lines(
     at_once = len(jobs) if cluster.is_local else min(len(jobs), cluster.throttle or len(jobs))
     yield f"estimate: {total(jobs, at_once)}"
     for note, number in Counter(each.note for job in jobs for each in job).most_common(3):
-        yield f"  {note} ({number} cell{'s' * (number != 1)})"
+        yield f"  {note} ({count(number, 'cell')})"
 
 
 def counts(choice: Choice, out: Path) -> Iterator[str]:
@@ -58,7 +58,7 @@ def counts(choice: Choice, out: Path) -> Iterator[str]:
     }
     chosen = {cell.key for cell in choice.cells}
     left = Counter(state.state for state in choice.states.values() if state.key not in chosen)
-    yield f"{len(choice.states)} cell{'s' * (len(choice.states) != 1)}, {len(chosen)} to submit"
+    yield f"{count(len(choice.states), 'cell')}, {len(chosen)} to submit"
     for state, number in left.items():
         yield f"  {number} {reasons[state]}"
 
@@ -75,7 +75,7 @@ def _array(array: Sequence[Allocation], cluster: Cluster) -> str:
 
 
 def _resources(each: Resources, cluster: Cluster) -> str:
-    gpus = f"{each.gpus_per_node} GPU{'s' * (each.gpus_per_node != 1)}, " if each.gpus_per_node else ""
+    gpus = f"{count(each.gpus_per_node, 'GPU')}, " if each.gpus_per_node else ""
     memory = "" if each.memory_gb is None else f", {each.memory_gb:g} GB"
     whole = ", whole nodes" if each.exclusive else ""
     return (
