@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from harness.errors import first_line
+
 KEPT = 2
 BEST = "best.pt"
 PARTIAL = ".partial"
@@ -97,7 +99,7 @@ def read(path: Path) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as problem:
-        raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(problem)}") from problem
+        raise ValueError(f"{path} is damaged or no checkpoint: {first_line(problem)}") from problem
     if not isinstance(state, dict) or "progress" not in state:
         raise ValueError(f"{path} is no checkpoint of a run: it does not say how far the run was")
     return state
@@ -117,7 +119,7 @@ def _damage(path: Path) -> str | None:
         check(path)
         read(path)
     except UNREADABLE as problem:
-        return _first_line(problem)
+        return first_line(problem)
     return None
 
 
@@ -134,14 +136,10 @@ def _reason(problem: BaseException) -> str:
     for each in _chain(problem):
         if isinstance(each, OSError) and each.errno is not None:
             return os.strerror(each.errno)
-    return _first_line(problem)
+    return first_line(problem)
 
 
 def _chain(problem: BaseException) -> list[BaseException]:
     """An error, and those in whose wake it came."""
     before = problem.__cause__ or problem.__context__
     return [problem, *(_chain(before) if before is not None else [])]
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]

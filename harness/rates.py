@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from backbones import BackboneSpec, build, from_json, macs
+from harness.errors import first_line
 from harness.evaluate import BATCH
 from harness.speed import Device, Mode, Precision, Runtime, Work, prepare, timer
 from results import Record
@@ -214,8 +215,7 @@ def _probed(load: Load) -> float:
             times.append(timed(call))
     # Memory that runs out, a compiler that is missing: whatever torch cannot do here, it cannot estimate.
     except (RuntimeError, MemoryError) as problem:
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise ValueError(
-            f"a probe of {spec.name} {spec.attention.name} with {batch} images at once failed: {reason}"
+            f"a probe of {spec.name} {spec.attention.name} with {batch} images at once failed: {first_line(problem)}"
         ) from problem
     return batch / median(times)

@@ -22,6 +22,7 @@ from harness.cells import Cell, in_order
 from harness.costs import Costs
 from harness.distributed import lost_peer, ranks
 from harness.environment import environment
+from harness.errors import first_line
 from harness.evaluate import Evaluate
 from harness.progress import CellProgress
 from harness.sources import open_splits, open_val
@@ -126,7 +127,7 @@ class PeerLost(RuntimeError):
     status = 1
 
     def __init__(self, problem: Exception) -> None:
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        reason = first_line(problem)
         super().__init__(f"another process of the job is gone ({reason}); the same command goes on where it was")
 
 

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from harness.attempts import Attempt, NoAttempt, current
 from harness.distributed import Ranks
+from harness.errors import first_line
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 """What schedulers send before they take a machine back (Slurm: TERM, or what --signal says), and Ctrl-C."""
@@ -76,16 +77,16 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failed = isinstance(error, Exception) and not isinstance(error, Stopped)
-        if failed and self._before and self.signal is None:
+        failure = error if isinstance(error, Exception) and not isinstance(error, Stopped) else None
+        if failure is not None and self._before and self.signal is None:
             time.sleep(SAME_TIME)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if failed and self.signal is not None:
+        if failure is not None and self.signal is not None:
             # Who is signalled with this process, its workers or its peers, is missed before the flag is looked at.
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            text = f"stopped on {self.signal.name}, in the midst of a step ({reason}); the same command goes on"
-            raise Stopped(text, self.signal) from error
+            where = f"in the midst of a step ({first_line(failure)})"
+            text = f"stopped on {self.signal.name}, {where}; the same command goes on"
+            raise Stopped(text, self.signal) from failure
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal is not None:
