@@ -257,8 +257,9 @@ def _workers(source: object) -> int:
 
 def _cores() -> int:
     """This process's share of the machine's cores, less the one that it works on itself."""
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(16, len(os.sched_getaffinity(0)) // devices - 1))
+    from harness.data import readers_of
+
+    return readers_of(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @app.command

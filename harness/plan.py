@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 
 from harness.cells import Cell
+from harness.data import readers_of
 from harness.evaluate import Evaluate
 from harness.runner import device_of
 from harness.sources import DataSource
@@ -25,10 +26,6 @@ from harness.train import Train, split_batch
 from slurm import Cluster, Resources
 
 Item = TypeVar("Item")
-
-
-MOST_WORKERS = 16
-"""Processes that read images, for each that trains."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ def _fed(cell: Cell, cpus: int) -> Cell:
     """
     match cell.task:
         case Train(workers=0, data=DataSource(root=str())) | Evaluate(workers=0, data=DataSource(root=str())):
-            return Cell(cell.backbone, replace(cell.task, workers=max(1, min(MOST_WORKERS, cpus - 1))))
+            return Cell(cell.backbone, replace(cell.task, workers=readers_of(cpus)))
     return cell
 
 
