@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, NamedTuple
 
@@ -77,7 +78,10 @@ class Attention(nn.Module):
 
     N and M are `site.queries.tokens` and `site.keys.tokens`; B counts images, or windows, or stripes. A
     subclass names its options as keyword-only arguments of its constructor, each with an annotation and a
-    default: that signature is the option schema.
+    default: that signature is the option schema. Where its mathematics does not work at a site, the constructor raises
+    ValueError with one sentence on why.
+
+    What a subclass declares here is held to be true, and `attention-bench check` tests it.
     """
 
     takes_bias: ClassVar[bool] = False
@@ -88,6 +92,12 @@ class Attention(nn.Module):
 
     takes_regions: ClassVar[bool] = False
     """Can be mounted where `site.regions` > 1; takes `regions`, (B, N) integers: unlike ones must not mix."""
+
+    exponent: ClassVar[int] = 1
+    """Time and multiply-adds grow with this power of the number of tokens, where queries and keys are as many."""
+
+    exempt: ClassVar[Mapping[str, str]] = {}
+    """Laws of the certificate, by their names, that do not hold by design, each with the reason in one sentence."""
 
     def __init__(self, site: Site) -> None:
         super().__init__()
@@ -105,6 +115,31 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Return the mixed tokens, (B, N, C), in the dtype of v."""
         raise NotImplementedError
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        """The definition, as obvious as it can be written: the reference of `forward` and of its gradients.
+
+        Loops and full maps of weights, from the parameters of this module; nothing that `forward` is made of. It runs
+        in float64 on a few dozen tokens.
+        """
+        raise NotImplementedError
+
+    @property
+    def uses_positions(self) -> bool:
+        """Whether a token's place matters (a convolution, pooling, a positional encoding); it may depend on options.
+
+        Where it does not, permuting the tokens permutes the output, and nothing else.
+        """
+        return False
 
     def macs(self) -> Macs:
         """Closed formula of the multiply-adds for one batch entry."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from attentions._contract import Grid, Macs, Site
 from attentions._heads import merge_heads, split_heads
+from attentions._naive import convolved
 
 EPS = 1e-6
 
@@ -69,6 +70,12 @@ class ValueConvolution(nn.Conv2d):
         out = F.conv2d(image, weight, bias, padding=self.padding, groups=self.site.dim)
         # Autocast convolves float32 values in half precision.
         return F.pad(out.flatten(2).transpose(1, 2), (0, 0, grid.prefix, 0)).to(v.dtype)
+
+    def naive(self, v: Tensor, regions: Tensor | None = None) -> Tensor:
+        """The same as a sum over taps."""
+        heads = self.site.heads
+        assert self.bias is not None
+        return convolved(v, self.weight.repeat(heads, 1, 1, 1), self.bias.repeat(heads), self.site, regions)
 
     def macs(self) -> Macs:
         grid = self.site.queries

@@ -4,6 +4,7 @@ No token attends to another: what is left of focused attention when the product 
 projected by the host as ever, so that only the mixing differs, and are not used.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,6 +47,25 @@ class ValueConvolutionOnly(Attention):
             return out
         mean = v.mean(dim=1, keepdim=True).expand(-1, prefix, -1)
         return out + F.pad(mean, (0, 0, 0, out.shape[1] - prefix))
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        out = self.dwc.naive(v, regions)
+        prefix = self.site.queries.prefix
+        mean = v.sum(dim=1, keepdim=True) / v.shape[1]
+        return torch.cat((mean.expand(-1, prefix, -1), out[:, prefix:]), dim=1)
+
+    @property
+    def uses_positions(self) -> bool:
+        return True
 
     def macs(self) -> Macs:
         return self.dwc.macs()

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
 from attentions._linear import EPS, ValueConvolution, check_kernel_size, linear_product, linear_product_macs
+from attentions._naive import mix_per_head, normalised
 from attentions._registry import register
 
 
@@ -76,6 +77,34 @@ class FocusedAttention(Attention):
             q, k = self.focus(q, scale), self.focus(k, scale)
             out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
         return out if self.dwc is None else out + self.dwc(v, regions)
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        p = self.focusing_factor
+        if self.positional_encoding is not None:
+            k = k + self.positional_encoding
+
+        def phi(x: Tensor) -> Tensor:
+            x = (x.clamp(min=0) + EPS) / torch.log1p(torch.exp(self.scale))
+            return (x**p) * x.square().sum(-1, keepdim=True).sqrt() / (x**p).square().sum(-1, keepdim=True).sqrt()
+
+        def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
+            return normalised(torch.einsum("bnc,bmc->bnm", q, k), EPS, regions)
+
+        out = mix_per_head(phi(q), phi(k), v, self.site.heads, weights)
+        return out if self.dwc is None else out + self.dwc.naive(v, regions)
+
+    @property
+    def uses_positions(self) -> bool:
+        return self.dwc is not None or self.positional_encoding is not None
 
     def macs(self) -> Macs:
         macs = linear_product_macs(self.site)

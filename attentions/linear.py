@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
-from attentions._linear import ValueConvolution, check_kernel_size, linear_product, linear_product_macs
+from attentions._linear import EPS, ValueConvolution, check_kernel_size, linear_product, linear_product_macs
+from attentions._naive import mix_per_head, normalised
 from attentions._registry import register
 
 
@@ -53,6 +54,29 @@ class LinearAttention(Attention):
             q, k = self.features(q.to(wide)), self.features(k.to(wide))
             out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
         return out if self.dwc is None else out + self.dwc(v, regions)
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        def features(x: Tensor) -> Tensor:
+            return x.clamp(min=0) if self.feature_map == "relu" else torch.where(x > 0, x + 1, x.exp())
+
+        def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
+            return normalised(torch.einsum("bnc,bmc->bnm", features(q), features(k)), EPS, regions)
+
+        out = mix_per_head(q, k, v, self.site.heads, weights)
+        return out if self.dwc is None else out + self.dwc.naive(v, regions)
+
+    @property
+    def uses_positions(self) -> bool:
+        return self.dwc is not None
 
     def macs(self) -> Macs:
         macs = linear_product_macs(self.site)

@@ -1,11 +1,14 @@
 """Softmax attention: softmax(q k^T / sqrt(d) + bias) v. Vaswani et al., Attention Is All You Need, arXiv 1706.03762."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
 from attentions._heads import merge_heads, split_heads
+from attentions._naive import mix_per_head
 from attentions._registry import register
 
 
@@ -20,6 +23,7 @@ class SoftmaxAttention(Attention):
     """
 
     takes_bias = True
+    exponent = 2
 
     def __init__(self, site: Site, *, fused: bool = True) -> None:
         super().__init__(site)
@@ -57,6 +61,24 @@ class SoftmaxAttention(Attention):
         with torch.autocast(device, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             return q.to(wide) * self.site.head_dim**-0.5 @ k.to(wide).transpose(-2, -1)
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
+            scores = torch.einsum("bnc,bmc->bnm", q, k) / math.sqrt(q.shape[-1])
+            if bias is not None:
+                scores = scores + bias[:, head % bias.shape[1]]
+            return scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
+
+        return mix_per_head(q, k, v, self.site.heads, weights)
 
     def macs(self) -> Macs:
         return Macs(attention=2 * self.site.queries.tokens * self.site.keys.tokens * self.site.dim)

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from attentions import Attention, AttentionSpec, Grid, Site, lookup, names
 
@@ -48,75 +47,12 @@ def tokens(site: Site, batch: int = 2) -> list[torch.Tensor]:
     return [torch.randn(batch, n, site.dim, dtype=torch.float64, generator=generator).requires_grad_() for n in sizes]
 
 
-def naive(module: Attention, text: str, q, k, v, bias=None, regions=None):
-    """The definition, with the full map of weights and no tricks; the convolution as a sum over its taps."""
-    spec, site = AttentionSpec.parse(text), module.site
-    options = spec.options
-    heads, d = site.heads, site.dim // site.heads
-    if spec.name == "focused":
-        p = options["focusing_factor"]
-        if module.positional_encoding is not None:
-            k = k + module.positional_encoding
-
-        def phi(x):
-            x = (x.clamp(min=0) + 1e-6) / torch.log1p(torch.exp(module.scale))
-            return (x**p) * x.square().sum(-1, keepdim=True).sqrt() / (x**p).square().sum(-1, keepdim=True).sqrt()
-
-        q, k = phi(q), phi(k)
-    if spec.name == "linear":
-        phi = torch.relu if options["feature_map"] == "relu" else (lambda x: torch.where(x > 0, x + 1, x.exp()))
-        q, k = phi(q), phi(k)
-    out = torch.zeros_like(q)
-    if spec.name != "dwc":
-        per_head = []
-        for h in range(heads):
-            part = slice(h * d, (h + 1) * d)
-            scores = torch.einsum("bnc,bmc->bnm", q[..., part], k[..., part])
-            if spec.name == "softmax":
-                scores = scores / math.sqrt(d) + (0 if bias is None else bias[:, h])
-                weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
-            else:
-                if regions is not None:
-                    scores = scores * (regions[:, :, None] == regions[:, None, :])
-                weights = scores / (scores.sum(-1, keepdim=True) + 1e-6 * site.keys.tokens)
-            per_head.append(weights @ v[..., part])
-        out = torch.cat(per_head, dim=-1)
-    kernel = options.get("kernel_size")
-    if kernel is not None:
-        out = out + naive_convolution(module, v, kernel, regions)
-    if spec.name == "dwc" and site.queries.prefix:
-        out = torch.cat((v.mean(1, keepdim=True), out[:, 1:]), dim=1)
-    return out
-
-
-def naive_convolution(module, v, kernel, regions):
-    site = module.site
-    height, width, prefix = site.queries
-    v = v[:, site.keys.prefix :]
-    if v.shape[1] != height * width:
-        v = F.interpolate(v.transpose(1, 2), size=height * width, mode="linear").transpose(1, 2)
-    weight = module.dwc.weight[:, 0].repeat(site.heads, 1, 1)
-    rows = []
-    for token in range(height * width):
-        y, x = divmod(token, width)
-        total = module.dwc.bias.repeat(site.heads).expand(v.shape[0], -1)
-        for dy in range(kernel):
-            for dx in range(kernel):
-                yy, xx = y + dy - kernel // 2, x + dx - kernel // 2
-                if 0 <= yy < height and 0 <= xx < width:
-                    other = yy * width + xx
-                    same = 1.0 if regions is None else (regions[:, token] == regions[:, other])[:, None].double()
-                    total = total + v[:, other] * weight[:, dy, dx] * same
-        rows.append(total)
-    return torch.cat((torch.zeros_like(v[:, :1]).expand(-1, prefix, -1), torch.stack(rows, dim=1)), dim=1)
-
-
 @pytest.mark.parametrize("where", SITES)
 @pytest.mark.parametrize("text", VARIANTS)
 def test_forward_and_gradients_equal_the_definition(text, where):
     site = SITES[where]
     module, inputs = build(text, site), tokens(SITES[where])
-    out, wanted = module(*inputs), naive(module, text, *inputs)
+    out, wanted = module(*inputs), module.naive(*inputs)
     assert out.shape == (2, site.queries.tokens, site.dim)
     torch.testing.assert_close(out, wanted, rtol=1e-10, atol=1e-10)
     direction = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(2))
@@ -140,7 +76,7 @@ def test_regions_do_not_mix(text):
     labels = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]).flatten()
     regions = torch.stack((labels, torch.zeros_like(labels)))
     out = module(*inputs, regions=regions)
-    torch.testing.assert_close(out, naive(module, text, *inputs, regions=regions), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(out, module.naive(*inputs, regions=regions), rtol=1e-9, atol=1e-9)
     (leak,) = torch.autograd.grad(out[0, labels == 0].sum(), inputs[2])
     assert leak[0, labels != 0].abs().max() == 0
     assert leak[0, labels == 0].abs().max() > 0
@@ -151,7 +87,7 @@ def test_bias_is_added_to_the_scores(text):
     site = SITES["map"]
     module, inputs = build(text, site), tokens(site)
     bias = torch.randn(2, site.heads, 24, 24, dtype=torch.float64)
-    torch.testing.assert_close(module(*inputs, bias=bias), naive(module, text, *inputs, bias=bias))
+    torch.testing.assert_close(module(*inputs, bias=bias), module.naive(*inputs, bias=bias))
     assert not torch.allclose(module(*inputs, bias=bias), module(*inputs))
 
 
