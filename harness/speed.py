@@ -6,8 +6,10 @@ and the batch never shrinks: too large a batch raises, see `is_out_of_memory`. A
 not compare; `compare` measures two backbones interleaved and returns their ratio with an interval.
 """
 
+import ctypes
 import gc
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -324,10 +326,19 @@ def _peak_memory(call: Callable[[], object], device: Device) -> dict[str, float 
             torch.cuda.max_memory_reserved() / 2**20,
         )
     else:
+        _return_freed_memory()
         forgotten = _forget_peak_resident()
         call()
         resident = _peak_resident_mib() if forgotten else None
     return {"peak_allocated_mib": allocated, "peak_reserved_mib": reserved, "peak_rss_mib": resident}
+
+
+def _return_freed_memory() -> None:
+    """Gives back to the system what was freed, where the C library can: work that fits into it would look free."""
+    # glibc has it, musl does not.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _forget_peak_resident() -> bool:
