@@ -5,6 +5,7 @@ import pkgutil
 
 from attentions._contract import Attention, Grid, Macs, Site
 from attentions._registry import AttentionSpec, load_file, loaded_files, lookup, names, register, unknown
+from attentions._source import source_digest
 
 __all__ = [
     "Attention",
@@ -17,6 +18,7 @@ __all__ = [
     "lookup",
     "names",
     "register",
+    "source_digest",
     "unknown",
 ]
 

@@ -1,6 +1,7 @@
 """What was measured, and tables of it. Imports neither torch nor anything else of ours: tables render on a laptop.
 
 * `records`: one measured cell is one JSON file, written whole or not at all.
+* `certificates`: the laws that an attention was tested by, one JSON file each.
 * `correctness`: which images a model got right, one bit each.
 * `tables`: records to a frame, one row per model, speed circumstances and training circumstances; CSV.
 * `paired`: accuracies compared image by image and seed by seed, with intervals.
@@ -8,6 +9,7 @@
 * `reproduction`: our numbers beside published ones, which are in `published/` with their sources.
 """
 
+from results.certificates import Certificate, Verdict, find_certificate, read_certificate, write_certificate
 from results.correctness import read_correct, write_correct
 from results.paired import Difference, comparisons, paired_difference, paired_sheet
 from results.records import Record, read, read_all, write, write_bytes, write_text
@@ -33,13 +35,16 @@ __all__ = [
     "IMAGENET_VAL",
     "METRICS",
     "TRAINED",
+    "Certificate",
     "Difference",
     "Record",
     "Sheet",
+    "Verdict",
     "compare",
     "comparison_sheet",
     "comparisons",
     "describe",
+    "find_certificate",
     "notes",
     "paired_difference",
     "paired_sheet",
@@ -47,6 +52,7 @@ __all__ = [
     "published_rows",
     "read",
     "read_all",
+    "read_certificate",
     "read_correct",
     "sheet",
     "show",
@@ -58,6 +64,7 @@ __all__ = [
     "to_plain",
     "write",
     "write_bytes",
+    "write_certificate",
     "write_correct",
     "write_text",
 ]

@@ -1,0 +1,49 @@
+"""The laws of tools: what `torch.compile` and `torch.export` make of an attention is the same function."""
+
+from __future__ import annotations
+
+import shutil
+
+import torch
+
+from harness.certificate.subject import Case, Subject, at, difference, gradients, leaves, require, shown_sites
+
+SAME = 1e-8
+"""Largest relative l2 difference, in float64, of an output or a gradient that is computed in another order."""
+
+
+def compiled(subject: Subject) -> str:
+    """`torch.compile` takes it as one graph, and its outputs and gradients are those of eager mode."""
+    # Without a C++ compiler, and in the quick form, the graph is captured and differentiated, but not turned into code.
+    whole = not subject.quick and any(map(shutil.which, ("c++", "g++", "clang++")))
+    backend = "inductor" if whole else "aot_eager"
+    for case in subject.few:
+        with at(case):
+            torch._dynamo.reset()
+            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            wanted = module(**inputs)
+            ours = torch.compile(module, fullgraph=True, backend=backend, dynamic=False)(**inputs)
+            _compare(case, ours, wanted, "compiled")
+            every = [*leaves(inputs), *module.parameters()]
+            for a, b in zip(gradients(ours, every), gradients(wanted, every), strict=True):
+                _compare(case, a, b, "a compiled gradient")
+    torch._dynamo.reset()
+    return f"one graph by {backend} at {shown_sites(subject.few)}"
+
+
+def exported(subject: Subject) -> str:
+    """`torch.export` takes it, and the exported program gives the same."""
+    for case in subject.few:
+        with at(case), torch.no_grad():
+            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            program = torch.export.export(module, (), kwargs=inputs)
+            _compare(case, program.module()(**inputs), module(**inputs), "exported")
+    return shown_sites(subject.few)
+
+
+def _compare(case: Case, ours: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
+    if not float(wanted.norm()) and not float(ours.norm()):
+        return
+    gap = difference(ours, wanted)
+    # A gradient that is zero but for rounding has no direction of its own.
+    require(gap < SAME or float((ours - wanted).norm()) < 1e-12, case, f"{what}, it differs by {gap:.1e} of its norm")

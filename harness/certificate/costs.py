@@ -1,0 +1,151 @@
+"""The laws of cost: multiply-adds as declared, and growth with the number of tokens as declared."""
+
+from __future__ import annotations
+
+import math
+import resource
+
+import torch
+from torch import Tensor, nn
+
+from attentions import Attention, Grid, Site
+from harness.certificate.subject import Broken, Subject, at, require, shown_sites
+from harness.costs import by_category, check_agreement, count_with_fvcore, count_with_torch
+
+DIM, HEADS = 32, 2
+
+
+class Alone(nn.Module):
+    """An attention by itself, as the counters take a model: its arguments are slices of one tensor (4, tokens, C)."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        attention, site = self.attention, self.attention.site
+        n, m = site.queries.tokens, site.keys.tokens
+        extra: dict[str, Tensor | None] = {}
+        if attention.takes_input:
+            extra["x"] = tokens[3:4, :n]
+        if attention.takes_bias:
+            # Hosts that have no bias hand none over; it costs an addition, which is not counted.
+            extra["bias"] = None
+        if site.regions > 1:
+            extra["regions"] = torch.zeros(1, n, dtype=torch.int64, device=tokens.device)
+        return attention(tokens[0:1, :n], tokens[1:2, :m], tokens[2:3, :m], **extra)
+
+
+def _alone(subject: Subject, site: Site) -> tuple[Alone, Tensor]:
+    with torch.device("meta"):
+        model = Alone(subject.spec.build(site)).eval()
+        tokens = torch.empty(4, max(site.queries.tokens, site.keys.tokens), site.dim)
+    return model, tokens
+
+
+def macs(subject: Subject) -> str:
+    """`macs()` is what torch's counter and fvcore's see, and no operator is unknown to them."""
+    cases = subject.few if subject.quick else subject.cases
+    for case in cases:
+        with at(case):
+            model, tokens = _alone(subject, case.site)
+            counts = {
+                "torch": count_with_torch(model, tokens),
+                "fvcore": count_with_fvcore(model, tokens)[0],
+                "formula": by_category(model.attention.macs()),
+            }
+            try:
+                check_agreement(counts, label=subject.spec.name)
+            except ValueError as problem:
+                raise Broken(f"{case}: {problem}") from problem
+    return f"formula, torch and fvcore agree at {shown_sites(cases)}"
+
+
+def _square(side: int, prefix: int = 0) -> Site:
+    return Site(DIM, HEADS, Grid(side, side, prefix), Grid(side, side, prefix))
+
+
+def growth_of_macs(subject: Subject) -> str:
+    """Counted multiply-adds grow with the declared power of the number of tokens."""
+    sides = (128, 256)
+    declared = subject.attention.exponent
+    if not subject.accepts(_square(sides[0])):
+        raise Broken(f"a map of {sides[0]}x{sides[0]} is refused, so growth cannot be seen")
+    with at(f"maps of {' and '.join(f'{side}x{side}' for side in sides)}"):
+        small, large = (
+            count_with_torch(*_alone(subject, _square(side)))["products and convolutions"] for side in sides
+        )
+    if small == large == 0:
+        return "no products at any size"
+    slope = math.log(large / small) / math.log((sides[1] / sides[0]) ** 2) if small else math.inf
+    require(
+        abs(slope - declared) < 0.1, f"maps of {sides[0]}x{sides[0]} and {sides[1]}x{sides[1]}", _seen(slope, declared)
+    )
+    return f"power {slope:.2f}, declared {declared}"
+
+
+def growth_of_time(subject: Subject) -> str:
+    """Measured time grows with the declared power: products are not all that costs."""
+    declared = subject.attention.exponent
+    threads = torch.get_num_threads()
+    # Of one thread: more of them join in at some size, and bend the curve.
+    torch.set_num_threads(1)
+    try:
+        with at("growing maps"):
+            small, large = _sides(subject)
+            # The shortest of several is the least disturbed; a busy machine gets three chances.
+            best = {small: math.inf, large: math.inf}
+            slope = math.nan
+            for _ in range(3):
+                best = {side: min(before, _seconds(subject, side, MEASURED)) for side, before in best.items()}
+                slope = math.log(best[large] / best[small]) / math.log((large / small) ** 2)
+                if abs(slope - declared) < TOLERANCE or best[large] > SLOW:
+                    break
+    finally:
+        torch.set_num_threads(threads)
+    maps = f"maps of {small}x{small} and {large}x{large}"
+    require(abs(slope - declared) < TOLERANCE, maps, _seen(slope, declared))
+    return f"power {slope:.2f}, declared {declared}; {maps}, {best[large] * 1e3:.0f} ms the larger"
+
+
+TOLERANCE = 0.5
+"""Of the fitted power: caches bend it by up to 0.4, and 1 and 2 are kept apart."""
+
+ENOUGH, MOST = 0.03, 256
+"""Seconds that the larger of two maps takes at least, and its longest side."""
+
+MEASURED, SLOW = 0.15, 0.5
+"""Seconds of work that are measured together; and from where on a single pass says enough."""
+
+
+def _sides(subject: Subject) -> tuple[int, int]:
+    """Two maps, one of twice the side: large enough that overhead does not count, and no larger."""
+    side = 32
+    while side < MOST and _seconds(subject, side, 0) < ENOUGH:
+        side *= 2
+    return side // 2, side
+
+
+def _seconds(subject: Subject, side: int, at_least: float) -> float:
+    """Of a forward pass of one entry on a square map, in float32: so many seconds of them, over their number.
+
+    Time of this process in user mode: neither other processes nor the system's work on new pages of memory, which
+    begins at some size of a tensor, bends the curve.
+    """
+    site = _square(side)
+    module = subject.build(site)
+    generator = torch.Generator().manual_seed(1)
+    names = ("q", "k", "v", "x") if module.takes_input else ("q", "k", "v")
+    given = {name: torch.randn(1, side * side, DIM, generator=generator) for name in names}
+    with torch.inference_mode():
+        module(**given)
+        began = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+        runs, taken = 0, 0.0
+        while taken < at_least or not runs:
+            module(**given)
+            runs, taken = runs + 1, resource.getrusage(resource.RUSAGE_SELF).ru_utime - began
+    return max(taken, 1e-6) / runs
+
+
+def _seen(slope: float, declared: int) -> str:
+    return f"they grow with the power {slope:.2f} of the tokens; declared is exponent = {declared}"

@@ -1,0 +1,341 @@
+"""The laws of the mathematics: each takes a `Subject`, returns what was tried, and raises `Broken` or `Exempt`.
+
+All of these are in float64. N queries, M keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+import backbones
+from attentions import Attention
+from harness.certificate.subject import (
+    REGIONS,
+    Broken,
+    Case,
+    Exempt,
+    Subject,
+    at,
+    difference,
+    gradients,
+    leaves,
+    loss_of,
+    quarters,
+    require,
+    shown_sites,
+)
+from harness.errors import first_line
+
+SAME = 1e-9
+"""Largest relative l2 difference of two float64 results that are one function; 1e-7 for gradients."""
+
+SAME_GRADIENT = 1e-7
+
+FAMILIES = ("deit_t", "pvt_tiny", "pvt_v2_b0", "pvt_v2_b2_li", "swin_t", "cswin_t", "flatten_swin_t", "flatten_pvt_t")
+"""Published geometry: class tokens, reduced and pooled keys, windows of 7x7 and of 56x56, stripes of 1x56."""
+
+IMAGES = ((224, 224), (224, 448))
+
+
+def builds(subject: Subject) -> str:
+    """It can be mounted at every site of every family, on square and non-square images, or says why not."""
+    refused: dict[str, list[str]] = {}
+    for name in FAMILIES:
+        for image_size in IMAGES:
+            try:
+                backbones.preset(name, attention=subject.spec, image_size=image_size)
+            except ValueError as problem:
+                reason = str(problem).removeprefix(f"{name}: ").removeprefix(f"{subject.spec.name}: ")
+                require("\n" not in reason, name, f"the refusal is of several lines: {reason!r}")
+                refused.setdefault(reason, []).append(name)
+            except Exception as problem:
+                raise Broken(
+                    f"{name} at {image_size[0]}x{image_size[1]}: {type(problem).__name__}: {first_line(problem)} "
+                    "(a site where the mathematics does not work is refused by a ValueError)"
+                ) from problem
+    if not subject.cases or sum(len(names) for names in refused.values()) == len(FAMILIES) * len(IMAGES):
+        raise Broken(f"it cannot be mounted anywhere: {'; '.join(refused) or 'the small sites are refused'}")
+    if refused:
+        raise Exempt("; ".join(f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in refused.items()))
+    return f"{len(FAMILIES)} published backbones, square and non-square"
+
+
+def shape(subject: Subject) -> str:
+    """(B, N, C) comes out, in the dtype of v, at every small site."""
+    for case in subject.cases:
+        for dtype in (torch.float64, torch.float32):
+            with at(case):
+                inputs = {name: x.to(dtype) if x.is_floating_point() else x for name, x in subject.inputs(case).items()}
+                out = subject.stirred(case.site).to(dtype)(**inputs)
+                wanted = (case.batch, case.site.queries.tokens, case.site.dim)
+                require(tuple(out.shape) == wanted, case, f"returned {tuple(out.shape)}, must be {wanted}")
+                require(out.dtype == dtype, case, f"returned {out.dtype} for {dtype}")
+                require(bool(out.isfinite().all()), case, f"not finite in {dtype} on standard normal inputs")
+    return shown_sites(subject.cases)
+
+
+def reference(subject: Subject) -> str:
+    """The output is that of the declared definition, with and without a bias."""
+    _check_declares_naive(subject.attention)
+    worst = 0.0
+    for case in subject.cases:
+        with at(case):
+            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            for given in _with_and_without_bias(inputs):
+                gap = difference(module(**given), module.naive(**given))
+                bias = "" if given is inputs else ", without bias"
+                require(gap < SAME, case, f"differs from naive() by {gap:.1e} of its norm{bias}; allowed is {SAME:.0e}")
+                worst = max(worst, gap)
+    return f"{shown_sites(subject.cases)}, largest difference {worst:.1e}"
+
+
+def gradient(subject: Subject) -> str:
+    """The gradients, of inputs and parameters, are those of the declared definition, or else of finite differences."""
+    declared = subject.attention.naive is not Attention.naive
+    worst = 0.0
+    for case in subject.cases if declared else subject.cases[:1]:
+        with at(case):
+            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            wanted = {
+                **{name: x for name, x in inputs.items() if x.is_floating_point()},
+                **dict(module.named_parameters()),
+            }
+            if not declared:
+                torch.autograd.gradcheck(
+                    lambda *args, module=module, inputs=inputs: module(**inputs), list(wanted.values()), fast_mode=True
+                )
+                return "as finite differences have them, at 1 site: no definition is declared"
+            ours = gradients(module(**inputs), list(wanted.values()))
+            theirs = gradients(module.naive(**inputs), list(wanted.values()))
+            size = max(float(g.norm()) for g in theirs)
+            for name, a, b in zip(wanted, ours, theirs, strict=True):
+                # A gradient that is zero but for rounding has no direction of its own.
+                gap = min(difference(a, b), float((a - b).norm()) / size) if size else difference(a, b)
+                require(
+                    gap < SAME_GRADIENT,
+                    case,
+                    f"the gradient of {name} differs from that of naive() by {gap:.1e} of its norm; "
+                    f"allowed is {SAME_GRADIENT:.0e}",
+                )
+                worst = max(worst, gap)
+    return f"{shown_sites(subject.cases)}, largest difference {worst:.1e}"
+
+
+def batch(subject: Subject) -> str:
+    """Entries of a batch (images, windows, stripes) do not see each other."""
+    for case in subject.cases:
+        with at(case):
+            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            together = module(**inputs)
+            alone = torch.cat([module(**{name: x[i : i + 1] for name, x in inputs.items()}) for i in range(case.batch)])
+            gap = difference(together, alone)
+            require(gap < SAME, case, f"an entry by itself differs by {gap:.1e} from the same in a batch")
+            for name, g in zip(inputs, gradients(together[:1], leaves(inputs)), strict=False):
+                require(float(g[1:].abs().max()) == 0, case, f"the first entry depends on {name} of the others")
+    return shown_sites(subject.cases)
+
+
+def permutation(subject: Subject) -> str:
+    """Permuted tokens give the permuted output, if places are declared not to matter; if to matter, they do."""
+    moved = 0.0
+    declared = None
+    for case in subject.cases:
+        with at(case):
+            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            declared = module.uses_positions
+            gap = max(_permutation_gaps(module, inputs, case))
+        if not declared:
+            require(
+                gap < SAME,
+                case,
+                f"a permutation of the tokens changes the output by {gap:.1e} beyond permuting it; places matter, so "
+                "uses_positions must be True",
+            )
+        moved = max(moved, gap)
+    if declared and moved < SAME:
+        raise Broken("uses_positions is True, but a permutation of the tokens permutes the output and nothing else")
+    return "places matter, as declared" if declared else f"permutes with the tokens at {shown_sites(subject.cases)}"
+
+
+def _permutation_gaps(module: Attention, inputs: dict[str, Tensor], case: Case) -> Iterator[float]:
+    """How far the output is from the permuted one, for permutations of the tokens that the site allows."""
+    n, m = case.site.queries.tokens, case.site.keys.tokens
+    generator = torch.Generator().manual_seed(3)
+    out = module(**inputs)
+    rows = torch.randperm(n, generator=generator)
+    # Where queries and keys are one set of tokens they move together; else each moves by itself.
+    columns = rows if case.site.queries == case.site.keys else torch.randperm(m, generator=generator)
+    moves = [(rows, columns)] if columns is rows else [(rows, torch.arange(m)), (torch.arange(n), columns)]
+    for of_queries, of_keys in moves:
+        places = {"q": of_queries, "x": of_queries, "regions": of_queries, "k": of_keys, "v": of_keys}
+        permuted = {name: x[:, places[name]] for name, x in inputs.items() if name in places}
+        if "bias" in inputs:
+            permuted["bias"] = inputs["bias"][:, :, of_queries][..., of_keys]
+        yield difference(module(**permuted), out[:, of_queries])
+
+
+def mask(subject: Subject) -> str:
+    """What `bias` cuts off does not reach the output; unlike regions do not mix; or neither is declared to be taken."""
+    takes = []
+    if subject.attention.takes_bias:
+        _check_bias(subject)
+        takes.append("bias")
+    if subject.attention.takes_regions:
+        _check_regions(subject)
+        takes.append("regions")
+    if not takes:
+        raise Exempt("declares that it takes no mask: tokens of a shifted window mix across the image border")
+    return f"{' and '.join(takes)} honoured"
+
+
+def _check_bias(subject: Subject) -> None:
+    for case in subject.few:
+        if case.site.regions > 1:
+            continue
+        with at(case):
+            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            cut = torch.zeros(case.site.queries.tokens, case.site.keys.tokens, dtype=torch.float64)
+            cut[0, -1] = -100
+            plain, masked = (
+                {**inputs, "bias": bias.expand_as(inputs["bias"])} for bias in (torch.zeros_like(cut), cut)
+            )
+            reach = [float(_reach(module, given, 0)[-1]) for given in (plain, masked)]
+            require(
+                reach[1] < 1e-20 < reach[0],
+                case,
+                f"a bias of -100 leaves the value of a key {reach[1]:.1e} of influence on its query, without it "
+                f"{reach[0]:.1e}",
+            )
+            moved = difference(module(**inputs), module(**plain))
+            require(moved > 1e-6, case, f"takes_bias is declared, and a random bias changes the output by {moved:.1e}")
+
+
+def _reach(module: Attention, inputs: dict[str, Tensor], query: int) -> Tensor:
+    """(M,) largest derivative of one query's output by the value of each key, in the first entry."""
+    (found,) = torch.autograd.grad(loss_of(module(**inputs)[:1, query]), inputs["v"])
+    return found[0].abs().amax(dim=-1)
+
+
+def _check_regions(subject: Subject) -> None:
+    with at(REGIONS):
+        module, inputs = subject.stirred(REGIONS.site), subject.inputs(REGIONS)
+        labels = quarters(REGIONS.site.queries)
+        whole = {**inputs, "regions": torch.zeros_like(inputs["regions"])}
+        # Of one region only, the output is that of a site that knows no regions.
+        plain = subject.stirred(replace(REGIONS.site, regions=1))
+        gap = difference(module(**whole), plain(**{name: x for name, x in inputs.items() if name != "regions"}))
+        require(gap < SAME, REGIONS, f"with all tokens in one region the output differs by {gap:.1e} from no regions")
+        out = module(**inputs)
+        names = [name for name, x in inputs.items() if x.is_floating_point()]
+        found = gradients(out[:1, labels == 0], leaves(inputs))
+        for name, g in zip(names, found, strict=True):
+            leak = float(g.detach()[0, labels != 0].abs().max())
+            require(leak == 0, REGIONS, f"{name} of another region reaches the output, with a derivative of {leak:.1e}")
+        require(float(found[2][0, labels == 0].abs().max()) > 0, REGIONS, "the own region does not reach the output")
+
+
+def parameters(subject: Subject) -> str:
+    """Every parameter gets a gradient."""
+    reached: dict[str, tuple[bool, Case]] = {}
+    for case in subject.cases:
+        with at(case):
+            module = subject.stirred(case.site)
+            named = dict(module.named_parameters())
+            found = gradients(module(**subject.inputs(case)), list(named.values())) if named else []
+            for name, g in zip(named, found, strict=True):
+                before, first = reached.get(name, (False, case))
+                reached[name] = (before or bool(g.abs().max() > 0), first)
+    for name, (has, case) in reached.items():
+        require(has, case, f"{name} gets no gradient here nor at any other site")
+    return f"{len(reached)} parameters" if reached else "it has no parameters"
+
+
+def state(subject: Subject) -> str:
+    """A state dict restores the outputs to the bit, and forward and backward change none of it."""
+    for case in subject.cases:
+        with at(case):
+            module, other = subject.stirred(case.site, seed=0), subject.stirred(case.site, seed=5)
+            before = {name: value.clone() for name, value in module.state_dict().items()}
+            inputs = subject.inputs(case)
+            out = module.train()(**inputs)
+            gradients(out, leaves(inputs))
+            for name, value in module.state_dict().items():
+                require(torch.equal(value, before[name]), case, f"a step of training changes {name}")
+            other.load_state_dict(before)
+            gap = difference(other.eval()(**inputs), module.eval()(**inputs))
+            require(gap == 0, case, f"with the state dict of another module the output differs from its by {gap:.1e}")
+    return shown_sites(subject.cases)
+
+
+def deterministic(subject: Subject) -> str:
+    """The same inputs give the same bits, in evaluation and in training, and the same seed the same parameters."""
+    for case in subject.cases:
+        with at(case):
+            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            for mode in (False, True):
+                runs = [module.train(mode)(**inputs) for _ in range(2)]
+                found = [gradients(out, leaves(inputs)) for out in runs]
+                named = "training" if mode else "evaluation"
+                require(torch.equal(runs[0], runs[1]), case, f"two runs in {named} mode differ")
+                require(all(map(torch.equal, *found)), case, f"gradients of two runs in {named} mode differ")
+            states = [subject.build(case.site).state_dict() for _ in range(2)]
+            for name, value in states[0].items():
+                require(torch.equal(value, states[1][name]), case, f"{name} differs though the seed is the same")
+    return shown_sites(subject.cases)
+
+
+def inputs(subject: Subject) -> str:
+    """The inputs stay as they were, and may be views into a larger tensor, as the hosts' projections hand them over."""
+    for case in subject.cases:
+        with at(case):
+            module, given = subject.stirred(case.site), {k: x.detach() for k, x in subject.inputs(case).items()}
+            before = {name: x.clone() for name, x in given.items()}
+            out = module(**given)
+            for name, x in given.items():
+                require(torch.equal(x, before[name]), case, f"forward changes {name} in place")
+            # Every other channel of a twice as wide tensor: no stride is what a contiguous tensor has.
+            views = {name: x.repeat_interleave(2, dim=-1)[..., ::2] for name, x in given.items()}
+            gap = difference(module(**views), out)
+            require(gap < SAME, case, f"inputs that are not contiguous change the output by {gap:.1e}")
+    return shown_sites(subject.cases)
+
+
+def memory(subject: Subject) -> str:
+    """Nothing depends on uninitialised memory: here it is full of NaN."""
+    for case in subject.cases:
+        with at(case), _poisoned():
+            module = subject.build(case.site)
+            for name, value in module.state_dict(keep_vars=True).items():
+                require(bool(value.isfinite().all()), case, f"{name} is not initialised")
+            given = {k: x.float() if x.is_floating_point() else x for k, x in subject.inputs(case).items()}
+            out = module(**given)
+            require(bool(out.isfinite().all()), case, "the output holds uninitialised memory")
+            for g in gradients(out, [*leaves(given), *module.parameters()]):
+                require(bool(g.isfinite().all()), case, "a gradient holds uninitialised memory")
+    return shown_sites(subject.cases)
+
+
+@contextmanager
+def _poisoned() -> Iterator[None]:
+    """torch.empty and its like are filled with NaN, which torch does where algorithms are to be deterministic."""
+    before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
+
+
+def _check_declares_naive(attention: type[Attention]) -> None:
+    if attention.naive is Attention.naive:
+        raise Exempt("declares no definition (naive) to be compared with")
+
+
+def _with_and_without_bias(given: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Hosts without a position bias hand none over."""
+    return [given, {name: x for name, x in given.items() if name != "bias"}] if "bias" in given else [given]

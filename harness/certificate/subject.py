@@ -1,0 +1,189 @@
+"""What is tested: an attention at small sites like those of the five families, with inputs and stirred parameters.
+
+B batch, N queries, M keys, C channels, h heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from attentions import Attention, AttentionSpec, Grid, Site, lookup
+from harness.errors import first_line
+
+Inputs = dict[str, Tensor]
+"""Arguments of `forward` by name: q, k, v, and of bias, x and regions those that the attention takes."""
+
+
+class Broken(Exception):
+    """A law does not hold: the smallest failing case, and what was seen there."""
+
+
+class Exempt(Exception):
+    """A law does not apply: the reason, as the attention declares it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A site, and how many batch entries are mixed there."""
+
+    name: str
+    site: Site
+    batch: int = 2
+
+    def __str__(self) -> str:
+        site = self.site
+        parts = [f"B {self.batch}", f"C {site.dim}", f"{site.heads} heads", f"queries {shown(site.queries)}"]
+        if site.keys != site.queries:
+            parts.append(f"keys {shown(site.keys)}")
+        if site.regions > 1:
+            parts.append(f"{site.regions} regions")
+        return f"{self.name} ({', '.join(parts)})"
+
+
+def shown(grid: Grid) -> str:
+    return f"{grid.height}x{grid.width}" + (f" and {grid.prefix} in front" if grid.prefix else "")
+
+
+def shown_sites(cases: Sequence[Case]) -> str:
+    return f"{len(cases)} site{'s' * (len(cases) != 1)}"
+
+
+def _same(dim: int, heads: int, grid: Grid, regions: int = 1) -> Site:
+    return Site(dim, heads, grid, grid, regions)
+
+
+CASES = (
+    Case("one head", _same(8, 1, Grid(2, 3))),
+    Case("horizontal stripe", _same(16, 2, Grid(1, 8))),
+    Case("vertical stripe", _same(16, 2, Grid(8, 1))),
+    Case("windows", _same(16, 2, Grid(4, 4)), batch=6),
+    Case("class token", _same(24, 3, Grid(3, 5, prefix=1))),
+    Case("reduced keys, class token", Site(16, 2, Grid(4, 4, prefix=1), Grid(2, 2, prefix=1))),
+    Case("map", _same(32, 4, Grid(6, 4))),
+    Case("reduced keys", Site(16, 2, Grid(8, 4), Grid(4, 2))),
+    Case("odd map", _same(24, 3, Grid(7, 5))),
+    Case("pooled keys", Site(16, 2, Grid(9, 8), Grid(7, 7))),
+)
+"""Smallest first, so that the first one that fails is the smallest."""
+
+REGIONS = Case("shifted window", _same(16, 2, Grid(4, 4), regions=4))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An attention with its options; `quick` asks for the form of a test suite, which is a matter of seconds."""
+
+    spec: AttentionSpec
+    quick: bool = False
+
+    @property
+    def attention(self) -> type[Attention]:
+        return lookup(self.spec.name)
+
+    @cached_property
+    def cases(self) -> tuple[Case, ...]:
+        """The cases where it can be mounted. A refusal is a ValueError; anything else is left to the law `builds`."""
+        cases = (*CASES, REGIONS) if self.attention.takes_regions else CASES
+        return tuple(case for case in cases if self.accepts(case.site))
+
+    def accepts(self, site: Site) -> bool:
+        try:
+            with torch.device("meta"):
+                self.spec.build(site)
+        except ValueError:
+            return False
+        return True
+
+    @property
+    def few(self) -> tuple[Case, ...]:
+        """Of the cases: not square, with a class token, and with regions; what is slow is tried there."""
+        chosen = [case for case in self.cases if case.name in ("map", "class token", REGIONS.name)] or self.cases[-1:]
+        return tuple(chosen[:1] if self.quick else chosen)
+
+    def build(self, site: Site, seed: int = 0) -> Attention:
+        """As its constructor leaves it, in float32."""
+        torch.manual_seed(seed)
+        return self.spec.build(site).eval()
+
+    def stirred(self, site: Site, seed: int = 0) -> Attention:
+        """In float64, with parameters that are random: zeros and equal values, as many start, hide mistakes."""
+        module = self.build(site, seed).double()
+        for parameter in module.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        return module
+
+    def inputs(self, case: Case, seed: int = 1) -> Inputs:
+        """Standard normal, in float64, requiring gradients; `regions` cuts the first entry into quarters, no other."""
+        site, batch = case.site, case.batch
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
+
+        n, m = site.queries.tokens, site.keys.tokens
+        inputs = {"q": normal(batch, n, site.dim), "k": normal(batch, m, site.dim), "v": normal(batch, m, site.dim)}
+        if self.attention.takes_bias:
+            inputs["bias"] = normal(batch, site.heads, n, m)
+        if self.attention.takes_input:
+            inputs["x"] = normal(batch, n, site.dim)
+        if site.regions > 1:
+            inputs["regions"] = torch.stack(
+                (quarters(site.queries), *[torch.zeros(n, dtype=torch.int64)] * (batch - 1))
+            )
+        return inputs
+
+
+def quarters(grid: Grid) -> Tensor:
+    """(N,) labels 0 to 3 of a grid that is cut once in each direction, as a shifted window at the image's corner is."""
+    rows = (torch.arange(grid.height) >= (grid.height + 1) // 2).long()
+    columns = (torch.arange(grid.width) >= (grid.width + 1) // 2).long()
+    return (2 * rows[:, None] + columns).flatten()
+
+
+def leaves(inputs: Inputs) -> list[Tensor]:
+    """The inputs that have gradients."""
+    return [x for x in inputs.values() if x.is_floating_point()]
+
+
+def loss_of(out: Tensor) -> Tensor:
+    """A number whose gradient is another one in every element."""
+    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return (out.double() * direction).sum()
+
+
+def gradients(out: Tensor, wanted: list[Tensor]) -> list[Tensor]:
+    """Of `loss_of`; zeros where there is none."""
+    found = torch.autograd.grad(loss_of(out), wanted, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, found, strict=True)]
+
+
+def difference(ours: Tensor, wanted: Tensor) -> float:
+    """Relative l2 difference; infinite where the shapes differ or something is not finite."""
+    if ours.shape != wanted.shape or not (ours.isfinite().all() and wanted.isfinite().all()):
+        return float("inf")
+    ours, wanted = ours.detach().double(), wanted.detach().double()
+    gap, size = float((ours - wanted).norm()), float(wanted.norm())
+    return 0.0 if gap == 0 else gap / size if size else float("inf")
+
+
+@contextmanager
+def at(case: object) -> Iterator[None]:
+    """Within a case: what it raises breaks the law there."""
+    try:
+        yield
+    except (Broken, Exempt):
+        raise
+    except Exception as problem:
+        raise Broken(f"{case}: {type(problem).__name__}: {first_line(problem)}") from problem
+
+
+def require(holds: bool, case: object, seen: str) -> None:
+    """Raises Broken, with the case and what was seen there, unless the law holds."""
+    if not holds:
+        raise Broken(f"{case}: {seen}")
