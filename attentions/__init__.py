@@ -4,8 +4,19 @@ import importlib
 import pkgutil
 
 from attentions._contract import Attention, Grid, Macs, Site
-from attentions._registry import AttentionSpec, load_file, loaded_files, lookup, names, register, unknown
+from attentions._registry import (
+    broken,
+    explained,
+    load,
+    load_file,
+    loaded_files,
+    lookup,
+    names,
+    register,
+    unknown,
+)
 from attentions._source import source_digest
+from attentions._spec import AttentionSpec
 
 __all__ = [
     "Attention",
@@ -13,6 +24,9 @@ __all__ = [
     "Grid",
     "Macs",
     "Site",
+    "broken",
+    "explained",
+    "load",
     "load_file",
     "loaded_files",
     "lookup",

@@ -1,21 +1,25 @@
-"""Attentions by name, and `AttentionSpec`: a name with every option spelled out."""
+"""Attentions by name: those of this folder, of a user's files and modules, and of packages that announce theirs."""
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
+import importlib.metadata
 import importlib.util
-import inspect
+import keyword
 import sys
+import traceback
 import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
 
-from attentions._contract import Attention, Site
+from attentions import _options
+from attentions._contract import Attention
+
+GROUP = "attention_bench.attentions"
+"""The entry points by which an installed package announces modules that register attentions."""
 
 _REGISTRY: dict[str, type[Attention]] = {}
 
@@ -27,20 +31,42 @@ def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
     """Class decorator: make an `Attention` available by `name` in every command, sweep and preset.
 
     Raises:
-        ValueError: if the name is taken, or the constructor is not `(self, site, *, option: type = default, ...)`.
+        ValueError: if the name is taken or none, or the class is not what `Attention` asks for: forward, macs, and a
+            constructor `(self, site, *, option: type = default, ...)`; in one sentence.
     """
+    if not isinstance(name, str):
+        raise ValueError('the decorator takes a name, as in @register("my_attention")')
 
     def add(cls: type[Attention]) -> type[Attention]:
-        if not name.isidentifier():
+        if not _is_name(name):
             raise ValueError(f"attention name {name!r} is not an identifier")
         if name in _REGISTRY:
-            taken = _REGISTRY[name]
-            raise ValueError(f"attention name {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
-        _options(cls)
+            raise ValueError(f"attention name {name!r} is taken by {_whereabouts(_REGISTRY[name])}")
+        _options.check(cls)
         _REGISTRY[name] = cls
         return cls
 
     return add
+
+
+def _is_name(text: str) -> bool:
+    """Whether an attention can be called so: a Python identifier, and no keyword."""
+    return text.isidentifier() and not keyword.iskeyword(text)
+
+
+def load(text: str) -> list[str]:
+    """Load what a command line names, `my_attention.py` or an installed `package.module`; the attentions it registers.
+
+    Raises:
+        ValueError: if there is no such file or module, it cannot be loaded, or it registers no attention.
+    """
+    before = set(_REGISTRY)
+    is_file = text.endswith(".py") or not all(map(_is_name, text.split("."))) or Path(text).is_file()
+    module = load_file(Path(text)) if is_file else load_module(text)
+    found = [name for name, cls in _REGISTRY.items() if name not in before or _is_of(cls, module.__name__)]
+    if not found:
+        raise ValueError(f'no attention is registered in {text}: decorate a class with @register("name")')
+    return found
 
 
 def load_file(path: Path) -> types.ModuleType:
@@ -49,10 +75,12 @@ def load_file(path: Path) -> types.ModuleType:
     A copy of the file elsewhere is the same module: what is pickled of it here can be read there.
 
     Raises:
-        ValueError: if there is no such file, or it cannot be imported; says why in one line.
+        ValueError: if there is no such file, or it cannot be imported; says why in one line, and registers nothing.
     """
     if path.suffix != ".py" or not path.is_file():
-        raise ValueError(f"there is no Python file {str(path)!r}")
+        ending = "" if path.suffix == ".py" else ": its name must end in .py"
+        why = ": it is a folder" if path.is_dir() else ending
+        raise ValueError(f"there is no Python file {str(path)!r}{why}")
     path = path.resolve()
     try:
         content = path.read_bytes()
@@ -67,11 +95,27 @@ def load_file(path: Path) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _all_or_nothing():
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as problem:
         del sys.modules[name]
-        raise ValueError(f"{path} cannot be loaded: {type(problem).__name__}: {problem}") from problem
+        raise ValueError(f"{path} cannot be loaded: {explained(problem, name)}") from problem
     return module
+
+
+def load_module(name: str) -> types.ModuleType:
+    """Import an installed module, which may register attentions.
+
+    Raises:
+        ValueError: as `load_file`.
+    """
+    try:
+        with _all_or_nothing():
+            return importlib.import_module(name)
+    except (Exception, SystemExit) as problem:
+        if isinstance(problem, ModuleNotFoundError) and f"{name}.".startswith(f"{problem.name}."):
+            raise ValueError(f"there is no installed module {name!r}; the name of a file ends in .py") from problem
+        raise ValueError(f"module {name} cannot be loaded: {explained(problem, name)}") from problem
 
 
 def loaded_files() -> list[Path]:
@@ -79,9 +123,35 @@ def loaded_files() -> list[Path]:
     return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(_USERS)]
 
 
+def source(name: str) -> str:
+    """What `load` takes in another process to register this attention there."""
+    module = sys.modules[lookup(name).__module__]
+    return str(module.__file__) if module.__name__.startswith(_USERS) else module.__name__
+
+
+@cache
+def broken() -> tuple[str, ...]:
+    """A line for each installed package that announces attentions which cannot be loaded; loads all others."""
+    lines = []
+    # In an order of their own, so that of two with one name it is always the same that is left out.
+    for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.value):
+        try:
+            load(point.value.partition(":")[0])
+        except ValueError as problem:
+            package = point.dist.name if point.dist is not None else point.name
+            lines.append(f"the attentions of package {package} are left out: {problem}")
+    return tuple(lines)
+
+
 def names() -> list[str]:
-    """The registered attentions, sorted."""
+    """The registered attentions, sorted; those of installed packages too."""
+    broken()
     return sorted(_REGISTRY)
+
+
+def registered(name: str) -> bool:
+    """Whether an attention is loaded; packages that announce some are not looked at."""
+    return name in _REGISTRY
 
 
 def lookup(name: str) -> type[Attention]:
@@ -90,8 +160,8 @@ def lookup(name: str) -> type[Attention]:
     Raises:
         ValueError: if there is none; names the near ones and all allowed ones.
     """
-    if name not in _REGISTRY:
-        raise ValueError(unknown("attention", name, names()))
+    if name not in _REGISTRY and name not in names():
+        raise ValueError("; ".join((unknown("attention", name, names()), *broken())))
     return _REGISTRY[name]
 
 
@@ -103,117 +173,42 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}{hint} (allowed: {', '.join(allowed) or 'none'})"
 
 
-def _options(cls: type[Attention]) -> dict[str, inspect.Parameter]:
-    """The option schema of an attention: the keyword-only parameters of its constructor, annotations resolved."""
-    _, *parameters = inspect.signature(cls.__init__).parameters.values()
-    hints = typing.get_type_hints(cls.__init__)
-    if not parameters or parameters[0].name != "site":
-        raise ValueError(f"{cls.__qualname__}: the constructor's first argument must be `site`")
-    options = {}
-    for parameter in parameters[1:]:
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            raise ValueError(f"{cls.__qualname__}: option {parameter.name!r} must be keyword-only")
-        if parameter.default is parameter.empty or parameter.name not in hints:
-            raise ValueError(f"{cls.__qualname__}: option {parameter.name!r} needs an annotation and a default")
-        options[parameter.name] = parameter.replace(annotation=hints[parameter.name])
-    return options
+def explained(problem: BaseException, module: str) -> str:
+    """What went wrong in a user's code in one line, with the file and line of that module or package it happened at."""
+    text = " ".join(str(problem).split())
+    # What was raised with a sentence is that sentence; of other errors the kind says more.
+    text = text if type(problem) is ValueError else f"{type(problem).__name__}: {text}".rstrip(": ")
+    places = [
+        f" ({Path(frame.f_code.co_filename).name}, line {line})"
+        for frame, line in traceback.walk_tb(problem.__traceback__)
+        if _top(frame.f_globals.get("__name__", "")) == _top(module)
+    ]
+    return text + "".join(places[-1:])
 
 
-def _fits(value: object, annotation: Any) -> bool:
-    origin = typing.get_origin(annotation)
-    if origin is Literal:
-        return value in typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, arm) for arm in typing.get_args(annotation))
-    if annotation is None or annotation is type(None):
-        return value is None
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation)
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
-def _type_text(annotation: Any) -> str:
-    if typing.get_origin(annotation) is Literal:
-        return " or ".join(repr(arm) for arm in typing.get_args(annotation))
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+def _is_of(cls: type[Attention], module: str) -> bool:
+    """Whether a class is defined in a module, or below it."""
+    return f"{cls.__module__}.".startswith(f"{module}.")
 
 
-@dataclass(frozen=True)
-class AttentionSpec:
-    """An attention by name with every option spelled out, so that equal specs mean equal modules.
-
-    Options left out take the constructor's defaults; `str` gives the canonical text, which `parse` reads back.
-
-    Raises:
-        ValueError: for an unknown name or option, or a value of the wrong type.
-    """
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        schema = _options(lookup(self.name))
-        for option, value in self.options.items():
-            if option not in schema:
-                raise ValueError(unknown(f"option of {self.name}", option, schema))
-            annotation = schema[option].annotation
-            if not _fits(value, annotation):
-                raise ValueError(f"{self.name}: {option}={value!r} is not allowed; it takes {_type_text(annotation)}")
-        filled = {option: self.options.get(option, parameter.default) for option, parameter in schema.items()}
-        object.__setattr__(self, "options", types.MappingProxyType(filled))
-
-    @classmethod
-    def parse(cls, text: str) -> AttentionSpec:
-        """Read `focused` or `focused(focusing_factor=4, kernel_size=None)`; strings may go without quotes."""
-        try:
-            node = ast.parse(text.strip(), mode="eval").body
-        except (SyntaxError, ValueError):
-            raise ValueError(_malformed(text)) from None
-        if isinstance(node, ast.Name):
-            return cls(node.id)
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
-            raise ValueError(_malformed(text))
-        options = {}
-        for keyword in node.keywords:
-            if keyword.arg is None or keyword.arg in options:
-                raise ValueError(_malformed(text))
-            if isinstance(keyword.value, ast.Name):
-                options[keyword.arg] = keyword.value.id
-                continue
-            try:
-                options[keyword.arg] = ast.literal_eval(keyword.value)
-            except ValueError:
-                raise ValueError(_malformed(text)) from None
-        return cls(node.func.id, options)
-
-    @classmethod
-    def of(cls, value: AttentionSpec | str) -> AttentionSpec:
-        """A spec as it is, or one read from text."""
-        return value if isinstance(value, AttentionSpec) else cls.parse(str(value))
-
-    def build(self, site: Site) -> Attention:
-        """The module at `site`. Raises ValueError where its mathematics or its options do not allow it there."""
-        return lookup(self.name)(site, **self.options)
-
-    def __str__(self) -> str:
-        inner = ", ".join(f"{option}={value!r}" for option, value in self.options.items())
-        return f"{self.name}({inner})" if inner else self.name
-
-    def __hash__(self) -> int:
-        return hash(str(self))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Another process may not have loaded the file of a user's attention yet.
-        return _restore, (self.name, dict(self.options), inspect.getsourcefile(lookup(self.name)))
+def _whereabouts(cls: type[Attention]) -> str:
+    """Where a class is defined, for people."""
+    if cls.__module__.startswith(_USERS):
+        return f"{cls.__qualname__} in {sys.modules[cls.__module__].__file__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _restore(name: str, options: dict[str, Any], source: str) -> AttentionSpec:
-    if name not in _REGISTRY:
-        load_file(Path(source))
-    return AttentionSpec(name, options)
-
-
-def _malformed(text: str) -> str:
-    return f"cannot read attention {text!r}; write it as in focused(focusing_factor=4, kernel_size=None)"
+@contextmanager
+def _all_or_nothing() -> Iterator[None]:
+    """What is registered meanwhile is forgotten if it ends with an error."""
+    before = dict(_REGISTRY)
+    try:
+        yield
+    except BaseException:
+        _REGISTRY.clear()
+        _REGISTRY.update(before)
+        raise

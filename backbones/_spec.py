@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import typing
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 
-from attentions import Attention, AttentionSpec, Grid, Macs, Site, lookup
+from attentions import Attention, AttentionSpec, Grid, Macs, Site, explained, lookup
 
 SOFTMAX = AttentionSpec("softmax")
 
@@ -43,19 +45,35 @@ class Mount:
         return sum(site.heads for site in self.sites)
 
     def attention_macs(self) -> Macs:
-        """Multiply-adds of the attention for one image, all windows and branches together."""
+        """Multiply-adds of the attention for one image, all windows and branches together.
+
+        Raises ValueError if its formula does not work there.
+        """
         macs = Macs()
         for site in self.sites:
             groups = self.grid.height * self.grid.width // (site.queries.height * site.queries.width)
-            macs += on_meta(self.attention, site).macs() * groups
+            with _users_code(self.attention, "macs()"):
+                macs += on_meta(self.attention, site).macs() * groups
         return macs
 
 
 @lru_cache(maxsize=4096)
 def on_meta(attention: AttentionSpec, site: Site) -> Attention:
     """The attention at a site, without weights. Raises ValueError where it cannot be mounted."""
-    with torch.device("meta"):
+    with torch.device("meta"), _users_code(attention, "the constructor"):
         return attention.build(site)
+
+
+@contextmanager
+def _users_code(attention: AttentionSpec, what: str) -> Iterator[None]:
+    """What goes wrong meanwhile is ValueError, in one line: the code may be in a file of the user's."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as problem:
+        said = explained(problem, lookup(attention.name).__module__)
+        raise ValueError(f"{what} of {attention.name} fails: {said}") from problem
 
 
 @dataclass(frozen=True, kw_only=True)

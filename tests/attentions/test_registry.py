@@ -1,13 +1,15 @@
 """The registry and AttentionSpec: strict names, strict options, one canonical text."""
 
+import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from attentions import Attention, AttentionSpec, Site, _registry, load_file, lookup, names, register
+from attentions import AttentionSpec, Site, _registry, broken, load, loaded_files, lookup, names
 
 
 def test_every_file_of_the_folder_is_registered_under_its_own_name():
@@ -75,58 +77,242 @@ def test_values_that_only_the_constructor_knows_are_refused_there(site):
             AttentionSpec.parse(text).build(site)
 
 
-def test_a_taken_name_and_a_loose_constructor_are_refused():
-    with pytest.raises(ValueError, match=r"is taken by attentions\.softmax\.SoftmaxAttention"):
-
-        @register("softmax")
-        class Again(Attention):
-            pass
-
-    class Positional(Attention):
-        def __init__(self, site: Site, factor: int = 3) -> None:
-            super().__init__(site)
-
-    class Bare(Attention):
-        def __init__(self, site: Site, *, factor=3) -> None:
-            super().__init__(site)
-
-    for cls, message in ((Positional, "must be keyword-only"), (Bare, "needs an annotation and a default")):
-        with pytest.raises(ValueError, match=message):
-            register("new_attention")(cls)
-    assert "new_attention" not in names()
+# Attentions of the user's own, in files
 
 
-def test_an_attention_from_a_file_reaches_other_processes(tmp_path):
+WHOLE = """
+from attentions import Attention, Macs, Site, register
+
+@register("mine")
+class Mine(Attention):
+    def __init__(self, site: Site, *, depth: int = 2, sizes: tuple[int, ...] = (3, 5)) -> None:
+        super().__init__(site)
+
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        return v
+
+    def macs(self):
+        return Macs()
+"""
+CLASS = "class Mine(Attention):"
+OPTIONS = "*, depth: int = 2, sizes: tuple[int, ...] = (3, 5)"
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was() -> Iterator[None]:
+    before, modules = dict(_registry._REGISTRY), set(sys.modules)
+    yield
+    _registry._REGISTRY.clear()
+    _registry._REGISTRY.update(before)
+    for name in [name for name in set(sys.modules) - modules if name.startswith(("attention_bench_user_", "plugin"))]:
+        del sys.modules[name]
+
+
+def changed(*changes: tuple[str, str]) -> str:
+    text = WHOLE
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def refused(call: Callable[[], object]) -> str:
+    """The one line that is said; nothing is registered."""
+    before = names()
+    with pytest.raises(ValueError) as error:
+        call()
+    assert names() == before
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_file_is_loaded_once_and_its_attentions_are_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    path.write_text(
-        "from attentions import Attention, register\n"
-        "@register('mine')\n"
-        "class Mine(Attention):\n"
-        "    def __init__(self, site, *, depth: int = 2) -> None:\n"
-        "        super().__init__(site)\n"
-    )
-    try:
-        load_file(path)
-        load_file(path)
-        code = "import pickle, sys; print(pickle.load(sys.stdin.buffer))"
-        pickled = pickle.dumps(AttentionSpec.parse("mine(depth=3)"))
-        root = Path(__file__).parents[2]
-        shown = subprocess.run([sys.executable, "-c", code], input=pickled, capture_output=True, cwd=root, check=True)
-        assert shown.stdout.decode().strip() == "mine(depth=3)"
-    finally:
-        _registry._REGISTRY.pop("mine")
+    path.write_text(WHOLE + WHOLE.replace('"mine"', '"other"').replace("class Mine", "class Other"))
+    assert load(str(path)) == ["mine", "other"]
+    assert load(str(path)) == ["mine", "other"]
+    copy = tmp_path / "copy" / "mine.py"
+    copy.parent.mkdir()
+    copy.write_text(path.read_text())
+    assert load(str(copy)) == ["mine", "other"]
+    assert loaded_files() == [path]
+    spec = AttentionSpec.parse("mine(sizes=(7,))")
+    assert str(spec) == "mine(depth=2, sizes=(7,))"
+    assert AttentionSpec.parse(str(spec)) == spec
+    for text in ("mine(sizes=7)", "mine(sizes=(7, 'x'))"):
+        assert "it takes tuple[int, ...]" in refused(lambda text=text: AttentionSpec.parse(text))
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [(None, "there is no Python file"), ("1 +", "SyntaxError"), ("1 / 0", "ZeroDivisionError")]
+    ("text", "said"),
+    [
+        ("", 'no attention is registered in {path}: decorate a class with @register("name")'),
+        (changed(('@register("mine")\n', "")), "no attention is registered in {path}: "),
+        ("1 +", "{path} cannot be loaded: SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("\n1 / 0", "{path} cannot be loaded: ZeroDivisionError: division by zero (mine.py, line 2)"),
+        ("assert False", "{path} cannot be loaded: AssertionError (mine.py, line 1)"),
+        ("raise SystemExit(3)", "{path} cannot be loaded: SystemExit: 3 (mine.py, line 1)"),
+        ("import nowhere", "{path} cannot be loaded: ModuleNotFoundError: No module named 'nowhere' (mine.py, line 1)"),
+        (WHOLE + "1 / 0", "division by zero (mine.py, line 14)"),
+        (WHOLE + 'raise RuntimeError("two\\nlines")', "{path} cannot be loaded: RuntimeError: two lines (mine.py, "),
+        (WHOLE + WHOLE, "'mine' is taken by Mine in {path} (mine.py, line 17)"),
+        (changed(('"mine"', '"linear"')), "'linear' is taken by attentions.linear.LinearAttention (mine.py, line 4)"),
+        (changed(('"mine"', '"my-own"')), "attention name 'my-own' is not an identifier (mine.py, line 4)"),
+        (changed(('"mine"', '"class"')), "attention name 'class' is not an identifier (mine.py, line 4)"),
+        (
+            changed(('@register("mine")', "@register")),
+            'takes a name, as in @register("my_attention") (mine.py, line 4)',
+        ),
+        (changed((CLASS, "class Mine:")), "Mine is no subclass of attentions.Attention (mine.py, line 4)"),
+        (changed((CLASS, "def Mine():")), "Mine is no subclass of attentions.Attention (mine.py, line 4)"),
+        (changed(("def forward", "def forwards")), "Mine has no forward(), what it computes (mine.py, line 4)"),
+        (changed(("def macs", "def mac")), "Mine has no macs(), the closed formula of its multiply-adds (mine.py, "),
+        (
+            changed((", bias=None", "")),
+            "forward must be (self, q, k, v, *, bias=None, x=None, regions=None): got an un",
+        ),
+        (changed((", x=None", "")), "got an unexpected keyword argument 'x' (mine.py, line 4)"),
+        (changed((", regions=None", ", regions")), "Mine: forward must be (self, q, k, v, *, bias=None, x=None, regio"),
+        (changed(("q, k, v, *", "q, k, *")), "forward must be (self, q, k, v, *, bias=None, x=None, regions=None): t"),
+        (changed(("site: Site, ", "")), "Mine: the constructor's first argument must be `site` (mine.py, line 4)"),
+        (
+            changed(("site: Site, *,", "*, site: Site,")),
+            "Mine: the constructor's first argument must be `site` (mine.p",
+        ),
+        (changed((OPTIONS, "depth: int = 2")), "Mine: option 'depth' must be keyword-only (mine.py, line 4)"),
+        (changed((OPTIONS, "**options: int")), "Mine: option 'options' must be keyword-only (mine.py, line 4)"),
+        (changed((OPTIONS, "*, depth=2")), "Mine: option 'depth' needs an annotation and a default (mine.py, line 4)"),
+        (changed((OPTIONS, "*, depth: int")), "Mine: option 'depth' needs an annotation and a default (mine.py, line"),
+        (changed((OPTIONS, "*, depth: int = 2.5")), "Mine: option 'depth' has the default 2.5; it takes int (mine.py"),
+        (changed((OPTIONS, "*, depth: bool = 1")), "Mine: option 'depth' has the default 1; it takes bool (mine.py"),
+        (changed((OPTIONS, "*, depth: tuple[int, ...] = (1.5,)")), "has the default (1.5,); it takes tuple[int, ...]"),
+        (
+            changed((OPTIONS, "*, depth: list[int] = []")),
+            "'depth' is annotated list[int]; allowed are bool, int, float",
+        ),
+        (changed((OPTIONS, "*, depth: Site | None = None")), "'depth' is annotated attentions._contract.Site | None; "),
+        (changed((OPTIONS, "*, depth: tuple[int, int] = (1, 2)")), "'depth' is annotated tuple[int, int]; allowed are"),
+        (
+            changed((OPTIONS, "*, depth: 'Depth' = 2")),
+            "annotation of the constructor is unknown: name 'Depth'",
+        ),
+    ],
+    ids=lambda value: value[:60] if "\n" not in value else "",
 )
-def test_a_file_that_cannot_be_loaded_is_one_clear_line(tmp_path, text, message):
-    path = tmp_path / "broken.py"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(ValueError, match=message) as error:
-        load_file(path)
-    assert "\n" not in str(error.value)
+def test_a_file_that_is_no_attention_is_one_clear_line_and_registers_nothing(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert said.format(path=path) in refused(lambda: load(str(path)))
+    assert loaded_files() == ([path] if said.startswith("no attention") else [])
+
+
+def test_a_name_that_another_file_has_taken_names_that_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text(WHOLE)
+    second.write_text(WHOLE + "# another\n")
+    load(str(first))
+    said = refused(lambda: load(str(second)))
+    assert said.startswith(f"{second} cannot be loaded: attention name 'mine' is taken by Mine in {first} (second.py, ")
+
+
+def test_what_is_no_file_and_no_module_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.py").mkdir()
+    Path("notes.txt").touch()
+    for text, said in (
+        ("nowhere.py", "there is no Python file 'nowhere.py'"),
+        ("folder.py", "there is no Python file 'folder.py': it is a folder"),
+        (f"{tmp_path}", f"there is no Python file '{tmp_path}': it is a folder"),
+        ("notes.txt", "there is no Python file 'notes.txt': its name must end in .py"),
+        ("", "there is no Python file '.': it is a folder"),
+        ("nowhere", "there is no installed module 'nowhere'; the name of a file ends in .py"),
+        ("attentions.nowhere", "there is no installed module 'attentions.nowhere'; the name of a file ends in .py"),
+        ("json", 'no attention is registered in json: decorate a class with @register("name")'),
+    ):
+        assert refused(lambda text=text: load(text)) == said
+
+
+# Attentions of the user's own, in installed packages
+
+
+@pytest.fixture
+def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that packages are installed in."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    broken.cache_clear()
+    yield folder
+    broken.cache_clear()
+
+
+def install(folder: Path, package: str, text: str) -> None:
+    """A package with one module `attention`, which it announces."""
+    (folder / package).mkdir()
+    (folder / package / "__init__.py").touch()
+    (folder / package / "attention.py").write_text(text)
+    about = folder / f"{package}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[{_registry.GROUP}]\n{package} = {package}.attention\n")
+
+
+def test_what_a_package_announces_has_a_name_like_all_others(site_packages: Path) -> None:
+    install(site_packages, "plugin_a", WHOLE)
+    assert str(AttentionSpec.parse("mine(depth=3, sizes=())")) == "mine(depth=3, sizes=())"
+    assert "mine" in names()
+    assert broken() == ()
+    assert load("plugin_a.attention") == ["mine"]
+    assert load("plugin_a") == ["mine"]
+
+
+def test_a_broken_package_is_said_and_keeps_no_other_from_working(site_packages: Path) -> None:
+    install(site_packages, "plugin_a", changed(('"mine"', '"linear"')))
+    install(site_packages, "plugin_b", WHOLE + "1 / 0")
+    install(site_packages, "plugin_c", "")
+    install(site_packages, "plugin_d", WHOLE)
+    assert lookup("linear").__module__ == "attentions.linear"
+    assert not {name for name in sys.modules if name.startswith("plugin")}, "who needs none of them loads none"
+    assert lookup("mine").__module__ == "plugin_d.attention"
+    said = (
+        "the attentions of package plugin_a are left out: module plugin_a.attention cannot be loaded: attention name "
+        "'linear' is taken by attentions.linear.LinearAttention (attention.py, line 4)",
+        "the attentions of package plugin_b are left out: module plugin_b.attention cannot be loaded: "
+        "ZeroDivisionError: division by zero (attention.py, line 14)",
+        "the attentions of package plugin_c are left out: no attention is registered in plugin_c.attention: decorate "
+        'a class with @register("name")',
+    )
+    assert broken() == said
+    message = refused(lambda: lookup("nine"))
+    assert message.startswith("unknown attention 'nine'; did you mean mine")
+    assert all(line in message for line in said)
+
+
+# In other processes
+
+
+@pytest.mark.parametrize("kind", ["file", "module", "announced"])
+def test_an_attention_reaches_other_processes(site_packages: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "file":
+        (tmp_path / "mine.py").write_text(WHOLE)
+        load(str(tmp_path / "mine.py"))
+    else:
+        install(site_packages, "plugin_a", WHOLE)
+        if kind == "module":
+            (site_packages / "plugin_a-1.0.dist-info" / "entry_points.txt").unlink()
+            load("plugin_a.attention")
+    pickled = pickle.dumps(AttentionSpec.parse("mine(depth=3)"))
+    shown = subprocess.run(
+        [sys.executable, "-P", "-c", "import pickle, sys; print(pickle.load(sys.stdin.buffer))"],
+        input=pickled,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": f"{Path(__file__).parents[2]}:{site_packages}"},
+        check=True,
+    )
+    assert shown.stdout.decode().strip() == "mine(depth=3, sizes=(3, 5))"
 
 
 def test_a_site_whose_heads_do_not_divide_is_refused(site):

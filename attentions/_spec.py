@@ -1,0 +1,92 @@
+"""`AttentionSpec`: an attention by name with every option spelled out, as text and back."""
+
+from __future__ import annotations
+
+import ast
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from attentions._contract import Attention, Site
+from attentions._options import fits, schema, type_text
+from attentions._registry import load, lookup, registered, source, unknown
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """An attention by name with every option spelled out, so that equal specs mean equal modules.
+
+    Options left out take the constructor's defaults; `str` gives the canonical text, which `parse` reads back.
+
+    Raises:
+        ValueError: for an unknown name or option, or a value of the wrong type.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = schema(lookup(self.name))
+        for option, value in self.options.items():
+            if option not in known:
+                raise ValueError(unknown(f"option of {self.name}", option, known))
+            annotation = known[option].annotation
+            if not fits(value, annotation):
+                raise ValueError(f"{self.name}: {option}={value!r} is not allowed; it takes {type_text(annotation)}")
+        filled = {option: self.options.get(option, parameter.default) for option, parameter in known.items()}
+        object.__setattr__(self, "options", types.MappingProxyType(filled))
+
+    @classmethod
+    def parse(cls, text: str) -> AttentionSpec:
+        """Read `focused` or `focused(focusing_factor=4, kernel_size=None)`; strings may go without quotes."""
+        try:
+            node = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError):
+            raise ValueError(_malformed(text)) from None
+        if isinstance(node, ast.Name):
+            return cls(node.id)
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
+            raise ValueError(_malformed(text))
+        options = {}
+        for keyword in node.keywords:
+            if keyword.arg is None or keyword.arg in options:
+                raise ValueError(_malformed(text))
+            if isinstance(keyword.value, ast.Name):
+                options[keyword.arg] = keyword.value.id
+                continue
+            try:
+                options[keyword.arg] = ast.literal_eval(keyword.value)
+            except ValueError:
+                raise ValueError(_malformed(text)) from None
+        return cls(node.func.id, options)
+
+    @classmethod
+    def of(cls, value: AttentionSpec | str) -> AttentionSpec:
+        """A spec as it is, or one read from text."""
+        return value if isinstance(value, AttentionSpec) else cls.parse(str(value))
+
+    def build(self, site: Site) -> Attention:
+        """The module at `site`. Raises ValueError where its mathematics or its options do not allow it there."""
+        return lookup(self.name)(site, **self.options)
+
+    def __str__(self) -> str:
+        inner = ", ".join(f"{option}={value!r}" for option, value in self.options.items())
+        return f"{self.name}({inner})" if inner else self.name
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process may not have loaded a user's attention yet.
+        return _restore, (self.name, dict(self.options), source(self.name))
+
+
+def _restore(name: str, options: dict[str, Any], where: str) -> AttentionSpec:
+    if not registered(name):
+        load(where)
+    return AttentionSpec(name, options)
+
+
+def _malformed(text: str) -> str:
+    return f"cannot read attention {text!r}; write it as in focused(focusing_factor=4, kernel_size=None)"
