@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from itertools import groupby
 
@@ -16,12 +17,18 @@ from results import Sheet, to_plain
 
 
 def _first_line(thing: object) -> str:
-    return (inspect.getdoc(thing) or "").splitlines()[0]
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
 
 
 def _attentions() -> str:
-    rows = [(str(AttentionSpec(name)), _first_line(attentions.lookup(name))) for name in attentions.names()]
-    return to_plain(Sheet(("attention, with its defaults", ""), rows))
+    """Two lines each, as options are long: what `--attention` takes; how it grows with N tokens, and its paper."""
+    lines = ["attention, with its defaults; how it grows with N tokens, and what it is"]
+    for name in attentions.names():
+        cls = attentions.lookup(name)
+        growth = "O(N)" if cls.exponent == 1 else f"O(N^{cls.exponent})"
+        about = _first_line(sys.modules[cls.__module__]) or _first_line(cls)
+        lines += [str(AttentionSpec(name)), f"    {growth:8}{about}".rstrip()]
+    return "\n".join(lines) + "\n"
 
 
 def _backbones() -> str:

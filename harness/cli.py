@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import warnings
 from collections.abc import Sequence
@@ -25,8 +26,11 @@ def list_(kind: Annotated[str, Positional] = "all") -> int:
     Args:
         kind: attentions, backbones, sweeps, tasks, or all of them.
     """
+    import attentions
     from harness import catalogue
 
+    for line in attentions.broken():
+        error_console.print(f"attention-bench: {line}", markup=False, soft_wrap=True)
     out_console.print(catalogue.listing(kind), markup=False, soft_wrap=True, end="")
     return 0
 
@@ -466,22 +470,34 @@ def _write_csv(path: Path | None, text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 where a cell failed or a record is damaged, 2 for bad input."""
-    from harness import cli_jobs as cli_jobs  # here, so that its commands stand behind those above
+    # Here, so that their commands stand behind those above.
+    from harness import cli_attentions as cli_attentions
+    from harness import cli_jobs as cli_jobs
 
     # torch says so of timm's own imports; a user can do nothing about it.
     warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
-    description = "Attention variants for vision transformers, compared fairly in five backbones."
+    description = (
+        "Attention variants for vision transformers, compared fairly in five backbones.\n\n"
+        "Every command takes --import FILE.py or --import package.module, anywhere in the line and as often as needed: "
+        "it loads attentions of your own, which then have names like all others."
+    )
     # Of several processes, which say the same, the first one speaks; one that cannot be of them speaks for itself.
     rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
     quiet = rank.isdecimal() and world.isdecimal() and 0 < int(rank) < int(world)
     out_console.quiet = error_console.quiet = quiet
     try:
+        imports, rest = _imports(arguments)
+        if imports:
+            import attentions
+
+            for each in imports:
+                attentions.load(each)
         with _processes():
             return app.cli(
                 prog="attention-bench",
                 description=description,
-                args=arguments,
+                args=rest,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except ValueError as problem:
@@ -497,6 +513,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         error_console.print(f"attention-bench: {problem}", markup=False, soft_wrap=True, style="red")
         return status
+
+
+def _imports(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """What --import names, wherever it stands in a command line, and the rest of the line.
+
+    It is an option of every command, before and after its name, which tyro does not know of.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--import", action="append", default=[], dest="imports")
+    try:
+        known, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        raise ValueError(
+            "--import takes a Python file or an installed module, as in --import my_attention.py"
+        ) from None
+    return known.imports, rest
 
 
 def _processes() -> AbstractContextManager:

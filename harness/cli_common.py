@@ -33,7 +33,7 @@ class CellOptions:
         sweep: a sweep, as in `attention-bench list sweeps`, or file.py:function.
         only: keep the cells whose name holds one of these texts.
         backbone: presets of the grid.
-        attention: attentions of the grid; left out, each preset's own.
+        attention: attentions of the grid (those of your own with --import FILE.py); left out, each preset's own.
         task: costs, speed or train.
         set: other values of the presets of the grid, as in window=7 stages=LLSS image_size=384.
         device: cpu or cuda, for speed, training and evaluation.

@@ -1,0 +1,1 @@
+"""What `attention-bench new` writes, under another name."""
