@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart slurm-demo test lint clean
+.PHONY: quickstart slurm-demo certificates test lint clean
 
 quickstart: .venv/installed
 	$(BIN)/attention-bench run quickstart --out runs/quickstart
@@ -11,6 +11,10 @@ quickstart: .venv/installed
 
 slurm-demo: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/slurm/demo.sh runs/slurm-demo quickstart
+
+# The certificates that the project ships: every law for every attention, half a minute each. Also what a night tests.
+certificates: .venv/installed
+	$(BIN)/attention-bench check all --out results
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest

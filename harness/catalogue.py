@@ -6,10 +6,13 @@ import inspect
 import sys
 from collections.abc import Callable
 from itertools import groupby
+from pathlib import Path
 
 import attentions
 import backbones
+import results
 from attentions import AttentionSpec, unknown
+from harness.cli_common import CERTIFICATES
 from harness.evaluate import Evaluate
 from harness.selection import TASKS
 from harness.sweeps import SWEEPS
@@ -21,13 +24,16 @@ def _first_line(thing: object) -> str:
 
 
 def _attentions() -> str:
-    """Two lines each, as options are long: what `--attention` takes; how it grows with N tokens, and its paper."""
-    lines = ["attention, with its defaults; how it grows with N tokens, and what it is"]
+    """Two lines each, as options are long: what `--attention` takes; growth with N tokens, certificate, and paper."""
+    lines = ["attention, with its defaults; how it grows with N tokens, laws that hold (check), and what it is"]
+    found = results.certificates(Path("runs") / CERTIFICATES)
     for name in attentions.names():
         cls = attentions.lookup(name)
         growth = "O(N)" if cls.exponent == 1 else f"O(N^{cls.exponent})"
         about = _first_line(sys.modules[cls.__module__]) or _first_line(cls)
-        lines += [str(AttentionSpec(name)), f"    {growth:8}{about}".rstrip()]
+        spec = str(AttentionSpec(name))
+        stood = results.standing(spec, [attentions.source_digest(name)], found) or "-"
+        lines += [spec, f"    {growth:8}{stood:16}  {about}".rstrip()]
     return "\n".join(lines) + "\n"
 
 

@@ -13,9 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from harness.cli_common import CellOptions, Positional, app, count, error_console, out_console, shown, text
+from harness.cli_common import (
+    CERTIFICATES,
+    CellOptions,
+    Positional,
+    app,
+    count,
+    error_console,
+    out_console,
+    shown,
+    text,
+)
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from results import Sheet
 
 
@@ -244,7 +256,7 @@ def _measure(cells: list, out: Path, *, isolate: bool = False, dry_run: bool = F
     records = run_all(cells, out, out_console, isolate)
     if not ranks().first:
         return 0
-    _print_table(records, [(cell.key, cell.to_json()) for cell in cells], columns=(), markdown=False)
+    _print_table(records, [(cell.key, cell.to_json()) for cell in cells], out, columns=(), markdown=False)
     out_console.print(f"{count(len(records), 'record')} in {out}", markup=False, soft_wrap=True)
     failed = sum(record.status == "failed" for record in records)
     if failed:
@@ -298,9 +310,9 @@ def table(
         if problems:
             return 1
         raise ValueError(f"there are no records in {out}")
-    _print_table(records, expected, columns, markdown)
+    _print_table(records, expected, out, columns, markdown)
     if csv is not None:
-        _write_csv(csv, results.to_csv(results.table(records, expected)))
+        _write_csv(csv, results.to_csv(_table(records, expected, out)))
     return 1 if problems else 0
 
 
@@ -444,10 +456,17 @@ def _records(out: Path) -> tuple[list, list[str]]:
     return records, problems
 
 
-def _print_table(records: Sequence, expected: Sequence, columns: Sequence[str], markdown: bool) -> None:
+def _print_table(records: Sequence, expected: Sequence, out: Path, columns: Sequence[str], markdown: bool) -> None:
     import results
 
-    _print_sheet(results.sheet(results.table(records, expected), list(columns) or None), markdown)
+    _print_sheet(results.sheet(_table(records, expected, out), list(columns) or None), markdown)
+
+
+def _table(records: Sequence, expected: Sequence, out: Path) -> pd.DataFrame:
+    """The frame of the records, with what the certificates in the folder say of their attentions."""
+    import results
+
+    return results.table(records, expected, results.certificates(out / CERTIFICATES))
 
 
 def _print_sheet(sheet: Sheet, markdown: bool) -> None:

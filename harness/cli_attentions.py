@@ -1,14 +1,23 @@
-"""The commands for attentions of the user's own: new."""
+"""The commands for attentions: new, check."""
 
 from __future__ import annotations
 
 import keyword
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from harness.cli_common import Positional, app, out_console, shown
+import tyro
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli_common import CERTIFICATES, Positional, app, count, error_console, out_console, shown
+
+if TYPE_CHECKING:
+    from attentions import AttentionSpec
+    from results import Verdict
 
 TEMPLATE = Path(__file__).parent / "templates" / "attention.py"
 
@@ -53,3 +62,73 @@ def new(
     ):
         out_console.print(line, markup=False, soft_wrap=True)
     return 0
+
+
+@app.command
+def check(
+    attention: Annotated[tuple[str, ...], Positional, tyro.conf.arg(metavar="NAME|FILE")],
+    *,
+    quick: bool = False,
+    out: Path = Path("runs"),
+) -> int:
+    """Test attentions by the laws that all of them are held to, and write a certificate of each, which tables show.
+
+    Args:
+        attention: by name, as in softmax or "focused(kernel_size=None)", or a file of your own; `all` means every one
+            that is known, with its defaults.
+        quick: a form of seconds: fewer sites, no measured time, graphs captured but not compiled.
+        out: folder of the records; certificates go to `certificates` in it.
+    """
+    import results
+    from harness.certificate import LAWS, certify
+    from harness.runner import check_writable
+
+    specs = _named(attention)
+    folder = out / CERTIFICATES
+    check_writable(folder)
+    width = max(map(len, LAWS))
+    failed = []
+    for spec in specs:
+        out_console.print(f"{spec}", style="bold", markup=False, soft_wrap=True)
+        certificate = certify(spec, quick=quick, report=lambda verdict: _print_verdict(verdict, width))
+        path = results.write_certificate(folder, certificate)
+        out_console.print(f"{certificate.short}, in {path}\n", markup=False, soft_wrap=True)
+        failed += [str(spec)] * bool(certificate.failed)
+    if failed:
+        error_console.print(f"attention-bench: {count(len(failed), 'attention')} of {len(specs)} failed", style="red")
+    return 1 if failed else 0
+
+
+def _named(texts: Sequence[str]) -> list[AttentionSpec]:
+    """The attentions of a command line, each once. Raises ValueError, in one line, for what is none."""
+    import attentions
+    from attentions import AttentionSpec
+
+    if not texts:
+        raise ValueError(f"check takes a file, or names of attentions ({', '.join(attentions.names())}, or all)")
+    specs = []
+    for text in texts:
+        if text == "all":
+            specs += [AttentionSpec(name) for name in attentions.names()]
+        elif text.endswith(".py") or "/" in text:
+            specs += [AttentionSpec(name) for name in attentions.load(text)]
+        else:
+            specs.append(AttentionSpec.parse(text))
+    return list(dict.fromkeys(specs))
+
+
+COLOURS = {"pass": "green", "fail": "red", "exempt": "yellow"}
+
+
+def _print_verdict(verdict: Verdict, width: int) -> None:
+    """A line for a law, what is long below itself on a terminal."""
+    row = Table.grid(padding=(0, 2, 0, 0))
+    row.add_column(width=width)
+    row.add_column(width=max(map(len, COLOURS)))
+    row.add_column()
+    row.add_row(verdict.law, Text(verdict.verdict, style=COLOURS[verdict.verdict]), Text(verdict.detail))
+    if out_console.is_terminal:
+        out_console.print(row)
+    else:
+        line = f"{verdict.law:{width}}  {verdict.verdict:6}  {verdict.detail}"
+        out_console.print(line, markup=False, soft_wrap=True)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Positional = tyro.conf.Positional
 
 
+CERTIFICATES = "certificates"
+"""Where certificates lie in the folder of the records."""
+
+
 def shown(metavar: str) -> object:
     """How help writes an option that may be left out."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="(optional)")

@@ -12,11 +12,13 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
 import results
+from attentions import source_digest
 from harness.attempts import Attempt, NoAttempt
 from harness.cells import Cell, in_order
 from harness.costs import Costs
@@ -30,6 +32,7 @@ from harness.speed import Speed, is_out_of_memory
 from harness.stopping import Stopped, TakenOver
 from harness.train import Train, split_batch
 from results import Record
+from results.tables import SOURCE
 from slurm import JobDied, call_apart
 
 FINAL = ("done", "oom")
@@ -95,7 +98,7 @@ def _measured(cell: Cell, out: Path, report: Callable[[str], None], attempt: Att
         error = traceback.format_exc()
         if status == "oom" and isinstance(cell.task, Train):
             error += "the images of a step did not fit: --device-batch takes fewer at once, and accumulates\n"
-    record = Record(cell.key, cell.to_json(), status, metrics, environment(device_of(cell)), error)
+    record = Record(cell.key, cell.to_json(), status, metrics, _circumstances(cell), error)
     if group.world > 1 and error is not None:
         path = out / f"{cell.key}.json"
         if attempt.check() and (not path.exists() or path.stat().st_mtime < began):  # the first of several errors
@@ -143,7 +146,7 @@ def run_apart(cell: Cell, out: Path) -> Record:
 
 def failure(cell: Cell, error: str) -> Record:
     """The record of a cell that failed without a measurement."""
-    return Record(cell.key, cell.to_json(), "failed", {}, environment(device_of(cell)), error)
+    return Record(cell.key, cell.to_json(), "failed", {}, _circumstances(cell), error)
 
 
 def run_all(cells: Sequence[Cell], out: Path, console: Console, isolate: bool = False) -> list[Record]:
@@ -217,6 +220,11 @@ def outcome(record: Record) -> str:
     shown = ("params_m", "gmacs", "images_per_s", "train_step_ms_p50", "top1", "top1_stderr")
     numbers = (f"{name} {record.metrics[name]:.4g}" for name in shown if record.metrics.get(name) is not None)
     return f"{record.status}: {', '.join(numbers)}"
+
+
+def _circumstances(cell: Cell) -> dict[str, Any]:
+    """Where it was measured, and the code of the attention under test, whose certificate may be looked for."""
+    return environment(device_of(cell)) | {SOURCE: source_digest(cell.backbone.attention.name)}
 
 
 def device_of(cell: Cell) -> str:

@@ -9,7 +9,7 @@
 * `reproduction`: our numbers beside published ones, which are in `published/` with their sources.
 """
 
-from results.certificates import Certificate, Verdict, find_certificate, read_certificate, write_certificate
+from results.certificates import Certificate, Verdict, certificates, read_certificate, standing, write_certificate
 from results.correctness import read_correct, write_correct
 from results.paired import Difference, comparisons, paired_difference, paired_sheet
 from results.records import Record, read, read_all, write, write_bytes, write_text
@@ -40,11 +40,11 @@ __all__ = [
     "Record",
     "Sheet",
     "Verdict",
+    "certificates",
     "compare",
     "comparison_sheet",
     "comparisons",
     "describe",
-    "find_certificate",
     "notes",
     "paired_difference",
     "paired_sheet",
@@ -56,6 +56,7 @@ __all__ = [
     "read_correct",
     "sheet",
     "show",
+    "standing",
     "summary",
     "table",
     "targets",

@@ -10,6 +10,9 @@ from typing import Any
 from results.records import write_text
 
 SCHEMA = 1
+SHIPPED = Path(__file__).parent / "certificates"
+"""Those of the project's own attentions, each with its defaults."""
+
 VERDICTS = ("pass", "fail", "exempt")
 
 
@@ -46,13 +49,13 @@ class Certificate:
         return tuple(law for law in self.laws if law.verdict == "fail")
 
     @property
-    def summary(self) -> str:
-        """As "17 of 19 laws, 2 exempt" or "fails 1 of 19 laws: macs"."""
-        counts = {verdict: sum(law.verdict == verdict for law in self.laws) for verdict in VERDICTS}
+    def short(self) -> str:
+        """As "17/19 (2 exempt)", "18/18 quick", or "fails macs"."""
         if self.failed:
-            return f"fails {counts['fail']} of {len(self.laws)} laws: {', '.join(law.law for law in self.failed)}"
-        exempt = f", {counts['exempt']} exempt" if counts["exempt"] else ""
-        return f"{counts['pass']} of {len(self.laws)} laws{exempt}"
+            return f"fails {', '.join(law.law for law in self.failed)}"
+        exempt = sum(law.verdict == "exempt" for law in self.laws)
+        held = f"{len(self.laws) - exempt}/{len(self.laws)}" + (f" ({exempt} exempt)" if exempt else "")
+        return held if self.form == "full" else f"{held} {self.form}"
 
 
 def file_name(attention: str) -> str:
@@ -86,15 +89,22 @@ def read_certificate(path: Path) -> Certificate:
     return Certificate(values["attention"], values["source"], values["form"], laws, values["environment"])
 
 
-def find_certificate(attention: str, source: str, folders: Iterable[Path]) -> Certificate | None:
-    """The first whole certificate of this attention and this code in the folders, or None."""
-    for folder in folders:
-        path = folder / file_name(attention)
-        if path.is_file():
+def certificates(*folders: Path) -> list[Certificate]:
+    """The whole certificates in the folders, and those of the zoo; of one attention, that of the first folder first."""
+    found = []
+    for folder in (*folders, SHIPPED):
+        for path in sorted(folder.glob("*.json")):
             try:
-                found = read_certificate(path)
+                found.append(read_certificate(path))
             except ValueError:
                 continue
-            if (found.attention, found.source) == (attention, source):
-                return found
-    return None
+    return found
+
+
+def standing(attention: str, sources: Iterable[str], found: Iterable[Certificate]) -> str | None:
+    """What the certificates say of an attention whose code has these hashes, as "19/19"; None if they say nothing."""
+    sources, own = set(sources), [certificate for certificate in found if certificate.attention == attention]
+    if not own or not sources:
+        return None
+    fitting = [certificate for certificate in own if {certificate.source} == sources]
+    return fitting[0].short if fitting else "of other code"

@@ -3,6 +3,7 @@
 Columns of the frame, in this order (`<task>` is costs, speed, train or evaluate):
 
     backbone, attention, status, error      label, attention, the worst status of its records, what went wrong
+    certificate                             which laws the attention has stood, if the code that was measured was tested
     params_m, images_per_s, top1, ...       the metrics under their own names, which carry the units
     model.image_size, ...                   the other fields of the model
     speed.runtime.batch, train.seed, ...    the circumstances: every field of the tasks
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from results.certificates import Certificate, standing
 from results.records import Record
 
 # The metrics that a table shows unasked, if they were measured.
@@ -36,6 +38,9 @@ METRICS = (
 BREAKDOWN = ("gmacs_attention", "gmacs_projections", "gmacs_convolutions", "gmacs_mlp", "gmacs_norms")
 
 _IDENTITY = ("backbone", "attention", "status", "error")
+_CERTIFICATE = "certificate"
+SOURCE = "attention_source"
+"""In the environment of a record: the hash of the attention's code."""
 _WORST_FIRST = ("failed", "oom", "missing", "done")
 
 
@@ -47,7 +52,11 @@ class _Entry(NamedTuple):
     record: Record | None
 
 
-def table(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, Any]]] = ()) -> pd.DataFrame:
+def table(
+    records: Sequence[Record],
+    expected: Sequence[tuple[str, dict[str, Any]]] = (),
+    certificates: Sequence[Certificate] = (),
+) -> pd.DataFrame:
     """The frame described above. `expected` lists (key, cell as JSON) of the cells that the table is about.
 
     Records of one model (the same `backbone` but for the label `name`) share rows. A model with several speed
@@ -61,7 +70,7 @@ def table(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, Any
         models.setdefault(model, {}).setdefault(entry.cell["task"]["name"], []).append(entry)
     ambiguous = _metrics_of_several_tasks(records)
     rows = [
-        _row(dict(zip(tasks, entries, strict=True)), ambiguous)
+        _row(dict(zip(tasks, entries, strict=True)), ambiguous, certificates)
         for model_tasks in models.values()
         for tasks in _by_run(model_tasks)
         for entries in itertools.product(*tasks.values())
@@ -151,7 +160,7 @@ def _metrics_of_several_tasks(records: Sequence[Record]) -> set[str]:
     return several | {name for name in tasks for each in several if name.startswith(f"{each}_ema")}
 
 
-def _row(parts: dict[str, _Entry], ambiguous: set[str]) -> dict[str, Any]:
+def _row(parts: dict[str, _Entry], ambiguous: set[str], certificates: Sequence[Certificate]) -> dict[str, Any]:
     """One row from one entry per task. A metric that several tasks report gets its task's name in front."""
     backbone = next(iter(parts.values())).cell["backbone"]
     statuses = {task: entry.record.status if entry.record else "missing" for task, entry in parts.items()}
@@ -162,6 +171,10 @@ def _row(parts: dict[str, _Entry], ambiguous: set[str]) -> dict[str, Any]:
         "status": min(statuses.values(), key=_WORST_FIRST.index),
         "error": "; ".join(failures) or None,
     }
+    records = [entry.record for entry in parts.values() if entry.record]
+    sources = {str(record.environment[SOURCE]) for record in records if SOURCE in record.environment}
+    if stood := standing(row["attention"], sources, certificates):
+        row[_CERTIFICATE] = stood
     row.update(flattened("model", {k: v for k, v in backbone.items() if k not in ("name", "attention")}))
     for task, (_, cell, record) in parts.items():
         row.update(flattened(task, _named({k: v for k, v in cell["task"].items() if k != "name"})))
@@ -208,7 +221,7 @@ def flattened(prefix: str, value: Any) -> dict[str, Any]:
 
 def _block(column: str) -> int:
     """Which block of the module's list a column stands in."""
-    if column in _IDENTITY:
+    if column in (*_IDENTITY, _CERTIFICATE):
         return 0
     if "." not in column:
         return 1

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from results.sheets import Sheet
-from results.tables import BREAKDOWN, METRICS, named, shown_metrics
+from results.tables import BREAKDOWN, METRICS, SOURCE, named, shown_metrics
 
 # Circumstances named below the table even where all rows share them: no number stands without its own.
 _HEADLINES = {
@@ -29,7 +29,7 @@ _NAMING = (".name", ".kind")
 # The share of a training loop's time, waiting for images, above which its device was starved.
 _STARVED = 0.10
 # Of an environment: what any two records differ in, or what other columns say better.
-_INCIDENTAL = ("date", "host", "device")
+_INCIDENTAL = ("date", "host", "device", SOURCE)
 # Of an environment: what a measured time depends on, unlike an accuracy or a counted cost.
 _HARDWARE = ("device_name", "driver", "cuda", "cudnn", "threads", "platform")
 _DIGITS = {"params_m": 2, "gmacs": 3, "images_per_s": 0, "_ms": 2, "_mib": 0, "top1": 2, "top5": 2}
@@ -54,7 +54,8 @@ def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
     tasks = {name.split(".")[1] for name in _under(frame, "record")}
     circumstances = [name for task in _HEADLINES | dict.fromkeys(tasks) for name in _under(frame, task)]
     differing = [name for name in circumstances if frame[name].nunique() > 1 and not _is_said(frame, name)]
-    shown = list(dict.fromkeys(["backbone", "attention", *models, *columns, *differing, "status"]))
+    stood = ["certificate"] if "certificate" in frame else []
+    shown = list(dict.fromkeys(["backbone", "attention", *models, *columns, *differing, *stood, "status"]))
     numbers = [name in columns or (name in frame and _is_number(frame[name])) for name in shown]
     short, common_options = shortened(frame["attention"])
     rows = [{**row, "attention": short.get(row["attention"], row["attention"])} for row in frame.to_dict("records")]
@@ -82,6 +83,8 @@ def notes(frame: pd.DataFrame) -> list[str]:
     if mixed := mixed_environments(frame):
         lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
     lines += [*_weights_note(frame), *_doubts(frame)]
+    if "certificate" in frame:
+        lines.append("certificate: laws that hold (attention-bench check) of the attention whose code was measured.")
     failed = frame[frame["error"].notna()]
     lines += [f"{row['backbone']}, {row['attention']}: {row['error']}" for row in failed.to_dict("records")]
     return list(dict.fromkeys(lines))

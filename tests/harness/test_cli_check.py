@@ -1,0 +1,108 @@
+"""`attention-bench check`: laws on the screen, a certificate on disk, and what tables make of it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import results
+from attentions import AttentionSpec, _registry
+from harness.certificate import LAWS, SLOW
+from tests.harness.command_line import Ask, refused
+
+# Linear attention that forgets to count half of what it does.
+MINE = '''
+"""Attention of mine."""
+
+from torch import Tensor
+
+from attentions import Attention, Macs, Site, register
+
+
+@register("mine")
+class MineAttention(Attention):
+    exponent = 2
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, bias=None, x=None, regions=None) -> Tensor:
+        heads = [t.unflatten(-1, (self.site.heads, -1)).transpose(1, 2) for t in (q, k, v)]
+        scores = (heads[0] @ heads[1].transpose(-2, -1)).double().softmax(-1).to(v.dtype)
+        return (scores @ heads[2]).transpose(1, 2).flatten(2)
+
+    def macs(self) -> Macs:
+        return Macs(self.site.queries.tokens * self.site.keys.tokens * self.site.dim)
+'''
+
+
+@pytest.fixture(autouse=True)
+def a_registry_of_its_own(monkeypatch: pytest.MonkeyPatch, users_files: None) -> None:
+    monkeypatch.setattr(_registry, "_REGISTRY", dict(_registry._REGISTRY))
+
+
+def test_a_sound_attention_gets_a_certificate(ask: Ask) -> None:
+    answer = ask("check linear --quick --out runs")
+    assert answer.status == 0
+    assert answer.err == ""
+    first, *lines, last, _ = answer.out.splitlines()
+    assert first == str(AttentionSpec("linear"))
+    laws = [name for name in LAWS if name not in SLOW]
+    assert [re.split("  +", line)[:2] for line in lines] == [[law, "pass"] for law in laws]
+    path = Path(last.rpartition(" ")[2])
+    assert last == f"18/18 quick, in {path}"
+    certificate = results.read_certificate(path)
+    assert certificate.form == "quick"
+    assert [verdict.law for verdict in certificate.laws] == laws
+    assert certificate.environment["torch"]
+
+
+def test_a_file_of_ones_own_is_tested_and_a_broken_law_says_where(ask: Ask) -> None:
+    Path("mine.py").write_text(MINE)
+    answer = ask("check mine.py --quick")
+    assert answer.status == 1
+    assert answer.err == "attention-bench: 1 attention of 1 failed\n"
+    verdicts = {re.split("  +", line)[0]: line for line in answer.out.splitlines()}
+    where = r"class token \(B 2, C 24, 3 heads, queries 3x5 and 1 in front\)"
+    assert re.search(rf"macs +fail +{where}: the counts of multiply-adds", verdicts["macs"])
+    assert re.search("reference +exempt +declares no definition", verdicts["reference"])
+    assert re.search("mask +exempt +declares that it takes no mask", verdicts["mask"])
+    (path,) = Path("runs/certificates").glob("mine-*.json")
+    assert results.read_certificate(path).short == "fails macs"
+
+
+def test_several_are_tested_once_each_with_their_options(ask: Ask) -> None:
+    answer = ask("check 'linear(feature_map=elu)' linear 'linear(kernel_size=None)' --quick")
+    assert answer.status == 0
+    assert len(list(Path("runs/certificates").glob("linear-*.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("check", "check takes a file, or names of attentions (dwc"),
+        ("check focsed", "unknown attention 'focsed'; did you mean focused"),
+        ("check linear 'focused(kernel=3)'", "unknown option of focused 'kernel'"),
+        ("check nothing.py", "there is no Python file 'nothing.py'"),
+        ("check my_sweeps.py", "no attention is registered in my_sweeps.py: decorate a class with @register"),
+    ],
+)
+def test_what_is_no_attention_is_refused_before_any_is_tested(ask: Ask, line: str, said: str) -> None:
+    assert said in refused(ask, line)
+
+
+def test_tables_show_the_certificate_of_the_code_that_was_measured(ask: Ask) -> None:
+    ask("check dwc --quick")
+    ask("run --backbone deit_micro --attention dwc 'dwc(kernel_size=3)' --task costs")
+    answer = ask("table --csv table.csv")
+    rows = [line for line in answer.out.splitlines() if line.startswith("deit_micro")]
+    assert "18/18 quick" in next(row for row in rows if "kernel_size=5" in row)
+    assert "18/18" not in next(row for row in rows if "kernel_size=3" in row)
+    assert "18/18 quick" in Path("table.csv").read_text()
+    (path,) = Path("runs/certificates").iterdir()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "source": "0" * 16}))
+    assert "of other code" in ask("table").out
+
+
+def test_the_list_shows_it(ask: Ask) -> None:
+    ask("check dwc --quick")
+    about = ask("list attentions").out.split("dwc(kernel_size=5)\n")[1].splitlines()[0]
+    assert re.match(r" +O\(N\) +18/18 quick +Depthwise convolution", about)

@@ -1,0 +1,77 @@
+"""Certificates survive the disk, a damaged one is named, and none speaks for other code."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from results import Certificate, Verdict, certificates, read_certificate, standing, write_certificate
+
+LAWS = tuple(
+    Verdict(law, verdict, "a detail", 0.5)
+    for law, verdict in (("builds", "pass"), ("mask", "exempt"), ("macs", "pass"), ("batch", "pass"))
+)
+SOUND = Certificate("mine(k=3)", "0123456789abcdef", "full", LAWS, {"torch": "2.11.0"})
+BROKEN = replace(SOUND, laws=(*LAWS[:2], replace(LAWS[2], verdict="fail"), replace(LAWS[3], verdict="fail")))
+
+
+def test_it_comes_back_equal(tmp_path: Path) -> None:
+    assert read_certificate(write_certificate(tmp_path / "new", SOUND)) == SOUND
+
+
+def test_options_have_files_of_their_own(tmp_path: Path) -> None:
+    paths = {write_certificate(tmp_path, replace(SOUND, attention=f"mine(k={k})")) for k in (3, 5)}
+    assert len(paths) == 2
+    assert write_certificate(tmp_path, BROKEN) in paths
+
+
+@pytest.mark.parametrize(
+    ("certificate", "short"),
+    [
+        (SOUND, "3/4 (1 exempt)"),
+        (replace(SOUND, laws=LAWS[:1], form="quick"), "1/1 quick"),
+        (BROKEN, "fails macs, batch"),
+    ],
+)
+def test_it_is_said_in_a_few_words(certificate: Certificate, short: str) -> None:
+    assert certificate.short == short
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema": 2}, "not a certificate of schema 1"),
+        ({"laws": [{"law": "macs"}]}, "a law is not whole"),
+        (
+            {"laws": [{"law": "macs", "verdict": "maybe", "detail": "", "seconds": 0}]},
+            "verdict .*maybe.*allowed are pass",
+        ),
+        ({"more": 1}, "not a certificate"),
+    ],
+)
+def test_a_damaged_one_is_named(tmp_path: Path, change: dict, said: str) -> None:
+    path = write_certificate(tmp_path, SOUND)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=said) as problem:
+        read_certificate(path)
+    assert str(path) in str(problem.value)
+    assert SOUND.attention not in {found.attention for found in certificates(tmp_path)}
+
+
+def test_half_a_file_is_named(tmp_path: Path) -> None:
+    path = write_certificate(tmp_path, SOUND)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match="not a whole JSON file"):
+        read_certificate(path)
+
+
+def test_it_speaks_for_its_own_code_only() -> None:
+    found = [BROKEN, replace(SOUND, source="f" * 16)]
+    assert standing(SOUND.attention, [SOUND.source], found) == "fails macs, batch"
+    assert standing(SOUND.attention, ["f" * 16], found) == "3/4 (1 exempt)"
+    assert standing(SOUND.attention, ["1" * 16], found) == "of other code"
+    # Numbers of two kinds of code stand in one row.
+    assert standing(SOUND.attention, [SOUND.source, "f" * 16], found) == "of other code"
+    assert standing(SOUND.attention, [], found) is None
+    assert standing("mine(k=5)", [SOUND.source], found) is None
