@@ -9,7 +9,7 @@ from torch import Tensor
 import backbones
 from attentions import AttentionSpec, Grid, Site, lookup
 from tests.attentions.test_attentions import SITES as PLAIN_SITES
-from tests.attentions.test_attentions import VARIANTS, build, tokens
+from tests.attentions.test_attentions import VARIANTS, build, builds, given, tokens
 
 FACTORS = (1, 3, 4, 8, 32)
 TEXTS = (
@@ -27,7 +27,7 @@ CASES = [
     (text, where)
     for text in TEXTS
     for where in SITES
-    if where != "regions" or lookup(AttentionSpec.parse(text).name).takes_regions
+    if (where != "regions" or lookup(AttentionSpec.parse(text).name).takes_regions) and builds(text, SITES[where])
 ]
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # Inputs and weights in half precision; float32 weights behind half inputs, as inside of a model; float32 throughout.
@@ -45,19 +45,21 @@ def regions_of(site: Site) -> Tensor | None:
 def run(text: str, site: Site, inputs: list[Tensor], dtype: torch.dtype, mode: str) -> tuple[list[Tensor], ...]:
     """Output and gradients, of inputs and parameters: in `mode`, and in float64 for the same rounded inputs.
 
-    The loss is a product with fixed random numbers.
+    The loss is a product with fixed random numbers. The block's input is always at the scale of a norm's output.
     """
     options = {} if site.regions == 1 else {"regions": regions_of(site)}
     results = []
     for exact in (False, True):
         module = build(text, site)
         module.to(dtype if mode == "half" else torch.float32)
-        leaves = [x.detach().to(torch.float32 if mode == "autocast, float32 inputs" else dtype) for x in inputs]
+        x = given(module)
+        kind = torch.float32 if mode == "autocast, float32 inputs" else dtype
+        leaves = [value.detach().to(kind) for value in (*inputs, *x.values())]
         if exact:
-            module, leaves = module.double(), [x.double() for x in leaves]
-        leaves = [x.requires_grad_() for x in leaves]
+            module, leaves = module.double(), [leaf.double() for leaf in leaves]
+        leaves = [leaf.requires_grad_() for leaf in leaves]
         with nullcontext() if exact or mode == "half" else torch.autocast("cpu", dtype):
-            out = module(*leaves, **options)
+            out = module(*leaves[:3], **dict(zip(x, leaves[3:], strict=True)), **options)
         assert out.dtype == leaves[2].dtype
         direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(dtype).to(out.dtype)
         wanted = [*leaves, *module.parameters()]
