@@ -24,22 +24,26 @@ def linear_product(
 ) -> Tensor:
     """Attention with weights q.k / sum over keys of q.k, in linear order: q (k^T v) instead of (q k^T) v.
 
-    q (B, N, C) and k (B, M, C) are features and not negative, v is (B, M, C); the sums run over keys as means, so
+    q (B, N, F) and k (B, M, F) are features and not negative, v is (B, M, C); the sums run over keys as means, so
     that they do not grow with M. With `regions` (B, N) each token meets the keys of its own region only.
     """
     if regions is not None:
         own = [(regions == region).unsqueeze(-1).to(q.dtype) for region in range(n_regions)]
-        return sum((linear_product(q, k * mine, v, heads) * mine for mine in own), torch.zeros_like(q))
+        return sum((linear_product(q, k * mine, v, heads) * mine for mine in own), torch.zeros_like(v))
     q, k, v = (split_heads(x, heads) for x in (q, k, v))
     normaliser = q @ k.mean(dim=-2, keepdim=True).transpose(-2, -1) + EPS
     keys_values = k.transpose(-2, -1) @ (v / k.shape[-2])
     return merge_heads(q @ keys_values / normaliser)
 
 
-def linear_product_macs(site: Site) -> Macs:
-    """Multiply-adds of `linear_product`: k^T v over the keys, q (k^T v) and the normaliser over the queries."""
+def linear_product_macs(site: Site, features: int | None = None) -> Macs:
+    """Multiply-adds of `linear_product`: k^T v over the keys, q (k^T v) and the normaliser over the queries.
+
+    `features` is F per head; None if there are as many as channels.
+    """
     n, m = site.queries.tokens, site.keys.tokens
-    return Macs(attention=site.regions * (m * site.head_dim + n * site.head_dim + n) * site.dim)
+    features = site.head_dim if features is None else features
+    return Macs(attention=site.regions * features * ((m + n) * site.dim + n * site.heads))
 
 
 class ValueConvolution(nn.Conv2d):
