@@ -18,6 +18,9 @@ VARIANTS = (
     "focused(focusing_factor=8, kernel_size=3, positional_encoding=False)",
     "dwc",
     "dwc(kernel_size=3)",
+    "performer",
+    "performer(features=5, orthogonal=False)",
+    "performer(kernel=relu)",
 )
 SITES = {
     "map": Site(32, 4, Grid(6, 4), Grid(6, 4)),
