@@ -21,6 +21,9 @@ VARIANTS = (
     "performer",
     "performer(features=5, orthogonal=False)",
     "performer(kernel=relu)",
+    "mlla",
+    "mlla(kernel_size=None)",
+    "mlla(rotary=False, kernel_size=5)",
 )
 SITES = {
     "map": Site(32, 4, Grid(6, 4), Grid(6, 4)),
