@@ -24,6 +24,9 @@ VARIANTS = (
     "mlla",
     "mlla(kernel_size=None)",
     "mlla(rotary=False, kernel_size=5)",
+    "rala",
+    "rala(reweight=False)",
+    "rala(gate=False)",
 )
 SITES = {
     "map": Site(32, 4, Grid(6, 4), Grid(6, 4)),

@@ -1,0 +1,120 @@
+"""Rank-augmented linear attention: Breaking the Low-Rank Dilemma of Linear Attention, Fan et al., arXiv 2411.07635.
+
+Linear attention with phi(x) = elu(x) + 1 whose rank is raised twice: the sum of k^T v over keys is weighted by how much
+a global query, the mean of all queries, attends to each key; the output is multiplied by a linear map of the input.
+
+B batch, N queries, M keys, C channels, h heads, d = C / h.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attentions._contract import Attention, Macs, Site
+from attentions._heads import merge_heads, split_heads
+from attentions._linear import EPS, linear_product, linear_product_macs
+from attentions._naive import mix_per_head, normalised, same_region
+from attentions._registry import register
+
+
+@register("rala")
+class RalaAttention(Attention):
+    """Linear attention with weighted keys and gated outputs.
+
+    Key j counts alpha_j = M softmax_j(mean(phi(q)).phi(k_j) / sqrt(d)) times, in the numerator and in the normaliser;
+    the weights of all keys sum up to M. With regions, mean and softmax are those of a region. The rotary and the
+    convolutional positional encodings of the paper's RAVLT belong to that backbone.
+
+    Options:
+        reweight: keys are weighted by the global query.
+        gate: the output is multiplied by a linear map of the block's input.
+    """
+
+    takes_input = True
+    takes_regions = True
+
+    def __init__(self, site: Site, *, reweight: bool = True, gate: bool = True) -> None:
+        super().__init__(site)
+        self.reweight = reweight
+        self.gate = nn.Linear(site.dim, site.dim) if gate else None
+
+    def weights(self, q: Tensor, k: Tensor, regions: Tensor | None) -> Tensor:
+        """alpha of each key, (B, h, M, 1), for features q (B, h, N, d) and k (B, h, M, d)."""
+        scale = self.site.head_dim**-0.5
+        if regions is None:
+            scores = k @ (q.mean(dim=-2, keepdim=True) * scale).transpose(-2, -1)
+            return scores.softmax(dim=-2) * k.shape[-2]
+        weights = torch.zeros_like(k[..., :1])
+        for region in range(self.site.regions):
+            others = (regions != region)[:, None, :, None]
+            # A window may lack a region; nothing is divided by zero then.
+            count = (~others).sum(dim=-2, keepdim=True).clamp(min=1)
+            mean = q.masked_fill(others, 0).sum(dim=-2, keepdim=True) / count
+            scores = (k @ (mean * scale).transpose(-2, -1)).masked_fill(others, torch.finfo(k.dtype).min)
+            weights = weights + (scores.softmax(dim=-2) * count).masked_fill(others, 0)
+        return weights
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
+        with torch.autocast(q.device.type, enabled=False):
+            wide = torch.promote_types(q.dtype, torch.float32)
+            q, k = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1
+            if self.reweight:
+                heads_q, heads_k = (split_heads(x, self.site.heads) for x in (q, k))
+                k = merge_heads(heads_k * self.weights(heads_q, heads_k, regions))
+            out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
+        # The gate is a projection like those of the host, and runs in the precision that they run in.
+        return out if self.gate is None else (out * self.gate(x)).to(v.dtype)
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        def phi(x: Tensor) -> Tensor:
+            return torch.where(x > 0, x + 1, x.exp())
+
+        def alpha(q: Tensor, k: Tensor) -> Tensor:
+            if not self.reweight:
+                return torch.ones_like(k[..., 0])
+            # (B, M, N) and (B, M, M): the queries and the keys that a key's mean and softmax run over.
+            queries, keys = q.new_ones(len(k), k.shape[1], q.shape[1]), k.new_ones(len(k), k.shape[1], k.shape[1])
+            if regions is not None:
+                queries = keys = same_region(regions)
+            mean = queries @ q / queries.sum(dim=-1, keepdim=True)
+            score = (mean * k).sum(dim=-1) / k.shape[-1] ** 0.5
+            return score.exp() * keys.sum(dim=-1) / (keys @ score.exp().unsqueeze(-1)).squeeze(-1)
+
+        def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
+            q, k = phi(q), phi(k)
+            scores = torch.einsum("bnc,bmc,bm->bnm", q, k, alpha(q, k))
+            return normalised(scores, EPS, regions)
+
+        out = mix_per_head(q, k, v, self.site.heads, weights)
+        if self.gate is None:
+            return out
+        assert x is not None
+        return out * (torch.einsum("bnc,ec->bne", x, self.gate.weight) + self.gate.bias)
+
+    def macs(self) -> Macs:
+        site = self.site
+        macs = linear_product_macs(site)
+        if self.reweight:
+            macs += Macs(attention=site.regions * site.keys.tokens * site.dim)
+        if self.gate is not None:
+            macs += Macs(projections=site.queries.tokens * site.dim**2)
+        return macs
