@@ -27,6 +27,8 @@ VARIANTS = (
     "rala",
     "rala(reweight=False)",
     "rala(gate=False)",
+    "linformer",
+    "linformer(length=5, share=True)",
 )
 SITES = {
     "map": Site(32, 4, Grid(6, 4), Grid(6, 4)),
