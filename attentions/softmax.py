@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
-from attentions._heads import merge_heads, split_heads
+from attentions._heads import merge_heads, scores, split_heads
 from attentions._naive import mix_per_head
 from attentions._registry import register
 
@@ -45,22 +45,10 @@ class SoftmaxAttention(Attention):
             bias = bias.to(q.dtype)
         if self.fused:
             return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias)).to(dtype)
-        scores = self._scores(q, k)
+        weights = scores(q, k)
         if bias is not None:
-            scores = scores + bias
-        return merge_heads(scores.softmax(dim=-1).to(dtype) @ v).to(dtype)
-
-    def _scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """q k^T / sqrt(d), (B, heads, N, M)."""
-        device = q.device.type
-        cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # never on the meta device
-        half = torch.get_autocast_dtype(device) if cast else q.dtype
-        if half != torch.float16:
-            return q * self.site.head_dim**-0.5 @ k.transpose(-2, -1)
-        # Scores of a few hundred in each channel are beyond float16, and a softmax of infinities is NaN.
-        with torch.autocast(device, enabled=False):
-            wide = torch.promote_types(q.dtype, torch.float32)
-            return q.to(wide) * self.site.head_dim**-0.5 @ k.to(wide).transpose(-2, -1)
+            weights = weights + bias
+        return merge_heads(weights.softmax(dim=-1).to(dtype) @ v).to(dtype)
 
     def naive(
         self,

@@ -1,0 +1,68 @@
+"""Sigmoid attention: sigmoid(q k^T / sqrt(d) - log M) v. Ramapuram et al., ICLR 2025, arXiv 2409.04431.
+
+Each weight is decided by its own pair of tokens: there is no sum over keys to divide by. The offset -log M starts the
+weights of a query near the sum that softmax gives them, 1.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from attentions._contract import Attention, Macs, Site
+from attentions._heads import merge_heads, scores, split_heads
+from attentions._naive import mix_per_head
+from attentions._registry import register
+
+
+@register("sigmoid")
+class SigmoidAttention(Attention):
+    """Sigmoid attention, quadratic in the tokens, with the paper's fixed offset of -log M for M keys.
+
+    The (B, heads, N, M) map of weights is held in memory. Where work is in float16, it is in float32.
+    """
+
+    takes_bias = True
+    exponent = 2
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self.offset = -math.log(site.keys.tokens)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        dtype = v.dtype
+        q, k, v = (split_heads(x, self.site.heads) for x in (q, k, v))
+        logits = scores(q, k) + self.offset
+        if bias is not None:
+            logits = logits + bias.to(logits.dtype)
+        return merge_heads(logits.sigmoid().to(dtype) @ v).to(dtype)
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
+            logits = torch.einsum("bnc,bmc->bnm", q, k) / math.sqrt(q.shape[-1])
+            if bias is not None:
+                logits = logits + bias[:, head % bias.shape[1]]
+            return 1 / (1 + k.shape[1] * (-logits).exp())
+
+        return mix_per_head(q, k, v, self.site.heads, weights)
+
+    def macs(self) -> Macs:
+        return Macs(attention=2 * self.site.queries.tokens * self.site.keys.tokens * self.site.dim)
