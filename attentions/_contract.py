@@ -93,6 +93,9 @@ class Attention(nn.Module):
     takes_regions: ClassVar[bool] = False
     """Can be mounted where `site.regions` > 1; takes `regions`, (B, N) integers: unlike ones must not mix."""
 
+    reads: ClassVar[str] = "qkv"
+    """Which of q, k and v it looks at, by their letters: a host has no gradient for the projections of the others."""
+
     exponent: ClassVar[int] = 1
     """Time and multiply-adds grow with this power of the number of tokens, where queries and keys are as many."""
 

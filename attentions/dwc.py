@@ -25,6 +25,7 @@ class ValueConvolutionOnly(Attention):
     """
 
     takes_regions = True
+    reads = "v"
 
     def __init__(self, site: Site, *, kernel_size: int = 5) -> None:
         super().__init__(site)

@@ -155,6 +155,12 @@ class ReducedKeyHost(nn.Module):
             self.sr = nn.Conv2d(site.dim, site.dim, mount.reduction, mount.reduction)
             self.norm = nn.LayerNorm(site.dim)
 
+    def never_used(self) -> list[str]:
+        """Names of the parameters that make what the attention does not read."""
+        makers = {"q": ("q.",), "kv": ("kv.", "sr.", "norm.")}
+        unread = [maker for made, maker in makers.items() if not set(made) & set(self.core.reads)]
+        return [name for name, _ in self.named_parameters() if name.startswith(sum(unread, ()))]
+
     def reduce(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, M, C), the tokens from which keys and values are projected."""
         if not self.reduced:
@@ -166,6 +172,12 @@ class ReducedKeyHost(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         k, v = self.kv(self.reduce(x)).chunk(2, dim=-1)
         return self.proj(self.core(self.q(x), k, v, x=takes_input(self.core, x)))
+
+
+def never_used(model: nn.Module) -> tuple[str, ...]:
+    """Names of the parameters of all hosts that make what their attention does not read."""
+    hosts = ((path, host) for path, host in model.named_modules() if isinstance(host, ReducedKeyHost))
+    return tuple(f"{path}.{name}" for path, host in hosts for name in host.never_used())
 
 
 class PatchEmbed(nn.Module):
@@ -204,7 +216,7 @@ class PVT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, channels)) if spec.class_token else None
         # FLatten-PVT has this norm and never calls it: it is kept because official checkpoints and counts hold it.
         self.norm = nn.LayerNorm(channels, eps=EPS)
-        self.never_used = () if spec.class_token else ("norm.weight", "norm.bias")
+        self.never_used = (*(() if spec.class_token else ("norm.weight", "norm.bias")), *never_used(self))
         self.head = nn.Linear(channels, spec.num_classes)
         self.apply(init_weights)
         for stage in range(len(self.grids)):

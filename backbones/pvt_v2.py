@@ -23,7 +23,7 @@ from backbones._layers import (
     to_tokens,
 )
 from backbones._spec import Mount
-from backbones.pvt import EPS, PyramidSpec, ReducedKeyHost
+from backbones.pvt import EPS, PyramidSpec, ReducedKeyHost, never_used
 
 POOLED = 7
 
@@ -148,6 +148,7 @@ class PVTv2(nn.Module):
             self.add_module(f"block{number}", blocks)
             self.add_module(f"norm{number}", nn.LayerNorm(dim, eps=EPS))
             channels = dim
+        self.never_used = never_used(self)
         self.head = nn.Linear(channels, spec.num_classes)
         self.apply(init_weights)
         self.apply(_init_convolution)

@@ -54,8 +54,9 @@ class Learner:
         seed_generators(seed, device)
         self.model = build(spec, drop_path=recipe.drop_path).to(device)
         self.loaded = load(weights, self.model, spec) if weights is not None else None
-        # FLatten-PVT has a norm that it never calls. It gets no gradient, and so no update, in the official code as
-        # well; said here, DistributedDataParallel need not search for it in every step.
+        # FLatten-PVT has a norm that it never calls, and a PVT projects by themselves what an attention may not read.
+        # They get no gradient, and so no update, in the official code as well; said here, DistributedDataParallel need
+        # not search for them in every step.
         for name in getattr(self.model, "never_used", ()):
             self.model.get_parameter(name).requires_grad_(False)
         self.ema = ModelEmaV3(self.model, recipe.ema_decay) if recipe.ema_decay is not None else None

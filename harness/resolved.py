@@ -84,7 +84,12 @@ def _notes(spec: BackboneSpec, model: torch.nn.Module) -> list[str]:
         )
     if mounts[-1].grid.prefix:
         lines.append("+1: the class token, which takes part in the mixing and lies outside the grid.")
-    unused = getattr(model, "never_used", ())
+    for name in sorted({mount.attention.name for mount in mounts}):
+        reads = lookup(name).reads
+        if reads != "qkv":
+            unread = " and ".join(letter for letter in "qkv" if letter not in reads)
+            lines.append(f"{name} does not read {unread}; their projections are counted all the same.")
+    unused = [name for name in getattr(model, "never_used", ()) if ".attn." not in name]
     if unused:
         lines.append(f"Counted but never used, as in the official code: {', '.join(unused)}.")
     return lines
