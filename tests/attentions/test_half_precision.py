@@ -70,7 +70,6 @@ def run(text: str, site: Site, inputs: list[Tensor], dtype: torch.dtype, mode: s
 
 def check_finite(got: list[Tensor], exact: list[Tensor]) -> None:
     """Nothing but what is beyond the range of its dtype by itself may be infinite, and nothing NaN."""
-    assert got[0].isfinite().all()
     for ours, theirs in zip(got, exact, strict=True):
         beyond = theirs.abs() > 0.99 * torch.finfo(ours.dtype).max
         assert (ours.isfinite() | (ours.isinf() & beyond)).all()
