@@ -1,0 +1,64 @@
+"""Hydra attention: phi(q) * (sum over tokens of phi(k) * v). Bolya et al., ECCV 2022 workshops, arXiv 2209.07484.
+
+Linear attention with as many heads as channels: all that a query takes from the image is one vector, by which its
+channels are multiplied. The kernel is the cosine similarity, phi(x) = x / |x| over all channels.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attentions._contract import Attention, Macs
+from attentions._naive import same_region
+from attentions._registry import register
+
+
+@register("hydra")
+class HydraAttention(Attention):
+    """Hydra attention with the cosine kernel; the heads of the backbone do not matter to it.
+
+    As in the paper, weights are not divided by their sum. It multiplies no matrices: its 2 M C + N C operations are
+    elementwise, which the multiply-adds of this benchmark do not count.
+    """
+
+    takes_regions = True
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        # Norms, and sums over thousands of keys, leave the range of half precision: they run in float32.
+        with torch.autocast(q.device.type, enabled=False):
+            wide = torch.promote_types(q.dtype, torch.float32)
+            q, k = F.normalize(q.to(wide), dim=-1), F.normalize(k.to(wide), dim=-1)
+            keys_values = k * v
+            if regions is None:
+                return (q * keys_values.sum(dim=1, keepdim=True)).to(v.dtype)
+            own = [(regions == region).unsqueeze(-1) for region in range(self.site.regions)]
+            sums = [(keys_values * mine).sum(dim=1, keepdim=True) * mine for mine in own]
+            return (q * sum(sums, torch.zeros_like(q))).to(v.dtype)
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        q = q / q.square().sum(dim=-1, keepdim=True).sqrt()
+        k = k / k.square().sum(dim=-1, keepdim=True).sqrt()
+        same = 1.0 if regions is None else same_region(regions)
+        heads = [(q[:, :, None, c] * k[:, None, :, c] * same) @ v[:, :, c, None] for c in range(self.site.dim)]
+        return torch.cat(heads, dim=-1)
+
+    def macs(self) -> Macs:
+        return Macs()
