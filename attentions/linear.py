@@ -1,7 +1,8 @@
 """Linear attention: phi(q) (phi(k)^T v) / (phi(q) sum phi(k)). Katharopoulos et al., arXiv 2006.16236.
 
-With the relu feature map it is the "vanilla linear attention" of the FLatten paper (arXiv 2308.00442, table 4), with a
-depthwise convolution of the values besides also the "enhanced linear attention" of EfficientViT (arXiv 2205.14756).
+With the relu feature map it is the "vanilla linear attention" of the FLatten paper (arXiv 2308.00442, table 4). A
+depthwise convolution of the values may be added; `enhanced` is the multi-scale attention of EfficientViT, whose
+convolutions make further q, k and v.
 """
 
 from typing import Literal

@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_one_clear_line(text, parts):
 def test_values_that_only_the_constructor_knows_are_refused_there(site):
     texts = ("focused(kernel_size=4)", "linear(kernel_size=0)", "dwc(kernel_size=2)", "focused(focusing_factor=0)")
     texts += ("angular(kernel_size=4)", "angular(threshold=2)")
-    texts += ("external(memory=0)",)
+    texts += ("enhanced(scales=())", "enhanced(scales=(3, 4))", "enhanced(scales=('5',))", "external(memory=0)")
     for text in texts:
         with pytest.raises(ValueError, match="is not allowed"):
             AttentionSpec.parse(text).build(site)
