@@ -3,10 +3,27 @@ import os
 # Before torch: models here are so small that a second thread costs more than it gives, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import sys
+from collections.abc import Iterator
+
 import pytest
 import torch
+
+from attentions import _registry
 
 
 @pytest.fixture(autouse=True)
 def _fresh_generator() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def users_attentions() -> Iterator[None]:
+    """What a test loads is forgotten after it: its attentions, the user's files and modules (plugin...)."""
+    registered, modules = dict(_registry._REGISTRY), set(sys.modules)
+    yield
+    _registry._REGISTRY.clear()
+    _registry._REGISTRY.update(registered)
+    _registry.broken.cache_clear()
+    for name in [name for name in set(sys.modules) - modules if name.startswith(("attention_bench_user_", "plugin"))]:
+        del sys.modules[name]

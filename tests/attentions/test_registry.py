@@ -80,6 +80,8 @@ def test_values_that_only_the_constructor_knows_are_refused_there(site):
             AttentionSpec.parse(text).build(site)
 
 
+pytestmark = pytest.mark.usefixtures("users_attentions")
+
 # Attentions of the user's own, in files
 
 
@@ -99,16 +101,6 @@ class Mine(Attention):
 """
 CLASS = "class Mine(Attention):"
 OPTIONS = "*, depth: int = 2, sizes: tuple[int, ...] = (3, 5)"
-
-
-@pytest.fixture(autouse=True)
-def _registry_as_it_was() -> Iterator[None]:
-    before, modules = dict(_registry._REGISTRY), set(sys.modules)
-    yield
-    _registry._REGISTRY.clear()
-    _registry._REGISTRY.update(before)
-    for name in [name for name in set(sys.modules) - modules if name.startswith(("attention_bench_user_", "plugin"))]:
-        del sys.modules[name]
 
 
 def changed(*changes: tuple[str, str]) -> str:
