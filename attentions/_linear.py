@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Grid, Macs, Site
+from attentions._contract import Macs, Site
 from attentions._heads import merge_heads, split_heads
 from attentions._naive import convolved
 
@@ -46,11 +46,29 @@ def linear_product_macs(site: Site, features: int | None = None) -> Macs:
     return Macs(attention=site.regions * features * ((m + n) * site.dim + n * site.heads))
 
 
+def to_query_grid(v: Tensor, site: Site) -> Tensor:
+    """The values (B, M, C) without their prefix tokens as an image of the query grid, (B, C, H, W).
+
+    Where queries and keys lie on different grids, v is brought to the query grid by linear interpolation over the
+    flattened token axis, as the official FLatten-PVT does.
+    """
+    grid = site.queries
+    v = v[:, site.keys.prefix :]
+    tokens = grid.height * grid.width
+    if v.shape[1] != tokens:
+        v = F.interpolate(v.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
+    return v.unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
+
+
+def from_query_grid(image: Tensor, site: Site) -> Tensor:
+    """(B, C, H, W) -> (B, N, C), with zeros for the prefix tokens."""
+    return F.pad(image.flatten(2).transpose(1, 2), (0, 0, site.queries.prefix, 0))
+
+
 class ValueConvolution(nn.Conv2d):
     """Depthwise convolution of the values on their grid, its kernels shared by all heads ("DWC", FLatten sec. 4.2).
 
-    Takes v (B, M, C) and returns (B, N, C). Where queries and keys lie on different grids, v is first brought to the
-    query grid by linear interpolation over the flattened token axis, as the official FLatten-PVT does. Prefix
+    Takes v (B, M, C) and returns (B, N, C). Values from another grid are interpolated (`to_query_grid`). Prefix
     tokens lie outside the grid: they are skipped, and get zeros.
     """
 
@@ -59,21 +77,21 @@ class ValueConvolution(nn.Conv2d):
         self.site = site
 
     def forward(self, v: Tensor, regions: Tensor | None = None) -> Tensor:
-        if regions is not None:
-            own = [(regions == region).unsqueeze(-1).to(v.dtype) for region in range(self.site.regions)]
-            return sum((self.forward(v * mine) * mine for mine in own), torch.zeros_like(v))
-        grid: Grid = self.site.queries
-        v = v[:, self.site.keys.prefix :]
-        tokens = grid.height * grid.width
-        if v.shape[1] != tokens:
-            v = F.interpolate(v.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
+        # Widened before they are repeated, so that the gradients of heads and regions are added up in what v is in.
+        wide = torch.promote_types(v.dtype, self.weight.dtype)
+        weight = self.weight.to(wide).repeat(self.site.heads, 1, 1, 1)
+        bias = self.bias.to(wide).repeat(self.site.heads) if self.bias is not None else None
+        if regions is None:
+            return self.convolve(v, weight, bias)
+        own = [(regions == region).unsqueeze(-1).to(v.dtype) for region in range(self.site.regions)]
+        return sum((self.convolve(v * mine, weight, bias) * mine for mine in own), torch.zeros_like(v))
+
+    def convolve(self, v: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         # The heads go to the channels, not to the batch: tokens are channels_last already, and nothing is copied.
-        image = v.unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
-        weight = self.weight.repeat(self.site.heads, 1, 1, 1)
-        bias = self.bias.repeat(self.site.heads) if self.bias is not None else None
+        image = to_query_grid(v, self.site)
         out = F.conv2d(image, weight, bias, padding=self.padding, groups=self.site.dim)
         # Autocast convolves float32 values in half precision.
-        return F.pad(out.flatten(2).transpose(1, 2), (0, 0, grid.prefix, 0)).to(v.dtype)
+        return from_query_grid(out, self.site).to(v.dtype)
 
     def naive(self, v: Tensor, regions: Tensor | None = None) -> Tensor:
         """The same as a sum over taps."""

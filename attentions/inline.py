@@ -1,0 +1,201 @@
+"""InLine attention: injective linear attention with a local residual. Han et al., NeurIPS 2024, arXiv 2412.06590.
+
+Linear attention divides by the sum of a query's scores, so that a query and its multiple get the same weights. Here the
+mean of the scores is subtracted instead, which leaves different queries different: the weight of key j for query i is
+(s q_i.k_j - s q_i.mean(k) + 1) / M, s = 1 / sqrt(d). The residual is a depthwise convolution of the values, whose
+kernels are predicted for each image from the mean of its tokens.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attentions._contract import Attention, Macs, Site
+from attentions._heads import merge_heads, split_heads
+from attentions._linear import check_kernel_size, from_query_grid, linear_product_macs, to_query_grid
+from attentions._naive import convolved, mix_per_head, same_region
+from attentions._registry import register
+
+
+def injective_product(q: Tensor, k: Tensor, v: Tensor, heads: int, own: Tensor | None = None) -> Tensor:
+    """The mix with weights (q_i.k_j - q_i.mean(k) + 1) / M, in linear order: (B, N, C), of q (B, N, C), k, v (B, M, C).
+
+    With `own`, (B, M, 1), only those keys count for which it is 1; for the others it is 0.
+    """
+    shares = v / v.shape[1] if own is None else v * own / count(own)
+    parts = (q, k, shares, mean_token(k, own), mean_token(v, own))
+    q, k, shares, mean_key, mean_value = (split_heads(part, heads) for part in parts)
+    return merge_heads(q @ (k.transpose(-2, -1) @ shares) + (1 - q @ mean_key.transpose(-2, -1)) * mean_value)
+
+
+def mean_token(x: Tensor, own: Tensor | None) -> Tensor:
+    """(B, N, C) -> (B, 1, C), the mean of all tokens, or of those for which `own`, (B, N, 1), is 1 and not 0."""
+    return x.mean(dim=1, keepdim=True) if own is None else (x * own).sum(dim=1, keepdim=True) / count(own)
+
+
+def count(own: Tensor) -> Tensor:
+    """How many tokens `own` says, (B, N, 1) -> (B, 1, 1), and at least 1: an image may lack a region."""
+    return own.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def masks(regions: Tensor, site: Site, dtype: torch.dtype) -> list[Tensor]:
+    """For each region 1 for its tokens and 0 for the others, (B, N, 1)."""
+    return [(regions == region).unsqueeze(-1).to(dtype) for region in range(site.regions)]
+
+
+class LocalResidual(nn.ModuleList):
+    """Depthwise convolution of the values whose kernels two layers, grouped by heads, predict from a mean token.
+
+    Takes v (B, M, C) and the tokens x (B, N, C), both in the dtype to work in, and returns (B, N, C). Prefix tokens lie
+    outside the grid: they are skipped, and get zeros.
+    """
+
+    def __init__(self, site: Site, kernel_size: int) -> None:
+        hidden = nn.Conv1d(site.dim, site.dim, 1, groups=site.heads)
+        taps = nn.Conv1d(site.dim, site.dim * kernel_size**2, 1, groups=site.heads)
+        # Named as in official checkpoints, where a GELU without parameters stands between the two.
+        super().__init__((hidden, nn.GELU(), taps))
+        self.site = site
+        self.kernel_size = kernel_size
+
+    def layers(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        """Weight (channels, d, 1) and bias (channels,) of both layers."""
+        return [
+            (layer.weight.to(dtype), layer.bias.to(dtype))
+            for layer in self
+            if isinstance(layer, nn.Conv1d) and layer.bias is not None
+        ]
+
+    def forward(self, v: Tensor, x: Tensor, regions: Tensor | None = None) -> Tensor:
+        # Widened once for all regions, so that their gradients are added up in float32 if the parameters are half.
+        layers = self.layers(v.dtype)
+        if regions is None:
+            return self.convolve(v, mean_token(x, None), layers)
+        own = masks(regions, self.site, v.dtype)
+        return sum((self.convolve(v * mine, mean_token(x, mine), layers) * mine for mine in own), torch.zeros_like(v))
+
+    def convolve(self, v: Tensor, mean: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+        hidden, taps = layers
+        heads, side = self.site.heads, self.kernel_size
+        kernels = F.conv1d(F.gelu(F.conv1d(mean.transpose(1, 2), *hidden, groups=heads)), *taps, groups=heads)
+        # Each image has kernels of its own: the batch goes to the channels.
+        kernels = kernels.reshape(-1, 1, side, side)
+        image = to_query_grid(v, self.site)
+        rows = image.flatten(0, 1).unsqueeze(0)
+        out = F.conv2d(rows, kernels, padding=side // 2, groups=kernels.shape[0])
+        return from_query_grid(out.view(image.shape), self.site)
+
+    def naive(self, v: Tensor, mean: Tensor, regions: Tensor | None = None) -> Tensor:
+        """The same for one image, (1, M, C) and (C,), head by head and as a sum over taps."""
+        (first, first_bias), (second, second_bias) = self.layers(v.dtype)
+        d, kernels = self.site.head_dim, []
+        for head in range(self.site.heads):
+            part = slice(head * d, (head + 1) * d)
+            hidden = first[part, :, 0] @ mean[part] + first_bias[part]
+            hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
+            part = slice(head * d * self.kernel_size**2, (head + 1) * d * self.kernel_size**2)
+            kernels.append(second[part, :, 0] @ hidden + second_bias[part])
+        weight = torch.cat(kernels).reshape(self.site.dim, 1, self.kernel_size, self.kernel_size)
+        return convolved(v, weight, torch.zeros_like(mean), self.site, regions)
+
+    def macs(self) -> Macs:
+        grid, taps = self.site.queries, self.kernel_size**2
+        predicted = (1 + taps) * self.site.head_dim
+        return Macs(convolutions=self.site.regions * (predicted + grid.height * grid.width * taps) * self.site.dim)
+
+
+@register("inline")
+class InLineAttention(Attention):
+    """InLine attention. The weights of a query sum to 1, but may be negative, and have no bound.
+
+    The mean token is that of `x` over all tokens, prefix tokens included. Those take part as queries and keys, and get
+    no residual.
+
+    Options:
+        feature_map: of q and k: "identity" as in the official models, or "relu".
+        kernel_size: of the local residual, odd; None for no residual.
+    """
+
+    takes_input = True
+    takes_regions = True
+
+    def __init__(
+        self, site: Site, *, feature_map: Literal["identity", "relu"] = "identity", kernel_size: int | None = 3
+    ) -> None:
+        super().__init__(site)
+        check_kernel_size(kernel_size)
+        self.feature_map = feature_map
+        self.residual = None if kernel_size is None else LocalResidual(site, kernel_size)
+
+    def features(self, x: Tensor) -> Tensor:
+        return x if self.feature_map == "identity" else F.relu(x)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        assert x is not None
+        dtype = v.dtype
+        # Products without a bound leave the range of half precision, and may cancel: all of it runs in float32.
+        with torch.autocast(q.device.type, enabled=False):
+            wide = torch.promote_types(q.dtype, torch.float32)
+            q, k, v, x = (tokens.to(wide) for tokens in (q, k, v, x))
+            q, k = self.features(q) * self.site.head_dim**-0.5, self.features(k)
+            if regions is None:
+                out = injective_product(q, k, v, self.site.heads)
+            else:
+                own = masks(regions, self.site, wide)
+                mixed = (injective_product(q, k, v, self.site.heads, mine) * mine for mine in own)
+                out = sum(mixed, torch.zeros_like(v))
+            return (out if self.residual is None else out + self.residual(v, x, regions)).to(dtype)
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        assert x is not None
+        if self.feature_map == "relu":
+            q, k = q.clamp(min=0), k.clamp(min=0)
+
+        def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
+            scores = torch.einsum("bnc,bmc->bnm", q, k) / q.shape[-1] ** 0.5
+            own = torch.ones_like(scores) if regions is None else same_region(regions)
+            number = own.sum(dim=-1, keepdim=True)
+            return own * (scores - (scores * own).sum(dim=-1, keepdim=True) / number + 1) / number
+
+        out = mix_per_head(q, k, v, self.site.heads, weights)
+        if self.residual is None:
+            return out
+        residuals = []
+        for entry in range(v.shape[0]):
+            alone = None if regions is None else regions[entry : entry + 1]
+            labels = torch.zeros(x.shape[1]) if regions is None else regions[entry]
+            total = torch.zeros_like(out[:1])
+            for label in labels.unique():
+                own = labels == label
+                local = self.residual.naive(v[entry : entry + 1], x[entry, own].sum(dim=0) / own.sum(), alone)
+                total = total + local * own[:, None]
+            residuals.append(total)
+        return out + torch.cat(residuals)
+
+    @property
+    def uses_positions(self) -> bool:
+        return self.residual is not None
+
+    def macs(self) -> Macs:
+        macs = linear_product_macs(self.site)
+        return macs if self.residual is None else macs + self.residual.macs()

@@ -1,0 +1,156 @@
+"""PolaFormer's polarity-aware linear attention. Meng et al., ICLR 2025, arXiv 2501.15061.
+
+relu cuts off what is negative in q and k. Here q and k are split into their positive and negative parts: half of the
+values of a head are mixed by the products of parts of the same sign, the other half by those of opposite signs. A
+learned power for each channel sharpens the parts, and a gate from the input weighs the output. Beyond the paper's
+equations, as in the official implementation and as in focused attention: the softplus scale, the positional encoding of
+the keys and the depthwise convolution of the values.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attentions._contract import Attention, Macs, Site
+from attentions._heads import merge_heads, split_heads
+from attentions._linear import EPS, ValueConvolution, check_kernel_size
+from attentions._naive import normalised
+from attentions._registry import register
+
+
+def polarity_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Mix v (B, heads, M, d): its first half by same-signed scores, its second half by opposite-signed ones.
+
+    q (B, heads, N, 2 d) and k (B, heads, M, 2 d) hold the positive and then the negative parts, none of them below 0.
+    Same-signed is q.k as they are, opposite-signed q.k with the parts of k exchanged. They are exchanged in k^T v, a
+    small matrix, so that q, k and v are read once for both. The sums run over keys as means.
+    """
+    d = v.shape[-1]
+    mean = k.mean(dim=-2, keepdim=True)
+    same, opposite = (k.transpose(-2, -1) @ (v / k.shape[-2])).chunk(2, dim=-1)
+    mixed = q @ torch.cat((same, opposite.roll(d, dims=-2)), dim=-1)
+    normaliser = q @ torch.cat((mean, mean.roll(d, dims=-1)), dim=-2).transpose(-2, -1) + EPS
+    return (mixed.unflatten(-1, (2, -1)) / normaliser.unsqueeze(-1)).flatten(-2)
+
+
+@register("polaformer")
+class PolaFormerAttention(Attention):
+    """Polarity-aware linear attention with a learned power and a gate.
+
+    Prefix tokens (the class token) are mixed and gated as the others are; the convolution gives them zeros.
+
+    Options:
+        alpha: the power of a channel is 1 + alpha * sigmoid(learned), so between 1 and 1 + alpha.
+        kernel_size: of the depthwise convolution of the values which is added to the output; None for no convolution.
+        positional_encoding: the learned encoding of the keys, which fixes the resolution. It holds M * C parameters.
+    """
+
+    takes_input = True
+    takes_regions = True
+    exempt: ClassVar[Mapping[str, str]] = {
+        "finite": "the gate is a projection, in half precision as those of the backbones: with inputs of 1e3 the "
+        "gradient of its weights leaves the range of float16"
+    }
+
+    def __init__(
+        self, site: Site, *, alpha: float = 4.0, kernel_size: int | None = 5, positional_encoding: bool = True
+    ) -> None:
+        super().__init__(site)
+        check_kernel_size(kernel_size)
+        if alpha <= 0:
+            raise ValueError(f"alpha={alpha} is not allowed; it takes a number above 0")
+        if site.head_dim % 2:
+            raise ValueError(f"it halves the values of a head, and here a head has {site.head_dim} channels")
+        self.alpha = alpha
+        self.power = nn.Parameter(torch.zeros(1, site.heads, 1, site.head_dim))
+        self.scale = nn.Parameter(torch.zeros(1, 1, site.dim))
+        self.positional_encoding = (
+            nn.Parameter(torch.zeros(1, site.keys.tokens, site.dim)) if positional_encoding else None
+        )
+        self.g = nn.Linear(site.dim, site.dim)
+        self.dwc = None if kernel_size is None else ValueConvolution(site, kernel_size)
+
+    def features(self, x: Tensor, scale: Tensor, power: Tensor) -> Tensor:
+        """The parts of x / scale to their powers, (B, N, C) -> (B, heads, N, 2 d): positive, then negative."""
+        x = split_heads(x / scale, self.site.heads)
+        # The exponent is 1 or more, so 0 stays 0; torch's gradients there, of x and of the exponent, are 0 and not NaN.
+        return torch.cat((F.relu(x) ** power, F.relu(-x) ** power), dim=-1)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        assert x is not None
+        dtype = v.dtype
+        gate = self.g(x)
+        # Powers, and sums over thousands of keys, leave the range of half precision: they run in float32. So does the
+        # convolution: the gate scales its gradients.
+        with torch.autocast(q.device.type, enabled=False):
+            wide = torch.promote_types(q.dtype, torch.float32)
+            q, k, v = q.to(wide), k.to(wide), v.to(wide)
+            if self.positional_encoding is not None:
+                k = k + self.positional_encoding
+            scale = F.softplus(self.scale.to(wide))
+            power = 1 + self.alpha * self.power.to(wide).sigmoid()
+            q, k = self.features(q, scale, power), self.features(k, scale, power)
+            values = split_heads(v, self.site.heads)
+            if regions is None:
+                out = merge_heads(polarity_product(q, k, values))
+            else:
+                masks = [(regions == region)[:, None, :, None].to(wide) for region in range(self.site.regions)]
+                mixed = (polarity_product(q, k * own, values) * own for own in masks)
+                out = merge_heads(sum(mixed, torch.zeros_like(values)))
+            out = out if self.dwc is None else out + self.dwc(v, regions)
+            return (out * gate).to(dtype)
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        assert x is not None
+        if self.positional_encoding is not None:
+            k = k + self.positional_encoding
+        scale = torch.log1p(torch.exp(self.scale))
+        power = 1 + self.alpha / (1 + torch.exp(-self.power))
+        q, k, d = q / scale, k / scale, self.site.head_dim
+        mixed = []
+        for head in range(self.site.heads):
+            part = slice(head * d, (head + 1) * d)
+            signs = [(q[..., part], k[..., part]), (-q[..., part], -k[..., part])]
+            (q_pos, k_pos), (q_neg, k_neg) = [[x.clamp(min=0) ** power[0, head] for x in pair] for pair in signs]
+            same = q_pos @ k_pos.transpose(1, 2) + q_neg @ k_neg.transpose(1, 2)
+            opposite = q_pos @ k_neg.transpose(1, 2) + q_neg @ k_pos.transpose(1, 2)
+            mixed.append(normalised(same, EPS, regions) @ v[..., part][..., : d // 2])
+            mixed.append(normalised(opposite, EPS, regions) @ v[..., part][..., d // 2 :])
+        out = torch.cat(mixed, dim=-1)
+        if self.dwc is not None:
+            out = out + self.dwc.naive(v, regions)
+        return out * (x @ self.g.weight.T + self.g.bias)
+
+    @property
+    def uses_positions(self) -> bool:
+        return self.dwc is not None or self.positional_encoding is not None
+
+    def macs(self) -> Macs:
+        n, m, d = self.site.queries.tokens, self.site.keys.tokens, self.site.head_dim
+        # q and k have 2 d features, and two normalisers.
+        macs = Macs(
+            attention=self.site.regions * (2 * m * d + 2 * n * d + 4 * n) * self.site.dim,
+            projections=n * self.site.dim**2,
+        )
+        return macs if self.dwc is None else macs + self.dwc.macs()
