@@ -17,6 +17,9 @@ from attentions import Attention, AttentionSpec, Grid, Macs, Site, explained, lo
 
 SOFTMAX = AttentionSpec("softmax")
 
+LATER = {"later": True}
+"""Metadata of a field that came after records were made: at its default it is not written, so that their keys hold."""
+
 
 @dataclass(frozen=True)
 class Mount:
@@ -224,6 +227,8 @@ class BackboneSpec(ABC):
         plain: dict[str, Any] = {"name": self.name, "family": self.family}
         for f in fields(self):
             value = getattr(self, f.name)
+            if "later" in f.metadata and value == f.default:
+                continue
             if isinstance(value, AttentionSpec):
                 value = str(value)
             plain[f.name] = list(value) if isinstance(value, tuple) else value

@@ -6,7 +6,7 @@ Parameter names are those of the official checkpoints, of CSWin and of FLatten-C
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -26,7 +26,7 @@ from backbones._layers import (
     to_tokens,
     unpartition,
 )
-from backbones._spec import BackboneSpec, Mount, divisors, halved
+from backbones._spec import LATER, BackboneSpec, Mount, divisors, halved
 
 STEM_KERNEL = 7
 
@@ -39,6 +39,8 @@ class CSWinSpec(BackboneSpec):
         always the last stage, means the whole map in one branch over all channels.
     softmax_split_size: of the softmax blocks beside them; None is as published, 1-2-7-7, or 1-2-12-12 where 7 does not
         tile the map.
+    input_before_norm: an attention that takes the block's input gets it as it comes, as in InLine-CSWin; in all other
+        backbones, and here by default, it is that of the projections, behind the norm.
     """
 
     family: ClassVar[str] = "cswin"
@@ -50,6 +52,7 @@ class CSWinSpec(BackboneSpec):
     softmax_split_size: tuple[int, ...] | None = None
     patch_size: int = 4
     mlp_ratio: int = 4
+    input_before_norm: bool = field(default=False, metadata=LATER)
 
     def _settle(self) -> None:
         sevens = all(side // self.patch_size // 4 % 7 == 0 for side in self.image_size)
@@ -145,6 +148,7 @@ class Branch(nn.Module):
 class Block(nn.Module):
     def __init__(self, spec: CSWinSpec, mount: Mount, drop_path: float) -> None:
         super().__init__()
+        self.input_before_norm = spec.input_before_norm
         self.norm1 = nn.LayerNorm(mount.dim)
         self.qkv = nn.Linear(mount.dim, 3 * mount.dim)
         self.proj = nn.Linear(mount.dim, mount.dim)
@@ -156,15 +160,19 @@ class Block(nn.Module):
         self.mlp = Mlp(mount.dim, mount.dim * spec.mlp_ratio)
         self.drop_path = make_drop_path(drop_path)
 
-    def mix(self, x: Tensor) -> Tensor:
-        """Attention of both branches, each on its share of the channels, (B, H * W, C) -> the same."""
-        parts = (*self.qkv(x).chunk(3, dim=-1), x)
+    def mix(self, normed: Tensor, x: Tensor) -> Tensor:
+        """Attention of both branches, each on its share of the channels, (B, H * W, C) -> the same.
+
+        It is projected from `normed`; `x` is for an attention that takes the input.
+        """
+        parts = (*self.qkv(normed).chunk(3, dim=-1), x)
         shares = zip(*(part.chunk(len(self.attns), dim=-1) for part in parts), strict=True)
         mixed = [branch(*share) for branch, share in zip(self.attns, shares, strict=True)]
         return self.proj(torch.cat(mixed, dim=-1))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.mix(self.norm1(x)))
+        normed = self.norm1(x)
+        x = x + self.drop_path(self.mix(normed, x if self.input_before_norm else normed))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

@@ -16,6 +16,10 @@ from torch.nn import functional as F
 
 from backbones._spec import BackboneSpec
 
+# The gate of PolaFormer, which official checkpoints keep in one linear layer with the projection of the host.
+GATE = re.compile(r"(.*\.)g\.(weight|bias)")
+FUSED = re.compile(r"(.*\.)(q|qkv)g\.(weight|bias)")
+
 REBUILT = ("relative_position_index", "attn_mask")
 POSITIONS = re.compile(r"(?:^|\.)(pos_embed\d*|positional_encoding|relative_position_bias_table)$")
 
@@ -34,7 +38,7 @@ def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bo
         ours = build(spec).state_dict()
     names = {official_name(name): name for name in ours}
     converted = {}
-    for key, value in state.items():
+    for key, value in split_gates(state).items():
         if key.rsplit(".", 1)[-1] in REBUILT:
             continue
         name = names.get(key, key)
@@ -50,11 +54,40 @@ def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bo
 
 def to_official(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
     """Our `state` under the official names; the inverse of `from_official` on parameters."""
-    return {official_name(name): value for name, value in state.items()}
+    return fuse_gates({official_name(name): value for name, value in state.items()})
 
 
 def official_name(name: str) -> str:
     return name.replace(".core.", ".")
+
+
+def split_gates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An official state with `qg` or `qkvg`, of 2 C or 4 C rows, as `q` or `qkv` and, the last C rows, `g`."""
+    split = {}
+    for key, value in state.items():
+        match = FUSED.fullmatch(key)
+        if match is None:
+            split[key] = value
+            continue
+        host, projection, kind = match.groups()
+        rows = value.shape[0] - value.shape[0] // (len(projection) + 1)
+        split[f"{host}{projection}.{kind}"], split[f"{host}g.{kind}"] = value[:rows], value[rows:]
+    return split
+
+
+def fuse_gates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `split_gates`; a gate without a projection beside it, as in CSWin's branches, is left alone."""
+    fused = dict(state)
+    for key in state:
+        match = GATE.fullmatch(key)
+        if match is None:
+            continue
+        host, kind = match.groups()
+        for projection in ("q", "qkv"):
+            rows = f"{host}{projection}.{kind}"
+            if rows in fused:
+                fused[f"{host}{projection}g.{kind}"] = torch.cat((fused.pop(rows), fused.pop(key)))
+    return fused
 
 
 def _prefix(spec: BackboneSpec, key: str) -> int:

@@ -15,6 +15,11 @@ from backbones.pvt_v2 import PVTv2Spec
 from backbones.swin import SwinSpec
 
 FOCUSED = AttentionSpec("focused")
+# In pyramids the agents are 9-16-49-49; beside CSWin's LePE there is no other convolution.
+AGENT = AttentionSpec("agent", {"agents": None})
+AGENT_CSWIN = AttentionSpec("agent", {"agents": None, "kernel_size": None})
+INLINE = AttentionSpec("inline")
+POLA = AttentionSpec("polaformer")
 PVT_SR = (8, 4, 2, 1)
 UNREDUCED = (1, 1, 1, 1)
 SMALL_IMAGES: dict[str, Any] = {"image_size": 32, "num_classes": 10}
@@ -30,6 +35,13 @@ def _deit() -> Iterator[Entry]:
         geometry = {"dim": dim, "depth": 12, "heads": heads}
         yield f"deit_{size}", DeiTSpec, geometry
         yield f"flatten_deit_{size}", DeiTSpec, {**geometry, "attention": FOCUSED}
+        # Of the square numbers only 25 gives the 87.2 M parameters that were published for Agent-DeiT-B.
+        agents = {"agents": 25 if size == "b" else 49}
+        yield f"agent_deit_{size}", DeiTSpec, {**geometry, "attention": AttentionSpec("agent", agents)}
+    # InLine's small and base are not as wide as DeiT's, and take larger images; heads are twice as many, and of 32.
+    for size, dim, image_size in (("t", 192, 224), ("s", 320, 288), ("b", 384, 448)):
+        geometry = {"dim": dim, "depth": 12, "heads": dim // 32, "image_size": image_size}
+        yield f"inline_deit_{size}", DeiTSpec, {**geometry, "attention": INLINE}
     yield "deit_micro", DeiTSpec, {**SMALL_IMAGES, "dim": 64, "depth": 4, "heads": 4, "patch_size": 4}
 
 
@@ -45,13 +57,18 @@ def _pvt() -> Iterator[Entry]:
         ("tiny", "t", (2, 2, 2, 2)),
         ("small", "s", (3, 4, 6, 3)),
         ("medium", "m", (3, 4, 18, 3)),
-        # The configuration which FLatten calls b builds PVT-Large.
-        ("large", "b", (3, 8, 27, 3)),
+        ("large", "l", (3, 8, 27, 3)),
     ):
         geometry = {**common, "block_counts": depths}
         yield f"pvt_{size}", PVTSpec, {**geometry, "sr_ratios": PVT_SR}
-        focused = {"attention": FOCUSED, "sr_ratios": UNREDUCED, "class_token": False}
-        yield f"flatten_pvt_{letter}", PVTSpec, {**geometry, **focused}
+        linear = {**geometry, "sr_ratios": UNREDUCED, "class_token": False}
+        # The configuration which FLatten calls b builds PVT-Large.
+        yield f"flatten_pvt_{'b' if letter == 'l' else letter}", PVTSpec, {**linear, "attention": FOCUSED}
+        yield f"agent_pvt_{letter}", PVTSpec, {**linear, "attention": AGENT, "final_norm": False}
+        inline = {"attention": INLINE, "heads": (2, 4, 10, 16), "final_norm": False}
+        yield f"inline_pvt_{letter}", PVTSpec, {**linear, **inline}
+        if letter in "ts":
+            yield f"pola_pvt_{letter}", PVTSpec, {**linear, "attention": POLA}
     yield "pvt_micro", PVTSpec, {**MICRO_PYRAMID, "patch_sizes": (2, 2), "class_token": False}
 
 
@@ -104,28 +121,37 @@ def _swin() -> Iterator[Entry]:
         if image_size == 384:
             geometry["softmax_window"] = 12
         yield f"swin_{size}", SwinSpec, {**geometry, "stages": "LLLL", "window": image_size // 32}
-        focused = {"attention": FOCUSED, "stages": "LLSS", "window": image_size // 4}
-        yield f"flatten_swin_{size}", SwinSpec, {**geometry, **focused}
+        whole = {**geometry, "window": image_size // 4}
+        yield f"flatten_swin_{size}", SwinSpec, {**whole, "attention": FOCUSED, "stages": "LLSS"}
+        stages = "LLLS" if size == "t" else "LLSS"
+        yield f"agent_swin_{size}", SwinSpec, {**whole, "attention": AGENT, "stages": stages}
+        if image_size == 224:
+            yield f"inline_swin_{size}", SwinSpec, {**whole, "attention": INLINE, "stages": stages}
+            yield f"pola_swin_{size}", SwinSpec, {**whole, "attention": POLA, "stages": "LLSS"}
     micro = {"stages": "LL", "dim": 48, "block_counts": (2, 2), "heads": (2, 4), "window": 8}
     yield "swin_micro", SwinSpec, {**SMALL_IMAGES, **micro, "softmax_window": 8}
 
 
 def _cswin() -> Iterator[Entry]:
-    for size, dim, depths, focused_depths, heads, image_size in (
+    for size, dim, depths, linear_depths, heads, image_size in (
         ("t", 64, (1, 2, 21, 1), (2, 4, 18, 1), (2, 4, 8, 16), 224),
-        ("s", 64, (2, 4, 32, 2), (2, 4, 32, 2), (2, 4, 8, 16), 224),
+        ("s", 64, (2, 4, 32, 2), (3, 6, 29, 2), (2, 4, 8, 16), 224),
         ("b", 96, (2, 4, 32, 2), (3, 6, 29, 2), (4, 8, 16, 32), 224),
         ("b_384", 96, (2, 4, 32, 2), (3, 6, 29, 2), (4, 8, 16, 32), 384),
     ):
         geometry = {"image_size": image_size, "dim": dim, "heads": heads}
         yield f"cswin_{size}", CSWinSpec, {**geometry, "stages": "LLLL", "block_counts": depths}
-        focused = {
-            "attention": FOCUSED,
+        linear = {
+            **geometry,
             "stages": "LLSS",
-            "block_counts": focused_depths,
+            "block_counts": linear_depths,
             "split_size": tuple(image_size // stride for stride in (4, 8, 16, 32)),
         }
-        yield f"flatten_cswin_{size}", CSWinSpec, {**geometry, **focused}
+        # FLatten's small has the depths of CSWin's.
+        focused = {"attention": FOCUSED, "block_counts": depths if size == "s" else linear_depths}
+        yield f"flatten_cswin_{size}", CSWinSpec, {**linear, **focused}
+        yield f"agent_cswin_{size}", CSWinSpec, {**linear, "attention": AGENT_CSWIN}
+        yield f"inline_cswin_{size}", CSWinSpec, {**linear, "attention": INLINE, "input_before_norm": True}
     micro = {"stages": "LL", "dim": 48, "block_counts": (2, 2), "heads": (2, 4)}
     yield "cswin_micro", CSWinSpec, {**SMALL_IMAGES, **micro, "split_size": (1, 4), "softmax_split_size": (1, 4)}
 

@@ -1,14 +1,14 @@
 """PVT: a pyramid vision transformer with spatially reduced keys. Wang et al., arXiv 2102.12122.
 
-Parameter names are those of the official checkpoints, of PVT and of FLatten-PVT (arXiv 2308.00442). The reduced-key
-host serves PVTv2 too.
+Parameter names are those of the official checkpoints, of PVT and of its successors with other attentions, such as
+FLatten-PVT (arXiv 2308.00442). The reduced-key host serves PVTv2 too.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -27,7 +27,7 @@ from backbones._layers import (
     to_image,
     to_tokens,
 )
-from backbones._spec import BackboneSpec, Mount, divisors
+from backbones._spec import LATER, BackboneSpec, Mount, divisors
 
 EPS = 1e-6
 
@@ -105,11 +105,22 @@ class PyramidSpec(BackboneSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class PVTSpec(PyramidSpec):
-    """Geometry of a PVT. `class_token`: one in the last stage, as PVT has; FLatten-PVT averages instead."""
+    """Geometry of a PVT.
+
+    class_token: one in the last stage, as PVT has, from which the logits are read, through the final norm. Its
+        successors average the tokens instead, and without a norm.
+    final_norm: FLatten-PVT and PolaFormer-PVT have one all the same, and never call it; Agent-PVT and InLine-PVT have
+        none.
+    """
 
     family: ClassVar[str] = "pvt"
 
     class_token: bool = True
+    final_norm: bool = field(default=True, metadata=LATER)
+
+    def _settle(self) -> None:
+        if self.class_token and not self.final_norm:
+            raise self.error("final_norm=False is not allowed with a class token, which is read through that norm")
 
     @property
     def image_step(self) -> int:
@@ -215,8 +226,9 @@ class PVT(nn.Module):
             channels = dim
         self.cls_token = nn.Parameter(torch.zeros(1, 1, channels)) if spec.class_token else None
         # FLatten-PVT has this norm and never calls it: it is kept because official checkpoints and counts hold it.
-        self.norm = nn.LayerNorm(channels, eps=EPS)
-        self.never_used = (*(() if spec.class_token else ("norm.weight", "norm.bias")), *never_used(self))
+        self.norm = nn.LayerNorm(channels, eps=EPS) if spec.final_norm else None
+        unused_norm = ("norm.weight", "norm.bias") if spec.final_norm and not spec.class_token else ()
+        self.never_used = (*unused_norm, *never_used(self))
         self.head = nn.Linear(channels, spec.num_classes)
         self.apply(init_weights)
         for stage in range(len(self.grids)):
@@ -240,4 +252,7 @@ class PVT(nn.Module):
                 x = block(x)
             if number < last:
                 x = to_image(x, grid)
-        return self.head(x.mean(dim=1) if self.cls_token is None else self.norm(x)[:, 0])
+        if self.cls_token is None:
+            return self.head(x.mean(dim=1))
+        assert self.norm is not None
+        return self.head(self.norm(x)[:, 0])

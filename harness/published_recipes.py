@@ -1,4 +1,4 @@
-"""Published recipes: how FLatten Transformers and the models they are compared with were trained, by preset.
+"""Published recipes: how FLatten Transformers, their successors and their baselines were trained, by preset.
 
     Train(recipe_of("flatten_swin_t"), DataSource("imagenet"), device="cuda")
 
@@ -127,6 +127,18 @@ _FLATTEN = {
     ),
 }
 
+# LeapLabTHU/Agent-Attention@207ce3e and LeapLabTHU/InLine@e463a6f: the configurations of their DeiTs, with the defaults
+# of FLatten's Swins. Mixup is of the images of one of 8 GPUs.
+
+_SUCCESSORS = {
+    "agent_deit_t": replace(_FLATTEN_SWIN, batch=8 * 512, mixup_images=512, drop_path=0.0),
+    "agent_deit_s": replace(_FLATTEN_SWIN, drop_path=0.1),
+    "agent_deit_b": replace(_FLATTEN_SWIN, drop_path=0.3),
+    "inline_deit_t": replace(_FLATTEN_SWIN, batch=8 * 512, mixup_images=512, drop_path=0.1),
+    "inline_deit_s": replace(_FLATTEN_SWIN, drop_path=0.1),
+    "inline_deit_b": replace(_FLATTEN_SWIN, batch=8 * 64, mixup_images=64, drop_path=0.1),
+}
+
 # The originals. In DeiT, PVT and CSWin only lr follows the batch: warm-up and lowest rate are absolute. They are stated
 # such that `effective` gives the official values at the recipe's own batch; at another batch they scale with it.
 
@@ -244,17 +256,32 @@ _ORIGINALS = {
     ),
 }
 
+# The successors of FLatten on the same backbones; FLatten calls its large PVT b.
+_SWIN_AND_CSWIN = ("swin_t", "swin_s", "swin_b", "cswin_t", "cswin_s", "cswin_b", "cswin_b_384")
+_SHARED = {
+    "agent": ("pvt_t", "pvt_s", "pvt_m", "pvt_l", *_SWIN_AND_CSWIN, "swin_b_384"),
+    "inline": ("pvt_t", "pvt_s", "pvt_m", "pvt_l", *_SWIN_AND_CSWIN),
+    "pola": ("pvt_t", "pvt_s", "swin_t", "swin_s", "swin_b"),
+}
+_OF_FLATTEN = {
+    f"{name}_{model}": f"flatten_{model.replace('pvt_l', 'pvt_b')}"
+    for name, models in _SHARED.items()
+    for model in models
+}
+
 _SIBLINGS = {
     "flatten_deit_t": "deit_t",
     "flatten_deit_s": "deit_s",
     "flatten_deit_b": "deit_b",
     "flatten_pvt_v2_b5": "flatten_pvt_v2_b4",
+    **_OF_FLATTEN,
 }
 
+_PUBLISHED = {**_ORIGINALS, **_FLATTEN, **_SUCCESSORS}
+
 RECIPES: dict[str, Recipe] = {
-    **_ORIGINALS,
-    **_FLATTEN,
-    **{name: {**_ORIGINALS, **_FLATTEN}[sibling] for name, sibling in _SIBLINGS.items()},
+    **_PUBLISHED,
+    **{name: _PUBLISHED[sibling] for name, sibling in _SIBLINGS.items()},
 }
 """By preset, with every published one in it: from scratch, but for those in FINE_TUNED."""
 
@@ -263,6 +290,9 @@ ASSUMED: dict[str, str] = {
     "flatten_deit_s": "model and recipe not published; recipe of DeiT-S",
     "flatten_deit_b": "model and recipe not published; recipe of DeiT-B",
     "flatten_pvt_v2_b5": "model and recipe not published; recipe of FLatten-PVTv2-B4",
+    **{
+        name: f"recipe not known here; that of {sibling}, on the same backbone" for name, sibling in _OF_FLATTEN.items()
+    },
 }
 """Presets without a recipe of their own, and why they have this one: for what shows numbers made with it."""
 
@@ -271,6 +301,9 @@ FINE_TUNED: dict[str, str] = {
     "cswin_b_384": "cswin_b",
     "flatten_swin_b_384": "flatten_swin_b",
     "flatten_cswin_b_384": "flatten_cswin_b",
+    "agent_swin_b_384": "agent_swin_b",
+    "agent_cswin_b_384": "agent_cswin_b",
+    "inline_cswin_b_384": "inline_cswin_b",
 }
 """Presets whose recipe fine-tunes, and the preset whose weights at 224 pixels it starts from.
 

@@ -20,7 +20,11 @@ PUBLISHED = [
     *(f"pvt_{size}" for size in ("tiny", "small", "medium", "large")),
     *(f"pvt_v2_b{size}" for size in range(6)),
     "pvt_v2_b2_li",
-    *(f"{prefix}deit_{size}" for prefix in ("", "flatten_") for size in "tsb"),
+    *(f"{prefix}deit_{size}" for prefix in ("", "flatten_", "agent_", "inline_") for size in "tsb"),
+    *(f"{prefix}_pvt_{size}" for prefix in ("agent", "inline") for size in "tsml"),
+    *(f"{prefix}_swin_{size}" for prefix in ("agent", "inline", "pola") for size in "tsb"),
+    *(f"{prefix}_cswin_{size}" for prefix in ("agent", "inline") for size in ("t", "s", "b", "b_384")),
+    *("agent_swin_b_384", "pola_pvt_t", "pola_pvt_s"),
 ]  # fmt: skip
 
 
@@ -55,6 +59,20 @@ def test_the_presets_are_the_published_models_and_a_micro_one_per_family():
 )  # fmt: skip
 def test_sizes_are_the_published_ones(name, millions):
     assert parameters(backbones.preset(name)) / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "digit"),
+    # As printed in the repositories of Agent Attention and InLine, with the unit of the last digit. They print 50.2 for
+    # InLine-PVT-L, which has 51.2, and 30 for InLine-Swin-T, whose official code has 29.2 (tests/golden).
+    [("agent_deit_s", 22.7, 0.1), ("agent_deit_b", 87.2, 0.1), ("agent_pvt_s", 20.6, 0.1), ("agent_pvt_m", 35.9, 0.1),
+     ("agent_pvt_l", 48.7, 0.1), ("agent_swin_s", 50, 1), ("agent_swin_b", 88, 1), ("agent_swin_b_384", 88, 1),
+     ("agent_cswin_s", 33, 1), ("agent_cswin_b", 73, 1), ("agent_cswin_b_384", 73, 1), ("inline_deit_s", 16.7, 0.1),
+     ("inline_deit_b", 23.8, 0.1), ("inline_pvt_s", 21.6, 0.1), ("inline_pvt_m", 37.6, 0.1), ("inline_swin_s", 50, 1),
+     ("inline_swin_b", 88, 1), ("inline_cswin_s", 33, 1), ("inline_cswin_b", 73, 1), ("inline_cswin_b_384", 73, 1)],
+)  # fmt: skip
+def test_sizes_of_the_successors_are_the_published_ones(name, millions, digit):
+    assert parameters(backbones.preset(name)) / 1e6 == pytest.approx(millions, abs=0.6 * digit)
 
 
 @pytest.mark.parametrize("attention", attentions.names())
@@ -94,6 +112,13 @@ def test_images_of_a_batch_do_not_mix(name):
         ("flatten_cswin_t", {"stages": "LLLL", "split_size": "7-28-14-7"}),
         ("flatten_cswin_t", {"image_size": (224, 448), "split_size": "2-2-7-7"}),
         ("pvt_v2_b2_li", {"attention": "focused"}),
+        ("agent_swin_t", {"window": 7, "stages": "SLLL"}),
+        ("agent_cswin_t", {"split_size": "1-2-7-7"}),
+        ("agent_pvt_t", {"sr_ratios": "8421", "class_token": True, "final_norm": True}),
+        ("inline_cswin_t", {"split_size": "1-2-7-7"}),
+        ("inline_swin_t", {"window": 14, "honour_shift_mask": True}),
+        ("pola_swin_t", {"window": 14, "honour_shift_mask": True}),
+        ("pola_pvt_t", {"sr_ratios": "8421", "image_size": (224, 160)}),
         ("pvt_tiny", {"attention": "focused"}),
         ("pvt_tiny", {"attention": "linear(kernel_size=3)", "sr_ratios": (8, 4, 2, 7)}),
         ("deit_t", {"attention": "focused", "stages": "M4", "image_size": (224, 160)}),

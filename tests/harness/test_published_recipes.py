@@ -35,7 +35,7 @@ ON_TABLE = [name for name in RECIPES if name not in ASSUMED]
 
 def row_of(name: str) -> dict[str, str]:
     """The row of a preset, with what it leaves blank from the defaults of its repository."""
-    config = f"{name}.yaml" if name.startswith("flatten_") else f"baseline {CONFIGS.get(name, name)}"
+    config = f"{name}.yaml" if f"{name}.yaml" in TABLE.index else f"baseline {CONFIGS.get(name, name)}"
     row = TABLE.loc[config].to_dict()
     defaults = DEFAULTS.get(name) or DEFAULTS.get(name.split("_")[0])
     if defaults is None:
@@ -95,7 +95,7 @@ def test_every_field_is_that_of_the_table(name: str) -> None:
     assert (row["init_from"] == "224 checkpoint") == (name in FINE_TUNED)
 
 
-@pytest.mark.parametrize("name", ON_TABLE)
+@pytest.mark.parametrize("name", [name for name in ON_TABLE if row_of(name)["val_transform"]])
 def test_evaluation_resizes_and_crops_as_the_table_says(name: str) -> None:
     text, evaluation = row_of(name)["val_transform"], recipe_of(name).evaluation
     size = backbones.preset(name).image_size
@@ -108,6 +108,13 @@ def test_evaluation_resizes_and_crops_as_the_table_says(name: str) -> None:
     assert evaluation.interpolation == resize.interpolation.value == "bicubic"
 
 
+def test_what_the_table_leaves_out_is_evaluated_as_flatten_is() -> None:
+    """As `results/published/README.md` says of Agent Attention, InLine and PolaFormer."""
+    left_out = {name for name in ON_TABLE if not row_of(name)["val_transform"]}
+    assert left_out == {f"{name}_deit_{size}" for name in ("agent", "inline") for size in "tsb"}
+    assert {recipe_of(name).evaluation for name in left_out} == {recipe_of("flatten_swin_t").evaluation}
+
+
 def test_every_published_preset_has_a_recipe() -> None:
     assert set(RECIPES) == {name for name in backbones.presets() if not name.endswith("_micro")}
 
@@ -117,7 +124,16 @@ def test_assumed_recipes_are_those_of_a_sibling() -> None:
     assert recipe_of("flatten_deit_s") == recipe_of("deit_s")
     assert recipe_of("flatten_deit_b") == recipe_of("deit_b")
     assert recipe_of("flatten_pvt_v2_b5") == recipe_of("flatten_pvt_v2_b4")
-    assert set(ASSUMED) == {"flatten_deit_t", "flatten_deit_s", "flatten_deit_b", "flatten_pvt_v2_b5"}
+    assert {name for name in ASSUMED if name.startswith("flatten_")} == {
+        "flatten_deit_t",
+        "flatten_deit_s",
+        "flatten_deit_b",
+        "flatten_pvt_v2_b5",
+    }
+    for name in ("agent_pvt_l", "inline_pvt_l"):
+        assert recipe_of(name) == recipe_of("flatten_pvt_b")
+        assert ASSUMED[name] == "recipe not known here; that of flatten_pvt_b, on the same backbone"
+    assert recipe_of("pola_swin_t") == recipe_of("flatten_swin_t")
 
 
 def test_fine_tuning_starts_from_the_same_model_at_224_pixels() -> None:

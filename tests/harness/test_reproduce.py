@@ -61,7 +61,8 @@ def test_models_of_the_paper_are_the_presets() -> None:
     """Of those that FLatten compares only these are beyond the tables: FLatten-DeiT-S, -B and FLatten-PVTv2-B5."""
     used = {spec_of(target).name for target in TARGETS if "model" in target}
     missing = {name for name in presets() if not name.endswith("_micro")} - used
-    assert missing == {"flatten_deit_s", "flatten_deit_b", "flatten_pvt_v2_b5"}
+    successors = {name for name in missing if name.startswith(("agent_", "inline_", "pola_"))}
+    assert missing - successors == {"flatten_deit_s", "flatten_deit_b", "flatten_pvt_v2_b5"}
 
 
 @pytest.mark.parametrize(
