@@ -29,6 +29,8 @@ VARIANTS = (
     "rala(gate=False)",
     "linformer",
     "linformer(length=5, share=True)",
+    "nystromformer",
+    "nystromformer(landmarks=5, kernel_size=None)",
 )
 SITES = {
     "map": Site(32, 4, Grid(6, 4), Grid(6, 4)),
