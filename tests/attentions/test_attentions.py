@@ -31,6 +31,8 @@ VARIANTS = (
     "linformer(length=5, share=True)",
     "nystromformer",
     "nystromformer(landmarks=5, kernel_size=None)",
+    "soft",
+    "soft(side=2, iterations=6)",
 )
 SITES = {
     "map": Site(32, 4, Grid(6, 4), Grid(6, 4)),

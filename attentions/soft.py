@@ -1,0 +1,135 @@
+"""SOFT: attention without softmax, a Gaussian kernel of low rank. Lu et al., NeurIPS 2021, arXiv 2110.11945.
+
+B batch, N queries, M keys, C channels, h heads, d = C / h, m landmarks.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attentions._contract import Attention, Macs, Site
+from attentions._heads import merge_heads, split_heads
+from attentions._naive import mix_per_head
+from attentions._registry import register
+
+
+def gaussian(x: Tensor, y: Tensor) -> Tensor:
+    """exp(-|x_i - y_j|^2 / (2 sqrt(d))) for x (..., N, d) and y (..., M, d): (..., N, M)."""
+    lengths = x.square().sum(dim=-1, keepdim=True) + y.square().sum(dim=-1).unsqueeze(-2)
+    # Of equal vectors the difference of sums may come out below zero, and far below if they are long.
+    distances = (lengths - 2 * x @ y.transpose(-2, -1)).clamp(min=0)
+    return (distances * (-0.5 * x.shape[-1] ** -0.5)).exp()
+
+
+def pseudo_inverse(kernel: Tensor, iterations: int) -> Tensor:
+    """Moore-Penrose inverse of symmetric kernels (..., m, m) with no negative eigenvalue, by Newton and Raphson.
+
+    It starts from the kernel over its squared 1-norm, which converges whatever the kernel.
+    """
+    inverse = kernel / kernel.sum(dim=-2).amax(dim=-1)[..., None, None].square()
+    for _ in range(iterations):
+        inverse = 2 * inverse - inverse @ kernel @ inverse
+    return inverse
+
+
+@register("soft")
+class SoftAttention(Attention):
+    """K(q, l) pinv(K(l, l)) K(l, k) v with the Gaussian kernel K, and landmarks l which are pooled from the queries.
+
+    The paper projects queries and keys by one matrix, so that q = k and the map is symmetric; here the host projects
+    them by two. With q = k it is the paper's attention; else the landmarks of the queries stand for the keys too, which
+    keeps the kernel that is inverted symmetric, with ones on its diagonal. Weights are not normalised, as in the paper.
+    Landmarks are means on the grid; prefix tokens have no part in them.
+
+    Options:
+        side: the grid is pooled to side * side landmarks, or to its own height or width where that is less.
+        iterations: of the pseudo-inverse. Each doubles roundings at worst: where tokens are nearly alike, the gradients
+            of q in float32 are right to 2e-2 with the published 20 of them, to 2e-5 with 10.
+    """
+
+    def __init__(self, site: Site, *, side: int = 7, iterations: int = 20) -> None:
+        super().__init__(site)
+        for name, value in (("side", side), ("iterations", iterations)):
+            if value < 1:
+                raise ValueError(f"{name}={value} is not allowed; it takes a number from 1 up")
+        self.pooled = (min(side, site.queries.height), min(side, site.queries.width))
+        self.iterations = iterations
+
+    def landmarks(self, q: Tensor) -> Tensor:
+        """(B, N, C) -> means of cells of the grid, (B, m, C)."""
+        grid = self.site.queries
+        image = q[:, grid.prefix :].unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
+        return F.adaptive_avg_pool2d(image, self.pooled).flatten(2).transpose(1, 2)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        # The inverse magnifies roundings, and sums over thousands of keys leave the range of half precision.
+        with torch.autocast(q.device.type, enabled=False):
+            wide = torch.promote_types(q.dtype, torch.float32)
+            q = q.to(wide)
+            landmarks, q, k, values = (
+                split_heads(x, self.site.heads) for x in (self.landmarks(q), q, k.to(wide), v.to(wide))
+            )
+            inverse = pseudo_inverse(gaussian(landmarks, landmarks), self.iterations)
+            out = gaussian(q, landmarks) @ (inverse @ (gaussian(landmarks, k) @ values))
+            return merge_heads(out).to(v.dtype)
+
+    def naive(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        bias: Tensor | None = None,
+        x: Tensor | None = None,
+        regions: Tensor | None = None,
+    ) -> Tensor:
+        height, width, prefix = self.site.queries
+        rows, columns = self.pooled
+
+        def landmarks(q: Tensor) -> Tensor:
+            image = q[:, prefix:].unflatten(1, (height, width))
+            cells = []
+            for row in range(rows):
+                for column in range(columns):
+                    ys = slice(row * height // rows, math.ceil((row + 1) * height / rows))
+                    xs = slice(column * width // columns, math.ceil((column + 1) * width / columns))
+                    cells.append(image[:, ys, xs].mean(dim=(1, 2)))
+            return torch.stack(cells, dim=1)
+
+        def similarity(x: Tensor, y: Tensor) -> Tensor:
+            differences = x[:, :, None, :] - y[:, None, :, :]
+            return (-differences.square().sum(dim=-1) / (2 * math.sqrt(x.shape[-1]))).exp()
+
+        def inverse(a: Tensor) -> Tensor:
+            z = a / a.abs().sum(dim=0).max() ** 2
+            for _ in range(self.iterations):
+                z = 2 * z - z @ a @ z
+            return z
+
+        def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
+            centres = landmarks(q)
+            inverses = torch.stack([inverse(a) for a in similarity(centres, centres)])
+            return similarity(q, centres) @ inverses @ similarity(centres, k)
+
+        return mix_per_head(q, k, v, self.site.heads, weights)
+
+    @property
+    def uses_positions(self) -> bool:
+        # Pooling to the grid itself makes a landmark of each token.
+        return (*self.pooled, 0) != self.site.queries
+
+    def macs(self) -> Macs:
+        site, m = self.site, math.prod(self.pooled)
+        maps = m * (2 * site.queries.tokens + 2 * site.keys.tokens + 2 * m) * site.dim
+        return Macs(attention=maps + 2 * self.iterations * m**3 * site.heads)
