@@ -33,6 +33,7 @@ VARIANTS = (
     "nystromformer(landmarks=5, kernel_size=None)",
     "soft",
     "soft(side=2, iterations=6)",
+    "cosformer",
 )
 SITES = {
     "map": Site(32, 4, Grid(6, 4), Grid(6, 4)),
