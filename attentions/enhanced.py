@@ -101,7 +101,7 @@ class MultiScaleLinearAttention(Attention):
 
     takes_regions = True
 
-    def __init__(self, site: Site, *, scales: tuple = (5,)) -> None:
+    def __init__(self, site: Site, *, scales: tuple[int, ...] = (5,)) -> None:
         super().__init__(site)
         if not scales or not all(isinstance(scale, int) and scale > 1 and scale % 2 for scale in scales):
             raise ValueError(f"scales={scales!r} is not allowed; it takes odd numbers from 3 up, as in (3, 5)")
