@@ -97,7 +97,7 @@ def test_help_names_every_command(ask: Ask) -> None:
     [
         ("show swin_x", "unknown preset 'swin_x'; did you mean swin_t or swin_s or swin_b?"),
         ("run --backbone pvt_x --task costs", "unknown preset 'pvt_x'; did you mean pvt_"),
-        ("show swin_t --attention fokused", "unknown attention 'fokused'; did you mean focused? (allowed: dwc,"),
+        ("show swin_t --attention fokused", "unknown attention 'fokused'; did you mean focused? (allowed: "),
         (
             "show swin_t --attention 'focused(focusing=4)'",
             "unknown option of focused 'focusing'; did you mean focusing_factor? (allowed: focusing_factor, kernel",
