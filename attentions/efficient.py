@@ -17,7 +17,9 @@ from attentions._registry import register
 
 @register("efficient")
 class EfficientAttention(Attention):
-    """Efficient attention, head by head. With regions, a map of the keys spans the tokens of one region.
+    """Efficient attention, head by head.
+
+    With regions, a map of the keys spans the tokens of one region.
 
     Options:
         normalization: "softmax", of q over the channels of a head and of k over the tokens; or "scaling", q k^T

@@ -16,10 +16,11 @@ from attentions._registry import register
 
 @register("external")
 class ExternalAttention(Attention):
-    """Multi-head external attention: heads share the memories `m_k` (S, d) and `m_v` (d, S).
+    """Multi-head external attention: learned memories, shared by the heads, in place of keys and values.
 
-    It reads neither k nor v. The host projects them all the same, so that only the mixing differs. The paper's form for
-    classification also widens the tokens by 4 before and narrows them behind, which are projections of the host.
+    `m_k.weight` is (S, d) and `m_v.weight` (d, S). It reads neither k nor v. The host projects them all the same, so
+    that only the mixing differs. The authors' form for classification also has four times as many heads, between
+    projections that widen the tokens by 4 and narrow them again; here the host's projections leave the width as it is.
 
     Options:
         memory: S, the number of keys and values in the memories.

@@ -15,7 +15,7 @@ from attentions._registry import register
 
 @register("hydra")
 class HydraAttention(Attention):
-    """Hydra attention with the cosine kernel; the heads of the backbone do not matter to it.
+    """Hydra attention with the cosine kernel, over all channels, so heads do not matter to it.
 
     As in the paper, weights are not divided by their sum. It multiplies no matrices: its 2 M C + N C operations are
     elementwise, which the multiply-adds of this benchmark do not count.

@@ -17,9 +17,10 @@ from attentions._registry import register
 
 @register("sigmoid")
 class SigmoidAttention(Attention):
-    """Sigmoid attention, quadratic in the tokens, with the paper's fixed offset of -log M for M keys.
+    """Sigmoid attention, quadratic in the tokens.
 
-    The (B, heads, N, M) map of weights is held in memory. Where work is in float16, it is in float32.
+    The offset is the paper's, for M keys, and not learned. The (B, heads, N, M) map of weights is held in memory. Where
+    work is in float16, its scores are in float32.
     """
 
     takes_bias = True

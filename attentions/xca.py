@@ -16,10 +16,10 @@ from attentions._registry import register
 
 @register("xca")
 class CrossCovarianceAttention(Attention):
-    """Cross-covariance attention. A class token is a token as any other here.
+    """Cross-covariance attention, which needs as many keys as queries.
 
-    `temperature` (heads, 1, 1) is learned and multiplies the products, as in the official implementation: it is the
-    paper's 1 / tau, and starts as 1. With regions, each has a map of its own.
+    A class token is a token as any other here. `temperature` (heads, 1, 1) is learned and multiplies the products, as
+    in the official implementation: it is the paper's 1 / tau, and starts as 1. With regions, each has its own map.
     """
 
     takes_regions = True
