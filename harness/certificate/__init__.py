@@ -30,6 +30,7 @@ LAWS: dict[str, Law] = {
     "batch": laws.batch,
     "permutation": laws.permutation,
     "mask": laws.mask,
+    "reads": laws.reads,
     "parameters": laws.parameters,
     "state": laws.state,
     "deterministic": laws.deterministic,

@@ -236,7 +236,27 @@ def _check_regions(subject: Subject) -> None:
         for name, g in zip(names, found, strict=True):
             leak = float(g.detach()[0, labels != 0].abs().max())
             require(leak == 0, REGIONS, f"{name} of another region reaches the output, with a derivative of {leak:.1e}")
-        require(float(found[2][0, labels == 0].abs().max()) > 0, REGIONS, "the own region does not reach the output")
+        own = max(float(g[0, labels == 0].abs().max()) for g in found)
+        require(own > 0, REGIONS, "the own region does not reach the output")
+
+
+def reads(subject: Subject) -> str:
+    """What it declares to read of q, k and v reaches the output, and nothing else of them does."""
+    reached = dict.fromkeys("qkv", 0.0)
+    for case in subject.cases:
+        with at(case):
+            inputs = subject.inputs(case)
+            found = gradients(subject.stirred(case.site)(**inputs), [inputs[name] for name in reached])
+            for name, g in zip(reached, found, strict=True):
+                reached[name] = max(reached[name], float(g.abs().max()))
+                declared = name in subject.attention.reads
+                require(
+                    declared or not reached[name], case, f"{name} reaches the output, and is not declared to be read"
+                )
+    unread = [name for name in subject.attention.reads if not reached[name]]
+    if unread:
+        raise Broken(f"{', '.join(unread)} declared to be read reaches the output at no site: reads must say what is")
+    return f"{', '.join(subject.attention.reads)}, as declared"
 
 
 def parameters(subject: Subject) -> str:

@@ -340,6 +340,26 @@ class MaskIsAFactor(SoundSoftmax):
         return scores if bias is None else scores * (1 + bias)
 
 
+# What is read, and what is not.
+
+
+@breaks("reads")
+class ReadsInSecret(Sound):
+    """The host would freeze the projection of the keys."""
+
+    reads = "qv"
+
+
+@breaks("reads")
+class KeysWithoutEffect(SoundSoftmax):
+    """A softmax over the queries' axis of one row: the scores cancel out."""
+
+    naive = Attention.naive
+
+    def weights(self, scores):
+        return scores.unsqueeze(-1).softmax(-1).squeeze(-1) / scores.shape[-1]
+
+
 # What parameters, state and memory find.
 
 
