@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import keyword
+import os
 import sys
 import traceback
 import types
@@ -61,7 +62,7 @@ def load(text: str) -> list[str]:
         ValueError: if there is no such file or module, it cannot be loaded, or it registers no attention.
     """
     before = set(_REGISTRY)
-    is_file = text.endswith(".py") or not all(map(_is_name, text.split("."))) or Path(text).is_file()
+    is_file = text.endswith(".py") or not all(map(_is_name, text.split("."))) or os.path.isfile(text)
     module = load_file(Path(text)) if is_file else load_module(text)
     found = [name for name, cls in _REGISTRY.items() if name not in before or _is_of(cls, module.__name__)]
     if not found:
@@ -77,9 +78,10 @@ def load_file(path: Path) -> types.ModuleType:
     Raises:
         ValueError: if there is no such file, or it cannot be imported; says why in one line, and registers nothing.
     """
-    if path.suffix != ".py" or not path.is_file():
+    # These of os.path say no where those of Path raise: a folder that may not be searched, a name that is too long.
+    if path.suffix != ".py" or not os.path.isfile(path):
         ending = "" if path.suffix == ".py" else ": its name must end in .py"
-        why = ": it is a folder" if path.is_dir() else ending
+        why = ": it is a folder" if os.path.isdir(path) else ending
         raise ValueError(f"there is no Python file {str(path)!r}{why}")
     path = path.resolve()
     try:
@@ -161,7 +163,8 @@ def lookup(name: str) -> type[Attention]:
         ValueError: if there is none; names the near ones and all allowed ones.
     """
     if name not in _REGISTRY and name not in names():
-        raise ValueError("; ".join((unknown("attention", name, names()), *broken())))
+        line = unknown("attention", name, names())
+        raise ValueError("; ".join((f"{line}; one of your own is loaded by --import FILE.py", *broken())))
     return _REGISTRY[name]
 
 

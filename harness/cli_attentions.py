@@ -24,7 +24,7 @@ TEMPLATE = Path(__file__).parent / "templates" / "attention.py"
 
 @app.command
 def new(
-    name: Annotated[str, Positional],
+    name: Annotated[str, Positional, tyro.conf.arg(metavar="NAME")],
     *,
     out: Annotated[Path, shown("FOLDER")] = Path(),
 ) -> int:

@@ -223,6 +223,7 @@ def test_what_is_no_file_and_no_module_is_one_clear_line(tmp_path: Path, monkeyp
         (f"{tmp_path}", f"there is no Python file '{tmp_path}': it is a folder"),
         ("notes.txt", "there is no Python file 'notes.txt': its name must end in .py"),
         ("", "there is no Python file '.': it is a folder"),
+        (f"{'x' * 300}.py", f"there is no Python file '{'x' * 300}.py'"),
         ("nowhere", "there is no installed module 'nowhere'; the name of a file ends in .py"),
         ("attentions.nowhere", "there is no installed module 'attentions.nowhere'; the name of a file ends in .py"),
         ("json", 'no attention is registered in json: decorate a class with @register("name")'),

@@ -14,7 +14,7 @@ import attentions
 from attentions import AttentionSpec, Grid, Site, _registry
 from backbones._spec import on_meta
 from harness.cli_attentions import TEMPLATE
-from tests.harness.command_line import Ask, records, refused
+from tests.harness.command_line import Ask, photos, records, refused
 from tests.slurm.cluster import wait_for
 
 pytestmark = pytest.mark.usefixtures("users_files", "users_attentions")
@@ -100,6 +100,7 @@ def test_help_says_it(ask: Ask) -> None:
     answer = ask("--help")
     assert answer.status == 0
     assert "--import FILE.py" in " ".join(answer.out.split())
+    assert "--import FILE.py" in " ".join(ask("run --help").out.split())
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,22 @@ def test_a_formula_that_counts_something_else_fails_the_cell(ask: Ask) -> None:
     assert answer.status == 1
     (record,) = records()
     assert record.status == "failed"
+
+
+def test_a_trained_one_is_evaluated_and_compared(ask: Ask) -> None:
+    Path("mine.py").write_text(MINE)
+    photos()
+    train = "train deit_micro --data photos --set num_classes=3 --change epochs=1 warmup_epochs=0 batch=22"
+    for attention in ("mine", "softmax"):
+        assert ask(f"{train} --attention {attention} --import mine.py").status == 0
+    (key,) = (record.key for record in records() if record.cell["backbone"]["attention"] == "mine")
+    another_process()
+    evaluate = f"evaluate --checkpoint runs/{key} --data photos"
+    said = refused(ask, evaluate)
+    assert said.startswith("unknown attention 'mine'")
+    assert said.endswith("; one of your own is loaded by --import FILE.py\n")
+    assert ask(f"{evaluate} --import mine.py").status == 0
+    assert "mine" in ask("compare").out
 
 
 # In other processes
