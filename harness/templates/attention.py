@@ -39,8 +39,8 @@ class MyAttention(Attention):
         # Sums over many tokens leave the range of half precision: they run in float32, whatever autocast says.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
-            q, k, values = (t.to(wide).unflatten(-1, (self.site.heads, -1)).transpose(1, 2) for t in (q, k, v))
-            q, k = F.elu(q / self.temperature) + 1, F.elu(k / self.temperature) + 1
+            q, k = (F.elu(t.to(wide) / self.temperature) + 1 for t in (q, k))
+            q, k, values = (t.unflatten(-1, (self.site.heads, -1)).transpose(1, 2) for t in (q, k, v.to(wide)))
             keys_values = k.transpose(-2, -1) @ (values / k.shape[-2])
             normaliser = q @ k.mean(dim=-2, keepdim=True).transpose(-2, -1) + EPS
             out = q @ keys_values / normaliser

@@ -282,8 +282,8 @@ def test_a_broken_package_is_said_and_keeps_no_other_from_working(site_packages:
         'a class with @register("name")',
     )
     assert broken() == said
-    message = refused(lambda: lookup("nine"))
-    assert message.startswith("unknown attention 'nine'; did you mean mine")
+    message = refused(lambda: lookup("minee"))
+    assert message.startswith("unknown attention 'minee'; did you mean mine")
     assert all(line in message for line in said)
 
 
