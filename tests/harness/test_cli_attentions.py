@@ -298,16 +298,16 @@ def test_any_name_makes_a_file_that_loads(ask: Ask, name: str) -> None:
 # list
 
 
-def test_an_attention_is_listed_on_two_lines_that_fit_a_terminal(ask: Ask) -> None:
+def test_an_attention_is_listed_on_two_lines_that_can_be_read(ask: Ask) -> None:
     Path("mine.py").write_text(MINE)
     header, *lines = ask("list attentions --import mine.py").out.splitlines()
-    assert header == "attention, with its defaults; how it grows with N tokens, and what it is"
+    assert header.startswith("attention, with its defaults; how it grows with N tokens, laws that hold (check), and ")
     about = dict(zip(lines[::2], lines[1::2], strict=True))
     assert [line.partition("(")[0] for line in about] == attentions.names()
-    assert about["mine"] == "    O(N)    The mean of the values."
-    assert about["softmax(fused=True)"].startswith("    O(N^2)  Softmax attention")
+    assert about["mine"].split(maxsplit=2) == ["O(N)", "-", "The mean of the values."]
+    assert about["softmax(fused=True)"].split()[:3] == ["O(N^2)", "-", "Softmax"]
     assert "2308.00442" in about["focused(focusing_factor=3, kernel_size=5, positional_encoding=True)"]
-    assert all(len(line) <= 140 for line in lines)
+    assert all(len(line) <= 150 for line in lines)
 
 
 def test_a_package_that_cannot_be_loaded_is_said_by_list_and_disturbs_nothing_else(
@@ -356,8 +356,6 @@ def test_the_page_does_what_it_says(ask: Ask) -> None:
         if language == "bash":
             said = ""
             for line in text.splitlines():
-                if line.startswith("attention-bench check"):  # there is no such command yet
-                    continue
                 answer = ask(line.removeprefix("attention-bench "))
                 assert (answer.status, answer.err) == (0, ""), line
                 said += answer.out
