@@ -6,9 +6,11 @@ import ast
 import hashlib
 import inspect
 import sys
+from functools import cache
 from pathlib import Path
 
 from attentions import _contract, _registry
+from attentions._contract import Attention
 
 
 def source_digest(name: str) -> str:
@@ -16,7 +18,13 @@ def source_digest(name: str) -> str:
 
     The contract and the registry make no numbers, and are left out.
     """
-    todo, texts = [inspect.getsourcefile(_registry.lookup(name))], {}
+    return _digest(_registry.lookup(name))  # type: ignore[arg-type]
+
+
+# Once, and early: a user may go on editing the file of what has been loaded.
+@cache
+def _digest(attention: type[Attention]) -> str:
+    todo, texts = [inspect.getsourcefile(attention)], {}
     while todo:
         path = todo.pop()
         if path is None or path in texts:

@@ -85,6 +85,7 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
 def _measured(cell: Cell, out: Path, report: Callable[[str], None], attempt: Attempt | NoAttempt) -> Record:
     group = ranks()
     status, error, metrics = "done", None, {}
+    source_digest(cell.backbone.attention.name)  # of the code as it is now
     began = time.time()
     try:
         metrics = cell.task.run(cell.backbone, out / cell.key, report)
@@ -162,6 +163,8 @@ def run_all(cells: Sequence[Cell], out: Path, console: Console, isolate: bool = 
     todo = group.agreed(lambda: _to_do(cells, out, group.world))
     if len(todo) < len(cells):
         console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are recorded in {out} already", highlight=False)
+        for line in _of_other_code([cell for cell in cells if cell not in todo], out):
+            console.print(line, highlight=False, soft_wrap=True)
     if todo:
         with CellProgress(len(todo), console) as progress:
             for cell in todo:
@@ -195,6 +198,19 @@ def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
                     images["val", source, classes] = len(open_val(source, classes))
     check_writable(out)
     return todo
+
+
+def _of_other_code(cells: Sequence[Cell], out: Path) -> list[str]:
+    """A line for each attention that is recorded as its file was before. A key does not depend on code."""
+    measured: dict[str, int] = {}
+    for cell in cells:
+        record, name = recorded(cell, out), cell.backbone.attention.name
+        if record is not None and record.environment.get(SOURCE, source_digest(name)) != source_digest(name):
+            measured[name] = measured.get(name, 0) + 1
+    return [
+        f"{number} of them with another version of {name} than there is now: with another --out they are measured again"
+        for name, number in measured.items()
+    ]
 
 
 def check_needs(todo: Sequence[Cell], out: Path, elsewhere: Collection[str] = ()) -> None:

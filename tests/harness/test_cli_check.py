@@ -78,7 +78,7 @@ def test_several_are_tested_once_each_with_their_options(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("check", "check takes a file, or names of attentions (dwc"),
+        ("check", "check takes a file, or names of attentions (agent"),
         ("check focsed", "unknown attention 'focsed'; did you mean focused"),
         ("check linear 'focused(kernel=3)'", "unknown option of focused 'kernel'"),
         ("check nothing.py", "there is no Python file 'nothing.py'"),
@@ -106,3 +106,22 @@ def test_the_list_shows_it(ask: Ask) -> None:
     ask("check dwc --quick")
     about = ask("list attentions").out.split("dwc(kernel_size=5)\n")[1].splitlines()[0]
     assert re.match(r" +O\(N\) +19/19 quick +Depthwise convolution", about)
+
+
+def test_what_was_measured_with_other_code_is_said_when_it_is_asked_for_again(ask: Ask) -> None:
+    Path("mine.py").write_text(MINE)
+    line = "run --import mine.py --backbone deit_micro --attention mine dwc --task costs"
+    assert ask(line).status == 1  # its count is wrong
+    Path("sound.py").write_text(MINE.replace("Macs(", "Macs(2 * ").replace('"mine"', '"sound"'))
+    line = "run --import sound.py --backbone deit_micro --attention sound dwc --task costs"
+    assert ask(line).status == 0
+    assert "another version" not in ask(line).out
+    for path in Path("runs").glob("*.json"):
+        values = json.loads(path.read_text())
+        if values["cell"]["backbone"]["attention"] == "sound":
+            path.write_text(json.dumps({**values, "environment": {**values["environment"], "attention_source": "0"}}))
+    answer = ask(line)
+    assert answer.out.splitlines()[:2] == [
+        "2 of 2 cells are recorded in runs already",
+        "1 of them with another version of sound than there is now: with another --out they are measured again",
+    ]
