@@ -24,15 +24,20 @@ def injective_product(q: Tensor, k: Tensor, v: Tensor, heads: int, own: Tensor |
 
     With `own`, (B, M, 1), only those keys count for which it is 1; for the others it is 0.
     """
-    shares = v / v.shape[1] if own is None else v * own / count(own)
-    parts = (q, k, shares, mean_token(k, own), mean_token(v, own))
-    q, k, shares, mean_key, mean_value = (split_heads(part, heads) for part in parts)
-    return merge_heads(q @ (k.transpose(-2, -1) @ shares) + (1 - q @ mean_key.transpose(-2, -1)) * mean_value)
+    parts = (q, k, v if own is None else v * own, mean_token(k, own), mean_token(v, own))
+    q, k, v, mean_key, mean_value = (split_heads(part, heads) for part in parts)
+    number = k.shape[-2] if own is None else count(own).unsqueeze(1)
+    return merge_heads(q @ (k.transpose(-2, -1) @ v / number) + (1 - q @ mean_key.transpose(-2, -1)) * mean_value)
 
 
 def mean_token(x: Tensor, own: Tensor | None) -> Tensor:
-    """(B, N, C) -> (B, 1, C), the mean of all tokens, or of those for which `own`, (B, N, 1), is 1 and not 0."""
-    return x.mean(dim=1, keepdim=True) if own is None else (x * own).sum(dim=1, keepdim=True) / count(own)
+    """(B, N, C) -> (B, 1, C), the mean of all tokens, or of those for which `own`, (B, N, 1), is 1 and not 0.
+
+    It is of float32 where x is half.
+    """
+    if own is None:
+        return x.mean(dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+    return (x * own).sum(dim=1, keepdim=True) / count(own)
 
 
 def count(own: Tensor) -> Tensor:
@@ -48,8 +53,8 @@ def masks(regions: Tensor, site: Site, dtype: torch.dtype) -> list[Tensor]:
 class LocalResidual(nn.ModuleList):
     """Depthwise convolution of the values whose kernels two layers, grouped by heads, predict from a mean token.
 
-    Takes v (B, M, C) and the tokens x (B, N, C), both in the dtype to work in, and returns (B, N, C). Prefix tokens lie
-    outside the grid: they are skipped, and get zeros.
+    Takes v (B, M, C), in float32 or wider, and the tokens x (B, N, C), and returns (B, N, C). Prefix tokens lie outside
+    the grid: they are skipped, and get zeros.
     """
 
     def __init__(self, site: Site, kernel_size: int) -> None:
@@ -89,14 +94,14 @@ class LocalResidual(nn.ModuleList):
 
     def naive(self, v: Tensor, mean: Tensor, regions: Tensor | None = None) -> Tensor:
         """The same for one image, (1, M, C) and (C,), head by head and as a sum over taps."""
-        (first, first_bias), (second, second_bias) = self.layers(v.dtype)
+        values = dict(self.named_parameters())
         d, kernels = self.site.head_dim, []
         for head in range(self.site.heads):
             part = slice(head * d, (head + 1) * d)
-            hidden = first[part, :, 0] @ mean[part] + first_bias[part]
+            hidden = values["0.weight"][part, :, 0] @ mean[part] + values["0.bias"][part]
             hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
             part = slice(head * d * self.kernel_size**2, (head + 1) * d * self.kernel_size**2)
-            kernels.append(second[part, :, 0] @ hidden + second_bias[part])
+            kernels.append(values["2.weight"][part, :, 0] @ hidden + values["2.bias"][part])
         weight = torch.cat(kernels).reshape(self.site.dim, 1, self.kernel_size, self.kernel_size)
         return convolved(v, weight, torch.zeros_like(mean), self.site, regions)
 
@@ -147,7 +152,7 @@ class InLineAttention(Attention):
         # Products without a bound leave the range of half precision, and may cancel: all of it runs in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
-            q, k, v, x = (tokens.to(wide) for tokens in (q, k, v, x))
+            q, k, v = (tokens.to(wide) for tokens in (q, k, v))
             q, k = self.features(q) * self.site.head_dim**-0.5, self.features(k)
             if regions is None:
                 out = injective_product(q, k, v, self.site.heads)

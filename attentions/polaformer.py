@@ -30,7 +30,7 @@ def polarity_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     d = v.shape[-1]
     mean = k.mean(dim=-2, keepdim=True)
-    same, opposite = (k.transpose(-2, -1) @ (v / k.shape[-2])).chunk(2, dim=-1)
+    same, opposite = (k.transpose(-2, -1) @ v / k.shape[-2]).chunk(2, dim=-1)
     mixed = q @ torch.cat((same, opposite.roll(d, dims=-2)), dim=-1)
     normaliser = q @ torch.cat((mean, mean.roll(d, dims=-1)), dim=-2).transpose(-2, -1) + EPS
     return (mixed.unflatten(-1, (2, -1)) / normaliser.unsqueeze(-1)).flatten(-2)

@@ -21,7 +21,9 @@ GATE = re.compile(r"(.*\.)g\.(weight|bias)")
 FUSED = re.compile(r"(.*\.)(q|qkv)g\.(weight|bias)")
 
 REBUILT = ("relative_position_index", "attn_mask")
-POSITIONS = re.compile(r"(?:^|\.)(pos_embed\d*|positional_encoding|relative_position_bias_table)$")
+# Of agents: biases of a for agents with h for rows or w for columns, in either order.
+LINES = re.compile(r"\.(a[hw]|[hw]a)_bias$")
+POSITIONS = re.compile(r"(?:^|\.)(pos_embed\d*|positional_encoding|relative_position_bias_table|(a[hw]|[hw]a)_bias)$")
 
 
 def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bool = True) -> dict[str, Tensor]:
@@ -100,11 +102,14 @@ def resize_positions(key: str, table: Tensor, shape: torch.Size, prefix: int) ->
     """A position table for another resolution, interpolated as the official loaders do.
 
     Position embeddings (1, N, C) and relative position bias tables (N, heads) are read as square grids and resized
-    bicubically (`pos_embed1` to `4` of PVT bilinearly, as PVT does on the fly); rows of prefix tokens stay.
+    bicubically (`pos_embed1` to `4` of PVT bilinearly, as PVT does on the fly); rows of prefix tokens stay. Biases of
+    agents and rows or columns are resized linearly, for which there is no official loader to go by.
 
     Raises:
         ValueError: if a table is not of a square grid, or has other channels.
     """
+    if LINES.search(key):
+        return resize_lines(key, table, shape)
     refusal = f"cannot resize {key} from {tuple(table.shape)} to {tuple(shape)}: both must be square grids"
     if table.ndim != len(shape):
         raise ValueError(refusal)
@@ -119,3 +124,14 @@ def resize_positions(key: str, table: Tensor, shape: torch.Size, prefix: int) ->
     image = F.interpolate(image.float(), size=(target, target), mode=mode, align_corners=False).to(table.dtype)
     resized = torch.cat((head, image.flatten(2).transpose(1, 2)), dim=1)
     return resized.squeeze(0) if bias else resized
+
+
+def resize_lines(key: str, table: Tensor, shape: torch.Size) -> Tensor:
+    """A table for more or fewer rows, or columns, interpolated linearly along the only axis that differs."""
+    axes = [axis for axis, (old, new) in enumerate(zip(table.shape, shape, strict=False)) if old != new]
+    if table.ndim != len(shape) or len(axes) != 1:
+        raise ValueError(f"cannot resize {key} from {tuple(table.shape)} to {tuple(shape)}: only one side may differ")
+    (axis,) = axes
+    lines = table.movedim(axis, -1)
+    resized = F.interpolate(lines.flatten(0, -2).unsqueeze(0).float(), size=shape[axis], mode="linear")
+    return resized.to(table.dtype).view(*lines.shape[:-1], shape[axis]).movedim(-1, axis)

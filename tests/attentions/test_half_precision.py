@@ -114,10 +114,12 @@ FAMILIES = ("deit_micro", "pvt_micro", "pvt_v2_micro", "swin_micro", "cswin_micr
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize("factor", [3, 8, 32])
+@pytest.mark.parametrize(
+    "attention", [*(f"focused(focusing_factor={factor})" for factor in (3, 8, 32)), "agent", "inline", "polaformer"]
+)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_whole_models_train_with_finite_loss_and_gradients(name, factor, precision):
-    spec = backbones.preset(name, attention=f"focused(focusing_factor={factor})")
+def test_whole_models_train_with_finite_loss_and_gradients(name, attention, precision):
+    spec = backbones.preset(name, attention=attention)
     model = backbones.build(spec).train()
     generator = torch.Generator().manual_seed(3)
     images = torch.randn(8, spec.in_channels, *spec.image_size, generator=generator)

@@ -274,3 +274,29 @@ def test_counting_needs_no_weights():
     with torch.device("meta"):
         model = backbones.build(backbones.preset("swin_b_384"))
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_inline_in_cswin_takes_the_input_before_the_norm():
+    seen = []
+    for before in (False, True):
+        spec = backbones.preset("cswin_micro", attention="inline", split_size="8-4", input_before_norm=before)
+        torch.manual_seed(0)
+        block = (model := backbones.build(spec)).stage1[0]
+        torch.nn.init.constant_(block.norm1.weight, 2)
+        core = block.attns[0].core
+        core.register_forward_pre_hook(lambda module, args, given: seen.append(given["x"]), with_kwargs=True)
+        model(torch.ones(1, 3, 32, 32).cumsum(dim=-1))
+    torch.testing.assert_close(block.norm1(seen[1]), seen[0])
+    assert not torch.allclose(seen[1], seen[0])
+
+
+def test_fields_that_came_later_leave_older_keys_alone():
+    pvt, cswin = backbones.preset("pvt_micro"), backbones.preset("cswin_micro")
+    assert "final_norm" not in pvt.to_json()
+    assert "input_before_norm" not in cswin.to_json()
+    without = backbones.preset("pvt_micro", final_norm=False)
+    assert without.to_json()["final_norm"] is False
+    for spec in (pvt, without, cswin, backbones.preset("inline_cswin_t")):
+        assert backbones.from_json(spec.to_json()) == spec
+    with pytest.raises(ValueError, match="final_norm=False is not allowed with a class token"):
+        backbones.preset("pvt_tiny", final_norm=False)

@@ -24,6 +24,10 @@ def state_of(spec):
         ("pvt_tiny", {"image_size": 256}),
         ("deit_t", {"image_size": 384}),
         ("flatten_deit_t", {"image_size": 256}),
+        ("agent_swin_t", {"image_size": 384, "window": 96}),
+        ("agent_pvt_t", {"image_size": (256, 256)}),
+        ("agent_deit_t", {"image_size": 448}),
+        ("pola_pvt_t", {"image_size": 256}),
     ],
 )
 def test_position_tables_are_resized(source, target):
@@ -55,6 +59,36 @@ def test_relative_position_bias_tables_are_resized_per_head():
     resized = backbones.from_official({key: table}, after)[key]
     wanted = F.interpolate(table.T.view(1, 3, 13, 13), size=(23, 23), mode="bicubic", align_corners=False)
     torch.testing.assert_close(resized, wanted.view(3, -1).T)
+
+
+def test_biases_of_agents_are_resized_along_rows_or_columns():
+    before, after = backbones.preset("agent_deit_t"), backbones.preset("agent_deit_t", image_size=(224, 256))
+    key = "blocks.0.attn.wa_bias"
+    table = state_of(before)["blocks.0.attn.core.wa_bias"]
+    resized = backbones.from_official({key: table}, after)["blocks.0.attn.core.wa_bias"]
+    wanted = F.interpolate(table[0, :, 0].transpose(1, 2), size=16, mode="linear")
+    torch.testing.assert_close(resized[0, :, 0], wanted.transpose(1, 2))
+    fewer = backbones.preset("agent_deit_t", attention="agent(agents=9)", image_size=256)
+    with pytest.raises(ValueError, match=r"cannot resize .*wa_bias .* only one side may differ"):
+        backbones.from_official({key: table}, fewer)
+
+
+def test_a_gate_is_split_from_the_projection_it_is_kept_with_and_fused_again():
+    spec = backbones.preset("pola_pvt_t")
+    state = state_of(spec)
+    official = backbones.to_official(state, spec)
+    key = "block1.0.attn"
+    q, gate = (state[f"{key}.{name}.weight"] for name in ("q", "core.g"))
+    assert torch.equal(official[f"{key}.qg.weight"], torch.cat((q, gate)))
+    assert not {f"{key}.q.weight", f"{key}.g.weight"} & set(official)
+    # The branches of CSWin have a gate of their own channels beside a projection of all.
+    spec = backbones.preset("cswin_micro", attention="polaformer")
+    state = state_of(spec)
+    official = backbones.to_official(state, spec)
+    assert "stage1.0.attns.1.g.weight" in official
+    back = backbones.from_official(official, spec)
+    assert set(back) == set(state)
+    assert all(torch.equal(value, state[name]) for name, value in back.items())
 
 
 def test_unknown_and_missing_keys_are_left_for_strict_loading():
