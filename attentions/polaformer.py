@@ -76,8 +76,10 @@ class PolaFormerAttention(Attention):
     def features(self, x: Tensor, scale: Tensor, power: Tensor) -> Tensor:
         """The parts of x / scale to their powers, (B, N, C) -> (B, heads, N, 2 d): positive, then negative."""
         x = split_heads(x / scale, self.site.heads)
-        # The exponent is 1 or more, so 0 stays 0; torch's gradients there, of x and of the exponent, are 0 and not NaN.
-        return torch.cat((F.relu(x) ** power, F.relu(-x) ** power), dim=-1)
+        # A channel has but one sign, so one power serves both parts. The exponent is 1 or more, so 0 stays 0; torch's
+        # gradients there, of x and of the exponent, are 0 and not NaN.
+        x = x.sign() * x.abs() ** power
+        return torch.cat((F.relu(x), F.relu(-x)), dim=-1)
 
     def forward(
         self,
