@@ -56,12 +56,12 @@ class PolaFormerAttention(Attention):
     }
 
     def __init__(
-        self, site: Site, *, alpha: float = 4.0, kernel_size: int | None = 5, positional_encoding: bool = True
+        self, site: Site, *, alpha: int = 4, kernel_size: int | None = 5, positional_encoding: bool = True
     ) -> None:
         super().__init__(site)
         check_kernel_size(kernel_size)
-        if alpha <= 0:
-            raise ValueError(f"alpha={alpha} is not allowed; it takes a number above 0")
+        if alpha < 1:
+            raise ValueError(f"alpha={alpha} is not allowed; it takes a number from 1 up")
         if site.head_dim % 2:
             raise ValueError(f"it halves the values of a head, and here a head has {site.head_dim} channels")
         self.alpha = alpha

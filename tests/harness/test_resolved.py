@@ -15,6 +15,12 @@ from results import Sheet
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODELS = sorted(path.stem for path in GOLDEN.glob("*.json") if not path.stem.endswith("_op"))
 STRIDES = {"deit": (16,), "other": (4, 8, 16, 32)}
+CLASSES = {
+    "FocusedLinearAttention": "focused",
+    "AgentAttention": "agent",
+    "InLineAttention": "inline",
+    "PolaLinearAttention": "polaformer",
+}
 
 
 class Block(NamedTuple):
@@ -57,7 +63,7 @@ def official_blocks(reference: dict[str, Any]) -> Iterator[Block]:
         side = reference["img_size"] // stride
         keys, meets, shift = f"{side}x{side}", "whole map", 0
         prefix = 0
-        if "window_size" in first:
+        if windows:
             resolution, window, shift = windows[first["path"].removesuffix(".attn")]
             assert resolution == [side, side]
             assert first["window_size"] == [window, window]
@@ -80,7 +86,7 @@ def official_blocks(reference: dict[str, Any]) -> Iterator[Block]:
             tokens=side * side + prefix,
             dim=sum(module["dim"] for module in modules) if "dim" in first else None,
             heads=sum(module["num_heads"] for module in modules),
-            attention="focused" if first["class"] == "FocusedLinearAttention" else "softmax",
+            attention=CLASSES.get(first["class"], "softmax"),
             keys=f"{keys}{mark}",
             meets=meets,
             shift=str(shift),
