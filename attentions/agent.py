@@ -72,6 +72,7 @@ class AgentAttention(Attention):
             self.wa_bias = nn.Parameter(torch.empty(1, heads, 1, width, n)) if width > 1 else None
             self.ac_bias = nn.Parameter(torch.empty(1, heads, n, keys.prefix)) if keys.prefix else None
             self.ca_bias = nn.Parameter(torch.empty(1, heads, prefix, n)) if prefix else None
+            # The paper does not say how they start; this is how the position biases of Swin do.
             for bias in self.parameters():
                 nn.init.trunc_normal_(bias, std=0.02)
         # One kernel for each channel, where FLatten's are shared by the heads.
@@ -81,9 +82,8 @@ class AgentAttention(Attention):
         """B1, of agents and keys, (1, heads, n, M)."""
         keys = self.site.keys
         block = F.interpolate(self.an_bias, size=(keys.height, keys.width), mode="bilinear")
-        bias = sum((lines for lines in (self.ah_bias, self.aw_bias) if lines is not None), block.unsqueeze(0)).flatten(
-            3
-        )
+        bias = sum((lines for lines in (self.ah_bias, self.aw_bias) if lines is not None), block.unsqueeze(0))
+        bias = bias.flatten(3)
         return bias if self.ac_bias is None else torch.cat((self.ac_bias, bias), dim=-1)
 
     def query_bias(self) -> Tensor:
