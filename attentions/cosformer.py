@@ -25,10 +25,11 @@ def angles(grid: Grid, on: Grid) -> Tensor:
 
 @register("cosformer")
 class CosformerAttention(Attention):
-    """Weights relu(q_i).relu(k_j) cos(pi / 2 * (i - j) / N) over their sum, where i and j are places in a line.
+    """Linear attention with relu features, weighted by the cosine of a distance.
 
-    The line is that of the flattened queries, prefix tokens first. Keys on a grid of their own stand where the centres
-    of their cells are in the line of the queries. The cosine of a difference is a product of two features for each
+    Weights are relu(q_i).relu(k_j) cos(pi / 2 * (i - j) / N) over their sum, where i and j are places in a line. It
+    is that of the flattened queries, prefix tokens first. Keys on a grid of their own stand where the centres of
+    their cells are in the line of the queries. The cosine of a difference is a product of two features for each
     channel, relu(x) cos and relu(x) sin, so the order stays linear.
     """
 

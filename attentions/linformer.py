@@ -17,10 +17,11 @@ from attentions._registry import register
 
 @register("linformer")
 class LinformerAttention(Attention):
-    """softmax(q (E k)^T / sqrt(d)) F v, where E and F are learned (L, M) matrices, shared by all heads.
+    """Softmax attention to a fixed number of learned mixtures of the keys.
 
-    E and F fix the resolution, and start as the paper's theorem draws them: independent, normal, of variance 1 / L.
-    Prefix tokens are tokens like all others.
+    softmax(q (E k)^T / sqrt(d)) F v, where E and F are learned (L, M) matrices which all heads share. They fix the
+    resolution, and start as the paper's theorem draws them: independent, normal, of variance 1 / L. Prefix tokens
+    are tokens like all others.
 
     Options:
         length: L, the number of mixtures; no more than there are keys, where it is larger.

@@ -31,12 +31,13 @@ def pseudo_inverse(maps: Tensor, iterations: int) -> Tensor:
 
 @register("nystromformer")
 class NystromformerAttention(Attention):
-    """softmax(q k'^T) pinv(softmax(q' k'^T)) softmax(q' k^T) v + conv(v), with landmarks q' and k'.
+    """Softmax attention by way of landmarks of the queries and the keys.
 
-    All scores are over sqrt(d). Landmarks are means of m segments of the flattened tokens, prefix tokens included.
-    Segment i of n tokens is from floor(i n / m) to ceil((i + 1) n / m): where m does not divide n, neighbours share a
-    token. The paper convolves values along their sequence, with a kernel for each head; here they lie on a grid, and
-    the convolution is the one that linear attentions have.
+    softmax(q k'^T) pinv(softmax(q' k'^T)) softmax(q' k^T) v + conv(v), with landmarks q' and k', and all scores
+    over sqrt(d). Landmarks are means of m segments of the flattened tokens, prefix tokens included. Segment i of n
+    tokens is from floor(i n / m) to ceil((i + 1) n / m): where m does not divide n, neighbours share a token. The
+    paper convolves values along their sequence, with a kernel for each head; here they lie on a grid, and the
+    convolution is the one that linear attentions have.
 
     Options:
         landmarks: m; no more than there are queries and keys, where it is larger.

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
-from attentions._heads import merge_heads, split_heads
 from attentions._linear import EPS, linear_product, linear_product_macs
 from attentions._naive import mix_per_head, normalised, same_region
 from attentions._registry import register
@@ -39,20 +38,22 @@ class RalaAttention(Attention):
         self.gate = nn.Linear(site.dim, site.dim) if gate else None
 
     def weights(self, q: Tensor, k: Tensor, regions: Tensor | None) -> Tensor:
-        """alpha of each key, (B, h, M, 1), for features q (B, h, N, d) and k (B, h, M, d)."""
+        """alpha of each key, (B, M, h, 1), for features q (B, N, h, d) and k (B, M, h, d)."""
         scale = self.site.head_dim**-0.5
+        keys = k.permute(0, 2, 3, 1)
         if regions is None:
-            scores = k @ (q.mean(dim=-2, keepdim=True) * scale).transpose(-2, -1)
-            return scores.softmax(dim=-2) * k.shape[-2]
-        weights = torch.zeros_like(k[..., :1])
+            weights = (q.mean(dim=1).unsqueeze(-2) * scale @ keys).softmax(dim=-1) * k.shape[1]
+            return weights.permute(0, 3, 1, 2)
+        weights = torch.zeros_like(keys[:, :, :1])
         for region in range(self.site.regions):
-            others = (regions != region)[:, None, :, None]
+            others = regions != region
             # A window may lack a region; nothing is divided by zero then.
-            count = (~others).sum(dim=-2, keepdim=True).clamp(min=1)
-            mean = q.masked_fill(others, 0).sum(dim=-2, keepdim=True) / count
-            scores = (k @ (mean * scale).transpose(-2, -1)).masked_fill(others, torch.finfo(k.dtype).min)
-            weights = weights + (scores.softmax(dim=-2) * count).masked_fill(others, 0)
-        return weights
+            count = (~others).sum(dim=-1).clamp(min=1)[:, None, None, None]
+            mean = q.masked_fill(others[:, :, None, None], 0).sum(dim=1).unsqueeze(-2) / count
+            others = others[:, None, None, :]
+            scores = (mean * scale @ keys).masked_fill(others, torch.finfo(k.dtype).min)
+            weights = weights + (scores.softmax(dim=-1) * count).masked_fill(others, 0)
+        return weights.permute(0, 3, 1, 2)
 
     def forward(
         self,
@@ -69,8 +70,10 @@ class RalaAttention(Attention):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1
             if self.reweight:
-                heads_q, heads_k = (split_heads(x, self.site.heads) for x in (q, k))
-                k = merge_heads(heads_k * self.weights(heads_q, heads_k, regions))
+                # Heads stay behind the tokens: with the usual transposed views, what torch 2.14 compiles for the CPU
+                # writes out of bounds in the backward pass.
+                heads_q, heads_k = (tokens.unflatten(-1, (self.site.heads, -1)) for tokens in (q, k))
+                k = (heads_k * self.weights(heads_q, heads_k, regions)).flatten(-2)
             out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
         # The gate is a projection like those of the host, and runs in the precision that they run in.
         return out if self.gate is None else (out * self.gate(x)).to(v.dtype)

@@ -36,12 +36,13 @@ def pseudo_inverse(kernel: Tensor, iterations: int) -> Tensor:
 
 @register("soft")
 class SoftAttention(Attention):
-    """K(q, l) pinv(K(l, l)) K(l, k) v with the Gaussian kernel K, and landmarks l which are pooled from the queries.
+    """A Gaussian kernel in the place of softmax, at low rank by way of landmarks.
 
-    The paper projects queries and keys by one matrix, so that q = k and the map is symmetric; here the host projects
-    them by two. With q = k it is the paper's attention; else the landmarks of the queries stand for the keys too, which
-    keeps the kernel that is inverted symmetric, with ones on its diagonal. Weights are not normalised, as in the paper.
-    Landmarks are means on the grid; prefix tokens have no part in them.
+    K(q, l) pinv(K(l, l)) K(l, k) v with the Gaussian kernel K, and landmarks l which are pooled from the queries.
+    The paper projects queries and keys by one matrix, so that q = k and the map is symmetric; here the host
+    projects them by two. With q = k it is the paper's attention; else the landmarks of the queries stand for the
+    keys too, which keeps the kernel that is inverted symmetric, with ones on its diagonal. Weights are not
+    normalised, as in the paper. Landmarks are means on the grid; prefix tokens have no part in them.
 
     Options:
         side: the grid is pooled to side * side landmarks, or to its own height or width where that is less.

@@ -80,8 +80,8 @@ def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
 
 
 def _scaled(inputs: Inputs, scale: float) -> Inputs:
-    """A bias is not one of activations, and stays."""
-    return {name: x * scale if name in ("q", "k", "v", "x") else x for name, x in inputs.items()}
+    """What comes from projections; x is the output of a norm, and a bias no activation at all: they stay."""
+    return {name: x * scale if name in ("q", "k", "v") else x for name, x in inputs.items()}
 
 
 def _filled(inputs: Inputs, value: float) -> Inputs:
