@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.layers import Mlp
@@ -26,6 +26,7 @@ from backbones._layers import (
     to_tokens,
     unpartition,
 )
+from backbones._model import WITH_PREVIOUS, Backbone, Level
 from backbones._spec import LATER, BackboneSpec, Mount, divisors, halved
 
 STEM_KERNEL = 7
@@ -196,36 +197,46 @@ class ToTokens(nn.Module):
         return to_tokens(x)
 
 
-class CSWin(nn.Module):
+class CSWin(Backbone):
     """(B, in_channels, H, W) -> logits (B, num_classes), read from the mean of the last stage's tokens."""
 
     def __init__(self, spec: CSWinSpec, drop_path: float) -> None:
-        super().__init__()
-        self.n_stages = len(spec.depths)
-        rates = drop_path_rates(drop_path, spec.depths)
         grids = spec.grids()
+        super().__init__(
+            spec,
+            [
+                Level(f"stage{stage + 1}", spec.dim << stage, spec.patch_size << stage, grid)
+                for stage, grid in enumerate(grids)
+            ],
+        )
+        rates = drop_path_rates(drop_path, spec.depths)
         padding = (STEM_KERNEL - spec.patch_size + 1) // 2
         self.stage1_conv_embed = nn.Sequential(
             nn.Conv2d(spec.in_channels, spec.dim, STEM_KERNEL, spec.patch_size, padding),
             ToTokens(),
             nn.LayerNorm(spec.dim),
         )
-        for stage in range(self.n_stages):
+        for stage in range(len(grids)):
             if stage:
                 self.add_module(f"merge{stage}", Merge(spec.dim << (stage - 1), grids[stage - 1]))
             mounts = [mount for mount in spec.mounts() if mount.stage == stage + 1]
             blocks = (Block(spec, mount, rate) for mount, rate in zip(mounts, rates[stage], strict=True))
             self.add_module(f"stage{stage + 1}", nn.ModuleList(blocks))
-        channels = spec.dim << (self.n_stages - 1)
+        channels = spec.dim << (len(grids) - 1)
         self.norm = nn.LayerNorm(channels)
         self.head = nn.Linear(channels, spec.num_classes)
         self.apply(init_weights)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stage1_conv_embed(x)
-        for number in range(1, self.n_stages + 1):
-            if number > 1:
-                x = getattr(self, f"merge{number - 1}")(x)
-            for block in getattr(self, f"stage{number}"):
-                x = block(x)
-        return self.head(self.norm(x).mean(dim=1))
+    def level(self, index: int, x: Tensor) -> Tensor:
+        x = getattr(self, f"merge{index}")(x) if index else self.stage1_conv_embed(x)
+        return self.run(getattr(self, f"stage{index + 1}"), x)
+
+    def keep_levels(self, count: int) -> None:
+        for index in range(count, len(self.levels)):
+            delattr(self, f"merge{index}")
+            delattr(self, f"stage{index + 1}")
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        fine = [(r"^stage(\d+)\.(\d+)", None), (r"^merge(\d+)", WITH_PREVIOUS)]
+        stages = [(r"^(?:stage|merge)(\d+)", None)] if coarse else fine
+        return {"stem": r"^stage1_conv_embed", "blocks": [*stages, (r"^norm", WITH_PREVIOUS)]}

@@ -6,7 +6,7 @@ Parameter names are those of the official (timm) checkpoints.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.layers import Mlp, trunc_normal_
@@ -23,6 +23,7 @@ from backbones._layers import (
     takes_input,
     to_tokens,
 )
+from backbones._model import WITH_PREVIOUS, Backbone, Level
 from backbones._spec import BackboneSpec, Mount
 
 EPS = 1e-6
@@ -104,11 +105,13 @@ def make_block(spec: DeiTSpec, mount: Mount, drop_path: float) -> PreNormBlock:
     return PreNormBlock(spec.dim, AttentionHost(mount), Mlp(spec.dim, spec.dim * spec.mlp_ratio), EPS, drop_path)
 
 
-class DeiT(nn.Module):
+class DeiT(Backbone):
     """(B, in_channels, H, W) -> logits (B, num_classes), read from the class token."""
 
     def __init__(self, spec: DeiTSpec, drop_path: float) -> None:
-        super().__init__()
+        super().__init__(
+            spec, [Level(f"blocks.{block}", spec.dim, spec.patch_size, spec.grid) for block in range(spec.depth)]
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, spec.grid.tokens, spec.dim))
         self.patch_embed = PatchEmbed(spec)
@@ -126,9 +129,17 @@ class DeiT(nn.Module):
         """Parameters beside biases and norms which the official optimiser does not decay."""
         return {"pos_embed", "cls_token"}
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x)
-        x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1) + self.pos_embed
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x)[:, 0])
+    def level(self, index: int, x: Tensor) -> Tensor:
+        if index == 0:
+            x = self.patch_embed(x)
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1) + self.pos_embed
+        return self.run((self.blocks[index],), x)
+
+    def keep_levels(self, count: int) -> None:
+        self.blocks = self.blocks[:count]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {
+            "stem": r"^cls_token|^pos_embed|^patch_embed",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", WITH_PREVIOUS)],
+        }

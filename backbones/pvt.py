@@ -7,9 +7,11 @@ FLatten-PVT (arXiv 2308.00442). The reduced-key host serves PVTv2 too.
 from __future__ import annotations
 
 import math
+import operator
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar
+from itertools import accumulate
+from typing import Any, ClassVar
 
 import torch
 from timm.layers import Mlp, trunc_normal_
@@ -27,6 +29,7 @@ from backbones._layers import (
     to_image,
     to_tokens,
 )
+from backbones._model import WITH_PREVIOUS, Backbone, Level
 from backbones._spec import LATER, BackboneSpec, Mount, divisors
 
 EPS = 1e-6
@@ -205,15 +208,44 @@ def make_block(mount: Mount, mlp_ratio: int, drop_path: float) -> PreNormBlock:
     return PreNormBlock(mount.dim, ReducedKeyHost(mount), Mlp(mount.dim, mount.dim * mlp_ratio), EPS, drop_path)
 
 
-class PVT(nn.Module):
+class Pyramid(Backbone):
+    """What PVT and PVTv2 share: the modules of stage n end in n."""
+
+    def __init__(self, spec: PyramidSpec) -> None:
+        strides = accumulate(spec.patch_sizes, operator.mul)
+        places = zip(spec.dims, strides, spec.grids(), strict=True)
+        super().__init__(spec, [Level(f"block{number}", *place) for number, place in enumerate(places, start=1)])
+
+    def keep_levels(self, count: int) -> None:
+        for number in range(count + 1, len(self.levels) + 1):
+            for part in ("patch_embed", "pos_embed", "block", "norm"):
+                if hasattr(self, f"{part}{number}"):
+                    delattr(self, f"{part}{number}")
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        fine = [
+            (r"^(?:patch|pos)_embed(\d+)", (0,)),
+            (r"^block(\d+)\.(\d+)", None),
+            (r"^norm(\d+)", WITH_PREVIOUS),
+            (r"^cls_token", (len(self.levels), 0)),
+        ]
+        whole = [
+            (r"^(?:patch_embed|pos_embed|block|norm)(\d+)", None),
+            (r"^cls_token", (len(self.levels),)),
+        ]
+        stages = whole if coarse else fine
+        return {"stem": r"^(?:patch|pos)_embed1", "blocks": [*stages, (r"^norm", WITH_PREVIOUS)]}
+
+
+class PVT(Pyramid):
     """(B, in_channels, H, W) -> logits (B, num_classes)."""
 
     def __init__(self, spec: PVTSpec, drop_path: float) -> None:
-        super().__init__()
-        self.grids = spec.grids()
+        super().__init__(spec)
+        grids = spec.grids()
         rates = drop_path_rates(drop_path, spec.depths)
         channels = spec.in_channels
-        for stage, (dim, grid) in enumerate(zip(spec.dims, self.grids, strict=True)):
+        for stage, (dim, grid) in enumerate(zip(spec.dims, grids, strict=True)):
             number = stage + 1
             mounts = [mount for mount in spec.mounts() if mount.stage == number]
             blocks = nn.ModuleList(
@@ -231,7 +263,7 @@ class PVT(nn.Module):
         self.never_used = (*unused_norm, *never_used(self))
         self.head = nn.Linear(channels, spec.num_classes)
         self.apply(init_weights)
-        for stage in range(len(self.grids)):
+        for stage in range(len(grids)):
             trunc_normal_(getattr(self, f"pos_embed{stage + 1}"), std=0.02)
         if self.cls_token is not None:
             trunc_normal_(self.cls_token, std=0.02)
@@ -240,19 +272,17 @@ class PVT(nn.Module):
         """Parameters beside biases and norms which the official optimiser does not decay."""
         return {"cls_token"}
 
-    def forward(self, x: Tensor) -> Tensor:
-        last = len(self.grids)
-        for number, grid in enumerate(self.grids, start=1):
-            x = getattr(self, f"patch_embed{number}")(x)
-            if grid.prefix:
-                assert self.cls_token is not None
-                x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
-            x = x + getattr(self, f"pos_embed{number}")
-            for block in getattr(self, f"block{number}"):
-                x = block(x)
-            if number < last:
-                x = to_image(x, grid)
-        if self.cls_token is None:
-            return self.head(x.mean(dim=1))
-        assert self.norm is not None
-        return self.head(self.norm(x)[:, 0])
+    def level(self, index: int, x: Tensor) -> Tensor:
+        number = index + 1
+        x = getattr(self, f"patch_embed{number}")(to_image(x, self.levels[index - 1].grid) if index else x)
+        if self.levels[index].grid.prefix:
+            assert self.cls_token is not None
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+        return self.run(getattr(self, f"block{number}"), x + getattr(self, f"pos_embed{number}"))
+
+    def last_norm(self, x: Tensor) -> Tensor:
+        return x if self.cls_token is None else super().last_norm(x)
+
+    def keep_levels(self, count: int) -> None:
+        super().keep_levels(count)
+        self.cls_token = None

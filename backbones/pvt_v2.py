@@ -23,7 +23,7 @@ from backbones._layers import (
     to_tokens,
 )
 from backbones._spec import Mount
-from backbones.pvt import EPS, PyramidSpec, ReducedKeyHost, never_used
+from backbones.pvt import EPS, Pyramid, PyramidSpec, ReducedKeyHost, never_used
 
 POOLED = 7
 
@@ -129,12 +129,11 @@ def make_block(spec: PVTv2Spec, mount: Mount, drop_path: float) -> PreNormBlock:
     return PreNormBlock(mount.dim, host, mlp, EPS, drop_path)
 
 
-class PVTv2(nn.Module):
+class PVTv2(Pyramid):
     """(B, in_channels, H, W) -> logits (B, num_classes), read from the mean of the last stage's tokens."""
 
     def __init__(self, spec: PVTv2Spec, drop_path: float) -> None:
-        super().__init__()
-        self.grids = spec.grids()
+        super().__init__(spec)
         rates = drop_path_rates(drop_path, spec.depths)
         channels = spec.in_channels
         for stage, dim in enumerate(spec.dims):
@@ -153,16 +152,14 @@ class PVTv2(nn.Module):
         self.apply(init_weights)
         self.apply(_init_convolution)
 
-    def forward(self, x: Tensor) -> Tensor:
-        last = len(self.grids)
-        for number, grid in enumerate(self.grids, start=1):
-            x = getattr(self, f"patch_embed{number}")(x)
-            for block in getattr(self, f"block{number}"):
-                x = block(x)
-            x = getattr(self, f"norm{number}")(x)
-            if number < last:
-                x = to_image(x, grid)
-        return self.head(x.mean(dim=1))
+    def level(self, index: int, x: Tensor) -> Tensor:
+        number = index + 1
+        x = getattr(self, f"patch_embed{number}")(to_image(x, self.levels[index - 1].grid) if index else x)
+        return getattr(self, f"norm{number}")(self.run(getattr(self, f"block{number}"), x))
+
+    def last_norm(self, x: Tensor) -> Tensor:
+        # Each stage ends with a norm of its own.
+        return x
 
 
 def _init_convolution(module: nn.Module) -> None:

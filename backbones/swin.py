@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from timm.layers import Mlp, trunc_normal_
@@ -27,6 +27,7 @@ from backbones._layers import (
     to_tokens,
     unpartition,
 )
+from backbones._model import WITH_PREVIOUS, Backbone, Level
 from backbones._spec import BackboneSpec, Mount, divisors, halved
 
 MASKED = -100.0
@@ -243,25 +244,31 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
+    """The names of a stage's modules; the merging at its end leads to the next one."""
+
     def __init__(self, blocks: list[Block], downsample: PatchMerging | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x if self.downsample is None else self.downsample(x)
 
-
-class Swin(nn.Module):
+class Swin(Backbone):
     """(B, in_channels, H, W) -> logits (B, num_classes), read from the mean of the last stage's tokens."""
 
+    # A list of Stage.
+    layers: Any
+
     def __init__(self, spec: SwinSpec, drop_path: float) -> None:
-        super().__init__()
+        grids = spec.grids()
+        super().__init__(
+            spec,
+            [
+                Level(f"layers.{stage}", spec.dim << stage, spec.patch_size << stage, grid)
+                for stage, grid in enumerate(grids)
+            ],
+        )
         self.patch_embed = PatchEmbed(spec)
         rates = drop_path_rates(drop_path, spec.depths)
-        grids = spec.grids()
         self.layers = nn.ModuleList()
         for stage, grid in enumerate(grids):
             mounts = [mount for mount in spec.mounts() if mount.stage == stage + 1]
@@ -277,8 +284,15 @@ class Swin(nn.Module):
         """Parameters beside biases and norms which the official optimiser does not decay."""
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x)
-        for layer in self.layers:
-            x = layer(x)
-        return self.head(self.norm(x).mean(dim=1))
+    def level(self, index: int, x: Tensor) -> Tensor:
+        x = self.layers[index - 1].downsample(x) if index else self.patch_embed(x)
+        return self.run(self.layers[index].blocks, x)
+
+    def keep_levels(self, count: int) -> None:
+        self.layers = self.layers[:count]
+        self.layers[-1].downsample = None
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        fine = [(r"^layers\.(\d+)\.blocks\.(\d+)", None), (r"^layers\.(\d+)\.downsample", WITH_PREVIOUS)]
+        stages = [(r"^layers\.(\d+)", None)] if coarse else fine
+        return {"stem": r"^patch_embed", "blocks": [*stages, (r"^norm", WITH_PREVIOUS)]}

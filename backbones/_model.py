@@ -1,0 +1,209 @@
+"""What the five families share as classifiers: features, a head that can be changed, and the rest that timm asks for.
+
+The names of methods and attributes are those of timm's models, so that its scripts and whoever builds on it (detectors,
+layer-wise learning rates) can use ours. Parameters are not named here: each family keeps its official names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from attentions import Grid
+from backbones._layers import init_weights, to_image
+from backbones._spec import BackboneSpec
+
+WITH_PREVIOUS = (99999,)
+"""timm's sign, in a group matcher, for a parameter that goes with the layer before it."""
+
+
+class Level(NamedTuple):
+    """A place where features can be taken: a stage of a pyramid, a block of a DeiT.
+
+    `module` is the name of the last module that works on it, `reduction` the pixels per token in each direction.
+    """
+
+    module: str
+    channels: int
+    reduction: int
+    grid: Grid
+
+
+class Backbone(nn.Module):
+    """(B, in_channels, H, W) -> logits (B, num_classes), by levels.
+
+    A family says what happens in each level (`level`), and keeps its classifier as `head`. Images have the size of the
+    spec: position tables, windows and reductions belong to it.
+    """
+
+    head: nn.Module
+    norm: nn.Module | None
+    never_used: tuple[str, ...] = ()
+    """Parameters that no output depends on."""
+
+    def __init__(self, spec: BackboneSpec, levels: Sequence[Level]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.levels = tuple(levels)
+        self.feature_info = [
+            {"num_chs": level.channels, "reduction": level.reduction, "module": level.module} for level in levels
+        ]
+        self.num_features = self.head_hidden_size = levels[-1].channels
+        self.num_classes, self.in_chans = spec.num_classes, spec.in_channels
+        self.output_fmt = "NLC" if self.num_prefix_tokens else "NHWC"
+        self.global_pool = "token" if self.num_prefix_tokens else "avg"
+        self.head_drop: nn.Module = nn.Identity()
+        self.grad_checkpointing = False
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return self.levels[-1].grid.prefix
+
+    def level(self, index: int, x: Tensor) -> Tensor:
+        """Tokens (B, N, C) of a level from those of the level before it, or from the image."""
+        raise NotImplementedError
+
+    def last_norm(self, x: Tensor) -> Tensor:
+        """What stands between the last level and the pooling."""
+        assert self.norm is not None
+        return self.norm(x)
+
+    def keep_levels(self, count: int) -> None:
+        """Remove the modules of all levels but the first `count`."""
+        raise NotImplementedError
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that put parameters in layers, from the stem on; `coarse` takes a stage for a layer."""
+        raise NotImplementedError
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters beside biases and norms which the official optimiser does not decay."""
+        return set()
+
+    def run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+        """The blocks one after the other; under `set_grad_checkpointing` none keeps what its backward pass needs."""
+        for block in blocks:
+            x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
+        return x
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute each block again in the backward pass, which takes time and saves memory."""
+        self.grad_checkpointing = enable
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images -> features behind the last norm: a map (B, H, W, C), or tokens (B, N, C) that begin with the class
+        token where there is one."""
+        for index in range(len(self.levels)):
+            x = self.level(index, x)
+        return self._finished(x)
+
+    def _finished(self, x: Tensor) -> Tensor:
+        x = self.last_norm(x)
+        grid = self.levels[-1].grid
+        return x if grid.prefix else x.unflatten(1, (grid.height, grid.width))
+
+    def _taken(self, indices: int | Sequence[int] | None) -> list[int]:
+        """The levels meant, counted from the start."""
+        levels = range(len(self.levels))
+        wanted = levels if indices is None else range(-indices, 0) if isinstance(indices, int) else indices
+        if not wanted or not all(-len(levels) <= index < len(levels) for index in wanted):
+            raise ValueError(f"{self.spec.name} has {len(levels)} levels of features, so not {indices}")
+        return [levels[index] for index in wanted]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Features of several levels as maps (B, C, H, W), without prefix tokens, and beside them those of the end.
+
+        Args:
+            x: images.
+            indices: the levels, negative ones from the end; a number means so many last ones, None all of them.
+            norm: apply the last norm to the levels as wide as it.
+            stop_early: stop at the last of these levels; what is returned beside the maps is its tokens.
+            output_fmt: NCHW.
+            intermediates_only: return the maps alone.
+
+        Raises:
+            ValueError: for another format, or a level that there is not.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt={str(output_fmt)!r} is not allowed; features of levels are NCHW")
+        taken = self._taken(indices)
+        count = max(taken) + 1 if stop_early else len(self.levels)
+        maps = []
+        for index in range(count):
+            x = self.level(index, x)
+            if index in taken:
+                _, channels, _, grid = self.levels[index]
+                tokens = self.last_norm(x) if norm and channels == self.num_features else x
+                maps.append(to_image(tokens[:, grid.prefix :], grid))
+        if intermediates_only:
+            return maps
+        return (self._finished(x) if count == len(self.levels) else x), maps
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove what the features of these levels do not need; return the levels, counted from the start."""
+        taken = self._taken(indices)
+        count = max(taken) + 1
+        shorter = count < len(self.levels)
+        if shorter:
+            self.keep_levels(count)
+            self.levels = self.levels[:count]
+            self.num_features = self.head_hidden_size = self.levels[-1].channels
+        if prune_norm or shorter:
+            self.norm = nn.Identity()
+            self.never_used = ()
+        if prune_head or shorter:
+            self.reset_classifier(0, "")
+        return taken
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Features as of `forward_features` -> (B, C), or as they are where `global_pool` is ""."""
+        if self.global_pool == "token":
+            return x[:, 0]
+        if self.global_pool == "avg":
+            return (x.flatten(1, 2) if x.ndim == 4 else x[:, self.num_prefix_tokens :]).mean(dim=1)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features as of `forward_features` -> logits, or with `pre_logits` what the classifier gets."""
+        x = self.head_drop(self.pool(x))
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier, or none where `num_classes` is 0; `global_pool` is avg, token or "" (features unpooled).
+
+        Raises:
+            ValueError: for another pooling, or the class token of a model without one.
+        """
+        if global_pool is not None:
+            allowed = ("avg", "token", "") if self.num_prefix_tokens else ("avg", "")
+            if global_pool not in allowed:
+                choice = " or ".join(map(repr, allowed))
+                raise ValueError(f"{self.spec.name}: global_pool={global_pool!r} is not allowed; it takes {choice}")
+            self.global_pool = global_pool
+        self.num_classes = num_classes
+        like = next(self.parameters())
+        self.head = (
+            nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            if num_classes
+            else nn.Identity()
+        )
+        self.head.apply(init_weights).train(self.training)
