@@ -163,9 +163,10 @@ class Backbone(nn.Module):
             self.num_features = self.head_hidden_size = self.levels[-1].channels
         if prune_norm or shorter:
             self.norm = nn.Identity()
-            self.never_used = ()
         if prune_head or shorter:
             self.reset_classifier(0, "")
+        left = dict(self.named_parameters())
+        self.never_used = tuple(name for name in self.never_used if name in left)
         return taken
 
     def pool(self, x: Tensor) -> Tensor:
@@ -173,7 +174,8 @@ class Backbone(nn.Module):
         if self.global_pool == "token":
             return x[:, 0]
         if self.global_pool == "avg":
-            return (x.flatten(1, 2) if x.ndim == 4 else x[:, self.num_prefix_tokens :]).mean(dim=1)
+            prefix = self.num_prefix_tokens
+            return (x[:, prefix:] if prefix else x.flatten(1, 2)).mean(dim=1)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

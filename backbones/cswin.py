@@ -166,9 +166,9 @@ class Block(nn.Module):
 
         It is projected from `normed`; `x` is for an attention that takes the input.
         """
-        parts = (*self.qkv(normed).chunk(3, dim=-1), x)
-        shares = zip(*(part.chunk(len(self.attns), dim=-1) for part in parts), strict=True)
-        mixed = [branch(*share) for branch, share in zip(self.attns, shares, strict=True)]
+        q, k, v = self.qkv(normed).chunk(3, dim=-1)
+        parts = [part.chunk(len(self.attns), dim=-1) for part in (q, k, v, x)]
+        mixed = [branch(*(part[share] for part in parts)) for share, branch in enumerate(self.attns)]
         return self.proj(torch.cat(mixed, dim=-1))
 
     def forward(self, x: Tensor) -> Tensor:
