@@ -115,12 +115,14 @@ def _scaled(numbers: Any, ratio: float) -> Any:
 
 def _cfg(spec: BackboneSpec) -> dict[str, Any]:
     """What timm keeps of a model beside its code; images are made as the paper's own code makes them to evaluate."""
+    # FLatten and its successors squash images, but for FLatten-DeiT; of the originals only Swin at 384 does.
     large = max(spec.image_size) > 224
-    # FLatten's code squashes images, which of the originals only Swin at 384 does; DeiT's recipes are DeiT's own.
-    squash = spec.family != "deit" and (spec.attention.name != "softmax" or (large and spec.family == "swin"))
-    crop_pct = 1.0 if large else 0.875
-    if spec.family == "cswin":
-        crop_pct = 0.875 if squash else 1.0 if large else 0.9
+    original = spec.attention.name in ({"softmax", "focused"} if spec.family == "deit" else {"softmax"})
+    squash = not original or (large and spec.family == "swin")
+    if large and (original or spec.family == "swin"):
+        crop_pct = 1.0
+    else:
+        crop_pct = 0.9 if original and spec.family == "cswin" else 0.875
     last = spec.mounts()[-1].grid
     return {
         "num_classes": spec.num_classes,

@@ -51,7 +51,7 @@ def test_the_configuration_describes_the_model(name):
     assert cfg.input_size[1:] == spec.image_size
     assert cfg.num_classes == spec.num_classes
     assert cfg.pool_size == model.levels[-1].grid[:2]
-    if name in RECIPES and spec.attention.name in ("softmax", "focused"):
+    if name in RECIPES:
         published = RECIPES[name].evaluation
         kind = {"center": "short_side", "squash": "squash"}[cfg.crop_mode]
         assert (kind, cfg.crop_pct, cfg.interpolation) == (
