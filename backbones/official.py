@@ -1,4 +1,4 @@
-"""Official checkpoints in and out: pure functions from state to state.
+"""Official checkpoints in and out, and timm's in: pure functions from state to state.
 
 The hosts keep the official names; the attention adds one level, `core`. Buffers that are rebuilt (position indices,
 shift masks) are not part of our state.
@@ -27,7 +27,7 @@ POSITIONS = re.compile(r"(?:^|\.)(pos_embed\d*|positional_encoding|relative_posi
 
 
 def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bool = True) -> dict[str, Tensor]:
-    """The official `state` under our names, its position tables resized where the resolution differs.
+    """The official `state`, or timm's, under our names, its position tables resized where the resolution differs.
 
     A strict `load_state_dict` into `build(spec)` takes the result. Keys that the model does not have are passed on as
     they are, so that strict loading names them.
@@ -40,7 +40,7 @@ def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bo
         ours = build(spec).state_dict()
     names = {official_name(name): name for name in ours}
     converted = {}
-    for key, value in split_gates(state).items():
+    for key, value in split_gates(from_timm(state, spec)).items():
         if key.rsplit(".", 1)[-1] in REBUILT:
             continue
         name = names.get(key, key)
@@ -61,6 +61,33 @@ def to_official(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Te
 
 def official_name(name: str) -> str:
     return name.replace(".core.", ".")
+
+
+def from_timm(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
+    """The state of a Swin or PVTv2 of timm under the official names; any other state as it is.
+
+    timm's DeiT has the official names.
+    """
+    if spec.family == "swin" and not any(key.startswith("layers.0.downsample.") for key in state):
+        return {_from_timm_swin(key): value for key, value in state.items()}
+    if spec.family == "pvt_v2" and any(key.startswith("stages.") for key in state):
+        return {_from_timm_pvt_v2(key): value for key, value in state.items()}
+    return dict(state)
+
+
+def _from_timm_swin(key: str) -> str:
+    # Merging begins a stage there, and ends the one before it in the official code.
+    merging = re.fullmatch(r"layers\.(\d+)\.(downsample\..*)", key)
+    return f"layers.{int(merging[1]) - 1}.{merging[2]}" if merging else key.replace("head.fc.", "head.")
+
+
+def _from_timm_pvt_v2(key: str) -> str:
+    stage = re.fullmatch(r"stages\.(\d+)\.(downsample|blocks|norm)\.(.*)", key)
+    if stage is None:
+        return key.replace("patch_embed.", "patch_embed1.")
+    number, part, rest = stage.groups()
+    official = {"downsample": "patch_embed", "blocks": "block", "norm": "norm"}[part]
+    return f"{official}{int(number) + 1}.{rest}".replace(".mlp.dwconv.", ".mlp.dwconv.dwconv.")
 
 
 def split_gates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@
 
 Files of other projects wrap their tensors in many ways: {"model": ...}, {"state_dict_ema": ...}, names behind `module.`
 (DistributedDataParallel) or `_orig_mod.` (torch.compile), the configuration of the run beside them. They are read with
-`weights_only`, which runs no code of the file.
+`weights_only`, which runs no code of the file; safetensors, as timm publishes them, are read as well.
 """
 
 import argparse
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from backbones import BackboneSpec, from_official
@@ -149,11 +151,13 @@ def load(weights: Weights, model: nn.Module, spec: BackboneSpec) -> LoadReport:
 def read(path: str | Path) -> dict[str, Any]:
     """What a file holds. Raises ValueError, in one line, if it is damaged or holds more than plain values."""
     try:
+        if Path(path).suffix == ".safetensors":
+            return dict(load_file(path))
         if zipfile.is_zipfile(path):  # else it is of a torch before 1.6, and has no checksums
             checkpoints.check(path)
         with torch.serialization.safe_globals(SAFE):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except checkpoints.UNREADABLE as problem:
+    except (*checkpoints.UNREADABLE, SafetensorError) as problem:
         text = " ".join(str(problem).split())
         held = text.partition("GLOBAL ")[2].split(" ")[0]
         if held:

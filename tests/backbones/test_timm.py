@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from timm.models import pvt_v2, swin_transformer
 from torch import Tensor, nn
 
 import backbones
+from backbones.official import from_timm
+from harness import weights
 from tests.golden.fill import fill_state_dict
 
 TIMM_NAMES = {
@@ -81,3 +84,45 @@ def test_logits_equal_timms(name, ours, theirs):
     with torch.no_grad():
         got, wanted = (each.double().eval()(images) for each in (model, other))
     assert (got - wanted).norm() < 1e-12 * wanted.norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"),
+    [
+        ("deit_t", {"depth": 2}, {"depth": 2}),
+        ("swin_t", {"image_size": 112}, {"img_size": 112}),
+        ("pvt_v2_b0", {"image_size": 64}, {}),
+        ("pvt_v2_b2_li", {"image_size": 64}, {}),
+    ],
+)
+def test_weights_of_timms_models_are_read(name, ours, theirs, tmp_path):
+    spec = backbones.preset(name, num_classes=10, **ours)
+    other = timm.create_model(TIMM_NAMES[name], num_classes=10, **theirs)
+    fill_state_dict(other.state_dict())
+    images = torch.randn(2, 3, *spec.image_size)
+    for suffix in ("pth", "safetensors"):
+        path = tmp_path / f"timm.{suffix}"
+        save = safetensors.torch.save_file if suffix == "safetensors" else torch.save
+        save(other.state_dict(), path)
+        model = backbones.build(spec)
+        assert not any(weights.load(weights.Weights.of(path), model, spec))
+        with torch.no_grad():
+            got, wanted = (each.eval()(images) for each in (model, other))
+            assert (got - wanted).norm() < 1e-5 * wanted.norm()
+    with torch.no_grad():
+        got, wanted = (each.double()(images.double()) for each in (model, other))
+        assert (got - wanted).norm() < 1e-9 * wanted.norm()
+
+
+def test_official_weights_are_not_taken_for_timms():
+    for name in ("deit_micro", "swin_micro", "pvt_v2_micro", "pvt_micro", "cswin_micro"):
+        spec = backbones.preset(name)
+        state = backbones.to_official(backbones.build(spec).state_dict(), spec)
+        assert from_timm(state, spec) == state
+
+
+def test_damaged_safetensors_are_refused_in_one_line(tmp_path):
+    path = tmp_path / "torn.safetensors"
+    path.write_bytes(bytes(range(64)))
+    with pytest.raises(ValueError, match=r"^cannot read the weights .*torn.safetensors: damaged.*$"):
+        weights.read(path)
