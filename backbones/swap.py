@@ -1,0 +1,97 @@
+"""A registered attention in the place of that of a vision transformer of timm, whose weights stay.
+
+model = swap(timm.create_model("vit_small_patch16_224", pretrained=True), "linear")
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import Attention as TimmAttention
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from attentions import AttentionSpec, Grid, Site
+from backbones._layers import takes_input
+
+
+class SwappedAttention(nn.Module):
+    """The projections and norms of timm's attention, under their names, around a registered one (`core`)."""
+
+    def __init__(self, timms: TimmAttention, attention: AttentionSpec, site: Site) -> None:
+        super().__init__()
+        self.heads = site.heads
+        self.qkv, self.q_norm, self.k_norm = timms.qkv, timms.q_norm, timms.k_norm
+        like = timms.qkv.weight
+        with torch.device(like.device):
+            self.core = attention.build(site).to(like.dtype)
+        # Gates came to timm after 1.0.22.
+        self.norm, self.gate = timms.norm, getattr(timms, "gate", None)
+        self.proj, self.proj_drop = timms.proj, timms.proj_drop
+        self.train(timms.training)
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        if attn_mask is not None or is_causal:
+            raise ValueError("an attention that was swapped in takes no attn_mask, and is not causal")
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k = self._normed(q, self.q_norm), self._normed(k, self.k_norm)
+        out = self.norm(self.core(q, k, v, x=takes_input(self.core, x)))
+        if self.gate is not None:
+            out = out * self.gate(x).sigmoid()
+        return self.proj_drop(self.proj(out))
+
+    def _normed(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Each head by itself, (B, N, C) -> the same; what is no norm is not called."""
+        if isinstance(norm, nn.Identity):
+            return x
+        return norm(x.unflatten(-1, (self.heads, -1))).flatten(-2)
+
+
+def swap(model: nn.Module, attention: AttentionSpec | str, first: int | None = None) -> VisionTransformer:
+    """Replace the attention in the blocks of a `VisionTransformer` of timm, in place; return the model.
+
+    Projections, norms of queries and keys, and all outside of the attention keep their weights, also by name; what the
+    attention has of its own is below `core`, freshly initialised. Class and register tokens are its prefix tokens.
+
+    Args:
+        model: of timm, of any size; images must keep the size it was made for.
+        attention: registered, as a spec or text.
+        first: so many blocks from the start, the others stay as they are; None for all.
+
+    Raises:
+        ValueError: in one sentence, for another model, or one with what a registered attention cannot do; the model is
+            then as it was.
+    """
+    spec = AttentionSpec.of(attention)
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(f"{type(model).__name__} is no VisionTransformer of timm, the only kind that swap can change")
+    if model.dynamic_img_size:
+        raise ValueError("the model takes images of any size (dynamic_img_size), and an attention has one grid")
+    if not isinstance(model.patch_drop, nn.Identity):
+        raise ValueError("the model drops patches in training (patch_drop_rate), and an attention needs its whole grid")
+    blocks: list[Any] = list(model.blocks)
+    count = len(blocks) if first is None else first
+    if not 1 <= count <= len(blocks):
+        raise ValueError(f"the model has {len(blocks)} blocks, so the first {count} cannot be changed")
+    height, width = model.patch_embed.grid_size
+    grid = Grid(height, width, model.num_prefix_tokens)
+    swapped = [_swapped(block, spec, grid) for block in blocks[:count]]
+    for block, host in zip(blocks, swapped, strict=False):
+        block.attn = host
+    return model
+
+
+def _swapped(block: nn.Module, attention: AttentionSpec, grid: Grid) -> SwappedAttention:
+    timms: Any = getattr(block, "attn", None)
+    if type(timms) is not TimmAttention:
+        raise ValueError(f"its blocks ({type(block).__name__}) do not hold timm's plain attention, which swap replaces")
+    dim, inner = timms.qkv.in_features, timms.qkv.out_features // 3
+    if inner != dim:
+        raise ValueError(f"its attention has {inner} channels where its tokens have {dim}; they must be as many")
+    if timms.attn_drop.p > 0:
+        raise ValueError(f"its attention drops weights (attn_drop_rate={timms.attn_drop.p}), which no other one has")
+    try:
+        return SwappedAttention(timms, attention, Site(dim, timms.num_heads, grid, grid))
+    except ValueError as problem:
+        raise ValueError(f"{attention.name}: {problem}") from None
