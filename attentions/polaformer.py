@@ -7,9 +7,6 @@ equations, as in the official implementation and as in focused attention: the so
 the keys and the depthwise convolution of the values.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,10 +47,6 @@ class PolaFormerAttention(Attention):
 
     takes_input = True
     takes_regions = True
-    exempt: ClassVar[Mapping[str, str]] = {
-        "finite": "the gate is a projection, in half precision as those of the backbones: with inputs of 1e3 the "
-        "gradient of its weights leaves the range of float16"
-    }
 
     def __init__(
         self, site: Site, *, alpha: int = 4, kernel_size: int | None = 5, positional_encoding: bool = True

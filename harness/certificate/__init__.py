@@ -2,7 +2,7 @@
 
 * `subject`: what is tested, at which small sites, with which inputs.
 * `laws`: mathematics, in float64: definition, gradients, batch, permutation, mask, parameters, state, memory.
-* `precision`, `compilers`, `costs`, `sweep`: half precision; torch.compile and torch.export; multiply-adds and growth;
+* `precision`, `compilers`, `costs`, `sweep`: precision; torch.compile and torch.export; multiply-adds and growth;
   random sites.
 """
 
@@ -37,6 +37,7 @@ LAWS: dict[str, Law] = {
     "inputs": laws.inputs,
     "memory": laws.memory,
     "finite": precision.finite,
+    "near": precision.near,
     "macs": costs.macs,
     "growth of macs": costs.growth_of_macs,
     "growth of time": costs.growth_of_time,

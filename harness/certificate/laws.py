@@ -15,6 +15,7 @@ from torch import Tensor
 import backbones
 from attentions import Attention
 from harness.certificate.subject import (
+    CASES,
     REGIONS,
     Broken,
     Case,
@@ -44,6 +45,13 @@ IMAGES = ((224, 224), (224, 448))
 
 def builds(subject: Subject) -> str:
     """It can be mounted at every site of every family, on square and non-square images, or says why not."""
+    for case in CASES:
+        try:
+            subject.build(case.site)
+        except ValueError as refusal:
+            require("\n" not in str(refusal), case, f"the refusal is of several lines: {str(refusal)!r}")
+        except Exception as problem:
+            raise Broken(f"{case}: {type(problem).__name__}: {first_line(problem)}; {A_REFUSAL}") from problem
     refused: dict[str, list[str]] = {}
     for name in FAMILIES:
         for image_size in IMAGES:
@@ -52,17 +60,17 @@ def builds(subject: Subject) -> str:
             except ValueError as problem:
                 reason = str(problem).removeprefix(f"{name}: ").removeprefix(f"{subject.spec.name}: ")
                 require("\n" not in reason, name, f"the refusal is of several lines: {reason!r}")
+                require(not reason.startswith("the constructor of "), name, f"{reason}; {A_REFUSAL}")
                 refused.setdefault(reason, []).append(name)
-            except Exception as problem:
-                raise Broken(
-                    f"{name} at {image_size[0]}x{image_size[1]}: {type(problem).__name__}: {first_line(problem)} "
-                    "(a site where the mathematics does not work is refused by a ValueError)"
-                ) from problem
-    if not subject.cases or sum(len(names) for names in refused.values()) == len(FAMILIES) * len(IMAGES):
+    if not subject.cases or sum(map(len, refused.values())) == len(FAMILIES) * len(IMAGES):
         raise Broken(f"it cannot be mounted anywhere: {'; '.join(refused) or 'the small sites are refused'}")
     if refused:
-        raise Exempt("; ".join(f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in refused.items()))
+        names = dict.fromkeys(name for found in refused.values() for name in found)
+        raise Exempt(f"{', '.join(names)}: {next(iter(refused))}")
     return f"{len(FAMILIES)} published backbones, square and non-square"
+
+
+A_REFUSAL = "a site where the mathematics does not work is refused by a ValueError"
 
 
 def shape(subject: Subject) -> str:

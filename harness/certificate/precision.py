@@ -1,13 +1,14 @@
-"""The law of finite numbers: half precision and float32, forward and backward, at every scale of the inputs."""
+"""The laws of precision: finite at every scale of the inputs, and near to float64, forward and backward."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
-from harness.certificate.subject import Case, Inputs, Subject, at, leaves, loss_of, require
+from harness.certificate.subject import Case, Inputs, Subject, at, leaves, loss_of, require, shown_sites
 
 SCALES = (1e-3, 1.0, 1e3)
 FILLS = {"zero": 0.0, "negative": -1.0, "very negative": -1e3}
@@ -34,29 +35,53 @@ def finite(subject: Subject) -> str:
         variants |= {f"every other token {name}": _filled(given, value) for name, value in FILLS.items()}
         for what, inputs in variants.items():
             for name, of_parameters, of_inputs, autocast in MODES:
-                with at(f"{case}, {name}, {what}"):
-                    _check(subject, case, inputs, (of_parameters, of_inputs, autocast), f"{case}, {name}, {what}")
+                where = f"{case}, {name}, {what}"
+                with at(where):
+                    for of, ours, exact in _both(subject, case, inputs, of_parameters, of_inputs, autocast):
+                        require(not bool(ours.isnan().any()), where, f"{of} is NaN")
+                        beyond = exact.abs() > 0.99 * torch.finfo(ours.dtype).max
+                        finite = bool((ours.isfinite() | beyond).all())
+                        require(finite, where, f"{of} overflows, and would not in exact arithmetic")
                 tried += 1
     return f"{tried} cases in {len(MODES)} modes of float16, bfloat16 and float32, scales 1e-3 to 1e3"
 
 
-def _check(
+NEAR = 4
+"""Largest relative l2 error, in eps of the dtype; inputs, weights, scores and output are rounded by half of one."""
+
+
+def near(subject: Subject) -> str:
+    """In half precision, output and gradients are as near to those in float64 as the dtype allows."""
+    worst = 0.0
+    for case in subject.few:
+        for name, of_parameters, of_inputs, autocast in MODES:
+            where, half = f"{case}, {name}", autocast or of_inputs
+            if half not in HALF:
+                continue
+            with at(where):
+                for what, ours, exact in _both(subject, case, subject.inputs(case), of_parameters, of_inputs, autocast):
+                    size, gap = float(exact.norm()), float((ours.double() - exact).norm())
+                    error = gap / size / torch.finfo(half).eps if size else 0.0
+                    require(error < NEAR, where, f"{what} differs by {error:.1f} eps of its norm; allowed is {NEAR}")
+                    worst = max(worst, error)
+    return f"float16 and bfloat16 at {shown_sites(subject.few)}, largest error {worst:.1f} eps"
+
+
+def _both(
     subject: Subject,
     case: Case,
     inputs: Inputs,
-    dtypes: tuple[torch.dtype, torch.dtype, torch.dtype | None],
-    where: str,
-) -> None:
-    of_parameters, of_inputs, autocast = dtypes
+    of_parameters: torch.dtype,
+    of_inputs: torch.dtype,
+    autocast: torch.dtype | None,
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Output and gradients by name: as they come out, and exactly for the same rounded inputs and parameters."""
     module = subject.stirred(case.site).to(of_parameters)
     rounded = _cast(inputs, of_inputs)
     names = ["the output", *(f"the gradient of {name}" for name in _named(rounded, module))]
     ours = _run(module, rounded, autocast)
     exact = _run(module.double(), _cast(rounded, torch.float64), None)
-    for name, a, b in zip(names, ours, exact, strict=True):
-        require(not bool(a.isnan().any()), where, f"{name} is NaN")
-        beyond = b.abs() > 0.99 * torch.finfo(a.dtype).max
-        require(bool((a.isfinite() | beyond).all()), where, f"{name} overflows, and would not in exact arithmetic")
+    yield from zip(names, ours, exact, strict=True)
 
 
 def _named(inputs: Inputs, module: torch.nn.Module) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attentions import AttentionSpec, Grid, Site
-from tests.attentions.test_attentions import SITES, build, mix, tokens
+from tests.attentions.common import SITES, build, mix, tokens
 
 
 def shape_of_agents(text: str, queries: Grid) -> tuple[int, int]:

@@ -489,6 +489,19 @@ class UnshiftedExponential(SoundSoftmax):
         return scores.exp() / scores.exp().sum(-1, keepdim=True)
 
 
+@breaks("near")
+class ReciprocalInHalf(Sound):
+    """Everything in the dtype of the input, and in many small steps: each of them rounds."""
+
+    naive = Attention.naive
+
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        q, k = self.features(q.to(v.dtype)), self.features(k.to(v.dtype))
+        for _ in range(8):
+            q, k = (t.square().clamp(min=1e-7).sqrt() * 1.3 / 1.3 for t in (q, k))
+        return self.mix(q, k, v) + self.convolved(v)
+
+
 # What counters and clocks find.
 
 

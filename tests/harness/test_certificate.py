@@ -15,8 +15,9 @@ def registered(monkeypatch):
     """Makes an attention known for one test."""
 
     def register(cls):
-        monkeypatch.setitem(_registry._REGISTRY, "planted", cls)
-        return AttentionSpec("planted")
+        name = cls.__name__.lower()
+        monkeypatch.setitem(_registry._REGISTRY, name, cls)
+        return AttentionSpec(name)
 
     return register
 

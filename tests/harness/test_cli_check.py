@@ -48,7 +48,7 @@ def test_a_sound_attention_gets_a_certificate(ask: Ask) -> None:
     laws = [name for name in LAWS if name not in SLOW]
     assert [re.split("  +", line)[:2] for line in lines] == [[law, "pass"] for law in laws]
     path = Path(last.rpartition(" ")[2])
-    assert last == f"19/19 quick, in {path}"
+    assert last == f"20/20 quick, in {path}"
     certificate = results.read_certificate(path)
     assert certificate.form == "quick"
     assert [verdict.law for verdict in certificate.laws] == laws
@@ -94,9 +94,9 @@ def test_tables_show_the_certificate_of_the_code_that_was_measured(ask: Ask) -> 
     ask("run --backbone deit_micro --attention dwc 'dwc(kernel_size=3)' --task costs")
     answer = ask("table --csv table.csv")
     rows = [line for line in answer.out.splitlines() if line.startswith("deit_micro")]
-    assert "19/19 quick" in next(row for row in rows if "kernel_size=5" in row)
+    assert "20/20 quick" in next(row for row in rows if "kernel_size=5" in row)
     assert "18/18" not in next(row for row in rows if "kernel_size=3" in row)
-    assert "19/19 quick" in Path("table.csv").read_text()
+    assert "20/20 quick" in Path("table.csv").read_text()
     (path,) = Path("runs/certificates").iterdir()
     path.write_text(json.dumps({**json.loads(path.read_text()), "source": "0" * 16}))
     assert "of other code" in ask("table").out
@@ -105,7 +105,7 @@ def test_tables_show_the_certificate_of_the_code_that_was_measured(ask: Ask) -> 
 def test_the_list_shows_it(ask: Ask) -> None:
     ask("check dwc --quick")
     about = ask("list attentions").out.split("dwc(kernel_size=5)\n")[1].splitlines()[0]
-    assert re.match(r" +O\(N\) +19/19 quick +Depthwise convolution", about)
+    assert re.match(r" +O\(N\) +20/20 quick +Depthwise convolution", about)
 
 
 def test_what_was_measured_with_other_code_is_said_when_it_is_asked_for_again(ask: Ask) -> None:
