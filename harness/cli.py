@@ -492,6 +492,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Here, so that their commands stand behind those above.
     from harness import cli_attentions as cli_attentions
     from harness import cli_jobs as cli_jobs
+    from harness import cli_timm as cli_timm
 
     # torch says so of timm's own imports; a user can do nothing about it.
     warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)

@@ -14,7 +14,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,31 +119,41 @@ def load(weights: Weights, model: nn.Module, spec: BackboneSpec) -> LoadReport:
     Raises ValueError, in one line, for a file that cannot be read or is no longer the one that was named, and if
     `strict` for one that does not fit.
     """
+    return load_as(weights, model, spec.name, lambda state: from_official(state, spec, strict=weights.strict))
+
+
+def load_as(
+    weights: Weights, model: nn.Module, name: str, convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> LoadReport:
+    """Loads a file into a model, which errors call `name`; `convert` puts the tensors of the file under its names.
+
+    Raises ValueError as `load` does, and where `convert` does.
+    """
     if Weights.of(weights.path).digest != weights.digest:
         raise ValueError(f"{weights.path} has changed since it was named: it held {weights.digest}")
     content = tensors(read(weights.path), weights)
     try:
-        state = from_official(content, spec, strict=weights.strict)
+        state = convert(content)
     except ValueError as problem:
-        raise ValueError(f"{weights.path} does not fit {spec.name}: {problem}") from problem
+        raise ValueError(f"{weights.path} does not fit {name}: {problem}") from problem
     ours = model.state_dict()
     report = LoadReport(
-        missing=[name for name in ours if name not in state],
-        unexpected=[name for name in state if name not in ours],
+        missing=[key for key in ours if key not in state],
+        unexpected=[key for key in state if key not in ours],
         reshaped=[
-            f"{name} {tuple(state[name].shape)} for {tuple(value.shape)}"
-            for name, value in ours.items()
-            if name in state and state[name].shape != value.shape
+            f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"
+            for key, value in ours.items()
+            if key in state and state[key].shape != value.shape
         ],
     )
     if any(report) and weights.strict:
         raise ValueError(
-            f"{weights.path} does not fit {spec.name}: {report}; "
+            f"{weights.path} does not fit {name}: {report}; "
             "--allow-partial-weights takes what fits and leaves the rest as initialised"
         )
-    fitting = {name: value for name, value in state.items() if name in ours and value.shape == ours[name].shape}
+    fitting = {key: value for key, value in state.items() if key in ours and value.shape == ours[key].shape}
     if not fitting:
-        raise ValueError(f"{weights.path} does not fit {spec.name}: no tensor of it does ({report})")
+        raise ValueError(f"{weights.path} does not fit {name}: no tensor of it does ({report})")
     model.load_state_dict(ours | fitting)
     return report
 
