@@ -1,6 +1,11 @@
 """Our presets as models of timm: created, changed, taken apart and trained as its scripts do it."""
 
 import fnmatch
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
 
 import pytest
 import timm
@@ -16,7 +21,10 @@ from backbones._model import Backbone
 from backbones.timm_models import TIMM_NAMES, default_cfgs
 from harness.published_recipes import RECIPES
 
+ROOT = Path(__file__).parents[2]
 MICROS = [name for name in backbones.presets() if name.endswith("_micro")]
+
+LARGER = [TIMM_NAMES[name] for name in ("pvt_v2_b0", "flatten_pvt_v2_b0")]
 
 
 def images(*size: int, count: int = 2) -> Tensor:
@@ -308,3 +316,42 @@ def test_weights_of_a_file_are_read_and_the_classifier_left_out_where_classes_di
     other = timm.create_model("swin_micro", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=3, in_chans=1)
     assert other(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
     assert torch.equal(other.norm.weight, source.norm.weight)
+
+
+def test_timms_own_tests_pass(tmp_path):
+    """Those of its source distribution that are about models, run on ours."""
+    fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "timm"]
+    done = subprocess.run([*fetch, f"timm=={timm.__version__}", "-d", tmp_path], capture_output=True, timeout=120)
+    if done.returncode:
+        pytest.skip(f"timm's tests need its source distribution, which pip cannot fetch here ({timm.__version__})")
+    (archive,) = tmp_path.glob("timm-*.tar.gz")
+    with tarfile.open(archive) as files:
+        text = files.extractfile(f"{archive.name.removesuffix('.tar.gz')}/tests/test_models.py").read()
+    (tmp_path / "test_models.py").write_bytes(text)
+    left_out = (
+        # Three levels at least are wanted, micro models have two.
+        *(
+            f"test_model_forward_{what}[1-{name}]"
+            for what in ("features", "intermediates")
+            for name in MICROS
+            if name != "deit_micro"
+        ),
+        # A norm that is never called, as in the official code, gets no gradient.
+        "test_model_backward[2-pvt_micro]",
+        "test_model_backward_fx[2-pvt_micro]",
+        # What the smaller models have shown.
+        *(f"test_model_{what}[2-{name}]" for what in ("backward", "backward_fx") for name in LARGER),
+        *(f"test_model_forward_fx[1-{name}]" for name in LARGER),
+        *(f"test_prune_intermediate_layers_contract[{name}]" for name in LARGER),
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.backbones.only_ours", "-p", "no:cacheprovider"]
+    deselected = [f"--deselect=test_models.py::{test}" for test in left_out]
+    names = " or ".join(["micro", *LARGER])
+    # Our modules are not written in TorchScript's part of Python.
+    command += ["-W", "ignore", "-k", f"({names}) and not torchscript", *deselected]
+    done = subprocess.run(
+        [*command, "--rootdir", tmp_path, tmp_path / "test_models.py"],
+        cwd=ROOT, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 40
