@@ -280,7 +280,7 @@ def parameters(subject: Subject) -> str:
                 reached[name] = (before or bool(g.abs().max() > 0), first)
     for name, (has, case) in reached.items():
         require(has, case, f"{name} gets no gradient here nor at any other site")
-    return f"{len(reached)} parameters" if reached else "it has no parameters"
+    return f"each of {len(reached)}" if reached else "it has none"
 
 
 def state(subject: Subject) -> str:

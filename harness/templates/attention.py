@@ -23,6 +23,7 @@ class MyAttention(Attention):
     # takes_bias = True      `bias`, for position tables (Swin), is added to a map of scores (B, heads, N, M)
     # takes_input = True     `x` (B, N, C) is the input of the block
     # takes_regions = True   `regions` (B, N): tokens of unlike regions do not mix (Swin, across the border)
+    # reads = "qv"           which of q, k and v it looks at, where not all
     # uses_positions, a property that returns True: a token's place matters (convolution, pooling)
 
     # An option is a keyword-only argument with a type and a default: --attention "my_attention(temperature=2.0)".
