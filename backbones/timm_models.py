@@ -35,6 +35,7 @@ FIRST_CONVOLUTION = {
     "swin": "patch_embed.proj",
     "cswin": "stage1_conv_embed.0",
 }
+TIMM_ARGUMENTS = ("num_classes", "in_chans", "img_size", "global_pool", "drop_rate", "drop_path_rate")
 CALLED_OTHERWISE = {"name", "num_classes", "in_channels", "image_size"}
 """Fields of a spec that are no arguments, or have another name among timm's."""
 
@@ -80,11 +81,8 @@ def create(
     return model.to(dtype=dtype)
 
 
-TIMM_ARGUMENTS = ("num_classes", "in_chans", "img_size", "global_pool", "drop_rate", "drop_path_rate")
-
-
 def resized(name: str, img_size: int | tuple[int, int], **overrides: Any) -> BackboneSpec:
-    """The preset at another image size. Where its windows do not tile the maps there, they grow with the image.
+    """The preset at another image size. Where its windows do not tile the maps there, they grow or shrink with it.
 
     Raises:
         ValueError: where they do not tile them either way, or for other values that do not fit; it speaks of the
