@@ -7,7 +7,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
 from attentions._heads import merge_heads, split_heads
@@ -54,12 +53,12 @@ class LinformerAttention(Attention):
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             keys, values = (
-                F.linear(tokens.to(wide).transpose(1, 2), mixture.to(wide)).unflatten(1, (self.site.heads, -1))
+                split_heads(mixture.to(wide) @ tokens.to(wide), self.site.heads)
                 for tokens, mixture in zip((k, v), self.mixtures(), strict=True)
             )
-            scores = split_heads(q.to(wide) * self.site.head_dim**-0.5, self.site.heads) @ keys
+            q = split_heads(q.to(wide) * self.site.head_dim**-0.5, self.site.heads)
             # Written out: a map to so few keys is no larger than q, and fused kernels round large scores in backward.
-            return merge_heads(scores.softmax(dim=-1) @ values.transpose(-2, -1)).to(v.dtype)
+            return merge_heads((q @ keys.transpose(-2, -1)).softmax(dim=-1) @ values).to(v.dtype)
 
     def naive(
         self,
@@ -88,7 +87,4 @@ class LinformerAttention(Attention):
 
     def macs(self) -> Macs:
         site, length = self.site, len(self.mix_keys)
-        return Macs(
-            projections=2 * length * site.keys.tokens * site.dim,
-            attention=2 * site.queries.tokens * length * site.dim,
-        )
+        return Macs(attention=2 * length * (site.keys.tokens + site.queries.tokens) * site.dim)
