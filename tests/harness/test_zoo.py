@@ -1,0 +1,86 @@
+"""Every registered attention stands the laws of the certificate: the quick form here, the full one in a night."""
+
+from contextlib import nullcontext, suppress
+
+import pytest
+
+import results
+from attentions import AttentionSpec, names, source_digest
+from harness.certificate import LAWS, certify
+from harness.certificate.subject import Exempt, Subject
+from results.certificates import SHIPPED, file_name
+
+# Options beside the defaults; what compilers and random sites make of them is left to a night.
+OPTIONS = (
+    "agent(agents=4, kernel_size=None)",
+    "agent(agents=9, agent_bias=False, kernel_size=5)",
+    "angular(kernel_size=None)",
+    "angular(kernel_size=3, threshold=0.02)",
+    "dwc(kernel_size=3)",
+    "efficient(normalization=scaling)",
+    "enhanced(scales=(3, 5))",
+    "external(memory=5)",
+    "focused(focusing_factor=1, kernel_size=None)",
+    "focused(focusing_factor=8, kernel_size=3, positional_encoding=False)",
+    "focused(focusing_factor=32)",
+    "inline(feature_map=relu, kernel_size=5)",
+    "inline(kernel_size=None)",
+    "linear(feature_map=elu)",
+    "linear(kernel_size=3)",
+    "linformer(length=5, share=True)",
+    "mlla(kernel_size=None)",
+    "mlla(rotary=False, kernel_size=5)",
+    "nystromformer(landmarks=5, kernel_size=None)",
+    "performer(features=5, orthogonal=False)",
+    "performer(kernel=relu)",
+    "polaformer(alpha=3, kernel_size=None)",
+    "polaformer(kernel_size=3, positional_encoding=False)",
+    "rala(reweight=False)",
+    "rala(gate=False)",
+    "soft(side=2, iterations=6)",
+    "softmax(fused=False)",
+)
+SLOW = ("builds", "growth of time", "compile", "export", "random sites")
+
+
+@pytest.mark.parametrize("name", names())
+def test_an_attention_stands_every_law(name):
+    certificate = certify(AttentionSpec(name), quick=True)
+    assert not certificate.failed, certificate.failed
+    # Of a definition all of them can boast.
+    assert next(law for law in certificate.laws if law.law == "reference").verdict == "pass"
+    assert all(law.detail for law in certificate.laws)
+
+
+@pytest.mark.parametrize("text", OPTIONS)
+def test_options_stand_the_laws_of_mathematics(text):
+    subject = Subject(AttentionSpec.parse(text), quick=True)
+    for name, law in LAWS.items():
+        if name not in SLOW:
+            with suppress(Exempt) if name == "mask" else nullcontext():
+                assert law(subject)
+
+
+def test_an_attention_with_options_is_tried_with_others_too():
+    assert {AttentionSpec.parse(text).name for text in OPTIONS} == {
+        name for name in names() if AttentionSpec(name).options
+    }
+
+
+def test_every_attention_has_a_certificate():
+    assert {file_name(str(AttentionSpec(name))) for name in names()} <= {path.name for path in CERTIFICATES}
+
+
+CERTIFICATES = sorted(SHIPPED.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", CERTIFICATES, ids=lambda path: path.stem)
+def test_a_shipped_certificate_is_of_the_code_as_it_is(path):
+    """`make certificates` writes them; it takes half a minute for each attention."""
+    certificate = results.read_certificate(path)
+    spec = AttentionSpec.parse(certificate.attention)
+    assert path.name == file_name(str(spec))
+    assert certificate.source == source_digest(spec.name)
+    assert [law.law for law in certificate.laws] == list(LAWS)
+    assert certificate.form == "full"
+    assert not certificate.failed
