@@ -32,10 +32,11 @@ from harness.certificate.subject import (
 )
 from harness.errors import first_line
 
-SAME = 1e-9
-"""Largest relative l2 difference of two float64 results that are one function; 1e-7 for gradients."""
+SAME, SAME_GRADIENT = 1e-9, 1e-7
+"""Largest relative l2 difference of two float64 outputs, or gradients, that are one function's."""
 
-SAME_GRADIENT = 1e-7
+ROUNDING = 1e-13
+"""Of the largest gradient of a module: what another gradient may be by rounding alone."""
 
 FAMILIES = ("deit_t", "pvt_tiny", "pvt_v2_b0", "pvt_v2_b2_li", "swin_t", "cswin_t", "flatten_swin_t", "flatten_pvt_t")
 """Published geometry: class tokens, reduced and pooled keys, windows of 7x7 and of 56x56, stripes of 1x56."""
@@ -123,7 +124,7 @@ def gradient(subject: Subject) -> str:
             size = max(float(g.norm()) for g in theirs)
             for name, a, b in zip(wanted, ours, theirs, strict=True):
                 # A gradient that is zero but for rounding has no direction of its own.
-                gap = min(difference(a, b), float((a - b).norm()) / size) if size else difference(a, b)
+                gap = 0.0 if float((a - b).norm()) < ROUNDING * size else difference(a, b)
                 require(
                     gap < SAME_GRADIENT,
                     case,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from attentions import Attention, Grid, Site
 from harness.certificate.laws import SAME
@@ -47,12 +52,24 @@ def random_sites(subject: Subject) -> str:
             raise _Found
 
     try:
-        every()
+        with _nothing_left_behind():
+            every()
     except _Found:
         # The last one that hypothesis runs is the simplest that it has found.
         case, problem = failing[-1]
         raise Broken(f"{case}: {problem}") from None
     return f"{seen['mounted']} sites, {seen['refused']} more refused" if seen["refused"] else f"{seen['mounted']} sites"
+
+
+@contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """What hypothesis caches goes to a folder that is gone afterwards, and not to the user's."""
+    with tempfile.TemporaryDirectory() as folder:
+        set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            set_hypothesis_home_dir(None)
 
 
 class _Found(Exception):

@@ -540,8 +540,10 @@ class QuadraticWithoutProducts(Sound):
     """All pairs of tokens meet in elementwise operations, which no counter of products sees."""
 
     def mix(self, q, k, v):
-        pairs = (q.mean(-1)[:, :, None] - k.mean(-1)[:, None, :]).cos().mean(-1, keepdim=True)
-        return super().mix(q, k, v) + 0 * pairs
+        pairs = q.mean(-1)[:, :, None] - k.mean(-1)[:, None, :]
+        for _ in range(12):
+            pairs = pairs.cos()
+        return super().mix(q, k, v) + 0 * pairs.mean(-1, keepdim=True)
 
 
 # What compilers find.

@@ -480,7 +480,8 @@ def test_tables(ask: Ask, measured: Path) -> None:
     plain = ask("table")
     assert (plain.status, plain.err) == (0, "")
     header, *rows = plain.out.partition("\n\n")[0].splitlines()
-    assert header.split() == ["backbone", "attention", "params_m", "gmacs", "gmacs_fvcore", "status"]
+    columns = ["backbone", "attention", "params_m", "gmacs", "gmacs_fvcore", "certificate", "status"]
+    assert header.split() == columns
     assert [row.split()[:3] for row in rows] == [["deit_micro", "linear", "0.21"], ["deit_micro", "softmax", "0.21"]]
 
     of_sweep = ask("table my_sweeps.py:costs")
@@ -495,7 +496,8 @@ def test_tables(ask: Ask, measured: Path) -> None:
     assert "| deit_micro | softmax | 0.21 |" in markdown
 
     chosen = ask("table --columns gmacs_attention gmacs_mlp")
-    assert chosen.out.split("\n")[0].split() == ["backbone", "attention", "gmacs_attention", "gmacs_mlp", "status"]
+    columns = ["backbone", "attention", "gmacs_attention", "gmacs_mlp", "certificate", "status"]
+    assert chosen.out.split("\n")[0].split() == columns
 
     written = ask("table my_sweeps.py:costs --csv tables/costs.csv")
     assert written.status == 0
@@ -736,10 +738,10 @@ class Screen:
 
 
 def test_a_terminal_gets_a_progress_bar_that_garbles_nothing(ask: Ask, tmp_path: Path) -> None:
-    """One of 80 columns: room for the table in its frame, but not for the bar beside all of a cell's name."""
+    """One of 96 columns: room for the table in its frame, but not for the bar beside all of a cell's name."""
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
     terminal, inner = pty.openpty()
-    termios.tcsetwinsize(inner, (50, 80))
+    termios.tcsetwinsize(inner, (50, 96))
     process = start("run my_sweeps.py:costs", tmp_path, stdin=inner, stdout=inner, stderr=inner)
     os.close(inner)
     output = b""
@@ -754,7 +756,7 @@ def test_a_terminal_gets_a_progress_bar_that_garbles_nothing(ask: Ask, tmp_path:
     for done in range(3):
         assert any(re.search(rf"━.* {done}/3 .*deit_micro", bar) for bar in bars), f"a bar at {done} of 3"
 
-    screen = Screen(80)
+    screen = Screen(96)
     screen.feed(text)
     shown = [line.rstrip() for line in screen.lines]
     assert sum("3/3" in line for line in shown) == 1, "one bar is left, and it is full"

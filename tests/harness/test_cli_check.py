@@ -53,6 +53,7 @@ def test_a_sound_attention_gets_a_certificate(ask: Ask) -> None:
     assert certificate.form == "quick"
     assert [verdict.law for verdict in certificate.laws] == laws
     assert certificate.environment["torch"]
+    assert sorted(path.name for path in Path().iterdir()) == ["my_sweeps.py", "runs"]
 
 
 def test_a_file_of_ones_own_is_tested_and_a_broken_law_says_where(ask: Ask) -> None:
@@ -90,12 +91,14 @@ def test_what_is_no_attention_is_refused_before_any_is_tested(ask: Ask, line: st
 
 
 def test_tables_show_the_certificate_of_the_code_that_was_measured(ask: Ask) -> None:
-    ask("check dwc --quick")
-    ask("run --backbone deit_micro --attention dwc 'dwc(kernel_size=3)' --task costs")
+    ask("check 'dwc(kernel_size=3)' --quick")
+    ask("run --backbone deit_micro --attention dwc 'dwc(kernel_size=3)' 'dwc(kernel_size=7)' --task costs")
     answer = ask("table --csv table.csv")
     rows = [line for line in answer.out.splitlines() if line.startswith("deit_micro")]
-    assert "20/20 quick" in next(row for row in rows if "kernel_size=5" in row)
-    assert "18/18" not in next(row for row in rows if "kernel_size=3" in row)
+    said = {size: next(row for row in rows if f"kernel_size={size}" in row) for size in (3, 5, 7)}
+    assert "20/20 quick" in said[3]
+    assert "21/21" in said[5], "the project's own"
+    assert "/2" not in said[7]
     assert "20/20 quick" in Path("table.csv").read_text()
     (path,) = Path("runs/certificates").iterdir()
     path.write_text(json.dumps({**json.loads(path.read_text()), "source": "0" * 16}))
