@@ -540,10 +540,8 @@ class QuadraticWithoutProducts(Sound):
     """All pairs of tokens meet in elementwise operations, which no counter of products sees."""
 
     def mix(self, q, k, v):
-        pairs = q.mean(-1)[:, :, None] - k.mean(-1)[:, None, :]
-        for _ in range(12):
-            pairs = pairs.cos()
-        return super().mix(q, k, v) + 0 * pairs.mean(-1, keepdim=True)
+        pairs = (q.mean(-1)[:, :, None] - k.mean(-1)[:, None, :]).cos().exp().mean(-1, keepdim=True)
+        return super().mix(q, k, v) + 0 * pairs
 
 
 # What compilers find.
