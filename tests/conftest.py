@@ -12,6 +12,20 @@ import torch
 from attentions import _registry
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on a real Slurm come first and, of several processes, in one: most of their time is waiting for it."""
+
+    def on_slurm(item: pytest.Item) -> bool:
+        return item.path.stem == "test_demo" or bool(
+            {"slurm_conf", "unaccounted"}.intersection(getattr(item, "fixturenames", ()))
+        )
+
+    items.sort(key=lambda item: not on_slurm(item))
+    for item in items:
+        if on_slurm(item):
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+
+
 @pytest.fixture(autouse=True)
 def _fresh_generator() -> None:
     torch.manual_seed(0)
