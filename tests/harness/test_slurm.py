@@ -18,7 +18,7 @@ from tests.slurm.cluster import DAEMONS_PATH, NODES, fail_node, run, wait_for
 
 def test_a_thousand_cells_while_nodes_go_down_and_jobs_are_cancelled_and_retried(slurm: None, place: Place) -> None:
     failing = ["7", "77", "777"]
-    place.set(seconds="0.1", fail=" ".join(failing))
+    place.set(seconds="0.3", fail=" ".join(failing))
     first = place.ask("submit sweeps.py:thousand --cluster low")
     assert first.status == 0, first.err
     assert first.seconds < 15
