@@ -13,9 +13,9 @@ from attentions._registry import (
     lookup,
     names,
     register,
+    source_digest,
     unknown,
 )
-from attentions._source import source_digest
 from attentions._spec import AttentionSpec
 
 __all__ = [

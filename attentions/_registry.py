@@ -18,6 +18,7 @@ from pathlib import Path
 
 from attentions import _options
 from attentions._contract import Attention
+from attentions._source import digest
 
 GROUP = "attention_bench.attentions"
 """The entry points by which an installed package announces modules that register attentions."""
@@ -44,6 +45,8 @@ def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
         if name in _REGISTRY:
             raise ValueError(f"attention name {name!r} is taken by {_whereabouts(_REGISTRY[name])}")
         _options.check(cls)
+        # Now: of the code that runs, whatever becomes of its file later.
+        digest(cls)  # type: ignore[arg-type]
         _REGISTRY[name] = cls
         return cls
 
@@ -129,6 +132,11 @@ def source(name: str) -> str:
     """What `load` takes in another process to register this attention there."""
     module = sys.modules[lookup(name).__module__]
     return str(module.__file__) if module.__name__.startswith(_USERS) else module.__name__
+
+
+def source_digest(name: str) -> str:
+    """A hash of the code of an attention, as it was when it was loaded: certificates and records hold it."""
+    return digest(lookup(name))  # type: ignore[arg-type]
 
 
 @cache

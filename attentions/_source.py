@@ -4,35 +4,61 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import inspect
 import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from attentions import _contract, _registry
-from attentions._contract import Attention
+# The contract and the registry make no numbers.
+NO_NUMBERS = ("attentions", "attentions._contract", "attentions._registry")
 
 
-def source_digest(name: str) -> str:
-    """A hash of the file that defines the attention `name`, and of what that imports of this folder.
-
-    The contract and the registry make no numbers, and are left out.
-    """
-    return _digest(_registry.lookup(name))  # type: ignore[arg-type]
-
-
-# Once, and early: a user may go on editing the file of what has been loaded.
 @cache
-def _digest(attention: type[Attention]) -> str:
-    todo, texts = [inspect.getsourcefile(attention)], {}
+def digest(attention: type) -> str:
+    """A hash of the file that defines a class, and of what that imports of its own package and of this folder.
+
+    It is taken once: a user may go on editing the file of what has been loaded. What was typed into an interpreter has
+    no file, and is known again nowhere else.
+    """
+    try:
+        todo = [(attention.__module__, inspect.getsourcefile(attention))]
+    except (OSError, TypeError):
+        todo = [(attention.__module__, None)]
+    texts: dict[str, str] = {}
     while todo:
-        path = todo.pop()
-        if path is None or path in texts:
+        module, path = todo.pop()
+        if path is None or not Path(path).is_file() or path in texts:
             continue
         texts[path] = Path(path).read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(texts[path])):
-            module = node.module if isinstance(node, ast.ImportFrom) else None
-            if module and module.startswith("attentions._") and module not in (_contract.__name__, _registry.__name__):
-                todo.append(inspect.getsourcefile(sys.modules[module]))
+        todo += [(name, _file_of(name)) for name in _imported(texts[path], module)]
+    if not texts:
+        return uuid.uuid4().hex[:16]
     ordered = "\0".join(texts[path] for path in sorted(texts, key=lambda path: Path(path).name))
     return hashlib.sha256(ordered.encode()).hexdigest()[:16]
+
+
+def _imported(text: str, module: str) -> Iterator[str]:
+    """What may be modules of its own package, or of this folder, among the names that a module imports."""
+    tops = {module.partition(".")[0], "attentions"}
+    for node in ast.walk(ast.parse(text)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            if node.level:
+                base = importlib.util.resolve_name(base, sys.modules[module].__package__)
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        yield from (name for name in names if name.partition(".")[0] in tops and name not in NO_NUMBERS)
+
+
+def _file_of(module: str) -> str | None:
+    """The file of a module; None of what is none, such as a function that is imported from one."""
+    with suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(module)
+        return None if spec is None else spec.origin
+    return None

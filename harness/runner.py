@@ -85,7 +85,6 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
 def _measured(cell: Cell, out: Path, report: Callable[[str], None], attempt: Attempt | NoAttempt) -> Record:
     group = ranks()
     status, error, metrics = "done", None, {}
-    source_digest(cell.backbone.attention.name)  # of the code as it is now
     began = time.time()
     try:
         metrics = cell.task.run(cell.backbone, out / cell.key, report)
