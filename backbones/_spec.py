@@ -143,13 +143,14 @@ class BackboneSpec(ABC):
                 raise self.error(f"{name}={value!r} is not allowed; it takes a number from 1 up")
 
     def _numbers(self, name: str, value: Any, count: int | None) -> tuple[int, ...]:
-        """`count` numbers from "8421", "56-28-14-7", a sequence, or one number for all stages."""
-        if isinstance(value, str):
-            texts = value.split("-") if "-" in value else list(value)
-            parts = list(map(int, texts)) if all(map(str.isdigit, texts)) else []
-        elif isinstance(value, int) and count is not None:
-            # 8421 is how the official configurations write one digit a stage.
-            parts = [int(digit) for digit in str(value)] if len(str(value)) == count > 1 else [value] * count
+        """`count` numbers from a sequence, "56-28-14-7", or one number for all stages; ratios also from "8421"."""
+        # One digit a stage is how the official configurations write ratios; what may be above 9 cannot be read so.
+        digits = name == "block_counts" or name.endswith("ratios")
+        text = str(value) if isinstance(value, (str, int)) else ""
+        if "-" in text:
+            parts = list(map(int, text.split("-"))) if all(map(str.isdecimal, text.split("-"))) else []
+        elif text.isdecimal():
+            parts = list(map(int, text)) if digits and len(text) != 1 else [int(text)] * (count or 1)
         else:
             parts = list(value) if isinstance(value, (tuple, list)) else []
         if not parts or len(parts) != (count or len(parts)) or not all(_is_number(part) for part in parts):

@@ -227,6 +227,9 @@ def test_cswin_stripes_have_the_right_extent():
         ("swin_t", {"stages": "LLSS3"}, ["stages='LLSS3'"]),
         ("swin_t", {"stages": "LLMS9"}, ["6 blocks", "9"]),
         ("pvt_tiny", {"sr_ratios": "842"}, ["sr_ratios='842'", "4 numbers"]),
+        ("pvt_tiny", {"sr_ratios": 16}, ["sr_ratios=16", "4 numbers"]),
+        ("pvt_tiny", {"dims": "²"}, ["dims='²'", "4 numbers"]),
+        ("pvt_tiny", {"dims": True}, ["dims=True", "4 numbers"]),
         ("pvt_tiny", {"sr_ratios": "5421"}, ["spatial reduction of 5", "8, 14, 28"]),
         ("cswin_t", {"split_size": "3-2-7-7"}, ["stripes of 3", "4, 7, 8"]),
         ("swin_t", {"attention": "softmax(fused=2)"}, ["fused=2"]),
@@ -249,6 +252,9 @@ def test_a_mask_that_cannot_be_honoured_is_refused(monkeypatch):
 def test_short_forms_mean_the_same():
     same = [backbones.preset("pvt_tiny", sr_ratios=given) for given in ("8421", "8-4-2-1", 8421, (8, 4, 2, 1))]
     assert same == [backbones.preset("pvt_tiny")] * 4
+    # A width of two digits is one number, also where there are two stages.
+    wide = [backbones.preset("pvt_v2_micro", dims=given, heads=given) for given in (64, "64", "64-64", (64, 64))]
+    assert {spec.dims + spec.heads for spec in wide} == {(64,) * 4}
     assert backbones.preset("pvt_t") == backbones.preset("pvt_tiny")
     given = AttentionSpec("focused", {"focusing_factor": 4})
     assert backbones.preset("swin_t", attention="focused(focusing_factor=4)", image_size=224) == backbones.preset(
