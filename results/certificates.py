@@ -58,15 +58,22 @@ class Certificate:
         return held if self.form == "full" else f"{held} {self.form}"
 
 
-def file_name(attention: str) -> str:
-    """As "focused-1f3a5c7e.json": an attention with other options is another file."""
-    return f"{attention.partition('(')[0]}-{hashlib.sha256(attention.encode()).hexdigest()[:8]}.json"
+def file_name(attention: str, form: str = "full") -> str:
+    """As "focused-1f3a5c7e.json", or "focused-1f3a5c7e-quick.json": an attention with other options is another file."""
+    name = f"{attention.partition('(')[0]}-{hashlib.sha256(attention.encode()).hexdigest()[:8]}"
+    return f"{name}.json" if form == "full" else f"{name}-{form}.json"
 
 
 def write_certificate(folder: Path, certificate: Certificate) -> Path:
-    """Write it to the folder and return its path. Raises ValueError if the folder cannot be written."""
+    """Write it to the folder and return its path; a full one takes the place of a quick one.
+
+    Raises ValueError if the folder cannot be written.
+    """
     text = json.dumps({"schema": SCHEMA, **asdict(certificate)}, indent=2, allow_nan=False)
-    return write_text(folder / file_name(certificate.attention), text + "\n")
+    path = write_text(folder / file_name(certificate.attention, certificate.form), text + "\n")
+    if certificate.form == "full":
+        (folder / file_name(certificate.attention, "quick")).unlink(missing_ok=True)
+    return path
 
 
 def read_certificate(path: Path) -> Certificate:
@@ -102,9 +109,12 @@ def certificates(*folders: Path) -> list[Certificate]:
 
 
 def standing(attention: str, sources: Iterable[str], found: Iterable[Certificate]) -> str | None:
-    """What the certificates say of an attention whose code has these hashes, as "19/19"; None if they say nothing."""
+    """What the certificates say of an attention whose code has these hashes, as "19/19"; None if they say nothing.
+
+    Of several, one with a law that fails speaks, else a full one.
+    """
     sources, own = set(sources), [certificate for certificate in found if certificate.attention == attention]
     if not own or not sources:
         return None
     fitting = [certificate for certificate in own if {certificate.source} == sources]
-    return fitting[0].short if fitting else "of other code"
+    return min(fitting, key=lambda each: (each.passed, each.form != "full")).short if fitting else "of other code"

@@ -57,8 +57,13 @@ def certify(
     """Test an attention by all laws; `report` gets each verdict as it comes.
 
     `quick` is the form of a test suite: fewer sites, no measured time, graphs captured but not turned into code.
+
+    Raises:
+        ValueError: if the attention declares itself exempt from what is no law.
     """
     subject = Subject(spec, quick)
+    if unknown := set(subject.attention.exempt) - set(LAWS):
+        raise ValueError(f"{spec.name} is exempt from {sorted(unknown)}, which are no laws; these are: {', '.join(LAWS)}")
     verdicts = []
     # What is random in the caller's program stays as it was, and so do its settings of threads.
     with torch.random.fork_rng(devices=()), warnings.catch_warnings():
@@ -74,6 +79,8 @@ def certify(
 def _verdict(name: str, law: Law, subject: Subject) -> Verdict:
     began = time.perf_counter()
     reason = subject.attention.exempt.get(name)
+    if not subject.cases and name != "builds":
+        reason = "it can be mounted at none of the small sites"
     try:
         verdict, detail = ("exempt", reason) if reason else ("pass", law(subject))
     except Broken as broken:

@@ -12,7 +12,8 @@ from attentions import Attention, Grid, Site
 from harness.certificate.subject import Broken, Subject, at, require, shown_sites
 from harness.costs import by_category, check_agreement, count_with_fvcore, count_with_torch
 
-DIM, HEADS = 32, 2
+SHAPES = ((32, 2), (64, 1))
+"""Channels and heads of the maps on which growth is seen: the first that it accepts."""
 
 
 class Alone(nn.Module):
@@ -61,19 +62,21 @@ def macs(subject: Subject) -> str:
     return f"formula, torch and fvcore agree at {shown_sites(cases)}"
 
 
-def _square(side: int, prefix: int = 0) -> Site:
-    return Site(DIM, HEADS, Grid(side, side, prefix), Grid(side, side, prefix))
+def _square(subject: Subject, side: int) -> Site:
+    grid = Grid(side, side)
+    for site in (Site(dim, heads, grid, grid) for dim, heads in SHAPES):
+        if subject.accepts(site):
+            return site
+    raise Broken(f"a map of {side}x{side} is refused, so growth cannot be seen")
 
 
 def growth_of_macs(subject: Subject) -> str:
     """Counted multiply-adds grow with the declared power of the number of tokens."""
     sides = (128, 256)
     declared = subject.attention.exponent
-    if not subject.accepts(_square(sides[0])):
-        raise Broken(f"a map of {sides[0]}x{sides[0]} is refused, so growth cannot be seen")
     with at(f"maps of {' and '.join(f'{side}x{side}' for side in sides)}"):
         small, large = (
-            count_with_torch(*_alone(subject, _square(side)))["products and convolutions"] for side in sides
+            count_with_torch(*_alone(subject, _square(subject, side)))["products and convolutions"] for side in sides
         )
     if small == large == 0:
         return "no products at any size"
@@ -136,11 +139,11 @@ def _seconds(subject: Subject, side: int, at_least: float) -> float:
     Time of this process in user mode: neither other processes nor the system's work on new pages of memory, which
     begins at some size of a tensor, bends the curve.
     """
-    site = _square(side)
+    site = _square(subject, side)
     module = subject.build(site)
     generator = torch.Generator().manual_seed(1)
     names = ("q", "k", "v", "x") if module.takes_input else ("q", "k", "v")
-    given = {name: torch.randn(1, side * side, DIM, generator=generator) for name in names}
+    given = {name: torch.randn(1, side * side, site.dim, generator=generator) for name in names}
     with torch.inference_mode():
         module(**given)
         began = resource.getrusage(resource.RUSAGE_SELF).ru_utime

@@ -124,7 +124,9 @@ def gradient(subject: Subject) -> str:
             size = max(float(g.norm()) for g in theirs)
             for name, a, b in zip(wanted, ours, theirs, strict=True):
                 # A gradient that is zero but for rounding has no direction of its own.
-                gap = 0.0 if float((a - b).norm()) < ROUNDING * size else difference(a, b)
+                gap = difference(a, b)
+                if float((a - b).norm()) < ROUNDING * size:
+                    gap = min(gap, float((a - b).norm()) / size)
                 require(
                     gap < SAME_GRADIENT,
                     case,
@@ -194,9 +196,11 @@ def mask(subject: Subject) -> str:
     if subject.attention.takes_bias:
         _check_bias(subject)
         takes.append("bias")
-    if subject.attention.takes_regions:
+    if subject.attention.takes_regions and REGIONS in subject.cases:
         _check_regions(subject)
         takes.append("regions")
+    if not takes and subject.attention.takes_regions:
+        raise Exempt(f"it is refused where there are regions: {REGIONS}")
     if not takes:
         raise Exempt("declares that it takes no mask: tokens of a shifted window mix across the image border")
     return f"{' and '.join(takes)} honoured"

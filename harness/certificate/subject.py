@@ -62,17 +62,18 @@ CASES = (
     Case("one head", _same(8, 1, Grid(2, 3))),
     Case("horizontal stripe", _same(16, 2, Grid(1, 8))),
     Case("vertical stripe", _same(16, 2, Grid(8, 1))),
-    Case("windows", _same(16, 2, Grid(4, 4)), batch=6),
-    Case("class token", _same(24, 3, Grid(3, 5, prefix=1))),
+    Case("wide head", _same(64, 1, Grid(4, 3))),
+    Case("windows", _same(64, 2, Grid(4, 4)), batch=6),
+    Case("class token", _same(48, 3, Grid(3, 5, prefix=1))),
     Case("reduced keys, class token", Site(16, 2, Grid(4, 4, prefix=1), Grid(2, 2, prefix=1))),
     Case("map", _same(32, 4, Grid(6, 4))),
     Case("reduced keys", Site(16, 2, Grid(8, 4), Grid(4, 2))),
     Case("odd map", _same(24, 3, Grid(7, 5))),
     Case("pooled keys", Site(16, 2, Grid(9, 8), Grid(7, 7))),
 )
-"""Smallest first, so that the first one that fails is the smallest."""
+"""Smallest first, so that the first one that fails is the smallest; heads of 8, 16, 32 and 64 channels."""
 
-REGIONS = Case("shifted window", _same(16, 2, Grid(4, 4), regions=4))
+REGIONS = Case("shifted window", _same(64, 2, Grid(4, 4), regions=4))
 
 
 @dataclass(frozen=True)

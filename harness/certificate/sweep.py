@@ -21,7 +21,7 @@ EXAMPLES, QUICK_EXAMPLES = 60, 8
 @st.composite
 def cases(draw: st.DrawFn, subject: Subject) -> Case:
     """A site with few tokens; its keys are those of the queries, or on a grid of their own."""
-    heads, head_dim = draw(st.integers(1, 4)), draw(st.sampled_from((8, 4, 1, 2, 3, 16)))
+    heads, head_dim = draw(st.integers(1, 4)), draw(st.sampled_from((8, 4, 1, 2, 3, 16, 32, 64)))
     prefix = draw(st.integers(0, 2))
     queries = Grid(draw(st.integers(1, 7)), draw(st.integers(1, 7)), prefix)
     keys = draw(st.just(queries) | st.builds(Grid, st.integers(1, 7), st.integers(1, 7), st.just(prefix)))

@@ -75,3 +75,19 @@ def test_it_speaks_for_its_own_code_only() -> None:
     assert standing(SOUND.attention, [SOUND.source, "f" * 16], found) == "of other code"
     assert standing(SOUND.attention, [], found) is None
     assert standing("mine(k=5)", [SOUND.source], found) is None
+
+
+def test_the_full_form_speaks_before_the_quick_one_and_takes_its_place(tmp_path: Path) -> None:
+    quick, elsewhere = replace(SOUND, form="quick"), tmp_path / "elsewhere"
+    write_certificate(elsewhere, SOUND)
+    write_certificate(tmp_path, quick)
+    assert certificates(tmp_path, elsewhere)[:2] == [quick, SOUND]
+    assert standing(SOUND.attention, [SOUND.source], certificates(tmp_path, elsewhere)) == SOUND.short
+    # What fails is not hidden by what held elsewhere.
+    fails = replace(BROKEN, form="quick")
+    assert standing(SOUND.attention, [SOUND.source], [SOUND, fails]) == fails.short
+    write_certificate(tmp_path, SOUND)
+    assert certificates(tmp_path)[0] == SOUND
+    assert len(list(tmp_path.glob("*.json"))) == 1
+    write_certificate(tmp_path, quick)
+    assert len(list(tmp_path.glob("*.json"))) == 2
