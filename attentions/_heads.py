@@ -1,4 +1,4 @@
-"""Splitting channels into heads and putting them together again, and the scores of each head."""
+"""Splitting channels into heads and putting them together again; scores of a head, and tokens of a region."""
 
 import torch
 from torch import Tensor
@@ -12,6 +12,11 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def merge_heads(x: Tensor) -> Tensor:
     """(B, heads, N, d) -> (B, N, heads * d)."""
     return x.transpose(1, 2).flatten(2)
+
+
+def region_masks(regions: Tensor, number: int, dtype: torch.dtype) -> list[Tensor]:
+    """(B, N) labels from 0 to below `number` -> for each region 1 for its tokens and 0 for the others, (B, N, 1)."""
+    return [(regions == region).unsqueeze(-1).to(dtype) for region in range(number)]
 
 
 def scores(q: Tensor, k: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Macs, Site
-from attentions._heads import merge_heads, split_heads
+from attentions._contract import Grid, Macs, Site
+from attentions._heads import merge_heads, region_masks, split_heads
 from attentions._naive import convolved
 
 EPS = 1e-6
@@ -20,20 +22,27 @@ def check_kernel_size(kernel_size: int | None) -> None:
 
 
 def linear_product(
-    q: Tensor, k: Tensor, v: Tensor, heads: int, regions: Tensor | None = None, n_regions: int = 1
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    regions: Tensor | None = None,
+    n_regions: int = 1,
+    turn: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda q, k: (q, k),
 ) -> Tensor:
     """Attention with weights q.k / sum over keys of q.k, in linear order: q (k^T v) instead of (q k^T) v.
 
     q (B, N, F) and k (B, M, F) are features and not negative, v is (B, M, C); the sums run over keys as means, so
-    that they do not grow with M. With `regions` (B, N) each token meets the keys of its own region only.
+    that they do not grow with M. With `regions` (B, N) each token meets the keys of its own region only. `turn` is what
+    happens to q and k before they meet in the numerator, and not in the sum.
     """
     if regions is not None:
-        own = [(regions == region).unsqueeze(-1).to(q.dtype) for region in range(n_regions)]
-        return sum((linear_product(q, k * mine, v, heads) * mine for mine in own), torch.zeros_like(v))
-    q, k, v = (split_heads(x, heads) for x in (q, k, v))
+        own = region_masks(regions, n_regions, q.dtype)
+        return sum((linear_product(q, k * mine, v, heads, turn=turn) * mine for mine in own), torch.zeros_like(v))
+    q, k, turned_q, turned_k, v = (split_heads(x, heads) for x in (q, k, *turn(q, k), v))
     normaliser = q @ k.mean(dim=-2, keepdim=True).transpose(-2, -1) + EPS
-    keys_values = k.transpose(-2, -1) @ (v / k.shape[-2])
-    return merge_heads(q @ keys_values / normaliser)
+    keys_values = turned_k.transpose(-2, -1) @ (v / k.shape[-2])
+    return merge_heads(turned_q @ keys_values / normaliser)
 
 
 def linear_product_macs(site: Site, features: int | None = None) -> Macs:
@@ -60,6 +69,15 @@ def to_query_grid(v: Tensor, site: Site) -> Tensor:
     return v.unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
 
 
+def pooled(x: Tensor, grid: Grid, cells: tuple[int, int]) -> Tensor:
+    """Means of the tokens (B, N, C) over cells of their grid, so many down and across: (B, cells, C).
+
+    Cells of unequal size overlap. Prefix tokens have no part in them.
+    """
+    image = x[:, grid.prefix :].unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
+    return F.adaptive_avg_pool2d(image, cells).flatten(2).transpose(1, 2)
+
+
 def from_query_grid(image: Tensor, site: Site) -> Tensor:
     """(B, C, H, W) -> (B, N, C), with zeros for the prefix tokens."""
     return F.pad(image.flatten(2).transpose(1, 2), (0, 0, site.queries.prefix, 0))
@@ -80,13 +98,14 @@ class ValueConvolution(nn.Conv2d):
         # Widened before they are repeated, so that the gradients of heads and regions are added up in what v is in.
         wide = torch.promote_types(v.dtype, self.weight.dtype)
         weight = self.weight.to(wide).repeat(self.site.heads, 1, 1, 1)
-        bias = self.bias.to(wide).repeat(self.site.heads) if self.bias is not None else None
+        assert self.bias is not None
+        bias = self.bias.to(wide).repeat(self.site.heads)
         if regions is None:
             return self.convolve(v, weight, bias)
-        own = [(regions == region).unsqueeze(-1).to(v.dtype) for region in range(self.site.regions)]
+        own = region_masks(regions, self.site.regions, v.dtype)
         return sum((self.convolve(v * mine, weight, bias) * mine for mine in own), torch.zeros_like(v))
 
-    def convolve(self, v: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def convolve(self, v: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         # The heads go to the channels, not to the batch: tokens are channels_last already, and nothing is copied.
         image = to_query_grid(v, self.site)
         out = F.conv2d(image, weight, bias, padding=self.padding, groups=self.site.dim)

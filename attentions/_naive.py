@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions._contract import Site
+from attentions._contract import Grid, Site
 
 
 def mix_per_head(
@@ -34,6 +34,23 @@ def normalised(scores: Tensor, eps: float, regions: Tensor | None = None) -> Ten
     if regions is not None:
         scores = scores * same_region(regions)
     return scores / (scores.sum(dim=-1, keepdim=True) + eps * scores.shape[-1])
+
+
+def cell_means(x: Tensor, grid: Grid, cells: tuple[int, int]) -> Tensor:
+    """Means of the tokens (B, N, C) over cells of their grid: (B, cells, C).
+
+    Cells of unequal size overlap: from the floor of the first edge to the ceiling of the second.
+    """
+    height, width, prefix = grid
+    rows, columns = cells
+    means = []
+    for row in range(rows):
+        for column in range(columns):
+            down = range(row * height // rows, -(-(row + 1) * height // rows))
+            right = range(column * width // columns, -(-(column + 1) * width // columns))
+            cell = [prefix + y * width + x for y in down for x in right]
+            means.append(sum((x[:, token] for token in cell), torch.zeros_like(x[:, 0])) / len(cell))
+    return torch.stack(means, dim=1)
 
 
 def convolved(v: Tensor, weight: Tensor, bias: Tensor, site: Site, regions: Tensor | None = None) -> Tensor:

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
 from attentions._heads import merge_heads, split_heads
-from attentions._linear import ValueConvolution, check_kernel_size
-from attentions._naive import mix_per_head
+from attentions._linear import ValueConvolution, check_kernel_size, pooled
+from attentions._naive import cell_means, mix_per_head
 from attentions._registry import register
 
 # Side of the maps from which the biases are interpolated.
@@ -104,9 +104,8 @@ class AgentAttention(Attention):
         x: Tensor | None = None,
         regions: Tensor | None = None,
     ) -> Tensor:
-        grid, heads = self.site.queries, self.site.heads
-        image = q[:, grid.prefix :].unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
-        agents = F.adaptive_avg_pool2d(image, self.agents).flatten(2).transpose(1, 2).to(q.dtype)
+        heads = self.site.heads
+        agents = pooled(q, self.site.queries, self.agents).to(q.dtype)
         to_keys = self.key_bias().to(q.dtype) if self.agent_bias else None
         to_queries = self.query_bias().to(q.dtype) if self.agent_bias else None
         agents, queries, keys, values = (split_heads(x, heads) for x in (agents, q, k, v))
@@ -126,17 +125,7 @@ class AgentAttention(Attention):
         regions: Tensor | None = None,
     ) -> Tensor:
         site = self.site
-        height, width, prefix = site.queries
-        rows, columns = self.agents
-        agents = []
-        for row in range(rows):
-            for column in range(columns):
-                # Cells of unequal size overlap: from the floor of the first edge to the ceiling of the second.
-                down = range(row * height // rows, -(-(row + 1) * height // rows))
-                right = range(column * width // columns, -(-(column + 1) * width // columns))
-                cell = [prefix + y * width + x for y in down for x in right]
-                agents.append(sum((q[:, token] for token in cell), torch.zeros_like(q[:, 0])) / len(cell))
-        a = torch.stack(agents, dim=1)
+        a = cell_means(q, site.queries, self.agents)
 
         def weights(queries: Tensor, keys: Tensor, head: int, bias: list[Tensor]) -> Tensor:
             scores = torch.einsum("bnc,bmc->bnm", queries, keys) / math.sqrt(queries.shape[-1])

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
-from attentions._heads import merge_heads, scores, split_heads
+from attentions._heads import merge_heads, region_masks, scores, split_heads
 from attentions._linear import ValueConvolution, check_kernel_size, linear_product_macs
 from attentions._naive import mix_per_head, normalised, same_region
 from attentions._registry import register
@@ -78,7 +78,7 @@ class LinearAngularAttention(Attention):
         if regions is None:
             mixed, weights = sums(k, v, 1.0)
             return mixed / weights
-        own = [(regions == region)[:, None, :, None].to(q.dtype) for region in range(self.site.regions)]
+        own = [mine.unsqueeze(1) for mine in region_masks(regions, self.site.regions, q.dtype)]
         parts = [(*sums(k * mine, v * mine, mine.mean(dim=-2, keepdim=True)), mine) for mine in own]
         # Divided only once: the sum of a region that an entry of the batch lacks is zero.
         mixed = sum((values * mine for values, _, mine in parts), torch.zeros_like(v))

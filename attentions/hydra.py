@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs
+from attentions._heads import region_masks
 from attentions._naive import same_region
 from attentions._registry import register
 
@@ -40,7 +41,7 @@ class HydraAttention(Attention):
             keys_values = k * v
             if regions is None:
                 return (q * keys_values.sum(dim=1, keepdim=True)).to(v.dtype)
-            own = [(regions == region).unsqueeze(-1) for region in range(self.site.regions)]
+            own = region_masks(regions, self.site.regions, wide)
             sums = [(keys_values * mine).sum(dim=1, keepdim=True) * mine for mine in own]
             return (q * sum(sums, torch.zeros_like(q))).to(v.dtype)
 

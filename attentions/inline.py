@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
-from attentions._heads import merge_heads, split_heads
+from attentions._heads import merge_heads, region_masks, split_heads
 from attentions._linear import check_kernel_size, from_query_grid, linear_product_macs, to_query_grid
 from attentions._naive import convolved, mix_per_head, same_region
 from attentions._registry import register
@@ -45,11 +45,6 @@ def count(own: Tensor) -> Tensor:
     return own.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def masks(regions: Tensor, site: Site, dtype: torch.dtype) -> list[Tensor]:
-    """For each region 1 for its tokens and 0 for the others, (B, N, 1)."""
-    return [(regions == region).unsqueeze(-1).to(dtype) for region in range(site.regions)]
-
-
 class LocalResidual(nn.ModuleList):
     """Depthwise convolution of the values whose kernels two layers, grouped by heads, predict from a mean token.
 
@@ -78,7 +73,7 @@ class LocalResidual(nn.ModuleList):
         layers = self.layers(v.dtype)
         if regions is None:
             return self.convolve(v, mean_token(x, None), layers)
-        own = masks(regions, self.site, v.dtype)
+        own = region_masks(regions, self.site.regions, v.dtype)
         return sum((self.convolve(v * mine, mean_token(x, mine), layers) * mine for mine in own), torch.zeros_like(v))
 
     def convolve(self, v: Tensor, mean: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -157,7 +152,7 @@ class InLineAttention(Attention):
             if regions is None:
                 out = injective_product(q, k, v, self.site.heads)
             else:
-                own = masks(regions, self.site, wide)
+                own = region_masks(regions, self.site.regions, wide)
                 mixed = (injective_product(q, k, v, self.site.heads, mine) * mine for mine in own)
                 out = sum(mixed, torch.zeros_like(v))
             return (out if self.residual is None else out + self.residual(v, x, regions)).to(dtype)

@@ -117,9 +117,9 @@ class NystromformerAttention(Attention):
 
     @property
     def uses_positions(self) -> bool:
-        # As many landmarks as tokens are the tokens.
+        # As many landmarks as tokens are the tokens, and one is the mean of all.
         tokens = max(self.site.queries.tokens, self.site.keys.tokens)
-        return self.dwc is not None or self.landmarks < tokens
+        return self.dwc is not None or 1 < self.landmarks < tokens
 
     def macs(self) -> Macs:
         site, m = self.site, self.landmarks

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
-from attentions._heads import merge_heads, split_heads
+from attentions._heads import merge_heads, region_masks, split_heads
 from attentions._linear import EPS, ValueConvolution, check_kernel_size
 from attentions._naive import normalised
 from attentions._registry import register
@@ -101,7 +101,7 @@ class PolaFormerAttention(Attention):
             if regions is None:
                 out = merge_heads(polarity_product(q, k, values))
             else:
-                masks = [(regions == region)[:, None, :, None].to(wide) for region in range(self.site.regions)]
+                masks = (own.unsqueeze(1) for own in region_masks(regions, self.site.regions, wide))
                 mixed = (polarity_product(q, k * own, values) * own for own in masks)
                 out = merge_heads(sum(mixed, torch.zeros_like(values)))
             out = out if self.dwc is None else out + self.dwc(v, regions)

@@ -7,11 +7,11 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
 from attentions._heads import merge_heads, split_heads
-from attentions._naive import mix_per_head
+from attentions._linear import pooled
+from attentions._naive import cell_means, mix_per_head
 from attentions._registry import register
 
 
@@ -58,12 +58,6 @@ class SoftAttention(Attention):
         self.pooled = (min(side, site.queries.height), min(side, site.queries.width))
         self.iterations = iterations
 
-    def landmarks(self, q: Tensor) -> Tensor:
-        """(B, N, C) -> means of cells of the grid, (B, m, C)."""
-        grid = self.site.queries
-        image = q[:, grid.prefix :].unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
-        return F.adaptive_avg_pool2d(image, self.pooled).flatten(2).transpose(1, 2)
-
     def forward(
         self,
         q: Tensor,
@@ -78,9 +72,8 @@ class SoftAttention(Attention):
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q = q.to(wide)
-            landmarks, q, k, values = (
-                split_heads(x, self.site.heads) for x in (self.landmarks(q), q, k.to(wide), v.to(wide))
-            )
+            landmarks = pooled(q, self.site.queries, self.pooled)
+            landmarks, q, k, values = (split_heads(x, self.site.heads) for x in (landmarks, q, k.to(wide), v.to(wide)))
             inverse = pseudo_inverse(gaussian(landmarks, landmarks), self.iterations)
             out = gaussian(q, landmarks) @ (inverse @ (gaussian(landmarks, k) @ values))
             return merge_heads(out).to(v.dtype)
@@ -95,19 +88,6 @@ class SoftAttention(Attention):
         x: Tensor | None = None,
         regions: Tensor | None = None,
     ) -> Tensor:
-        height, width, prefix = self.site.queries
-        rows, columns = self.pooled
-
-        def landmarks(q: Tensor) -> Tensor:
-            image = q[:, prefix:].unflatten(1, (height, width))
-            cells = []
-            for row in range(rows):
-                for column in range(columns):
-                    ys = slice(row * height // rows, math.ceil((row + 1) * height / rows))
-                    xs = slice(column * width // columns, math.ceil((column + 1) * width / columns))
-                    cells.append(image[:, ys, xs].mean(dim=(1, 2)))
-            return torch.stack(cells, dim=1)
-
         def similarity(x: Tensor, y: Tensor) -> Tensor:
             differences = x[:, :, None, :] - y[:, None, :, :]
             return (-differences.square().sum(dim=-1) / (2 * math.sqrt(x.shape[-1]))).exp()
@@ -119,7 +99,7 @@ class SoftAttention(Attention):
             return z
 
         def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
-            centres = landmarks(q)
+            centres = cell_means(q, self.site.queries, self.pooled)
             inverses = torch.stack([inverse(a) for a in similarity(centres, centres)])
             return similarity(q, centres) @ inverses @ similarity(centres, k)
 
@@ -127,8 +107,9 @@ class SoftAttention(Attention):
 
     @property
     def uses_positions(self) -> bool:
-        # Pooling to the grid itself makes a landmark of each token.
-        return (*self.pooled, 0) != self.site.queries
+        height, width, prefix = self.site.queries
+        # One landmark, or one for each token: which token lies where does not matter to them.
+        return prefix > 0 or self.pooled not in ((1, 1), (height, width))
 
     def macs(self) -> Macs:
         site, m = self.site, math.prod(self.pooled)

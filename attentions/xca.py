@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Macs, Site
-from attentions._heads import merge_heads, split_heads
+from attentions._heads import merge_heads, region_masks, split_heads
 from attentions._naive import same_region
 from attentions._registry import register
 
@@ -49,7 +49,7 @@ class CrossCovarianceAttention(Attention):
             temperature = self.temperature.to(wide)
             if regions is None:
                 return merge_heads(self._mix(q, k, v, temperature)).to(dtype)
-            own = [(regions == region)[:, None, :, None].to(wide) for region in range(self.site.regions)]
+            own = (mine.unsqueeze(1) for mine in region_masks(regions, self.site.regions, wide))
             mixed = [self._mix(q * mine, k * mine, v, temperature) * mine for mine in own]
             return merge_heads(sum(mixed, torch.zeros_like(v))).to(dtype)
 

@@ -30,6 +30,7 @@ OPTIONS = (
     "linformer(length=5, share=True)",
     "mlla(kernel_size=None)",
     "mlla(rotary=False, kernel_size=5)",
+    "nystromformer(landmarks=1, kernel_size=None)",
     "nystromformer(landmarks=5, kernel_size=None)",
     "performer(features=5, orthogonal=False)",
     "performer(kernel=relu)",
@@ -37,6 +38,7 @@ OPTIONS = (
     "polaformer(kernel_size=3, positional_encoding=False)",
     "rala(reweight=False)",
     "rala(gate=False)",
+    "soft(side=1)",
     "soft(side=2, iterations=6)",
     "softmax(fused=False)",
 )
