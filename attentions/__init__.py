@@ -7,6 +7,7 @@ from attentions._contract import Attention, Grid, Macs, Site
 from attentions._registry import (
     broken,
     explained,
+    for_a_while,
     load,
     load_file,
     loaded_files,
@@ -26,6 +27,7 @@ __all__ = [
     "Site",
     "broken",
     "explained",
+    "for_a_while",
     "load",
     "load_file",
     "loaded_files",

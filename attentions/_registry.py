@@ -123,6 +123,20 @@ def load_module(name: str) -> types.ModuleType:
         raise ValueError(f"module {name} cannot be loaded: {explained(problem, name)}") from problem
 
 
+@contextmanager
+def for_a_while() -> Iterator[None]:
+    """What is loaded meanwhile is forgotten afterwards: another version of the same file can be loaded then."""
+    registered, modules = dict(_REGISTRY), set(sys.modules)
+    try:
+        yield
+    finally:
+        _REGISTRY.clear()
+        _REGISTRY.update(registered)
+        for name in set(sys.modules) - modules:
+            if name.startswith(_USERS):
+                del sys.modules[name]
+
+
 def loaded_files() -> list[Path]:
     """The files that `load_file` has run, in order: what another process has to run before it can do the same."""
     return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(_USERS)]

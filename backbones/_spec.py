@@ -60,9 +60,14 @@ class Mount:
         return macs
 
 
-@lru_cache(maxsize=4096)
 def on_meta(attention: AttentionSpec, site: Site) -> Attention:
     """The attention at a site, without weights. Raises ValueError where it cannot be mounted."""
+    return _on_meta(lookup(attention.name), attention, site)  # type: ignore[arg-type]
+
+
+# By the class, too: a name may stand for another version of it later.
+@lru_cache(maxsize=4096)
+def _on_meta(_: type[Attention], attention: AttentionSpec, site: Site) -> Attention:
     with torch.device("meta"), _users_code(attention, "the constructor"):
         return attention.build(site)
 

@@ -217,6 +217,7 @@ def cluster(
 
 def _again(sweep: str | None, out: Path, failed: bool) -> int:
     """Submits the failed, or the dropped and cancelled, cells of former submissions anew."""
+    from attentions import for_a_while
     from harness import launch, status
 
     known = status.submitted(sweep, out)
@@ -233,13 +234,15 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
             wanted = {state.key for state in states if last[state.key] is submission}
             if not wanted:
                 continue
-            cells = [cell for cell in launch.of_submission(submission, as_now=failed) if cell.key in wanted]
-            chosen = launch.choose(cells, out, failed=failed)
-            planned = launch.planned(chosen, submission.cluster)
-            if planned:
-                like = None if failed else submission
-                _say(launch.submit(chosen, planned, submission.cluster, out, submission.sweep, like), out)
-                cells_submitted += len(chosen.cells)
+            # Each with the user's files of its own: another submission may have other versions of them.
+            with for_a_while():
+                cells = [cell for cell in launch.of_submission(submission, as_now=failed) if cell.key in wanted]
+                chosen = launch.choose(cells, out, failed=failed)
+                planned = launch.planned(chosen, submission.cluster)
+                if planned:
+                    like = None if failed else submission
+                    _say(launch.submit(chosen, planned, submission.cluster, out, submission.sweep, like), out)
+                    cells_submitted += len(chosen.cells)
     if not cells_submitted:
         what = "has failed" if failed else "was dropped or cancelled"
         out_console.print(f"nothing to submit: no cell {what}", markup=False)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from attentions import _registry
+import attentions
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,10 +34,9 @@ def _fresh_generator() -> None:
 @pytest.fixture
 def users_attentions() -> Iterator[None]:
     """What a test loads is forgotten after it: its attentions, the user's files and modules (plugin...)."""
-    registered, modules = dict(_registry._REGISTRY), set(sys.modules)
-    yield
-    _registry._REGISTRY.clear()
-    _registry._REGISTRY.update(registered)
-    _registry.broken.cache_clear()
-    for name in [name for name in set(sys.modules) - modules if name.startswith(("attention_bench_user_", "plugin"))]:
+    modules = set(sys.modules)
+    with attentions.for_a_while():
+        yield
+    attentions.broken.cache_clear()
+    for name in [name for name in set(sys.modules) - modules if name.startswith("plugin")]:
         del sys.modules[name]

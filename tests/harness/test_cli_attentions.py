@@ -12,7 +12,6 @@ import torch
 
 import attentions
 from attentions import AttentionSpec, Grid, Site, _registry
-from backbones._spec import on_meta
 from harness.cli_attentions import TEMPLATE
 from tests.harness.command_line import Ask, photos, records, refused
 from tests.slurm.cluster import wait_for
@@ -51,7 +50,6 @@ COSTS = "--backbone deit_micro --attention mine --task costs"
 def another_process() -> None:
     """Nothing of the user's is loaded, as when a command begins."""
     _registry._REGISTRY.pop("mine", None)
-    on_meta.cache_clear()
     for name in [name for name in sys.modules if name.startswith(("attention_bench_user_", "plugin"))]:
         del sys.modules[name]
 

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+import attentions
+from backbones import preset
 from harness import launch
+from harness.cells import Cell
+from harness.costs import Costs
 from harness.submissions import Submission
 from harness.sweeps import expand
 from results import Record
 from slurm import Cluster, local_job
+from tests.attentions.test_registry import WHOLE
 from tests.harness import submitted
 from tests.harness.command_line import Answer, Ask, records, refused, tree
 from tests.slurm.cluster import wait_for
@@ -192,6 +197,39 @@ def test_what_was_dropped_twice_goes_where_it_was_submitted_last(
     monkeypatch.setattr(launch, "submit", submit)
     assert ask("resume").status == 0
     assert asked == [("second", 4, "second")]
+
+
+def test_submissions_with_other_versions_of_one_file_are_resumed_together(
+    ask: Ask, here: Path, monkeypatch: pytest.MonkeyPatch, users_attentions: None
+) -> None:
+    """Each goes on with the code of then, though both have an attention of that name."""
+    for number, (version, scale) in enumerate((("first", 1), ("second", 2))):
+        file = here / version / "mine.py"
+        file.parent.mkdir()
+        file.write_text(WHOLE.replace("return v", f"return {scale} * v"))
+        with attentions.for_a_while():
+            attentions.load(str(file))
+            cells = [Cell(preset("deit_micro", attention=f"mine(depth={scale})"), Costs())]
+            labels = {cell.key: cell.label for cell in cells}
+            made = submitted.submit(here / "runs", version, [labels], id="999999999", cluster="local")
+            replace(made, files=(file,), originals=(file,), created=submitted.NOON + number).write()
+            (made.folder / launch.CELLS).write_bytes(pickle.dumps(cells))
+    asked = []
+
+    def submit(
+        choice: launch.Choice, planned: object, cluster: Cluster, out: Path, sweep: str, like: Submission
+    ) -> Submission:
+        asked.append((sweep, attentions.loaded_files(), attentions.source_digest("mine")))
+        return like
+
+    monkeypatch.setattr(launch, "submit", submit)
+    answer = ask("resume")
+    assert (answer.status, answer.err) == (0, "")
+    assert [(sweep, files) for sweep, files, _ in asked] == [
+        (version, [here / version / "mine.py"]) for version in ("first", "second")
+    ]
+    assert len({digest for _, _, digest in asked}) == 2
+    assert not attentions.loaded_files()
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(ask: Ask) -> None:
