@@ -78,7 +78,7 @@ def fits(value: object, annotation: Any) -> bool:
     """Whether a value is of an option's annotation; an int is a float, a bool is neither."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
-        return value in arguments
+        return any(value == arm and type(value) is type(arm) for arm in arguments)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, arm) for arm in arguments)
     if origin is tuple:
@@ -88,6 +88,21 @@ def fits(value: object, annotation: Any) -> bool:
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, annotation)
+
+
+def canonical(value: object, annotation: Any) -> object:
+    """A value that fits its option's annotation, in the one form that is compared, hashed and shown.
+
+    1 and 1.0 are one attention where the option is a float: 1.0.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is tuple:
+        return tuple(canonical(each, arguments[0]) for each in value) if isinstance(value, tuple) else value
+    if origin in (typing.Union, types.UnionType):
+        # Of an int that may be either, the int is meant.
+        fitting = [arm for arm in arguments if fits(value, arm)]
+        return canonical(value, next((arm for arm in fitting if arm is not float), float))
+    return float(value) if annotation is float and isinstance(value, int) else value
 
 
 def type_text(annotation: Any) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attentions._contract import Attention, Site
-from attentions._options import fits, schema, type_text
+from attentions._options import canonical, fits, schema, type_text
 from attentions._registry import load, lookup, registered, source, unknown
 
 
@@ -34,7 +34,10 @@ class AttentionSpec:
             annotation = known[option].annotation
             if not fits(value, annotation):
                 raise ValueError(f"{self.name}: {option}={value!r} is not allowed; it takes {type_text(annotation)}")
-        filled = {option: self.options.get(option, parameter.default) for option, parameter in known.items()}
+        filled = {
+            option: canonical(self.options.get(option, parameter.default), parameter.annotation)
+            for option, parameter in known.items()
+        }
         object.__setattr__(self, "options", types.MappingProxyType(filled))
 
     @classmethod

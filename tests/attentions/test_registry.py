@@ -84,6 +84,34 @@ pytestmark = pytest.mark.usefixtures("users_attentions")
 
 # Attentions of the user's own, in files
 
+FLOATS = """
+from typing import Literal
+from attentions import Attention, Macs, register
+
+@register("mine")
+class Mine(Attention):
+    def __init__(self, site, *, a: float = 1, b: float | None = None, c: int | float = 1, d: tuple[float, ...] = (1, 2),
+                 e: Literal[1, 2] = 1) -> None:
+        super().__init__(site)
+
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        return v
+
+    def macs(self):
+        return Macs()
+"""
+
+
+def test_a_whole_number_is_a_float_where_the_option_is_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FLOATS)
+    load(str(tmp_path / "mine.py"))
+    assert str(AttentionSpec("mine")) == "mine(a=1.0, b=None, c=1, d=(1.0, 2.0), e=1)"
+    given = [AttentionSpec.parse(f"mine(a={a}, b={a}, c=2.0, d=({a},))") for a in ("2", "2.0")]
+    assert len({*given}) == len({*map(str, given)}) == 1
+    assert str(given[0]) == "mine(a=2.0, b=2.0, c=2.0, d=(2.0,), e=1)"
+    for text in ("mine(e=True)", "mine(e=1.0)", "mine(a=True)"):
+        assert "is not allowed; it takes" in refused(lambda text=text: AttentionSpec.parse(text))
+
 
 WHOLE = """
 from attentions import Attention, Macs, Site, register
