@@ -34,12 +34,16 @@ class Swap:
 
     @classmethod
     def of(cls, name: str, attention: str, arguments: Mapping[str, Any], first: int | None) -> Swap:
-        """Raises ValueError for a model that timm does not have, or an unknown attention."""
+        """Raises ValueError for a model that timm does not have, weights of timm's choice, or an unknown attention."""
         architecture = name.partition(".")[0]
         if not timm.is_model(architecture):
             near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise ValueError(f"timm {timm.__version__} has no model {name!r}{hint}")
+        if given := sorted(
+            {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"} & set(arguments)
+        ):
+            raise ValueError(f"--set {given[0]}: weights are given by --checkpoint, and nothing is downloaded")
         return cls(name, AttentionSpec.of(attention), dict(arguments), first)
 
     def original(self) -> nn.Module:

@@ -82,6 +82,14 @@ def test_position_embeddings_are_resized_and_other_classes_are_partial(ask: Ask)
         (f"swap {MODEL} --attention linaer", "unknown attention 'linaer'; did you mean linear"),
         (f"swap {MODEL} --attention linear --set foo=3", "unexpected keyword argument 'foo'"),
         (f"swap {MODEL} --attention linear --set foo", "cannot read --set 'foo'"),
+        (
+            f"swap {MODEL} --attention linear --set pretrained=True",
+            "--set pretrained: weights are given by --checkpoint",
+        ),
+        (
+            f"swap {MODEL} --attention linear --set checkpoint_path=x.pth",
+            "weights are given by --checkpoint, and nothing",
+        ),
         (f"swap {MODEL} --attention linear --first 13", "the model has 12 blocks, so the first 13 cannot be changed"),
         (f"swap {MODEL} --attention linear --set attn_drop_rate=0.1", "attn_drop_rate=0.1"),
         (f"swap {MODEL} --attention linear --ema", "--ema has no effect without --checkpoint"),
