@@ -180,6 +180,10 @@ class BackboneSpec(ABC):
     def mounts(self) -> list[Mount]:
         """The resolved table: every block in order. Raises ValueError where a window does not tile its map."""
 
+    def mounts_of(self, stage: int) -> list[Mount]:
+        """The blocks of a stage, which is counted from 0."""
+        return [mount for mount in self.mounts() if mount.stage == stage + 1]
+
     @abstractmethod
     def macs_by_part(self) -> dict[str, Macs]:
         """Closed formula: multiply-adds for one image, per part of the model ("stage 1", ..., "head")."""

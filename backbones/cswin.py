@@ -109,11 +109,10 @@ class CSWinSpec(BackboneSpec):
             n, dim = grid.tokens, self.dim << stage
             channels, kernel = (self.in_channels, STEM_KERNEL) if stage == 0 else (dim // 2, 3)
             macs = Macs(convolutions=n * channels * kernel**2 * dim) + norm_macs(n, dim)
-            for mount in self.mounts():
-                if mount.stage == stage + 1:
-                    macs += mount.attention_macs() + Macs(convolutions=n * dim * 9)
-                    macs += projection_macs(n, dim, 4 * dim)
-                    macs += mlp_macs(n, dim, dim * self.mlp_ratio) + norm_macs(n, 2 * dim)
+            for mount in self.mounts_of(stage):
+                macs += mount.attention_macs() + Macs(convolutions=n * dim * 9)
+                macs += projection_macs(n, dim, 4 * dim)
+                macs += mlp_macs(n, dim, dim * self.mlp_ratio) + norm_macs(n, 2 * dim)
             parts[f"stage {stage + 1}"] = macs
         last = self.dim << (len(grids) - 1)
         parts["head"] = norm_macs(grids[-1].tokens, last) + projection_macs(1, last, self.num_classes)
@@ -219,7 +218,7 @@ class CSWin(Backbone):
         for stage in range(len(grids)):
             if stage:
                 self.add_module(f"merge{stage}", Merge(spec.dim << (stage - 1), grids[stage - 1]))
-            mounts = [mount for mount in spec.mounts() if mount.stage == stage + 1]
+            mounts = spec.mounts_of(stage)
             blocks = (Block(spec, mount, rate) for mount, rate in zip(mounts, rates[stage], strict=True))
             self.add_module(f"stage{stage + 1}", nn.ModuleList(blocks))
         channels = spec.dim << (len(grids) - 1)

@@ -138,11 +138,10 @@ class PVTSpec(PyramidSpec):
         for stage, (dim, size) in enumerate(zip(self.dims, self.patch_sizes, strict=True)):
             patches = self.grids()[stage].height * self.grids()[stage].width
             macs = Macs(convolutions=patches * channels * size**2 * dim) + norm_macs(patches, dim)
-            for mount in self.mounts():
-                if mount.stage == stage + 1:
-                    n = mount.grid.tokens
-                    macs += mount.attention_macs() + self.host_macs(mount) + norm_macs(n, 2 * dim)
-                    macs += mlp_macs(n, dim, dim * self.mlp_ratios[stage])
+            for mount in self.mounts_of(stage):
+                n = mount.grid.tokens
+                macs += mount.attention_macs() + self.host_macs(mount) + norm_macs(n, 2 * dim)
+                macs += mlp_macs(n, dim, dim * self.mlp_ratios[stage])
             parts[f"stage {stage + 1}"] = macs
             channels = dim
         head = projection_macs(1, channels, self.num_classes)
@@ -247,7 +246,7 @@ class PVT(Pyramid):
         channels = spec.in_channels
         for stage, (dim, grid) in enumerate(zip(spec.dims, grids, strict=True)):
             number = stage + 1
-            mounts = [mount for mount in spec.mounts() if mount.stage == number]
+            mounts = spec.mounts_of(stage)
             blocks = nn.ModuleList(
                 make_block(mount, spec.mlp_ratios[stage], rate)
                 for mount, rate in zip(mounts, rates[stage], strict=True)

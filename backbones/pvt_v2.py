@@ -58,10 +58,9 @@ class PVTv2Spec(PyramidSpec):
             n, hidden = grid.tokens, dim * self.mlp_ratios[stage]
             kernel = patch_kernel(stage)
             macs = Macs(convolutions=n * channels * kernel**2 * dim) + norm_macs(n, 2 * dim)
-            for mount in self.mounts():
-                if mount.stage == stage + 1:
-                    macs += mount.attention_macs() + self.host_macs(mount) + norm_macs(n, 2 * dim)
-                    macs += mlp_macs(n, dim, hidden) + Macs(convolutions=n * hidden * 9)
+            for mount in self.mounts_of(stage):
+                macs += mount.attention_macs() + self.host_macs(mount) + norm_macs(n, 2 * dim)
+                macs += mlp_macs(n, dim, hidden) + Macs(convolutions=n * hidden * 9)
             parts[f"stage {stage + 1}"] = macs
             channels = dim
         parts["head"] = projection_macs(1, channels, self.num_classes)
@@ -138,7 +137,7 @@ class PVTv2(Pyramid):
         channels = spec.in_channels
         for stage, dim in enumerate(spec.dims):
             number = stage + 1
-            mounts = [mount for mount in spec.mounts() if mount.stage == number]
+            mounts = spec.mounts_of(stage)
             blocks = nn.ModuleList(
                 make_block(spec, mount, rate) for mount, rate in zip(mounts, rates[stage], strict=True)
             )

@@ -109,10 +109,9 @@ class SwinSpec(BackboneSpec):
         for stage, grid in enumerate(grids):
             n, dim = grid.tokens, self.dim << stage
             macs = stem if stage == 0 else Macs()
-            for mount in self.mounts():
-                if mount.stage == stage + 1:
-                    macs += mount.attention_macs() + projection_macs(n, dim, 4 * dim)
-                    macs += mlp_macs(n, dim, dim * self.mlp_ratio) + norm_macs(n, 2 * dim)
+            for mount in self.mounts_of(stage):
+                macs += mount.attention_macs() + projection_macs(n, dim, 4 * dim)
+                macs += mlp_macs(n, dim, dim * self.mlp_ratio) + norm_macs(n, 2 * dim)
             if stage < len(grids) - 1:
                 merged = grids[stage + 1].tokens
                 macs += projection_macs(merged, 4 * dim, 2 * dim) + norm_macs(merged, 4 * dim)
@@ -271,7 +270,7 @@ class Swin(Backbone):
         rates = drop_path_rates(drop_path, spec.depths)
         self.layers = nn.ModuleList()
         for stage, grid in enumerate(grids):
-            mounts = [mount for mount in spec.mounts() if mount.stage == stage + 1]
+            mounts = spec.mounts_of(stage)
             blocks = [Block(spec, mount, rate) for mount, rate in zip(mounts, rates[stage], strict=True)]
             last = stage == len(grids) - 1
             self.layers.append(Stage(blocks, None if last else PatchMerging(spec.dim << stage, grid)))
