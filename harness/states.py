@@ -91,7 +91,7 @@ def standing(out: Path, cells: Mapping[str, str], submissions: Sequence[Submissi
         for key, found in places.items()
         if found and not ((record := records[key]) and _final(record, found[-1].submission))
     }
-    jobs, slurm = _jobs(list(open_places.values()))
+    jobs, slurm, unaccounted = _jobs(list(open_places.values()))
     states = []
     for key, label in cells.items():
         made, damaged = attempts(out / key)
@@ -107,7 +107,8 @@ def standing(out: Path, cells: Mapping[str, str], submissions: Sequence[Submissi
             states.append(CellState(key, label, "unsubmitted"))
         else:
             asked = place is not None and (slurm is None or place.submission.cluster.is_local)
-            states.append(_state(key, label, record if place is None else None, made, place, job, asked, now))
+            whole = record if place is None else None
+            states.append(_state(key, label, whole, made, place, job, asked, unaccounted, now))
     return Standing(states, problems, slurm)
 
 
@@ -129,6 +130,7 @@ def _state(
     place: _Place | None,
     job: Job | None,
     asked: bool,
+    unaccounted: str | None,
     now: float,
 ) -> CellState:
     last = made[-1] if made else None
@@ -173,10 +175,13 @@ def _state(
         return _with(facts, "cancelled", f"cancelled{by}; attention-bench resume submits it again")
     if place.submission.cluster.is_local:
         why = "its process has ended"
-    elif place.array.id is None and job is None:
+    elif job is not None:
+        why = f"its job {words(job)}"
+    elif place.array.id is None:
         why = "it did not reach Slurm"
     else:
-        why = "Slurm knows its job no more" if job is None else f"its job {words(job)}"
+        untold = f", and how it ended is not told ({unaccounted})" if unaccounted else ""
+        why = f"Slurm knows its job no more{untold}"
     return _with(facts, "dropped", f"{why}; attention-bench resume submits it again")
 
 
@@ -220,8 +225,8 @@ def _final(record: Record, submission: Submission) -> bool:
     return record.status == "done" or record.created != submission.failed.get(record.key)
 
 
-def _jobs(places: Sequence[_Place]) -> tuple[dict[tuple[str, int], Job], str | None]:
-    """What is known of the jobs of these places, by array name and index; why Slurm did not tell (all)."""
+def _jobs(places: Sequence[_Place]) -> tuple[dict[tuple[str, int], Job], str | None, str | None]:
+    """What is known of the jobs of these places, by array name and index; why squeue, and why sacct, did not tell."""
     found: dict[tuple[str, int], Job] = {}
     wanted: dict[str, set[int]] = {}
     for place in places:
@@ -233,4 +238,4 @@ def _jobs(places: Sequence[_Place]) -> tuple[dict[tuple[str, int], Job], str | N
     queue = ask(wanted)
     for name, jobs in queue.jobs.items():
         found |= {(name, index): job for index, job in jobs.items()}
-    return found, queue.unreachable
+    return found, queue.unreachable, queue.unaccounted

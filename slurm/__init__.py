@@ -7,7 +7,7 @@ from slurm.inside import Work, this_job
 from slurm.limits import check, limits
 from slurm.local import JobDied, call_apart, cancel_local, local_job, submit_local
 from slurm.queue import Job, Queue, ask, cancel
-from slurm.reasons import never_starts, words
+from slurm.reasons import words
 from slurm.snapshot import snapshot
 from slurm.submission import Resources, submit_array
 
@@ -28,7 +28,6 @@ __all__ = [
     "limits",
     "load",
     "local_job",
-    "never_starts",
     "snapshot",
     "submit_array",
     "submit_local",

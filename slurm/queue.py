@@ -87,11 +87,11 @@ class Queue:
     unaccounted: str | None = None
 
 
-def ask(names: Collection[str] | Mapping[str, Collection[int]], finished: bool = True) -> Queue:
+def ask(names: Collection[str] | Mapping[str, Collection[int]]) -> Queue:
     """What Slurm knows of the jobs of these names: at most one squeue and one sacct; it never raises.
 
-    sacct is asked only if `finished`. Names alone do not tell how many tasks an array has; given as a mapping to the
-    indexes that matter, they leave sacct alone while squeue lists each of these.
+    Names alone do not tell how many tasks an array has; given as a mapping to the indexes that matter, they leave sacct
+    alone while squeue lists each of these.
     """
     if not names:
         return Queue()
@@ -102,7 +102,7 @@ def ask(names: Collection[str] | Mapping[str, Collection[int]], finished: bool =
         return Queue(unreachable=str(problem))
     jobs: dict[str, dict[int, Job]] = {}
     _add(jobs, queued(text), names)
-    if not finished or _all_listed(names, jobs):
+    if _all_listed(names, jobs):
         return Queue(jobs)
     try:
         _add(jobs, recorded(_sacct(names)), names)

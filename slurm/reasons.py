@@ -91,14 +91,6 @@ def words(job: Job) -> str:
     return ENDS.get(job.state, job.state)
 
 
-def never_starts(job: Job) -> bool:
-    """Whether it waits for what does not come by itself."""
-    if not job.pending:
-        return False
-    reason = _plain(job.reason)
-    return job.state in HELD or reason in STUCK or _asks_what_no_job_may(reason)
-
-
 def _asks_what_no_job_may(reason: str) -> bool:
     return bool(re.fullmatch(_A_LIMIT, reason) and re.fullmatch(_ON_ONE_JOB, reason))
 

@@ -74,6 +74,7 @@ class Slurm:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.jobs: list[Job] = []
         self.unreachable: str | None = None
+        self.unaccounted: str | None = None
         self.asked = 0
         monkeypatch.setattr(states, "ask", self._ask)
 
@@ -88,4 +89,4 @@ class Slurm:
         for job in self.jobs:
             if job.name in names:
                 found.setdefault(job.name, {})[job.index] = job
-        return Queue(found)
+        return Queue(found, unaccounted=self.unaccounted)

@@ -198,6 +198,19 @@ def test_what_is_queued_again_says_how_it_ended_before_and_asks_for_nothing(out:
     assert f"waits for jobs of higher priority; {ended}" in Shown("mine", out).words
 
 
+@pytest.mark.parametrize(
+    ("unaccounted", "told"),
+    [
+        (None, "dropped: Slurm knows its job no more; attention-bench resume"),
+        ("sacct: Connection refused", "no more, and how it ended is not told (sacct: Connection refused); attention-b"),
+    ],
+)
+def test_what_slurm_has_forgotten_is_dropped(out: Path, slurm: Slurm, unaccounted: str | None, told: str) -> None:
+    submit(out, "mine", [{"a": "cell a"}])
+    slurm.unaccounted = unaccounted
+    assert told in Shown("mine", out).words
+
+
 def test_a_training_without_a_sign_of_life_says_so(out: Path, slurm: Slurm) -> None:
     made = submit(out, "mine", [{"key": NAME}])
     attempt(out, "key", ago=attempts.STALE + 60, job="70", epoch=3, epochs=30, step=14, steps=150, images_per_s=9.6)

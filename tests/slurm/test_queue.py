@@ -10,7 +10,7 @@ import pytest
 from slurm import queue
 from slurm.commands import SlurmUnreachable
 from slurm.queue import ENDED, Job, Queue, ask, cancel, queued, recorded
-from slurm.reasons import never_starts, words
+from slurm.reasons import words
 from tests.slurm.cluster import NODES, fail_node, run, wait_for
 
 A_NODE = ("-N1", "--exclusive")
@@ -26,7 +26,7 @@ def asked_until(names: list[str], condition: Callable[[dict[str, Job]], bool], s
 
     def holds() -> bool:
         jobs.clear()
-        found = ask(names, finished=False)
+        found = ask(names)
         assert found.unreachable is None
         for name, tasks in found.jobs.items():
             jobs.update({f"{name}_{index}" if "_" in job.id else name: job for index, job in tasks.items()})
@@ -64,19 +64,18 @@ def test_each_reason_to_wait_is_told_and_what_is_cancelled_alone_is_absent(slurm
     submit("wide", "-N9")
     submit("later", "--begin=now+1hour")
     expected = {
-        "array_1": ("JobArrayTaskLimit", False),
-        "resources": ("Resources", False),
-        "priority": ("Priority", False),
-        "dependency": ("Dependency", False),
-        "never": ("DependencyNeverSatisfied", True),
-        "held": ("JobHeldUser", True),
-        "long": ("PartitionTimeLimit", True),
-        "wide": ("PartitionNodeLimit", True),
-        "later": ("BeginTime", False),
+        "array_1": "JobArrayTaskLimit",
+        "resources": "Resources",
+        "priority": "Priority",
+        "dependency": "Dependency",
+        "never": "DependencyNeverSatisfied",
+        "held": "JobHeldUser",
+        "long": "PartitionTimeLimit",
+        "wide": "PartitionNodeLimit",
+        "later": "BeginTime",
     }
     names = ["array", "full", *list(expected)[1:]]
-    jobs = asked_until(names, lambda jobs: all(jobs[key].reason == reason for key, (reason, _) in expected.items()))
-    assert {key: never_starts(jobs[key]) for key in expected} == {key: never for key, (_, never) in expected.items()}
+    jobs = asked_until(names, lambda jobs: all(jobs[key].reason == reason for key, reason in expected.items()))
     assert all(jobs[key].pending and jobs[key].alive and not jobs[key].running for key in expected)
 
     assert jobs["later"].start is not None
@@ -192,7 +191,7 @@ def test_without_accounting_squeue_is_enough_and_sacct_is_left_alone(
     unaccounted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit("brief", script="exit 4")
-    wait_for(lambda: not ask(["brief"], finished=False).jobs["brief"][0].alive, 30)
+    wait_for(lambda: not ask({"brief": [0]}).jobs["brief"][0].alive, 30)
     ran = commands(monkeypatch)
     for _ in range(2):
         found = ask(["brief", "forgotten"])
