@@ -125,8 +125,7 @@ def resources_of(cell: Cell, cluster: Cluster) -> Resources:
     return Resources(
         nodes=nodes,
         tasks_per_node=tasks,
-        # A cell without a GPU, where there are some, gets the share of one.
-        cpus_per_task=cluster.cpus_per_gpu if cluster.gpus_per_node else cluster.cpus_per_task,
+        cpus_per_task=cluster.cpus_per_process,
         gpus_per_node=tasks if cuda else 0,
         minutes=cluster.minutes,
         memory_gb=None if cluster.memory_gb is None else cluster.memory_gb * share,

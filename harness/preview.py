@@ -31,8 +31,7 @@ def lines(
     for number, array in enumerate(planned):
         yield f"{'process' if cluster.is_local else 'array'} {number}: {_array(array, cluster)}"
     records = results.read_all(out)[0] if out.is_dir() else []
-    cpus = cluster.cpus_per_gpu if cluster.gpus_per_node else cluster.cpus_per_task
-    estimator = Estimator(records, probe=probe, cores=None if cluster.is_local else cpus)
+    estimator = Estimator(records, probe=probe, cores=None if cluster.is_local else cluster.cpus_per_process)
     estimates = [
         [[estimator.estimate(cell, each.resources.processes) for cell in each.cells] for each in array]
         for array in planned

@@ -89,6 +89,11 @@ class Cluster:
     def is_local(self) -> bool:
         return self.name == LOCAL
 
+    @property
+    def cpus_per_process(self) -> int:
+        """A process without a GPU, where there are some, gets the share of one."""
+        return self.cpus_per_gpu if self.gpus_per_node else self.cpus_per_task
+
     def __post_init__(self) -> None:
         problem = _problem(self) or _idle(
             {f.name for f in fields(self) if f.name != "name" and getattr(self, f.name) != f.default},
