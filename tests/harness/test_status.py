@@ -201,7 +201,7 @@ def test_what_is_queued_again_says_how_it_ended_before_and_asks_for_nothing(out:
 @pytest.mark.parametrize(
     ("unaccounted", "told"),
     [
-        (None, "dropped: Slurm knows its job no more; attention-bench resume"),
+        (None, "cell a: Slurm knows its job no more; attention-bench resume"),
         ("sacct: Connection refused", "no more, and how it ended is not told (sacct: Connection refused); attention-b"),
     ],
 )
