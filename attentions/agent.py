@@ -66,10 +66,11 @@ class AgentAttention(Attention):
             self.an_bias = nn.Parameter(torch.empty(heads, n, BLOCK, BLOCK))
             self.na_bias = nn.Parameter(torch.empty(heads, n, BLOCK, BLOCK))
             # One row or column is all of the map: what is added to all keys alike does not change their softmax.
-            self.ah_bias = nn.Parameter(torch.empty(1, heads, n, keys.height, 1)) if keys.height > 1 else None
-            self.aw_bias = nn.Parameter(torch.empty(1, heads, n, 1, keys.width)) if keys.width > 1 else None
-            self.ha_bias = nn.Parameter(torch.empty(1, heads, height, 1, n)) if height > 1 else None
-            self.wa_bias = nn.Parameter(torch.empty(1, heads, 1, width, n)) if width > 1 else None
+            # Of four dimensions, where official ones have a first of 1: torch moves none of five to channels_last.
+            self.ah_bias = nn.Parameter(torch.empty(heads, n, keys.height, 1)) if keys.height > 1 else None
+            self.aw_bias = nn.Parameter(torch.empty(heads, n, 1, keys.width)) if keys.width > 1 else None
+            self.ha_bias = nn.Parameter(torch.empty(heads, height, 1, n)) if height > 1 else None
+            self.wa_bias = nn.Parameter(torch.empty(heads, 1, width, n)) if width > 1 else None
             self.ac_bias = nn.Parameter(torch.empty(1, heads, n, keys.prefix)) if keys.prefix else None
             self.ca_bias = nn.Parameter(torch.empty(1, heads, prefix, n)) if prefix else None
             # The paper does not say how they start; this is how the position biases of Swin do.
@@ -82,16 +83,16 @@ class AgentAttention(Attention):
         """B1, of agents and keys, (1, heads, n, M)."""
         keys = self.site.keys
         block = F.interpolate(self.an_bias, size=(keys.height, keys.width), mode="bilinear")
-        bias = sum((lines for lines in (self.ah_bias, self.aw_bias) if lines is not None), block.unsqueeze(0))
-        bias = bias.flatten(3)
+        bias = sum((lines for lines in (self.ah_bias, self.aw_bias) if lines is not None), block)
+        bias = bias.flatten(2).unsqueeze(0)
         return bias if self.ac_bias is None else torch.cat((self.ac_bias, bias), dim=-1)
 
     def query_bias(self) -> Tensor:
         """B2, of queries and agents, (1, heads, N, n)."""
         grid = self.site.queries
         block = F.interpolate(self.na_bias, size=(grid.height, grid.width), mode="bilinear").permute(0, 2, 3, 1)
-        bias = sum((lines for lines in (self.ha_bias, self.wa_bias) if lines is not None), block.unsqueeze(0))
-        bias = bias.flatten(2, 3)
+        bias = sum((lines for lines in (self.ha_bias, self.wa_bias) if lines is not None), block)
+        bias = bias.flatten(1, 2).unsqueeze(0)
         return bias if self.ca_bias is None else torch.cat((self.ca_bias, bias), dim=-2)
 
     def forward(
@@ -146,15 +147,15 @@ class AgentAttention(Attention):
             columns = [] if self.ac_bias is None else [self.ac_bias[0, head, :, token] for token in range(prefix)]
             for y, x in (divmod(place, width) for place in range(keys.height * width)):
                 column = _between(self.an_bias[head], y, x, keys.height, width)
-                column = column if self.ah_bias is None else column + self.ah_bias[0, head, :, y, 0]
-                columns.append(column if self.aw_bias is None else column + self.aw_bias[0, head, :, 0, x])
+                column = column if self.ah_bias is None else column + self.ah_bias[head, :, y, 0]
+                columns.append(column if self.aw_bias is None else column + self.aw_bias[head, :, 0, x])
             to_keys.append(torch.stack(columns, dim=1))
             _, width, prefix = grid = self.site.queries
             rows = [] if self.ca_bias is None else [self.ca_bias[0, head, token] for token in range(prefix)]
             for y, x in (divmod(place, width) for place in range(grid.height * width)):
                 row = _between(self.na_bias[head], y, x, grid.height, width)
-                row = row if self.ha_bias is None else row + self.ha_bias[0, head, y, 0]
-                rows.append(row if self.wa_bias is None else row + self.wa_bias[0, head, 0, x])
+                row = row if self.ha_bias is None else row + self.ha_bias[head, y, 0]
+                rows.append(row if self.wa_bias is None else row + self.wa_bias[head, 0, x])
             to_queries.append(torch.stack(rows, dim=0))
         return to_keys, to_queries
 

@@ -21,7 +21,8 @@ GATE = re.compile(r"(.*\.)g\.(weight|bias)")
 FUSED = re.compile(r"(.*\.)(q|qkv)g\.(weight|bias)")
 
 REBUILT = ("relative_position_index", "attn_mask")
-# Of agents: biases of a for agents with h for rows or w for columns, in either order.
+# Of agents: biases of a for agents with h for rows or w for columns, in either order. Official ones have five dimensions,
+# of which the first is 1.
 LINES = re.compile(r"\.(a[hw]|[hw]a)_bias$")
 POSITIONS = re.compile(r"(?:^|\.)(pos_embed\d*|positional_encoding|relative_position_bias_table|(a[hw]|[hw]a)_bias)$")
 
@@ -44,6 +45,8 @@ def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bo
         if key.rsplit(".", 1)[-1] in REBUILT:
             continue
         name = names.get(key, key)
+        if LINES.search(key) and value.ndim == 5 and len(value) == 1:
+            value = value.squeeze(0)
         if name in ours and POSITIONS.search(key) and value.shape != ours[name].shape:
             try:
                 value = resize_positions(key, value, ours[name].shape, _prefix(spec, key))
@@ -56,7 +59,8 @@ def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bo
 
 def to_official(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
     """Our `state` under the official names; the inverse of `from_official` on parameters."""
-    return fuse_gates({official_name(name): value for name, value in state.items()})
+    official = {official_name(name): value for name, value in state.items()}
+    return fuse_gates({key: value.unsqueeze(0) if LINES.search(key) else value for key, value in official.items()})
 
 
 def official_name(name: str) -> str:
