@@ -136,7 +136,7 @@ def count_with_torch(model: nn.Module, image: Tensor) -> Counts:
     counter = FlopCounterMode(display=False)
     strict = _EveryOperatorKnown()
     # Fused attention kernels differ per device and version; the math backend is plain products everywhere.
-    with torch.no_grad(), _autocast_on_meta(), sdpa_kernel(SDPBackend.MATH), counter, strict:
+    with torch.no_grad(), autocast_on_meta(), sdpa_kernel(SDPBackend.MATH), counter, strict:
         model(image)
     flops = counter.get_flop_counts().get("Global", {})
     convolutions = sum(n for operator, n in flops.items() if "convolution" in str(operator))
@@ -177,7 +177,7 @@ def count_with_fvcore(model: nn.Module, image: Tensor) -> tuple[Counts, int]:
     per output element) and adaptive pooling. Raises ValueError for an operator that has no handle and no
     entry in `FREE`.
     """
-    with _traceable(model, image) as traced, torch.no_grad(), _autocast_on_meta(), _TraceableConvolutions():
+    with _traceable(model, image) as traced, torch.no_grad(), autocast_on_meta(), _TraceableConvolutions():
         analysis = FlopCountAnalysis(model, (traced,))
         analysis.set_op_handle(**_HANDLES)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
@@ -222,7 +222,7 @@ def _traceable(model: nn.Module, image: Tensor) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _autocast_on_meta() -> Iterator[None]:
+def autocast_on_meta() -> Iterator[None]:
     """Lets `torch.autocast(x.device.type, enabled=False)` pass, which torch refuses for the meta device.
 
     Attentions open such regions to compute in float32; here everything is float32 anyway.

@@ -5,8 +5,9 @@ All of these are in float64. N queries, M keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -14,14 +15,17 @@ from torch import Tensor
 
 import backbones
 from attentions import Attention
+from harness.certificate.precision import MODES, Mode
 from harness.certificate.subject import (
     CASES,
     REGIONS,
     Broken,
     Case,
     Exempt,
+    Inputs,
     Subject,
     at,
+    cast,
     difference,
     gradients,
     leaves,
@@ -30,10 +34,14 @@ from harness.certificate.subject import (
     require,
     shown_sites,
 )
+from harness.costs import autocast_on_meta
 from harness.errors import first_line
 
 SAME, SAME_GRADIENT = 1e-9, 1e-7
 """Largest relative l2 difference of two float64 outputs, or gradients, that are one function's."""
+
+ROUGH = 1e-4
+"""Relative l2 difference of an output that was computed in less than float64 somewhere."""
 
 ROUNDING = 1e-13
 """Of the largest gradient of a module: what another gradient may be by rounding alone."""
@@ -77,39 +85,64 @@ A_REFUSAL = "a site where the mathematics does not work is refused by a ValueErr
 def shape(subject: Subject) -> str:
     """(B, N, C) comes out, in the dtype of v, at every small site."""
     for case in subject.cases:
-        for dtype in (torch.float64, torch.float32):
-            with at(case):
-                inputs = {name: x.to(dtype) if x.is_floating_point() else x for name, x in subject.inputs(case).items()}
-                out = subject.stirred(case.site).to(dtype)(**inputs)
-                wanted = (case.batch, case.site.queries.tokens, case.site.dim)
-                require(tuple(out.shape) == wanted, case, f"returned {tuple(out.shape)}, must be {wanted}")
-                require(out.dtype == dtype, case, f"returned {out.dtype} for {dtype}")
-                require(bool(out.isfinite().all()), case, f"not finite in {dtype} on standard normal inputs")
+        for mode in (Mode("float64 throughout", torch.float64, torch.float64, None), *MODES):
+            with at(f"{case}, {mode.name}"), mode.cast():
+                out = subject.stirred(case.site).to(mode.parameters)(**cast(subject.inputs(case), mode.inputs))
+            wanted = (case.batch, case.site.queries.tokens, case.site.dim)
+            require(tuple(out.shape) == wanted, case, f"returned {tuple(out.shape)}, must be {wanted}")
+            require(out.dtype == mode.inputs, case, f"{mode.name}, it returned {out.dtype}; v is {mode.inputs}")
+            require(bool(out.isfinite().all()), case, f"{mode.name}, not finite on standard normal inputs")
     return shown_sites(subject.cases)
 
 
 def reference(subject: Subject) -> str:
-    """The output is that of the declared definition, with and without a bias."""
+    """The output is that of the declared definition, of inputs of two scales, and with every shape of a bias."""
     _check_declares_naive(subject.attention)
     worst = 0.0
-    for case in subject.cases:
+    cases = (*subject.cases, *subject.large)
+    for case in cases:
         with at(case):
             module, inputs = subject.stirred(case.site), subject.inputs(case)
-            for given in _with_and_without_bias(inputs):
-                gap = difference(module(**given), module.naive(**given))
-                bias = "" if given is inputs else ", without bias"
-                require(gap < SAME, case, f"differs from naive() by {gap:.1e} of its norm{bias}; allowed is {SAME:.0e}")
+            for what, given in _variants(inputs) if case in subject.cases else [("", inputs)]:
+                gap = difference(module(**given), _by_definition(module, given, case))
+                require(gap < SAME, case, f"differs from naive() by {gap:.1e} of its norm{what}; allowed is {SAME:.0e}")
                 worst = max(worst, gap)
-    return f"{shown_sites(subject.cases)}, largest difference {worst:.1e}"
+    return f"{shown_sites(cases)}, largest difference {worst:.1e}"
+
+
+def _variants(inputs: Inputs) -> list[tuple[str, Inputs]]:
+    """What is handed over, and how it differs from standard normal inputs with a bias of each head and entry."""
+    variants = [("", inputs), (", for q and k of scale 4", {**inputs, "q": 4 * inputs["q"], "k": 4 * inputs["k"]})]
+    if "bias" in inputs:
+        # Hosts without a position bias hand none over; an unshifted window's is the same for all entries.
+        variants += [
+            (", without bias", {name: x for name, x in inputs.items() if name != "bias"}),
+            (", with one bias for all entries", {**inputs, "bias": inputs["bias"][:1]}),
+            (", with one bias for all heads", {**inputs, "bias": inputs["bias"][:, :1]}),
+        ]
+    return variants
+
+
+def _by_definition(module: Attention, inputs: Inputs, case: Case) -> Tensor:
+    """What `naive` gives, which may not be made of `forward`."""
+
+    def forward(*args: object, **kwargs: object) -> Tensor:
+        raise Broken(f"{case}: naive() calls forward(), which it is to be compared with")
+
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        return module.naive(**inputs)
+    finally:
+        del module.forward
 
 
 def gradient(subject: Subject) -> str:
-    """The gradients, of inputs and parameters, are those of the declared definition, or else of finite differences."""
+    """In training, output and gradients are those of the declared definition, or else of finite differences."""
     declared = subject.attention.naive is not Attention.naive
     worst = 0.0
     for case in subject.cases if declared else subject.cases[:1]:
         with at(case):
-            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            module, inputs = subject.stirred(case.site).train(), subject.inputs(case)
             wanted = {
                 **{name: x for name, x in inputs.items() if x.is_floating_point()},
                 **dict(module.named_parameters()),
@@ -119,8 +152,10 @@ def gradient(subject: Subject) -> str:
                     lambda *args, module=module, inputs=inputs: module(**inputs), list(wanted.values()), fast_mode=True
                 )
                 return "as finite differences have them, at 1 site: no definition is declared"
-            ours = gradients(module(**inputs), list(wanted.values()))
-            theirs = gradients(module.naive(**inputs), list(wanted.values()))
+            out, defined = module(**inputs), module.naive(**inputs)
+            gap = difference(out, defined)
+            require(gap < SAME, case, f"in training it differs from naive() by {gap:.1e} of its norm")
+            ours, theirs = gradients(out, list(wanted.values())), gradients(defined, list(wanted.values()))
             size = max(float(g.norm()) for g in theirs)
             for name, a, b in zip(wanted, ours, theirs, strict=True):
                 # A gradient that is zero but for rounding has no direction of its own.
@@ -142,10 +177,12 @@ def batch(subject: Subject) -> str:
     for case in subject.cases:
         with at(case):
             module, inputs = subject.stirred(case.site), subject.inputs(case)
-            together = module(**inputs)
-            alone = torch.cat([module(**{name: x[i : i + 1] for name, x in inputs.items()}) for i in range(case.batch)])
-            gap = difference(together, alone)
-            require(gap < SAME, case, f"an entry by itself differs by {gap:.1e} from the same in a batch")
+            entries = [{name: x[i : i + 1] for name, x in inputs.items()} for i in range(case.batch)]
+            for mode in (True, False):
+                together = module.train(mode)(**inputs)
+                gap = difference(together, torch.cat([module(**entry) for entry in entries]))
+                named = "training" if mode else "evaluation"
+                require(gap < SAME, case, f"in {named}, an entry by itself differs by {gap:.1e} from it in a batch")
             for name, g in zip(inputs, gradients(together[:1], leaves(inputs)), strict=False):
                 require(float(g[1:].abs().max()) == 0, case, f"the first entry depends on {name} of the others")
     return shown_sites(subject.cases)
@@ -164,8 +201,8 @@ def permutation(subject: Subject) -> str:
             require(
                 gap < SAME,
                 case,
-                f"a permutation of the tokens changes the output by {gap:.1e} beyond permuting it; places matter, so "
-                "uses_positions must be True",
+                f"a permutation of the tokens changes the output by {gap:.1e} beyond permuting it; "
+                + ("places matter, so uses_positions must be True" if gap > ROUGH else "is all of it in float64?"),
             )
         moved = max(moved, gap)
     if declared and moved < SAME:
@@ -243,9 +280,8 @@ def _check_regions(subject: Subject) -> None:
         plain = subject.stirred(replace(REGIONS.site, regions=1))
         gap = difference(module(**whole), plain(**{name: x for name, x in inputs.items() if name != "regions"}))
         require(gap < SAME, REGIONS, f"with all tokens in one region the output differs by {gap:.1e} from no regions")
-        out = module(**inputs)
-        names = [name for name, x in inputs.items() if x.is_floating_point()]
-        found = gradients(out[:1, labels == 0], leaves(inputs))
+        names = [name for name in ("q", "k", "v", "x") if name in inputs]
+        found = gradients(module(**inputs)[:1, labels == 0], [inputs[name] for name in names])
         for name, g in zip(names, found, strict=True):
             leak = float(g.detach()[0, labels != 0].abs().max())
             require(leak == 0, REGIONS, f"{name} of another region reaches the output, with a derivative of {leak:.1e}")
@@ -254,22 +290,25 @@ def _check_regions(subject: Subject) -> None:
 
 
 def reads(subject: Subject) -> str:
-    """What it declares to read of q, k and v reaches the output, and nothing else of them does."""
-    reached = dict.fromkeys("qkv", 0.0)
+    """What it declares to read of q, k and v, and to take of x, reaches the output; nothing else of them does."""
+    declared = [*subject.attention.reads, *("x" * subject.attention.takes_input)]
+    reached = dict.fromkeys(sorted({*"qkv", *declared}), 0.0)
     for case in subject.cases:
         with at(case):
             inputs = subject.inputs(case)
             found = gradients(subject.stirred(case.site)(**inputs), [inputs[name] for name in reached])
             for name, g in zip(reached, found, strict=True):
                 reached[name] = max(reached[name], float(g.abs().max()))
-                declared = name in subject.attention.reads
                 require(
-                    declared or not reached[name], case, f"{name} reaches the output, and is not declared to be read"
+                    name in declared or not reached[name],
+                    case,
+                    f"{name} reaches the output, and is not declared to be read",
                 )
-    unread = [name for name in subject.attention.reads if not reached[name]]
+    unread = [name for name in declared if not reached[name]]
     if unread:
-        raise Broken(f"{', '.join(unread)} declared to be read reaches the output at no site: reads must say what is")
-    return f"{', '.join(subject.attention.reads)}, as declared"
+        says = "takes_input" if unread == ["x"] else "reads"
+        raise Broken(f"{', '.join(unread)} declared to be read reaches the output at no site: {says} must say what is")
+    return f"{', '.join(declared)}, as declared"
 
 
 def parameters(subject: Subject) -> str:
@@ -289,7 +328,7 @@ def parameters(subject: Subject) -> str:
 
 
 def state(subject: Subject) -> str:
-    """A state dict restores the outputs to the bit, and forward and backward change none of it."""
+    """A state dict, or a copy, has the same outputs to the bit; a step changes none of it; it moves with the module."""
     for case in subject.cases:
         with at(case):
             module, other = subject.stirred(case.site, seed=0), subject.stirred(case.site, seed=5)
@@ -302,6 +341,12 @@ def state(subject: Subject) -> str:
             other.load_state_dict(before)
             gap = difference(other.eval()(**inputs), module.eval()(**inputs))
             require(gap == 0, case, f"with the state dict of another module the output differs from its by {gap:.1e}")
+            # What moving averages and scripts do with a model. Some kernels have another order for another layout.
+            copy = deepcopy(module).to(memory_format=torch.channels_last)
+            gap = difference(copy(**inputs), module(**inputs))
+            require(gap < SAME, case, f"a copy, channels last, gives an output that differs by {gap:.1e}")
+        with at(f"{case}, moved to another device"), autocast_on_meta():
+            copy.to("meta")(**{name: x.to("meta") for name, x in inputs.items()})
     return shown_sites(subject.cases)
 
 
@@ -310,12 +355,18 @@ def deterministic(subject: Subject) -> str:
     for case in subject.cases:
         with at(case):
             module, inputs = subject.stirred(case.site), subject.inputs(case)
-            for mode in (False, True):
+            for mode in (True, False):
+                generator = torch.get_rng_state()
                 runs = [module.train(mode)(**inputs) for _ in range(2)]
                 found = [gradients(out, leaves(inputs)) for out in runs]
                 named = "training" if mode else "evaluation"
                 require(torch.equal(runs[0], runs[1]), case, f"two runs in {named} mode differ")
                 require(all(map(torch.equal, *found)), case, f"gradients of two runs in {named} mode differ")
+                still = torch.equal(generator, torch.get_rng_state())
+                require(still, case, f"in {named} mode it moves the generator of random numbers")
+            with torch.no_grad():
+                gap = difference(module(**inputs), runs[0])
+            require(gap < SAME, case, f"without gradients the output differs by {gap:.1e}")
             states = [subject.build(case.site).state_dict() for _ in range(2)]
             for name, value in states[0].items():
                 require(torch.equal(value, states[1][name]), case, f"{name} differs though the seed is the same")
@@ -331,11 +382,19 @@ def inputs(subject: Subject) -> str:
             out = module(**given)
             for name, x in given.items():
                 require(torch.equal(x, before[name]), case, f"forward changes {name} in place")
-            # Every other channel of a twice as wide tensor: no stride is what a contiguous tensor has.
-            views = {name: x.repeat_interleave(2, dim=-1)[..., ::2] for name, x in given.items()}
-            gap = difference(module(**views), out)
-            require(gap < SAME, case, f"inputs that are not contiguous change the output by {gap:.1e}")
+        for what, view in VIEWS.items():
+            with at(f"{case}, inputs that are {what}"):
+                gap = difference(module(**{name: view(x) for name, x in given.items()}), out)
+                require(gap < SAME, case, f"inputs that are {what} change the output by {gap:.1e}")
     return shown_sites(subject.cases)
+
+
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    # As of a layer that projects q, k and v together.
+    "slices of wider tokens": lambda x: x.repeat_interleave(3, dim=-2).unflatten(-2, (-1, 3))[..., 1, :],
+    "every other channel": lambda x: x.repeat_interleave(2, dim=-1)[..., ::2],
+    "transposed images": lambda x: x.transpose(-2, -1).contiguous().transpose(-2, -1),
+}
 
 
 def memory(subject: Subject) -> str:
@@ -367,8 +426,3 @@ def _poisoned() -> Iterator[None]:
 def _check_declares_naive(attention: type[Attention]) -> None:
     if attention.naive is Attention.naive:
         raise Exempt("declares no definition (naive) to be compared with")
-
-
-def _with_and_without_bias(given: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Hosts without a position bias hand none over."""
-    return [given, {name: x for name, x in given.items() if name != "bias"}] if "bias" in given else [given]

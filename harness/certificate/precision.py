@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from harness.certificate.subject import Case, Inputs, Subject, at, leaves, loss_of, require, shown_sites
+from harness.certificate.subject import Case, Inputs, Subject, at, cast, leaves, loss_of, require, shown_sites
 
 SCALES = (1e-3, 1.0, 1e3)
 FILLS = {"zero": 0.0, "negative": -1.0, "very negative": -1e3}
 """Tokens without a positive channel: a relu leaves nothing of them to divide by."""
 
 HALF = (torch.float16, torch.bfloat16)
+
+
+class Mode(NamedTuple):
+    """Dtypes of the parameters and of the inputs, and what autocast is set to, if to anything."""
+
+    name: str
+    parameters: torch.dtype
+    inputs: torch.dtype
+    autocast: torch.dtype | None
+
+    def cast(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.autocast is None else torch.autocast("cpu", self.autocast)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 MODES = (
-    *((f"{dtype} throughout".removeprefix("torch."), dtype, dtype, None) for dtype in (*HALF, torch.float32)),
-    *((f"autocast to {dtype}, inputs in it".replace("torch.", ""), torch.float32, dtype, dtype) for dtype in HALF),
-    *(
-        (f"autocast to {dtype}, float32 inputs".replace("torch.", ""), torch.float32, torch.float32, dtype)
-        for dtype in HALF
-    ),
+    *(Mode(f"{_name(dtype)} throughout", dtype, dtype, None) for dtype in (*HALF, torch.float32)),
+    *(Mode(f"autocast to {_name(dtype)}, inputs in it", torch.float32, dtype, dtype) for dtype in HALF),
+    *(Mode(f"autocast to {_name(dtype)}, float32 inputs", torch.float32, torch.float32, dtype) for dtype in HALF),
 )
-"""Name, dtype of the parameters, dtype of the inputs, and what autocast is set to, if to anything."""
 
 
 def finite(subject: Subject) -> str:
@@ -34,10 +49,10 @@ def finite(subject: Subject) -> str:
         variants = {f"inputs of scale {scale:g}": _scaled(given, scale) for scale in SCALES}
         variants |= {f"every other token {name}": _filled(given, value) for name, value in FILLS.items()}
         for what, inputs in variants.items():
-            for name, of_parameters, of_inputs, autocast in MODES:
-                where = f"{case}, {name}, {what}"
+            for mode in MODES:
+                where = f"{case}, {mode.name}, {what}"
                 with at(where):
-                    for of, ours, exact in _both(subject, case, inputs, of_parameters, of_inputs, autocast):
+                    for of, ours, exact in _both(subject, case, inputs, mode):
                         require(not bool(ours.isnan().any()), where, f"{of} is NaN")
                         beyond = exact.abs() > 0.99 * torch.finfo(ours.dtype).max
                         finite = bool((ours.isfinite() | beyond).all())
@@ -54,12 +69,12 @@ def near(subject: Subject) -> str:
     """In half precision, output and gradients are as near to those in float64 as the dtype allows."""
     worst = 0.0
     for case in subject.few:
-        for name, of_parameters, of_inputs, autocast in MODES:
-            where, half = f"{case}, {name}", autocast or of_inputs
+        for mode in MODES:
+            where, half = f"{case}, {mode.name}", mode.autocast or mode.inputs
             if half not in HALF:
                 continue
             with at(where):
-                for what, ours, exact in _both(subject, case, subject.inputs(case), of_parameters, of_inputs, autocast):
+                for what, ours, exact in _both(subject, case, subject.inputs(case), mode):
                     size, gap = float(exact.norm()), float((ours.double() - exact).norm())
                     error = gap / size / torch.finfo(half).eps if size else 0.0
                     require(error < NEAR, where, f"{what} differs by {error:.1f} eps of its norm; allowed is {NEAR}")
@@ -67,20 +82,13 @@ def near(subject: Subject) -> str:
     return f"float16 and bfloat16 at {shown_sites(subject.few)}, largest error {worst:.1f} eps"
 
 
-def _both(
-    subject: Subject,
-    case: Case,
-    inputs: Inputs,
-    of_parameters: torch.dtype,
-    of_inputs: torch.dtype,
-    autocast: torch.dtype | None,
-) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _both(subject: Subject, case: Case, inputs: Inputs, mode: Mode) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Output and gradients by name: as they come out, and exactly for the same rounded inputs and parameters."""
-    module = subject.stirred(case.site).to(of_parameters)
-    rounded = _cast(inputs, of_inputs)
+    module = subject.stirred(case.site).to(mode.parameters)
+    rounded = cast(inputs, mode.inputs)
     names = ["the output", *(f"the gradient of {name}" for name in _named(rounded, module))]
-    ours = _run(module, rounded, autocast)
-    exact = _run(module.double(), _cast(rounded, torch.float64), None)
+    ours = _run(module, rounded, mode.cast())
+    exact = _run(module.double(), cast(rounded, torch.float64), nullcontext())
     yield from zip(names, ours, exact, strict=True)
 
 
@@ -91,17 +99,13 @@ def _named(inputs: Inputs, module: torch.nn.Module) -> list[str]:
     ]
 
 
-def _run(module: torch.nn.Module, inputs: Inputs, autocast: torch.dtype | None) -> list[Tensor]:
+def _run(module: torch.nn.Module, inputs: Inputs, autocast: AbstractContextManager[object]) -> list[Tensor]:
     """Output, and gradients of inputs and parameters; zeros where there is none. Autocast is for the forward."""
-    with nullcontext() if autocast is None else torch.autocast("cpu", autocast):
+    with autocast:
         out = module(**inputs)
     wanted = [*leaves(inputs), *module.parameters()]
     found = torch.autograd.grad(loss_of(out), wanted, allow_unused=True)
     return [out.detach(), *(torch.zeros_like(x) if g is None else g for x, g in zip(wanted, found, strict=True))]
-
-
-def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    return {name: x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x for name, x in inputs.items()}
 
 
 def _scaled(inputs: Inputs, scale: float) -> Inputs:

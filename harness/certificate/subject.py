@@ -73,6 +73,8 @@ CASES = (
 )
 """Smallest first, so that the first one that fails is the smallest; heads of 8, 16, 32 and 64 channels."""
 
+LARGE = tuple(Case("tokens of a DeiT", _same(32, 2, Grid(14, 14, prefix)), batch=1) for prefix in (1, 0))
+
 REGIONS = Case("shifted window", _same(64, 2, Grid(4, 4), regions=4))
 
 
@@ -92,6 +94,11 @@ class Subject:
         """The cases where it can be mounted."""
         cases = (*CASES, REGIONS) if self.attention.takes_regions else CASES
         return tuple(case for case in cases if self.accepts(case.site))
+
+    @property
+    def large(self) -> tuple[Case, ...]:
+        """As many tokens as a DeiT has, with its class token or else without: what is wrong there only is wrong."""
+        return tuple(case for case in LARGE if self.accepts(case.site))[:1]
 
     def accepts(self, site: Site) -> bool:
         try:
@@ -146,6 +153,11 @@ def quarters(grid: Grid) -> Tensor:
     rows = (torch.arange(grid.height) >= (grid.height + 1) // 2).long()
     columns = (torch.arange(grid.width) >= (grid.width + 1) // 2).long()
     return (2 * rows[:, None] + columns).flatten()
+
+
+def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """The same values in another dtype, requiring gradients of their own; regions as they are."""
+    return {name: x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x for name, x in inputs.items()}
 
 
 def leaves(inputs: Inputs) -> list[Tensor]:
