@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from attentions._contract import Attention
@@ -20,6 +21,12 @@ def check(cls: type[Attention]) -> None:
     for method, what in (("forward", "what it computes"), ("macs", "the closed formula of its multiply-adds")):
         if getattr(cls, method) is getattr(Attention, method):
             raise ValueError(f"{cls.__qualname__} has no {method}(), {what}")
+    if not isinstance(cls.reads, str) or not set(cls.reads) <= set("qkv"):
+        raise ValueError(f"{cls.__qualname__}: reads={cls.reads!r} is not allowed; it takes letters of q, k and v")
+    if isinstance(cls.exponent, bool) or not isinstance(cls.exponent, (int, float)) or cls.exponent < 0:
+        raise ValueError(f"{cls.__qualname__}: exponent={cls.exponent!r} is not allowed; it takes a number from 0 up")
+    if not isinstance(cls.exempt, Mapping) or not all(isinstance(reason, str) for reason in cls.exempt.values()):
+        raise ValueError(f"{cls.__qualname__}: exempt={cls.exempt!r} is not allowed; it takes reasons by names of laws")
     signature = inspect.signature(cls.forward)
     tokens = (None,) * 4  # self, q, k, v
     try:

@@ -28,20 +28,21 @@ def digest(attention: type) -> str:
         todo = [(attention.__module__, inspect.getsourcefile(attention))]
     except (OSError, TypeError):
         todo = [(attention.__module__, None)]
-    texts: dict[str, str] = {}
+    # As bytes, whatever encoding they are in.
+    texts: dict[str, bytes] = {}
     while todo:
         module, path = todo.pop()
         if path is None or not Path(path).is_file() or path in texts:
             continue
-        texts[path] = Path(path).read_text(encoding="utf-8")
+        texts[path] = Path(path).read_bytes()
         todo += [(name, _file_of(name)) for name in _imported(texts[path], module)]
     if not texts:
         return uuid.uuid4().hex[:16]
-    ordered = "\0".join(texts[path] for path in sorted(texts, key=lambda path: Path(path).name))
-    return hashlib.sha256(ordered.encode()).hexdigest()[:16]
+    ordered = b"\0".join(texts[path] for path in sorted(texts, key=lambda path: Path(path).name))
+    return hashlib.sha256(ordered).hexdigest()[:16]
 
 
-def _imported(text: str, module: str) -> Iterator[str]:
+def _imported(text: bytes, module: str) -> Iterator[str]:
     """What may be modules of its own package, or of this folder, among the names that a module imports."""
     tops = {module.partition(".")[0], "attentions"}
     for node in ast.walk(ast.parse(text)):

@@ -21,8 +21,8 @@ GATE = re.compile(r"(.*\.)g\.(weight|bias)")
 FUSED = re.compile(r"(.*\.)(q|qkv)g\.(weight|bias)")
 
 REBUILT = ("relative_position_index", "attn_mask")
-# Of agents: biases of a for agents with h for rows or w for columns, in either order. Official ones have five dimensions,
-# of which the first is 1.
+# Of agents: biases of a for agents with h for rows or w for columns, in either order. Official ones have five
+# dimensions, of which the first is 1.
 LINES = re.compile(r"\.(a[hw]|[hw]a)_bias$")
 POSITIONS = re.compile(r"(?:^|\.)(pos_embed\d*|positional_encoding|relative_position_bias_table|(a[hw]|[hw]a)_bias)$")
 

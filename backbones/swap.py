@@ -73,7 +73,7 @@ def swap(model: nn.Module, attention: AttentionSpec | str, first: int | None = N
     blocks: list[Any] = list(model.blocks)
     count = len(blocks) if first is None else first
     if not 1 <= count <= len(blocks):
-        raise ValueError(f"the model has {len(blocks)} blocks, so the first {count} cannot be changed")
+        raise ValueError(f"first={count} is not allowed; it takes a number from 1 to {len(blocks)}, the model's blocks")
     height, width = model.patch_embed.grid_size
     grid = Grid(height, width, model.num_prefix_tokens)
     swapped = [_swapped(block, spec, grid) for block in blocks[:count]]

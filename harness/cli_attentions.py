@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 import shlex
@@ -41,6 +42,8 @@ def new(
     if name in attentions.names():
         raise ValueError(f"there is an attention {name!r} already (see attention-bench list attentions)")
     path = out / f"{name}.py"
+    if importlib.util.find_spec(name) is not None and not path.exists():
+        raise ValueError(f"there is a Python module {name!r}, which a file of that name would hide; take another name")
     title = name.title().replace("_", "").removesuffix("Attention") or "My"
     text = TEMPLATE.read_text(encoding="utf-8")
     text = text.replace("MyAttention", f"{title}Attention").replace("my_attention", name)

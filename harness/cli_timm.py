@@ -33,7 +33,7 @@ def swap(
         checkpoint: the weights to start from (of timm, pth or safetensors); left out, they are random.
         ema: take the moving average in that file.
         allow_partial_weights: take of that file what fits, report the rest, and leave it as initialised.
-        out: where the weights go, with the attention in place.
+        out: where the weights go, with the attention in place; an existing file is not overwritten.
     """
     import results
     from harness.selection import settings
@@ -43,6 +43,8 @@ def swap(
     if checkpoint is None and (ema or allow_partial_weights):
         option = "--ema" if ema else "--allow-partial-weights"
         raise ValueError(f"{option} has no effect without --checkpoint")
+    if out is not None and out.exists():
+        raise ValueError(f"{out} exists: move it away, or give another --out")
     task = Swap.of(timm_model, attention, settings(set), first)
     weights = None if checkpoint is None else Weights.of(checkpoint, ema=ema, strict=not allow_partial_weights)
     sheet = task.sheet()

@@ -242,8 +242,8 @@ def _array(name: str, allocations: Sequence[Allocation], cluster: Cluster) -> Ar
 def _code(out: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
     """A copy of the code as it is now; the user's own files in it; where these lie."""
     commit, dirty = checkout(ROOT)
-    files = {CHECKOUT: json.dumps({"commit": commit, "dirty": dirty}) + "\n"}
+    files = {CHECKOUT: (json.dumps({"commit": commit, "dirty": dirty}) + "\n").encode()}
     originals = loaded_files()
-    users = {f"user/{number}/{file.name}": file.read_text(encoding="utf-8") for number, file in enumerate(originals)}
+    users = {f"user/{number}/{file.name}": file.read_bytes() for number, file in enumerate(originals)}
     copy = snapshot(ROOT, PACKAGES, out / submissions.FOLDER / "code", files | users)
     return copy, tuple(copy / name for name in users), tuple(originals)

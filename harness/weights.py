@@ -175,8 +175,9 @@ def read(path: str | Path) -> dict[str, Any]:
         elif isinstance(problem, OSError) and problem.filename is not None:  # not what seeking in a torn file raises
             why = str(problem.strerror)
         else:
-            # torch's own text for what is no pickle at all is a page on an option of its.
-            detail = "" if text.startswith("Weights only load failed") else f": {text[:80]}"
+            # torch's own text for what is no pickle at all is a page on an option of its, or a number.
+            said = not text.startswith("Weights only load failed") and not text.isdecimal()
+            detail = f": {text[:80]}" if said else ""
             why = f"damaged, or not a file of torch.save{detail}"
         raise ValueError(f"cannot read the weights {path}: {why}") from problem
     if not isinstance(content, Mapping):

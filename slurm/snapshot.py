@@ -12,18 +12,18 @@ from pathlib import Path
 IGNORED = shutil.ignore_patterns("__pycache__")
 
 
-def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[str, str]) -> Path:
+def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[str, bytes]) -> Path:
     """Copies these packages of `root` to `folder`/<hash of the code>, unless they are there; returns that path.
 
-    `files`: further files of the copy, by name, and their text.
+    `files`: further files of the copy, by name, and what is in them.
 
     Raises ValueError if it cannot be written.
     """
     found = hashlib.sha256()
     for path in _files(root, packages):
         found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
-    for name, text in sorted(files.items()):
-        found.update(f"{name}\0{text}".encode())
+    for name, content in sorted(files.items()):
+        found.update(f"{name}\0".encode() + content)
     target = folder / found.hexdigest()[:12]
     if target.is_dir():
         return target
@@ -31,9 +31,9 @@ def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[s
     try:
         for package in packages:
             shutil.copytree(root / package, partial / package, ignore=IGNORED)
-        for name, text in files.items():
+        for name, content in files.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_text(text, encoding="utf-8")
+            (partial / name).write_bytes(content)
         try:
             os.rename(partial, target)
         except OSError:  # another process was quicker with the same copy

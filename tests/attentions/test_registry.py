@@ -187,6 +187,12 @@ def test_a_file_is_loaded_once_and_its_attentions_are_named(tmp_path: Path) -> N
             changed(('@register("mine")', "@register")),
             'takes a name, as in @register("my_attention") (mine.py, line 4)',
         ),
+        (
+            changed((CLASS, CLASS + '\n    reads = "qx"')),
+            "Mine: reads='qx' is not allowed; it takes letters of",
+        ),
+        (changed((CLASS, CLASS + "\n    exponent = -1")), "Mine: exponent=-1 is not allowed; it takes a number from 0"),
+        (changed((CLASS, CLASS + "\n    exempt = ['mask']")), "Mine: exempt=['mask'] is not allowed; it takes reasons"),
         (changed((CLASS, "class Mine:")), "Mine is no subclass of attentions.Attention (mine.py, line 4)"),
         (changed((CLASS, "def Mine():")), "Mine is no subclass of attentions.Attention (mine.py, line 4)"),
         (changed(("def forward", "def forwards")), "Mine has no forward(), what it computes (mine.py, line 4)"),

@@ -47,6 +47,17 @@ def test_a_copy_elsewhere_is_the_same_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "content",
+    [b"\xef\xbb\xbf" + WHOLE.encode(), b"# -*- coding: latin-1 -*-\n# caf\xe9\n" + WHOLE.encode()],
+    ids=["byte order mark", "latin-1"],
+)
+def test_it_is_of_bytes_whatever_their_encoding(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mine.py").write_bytes(content)
+    load(str(tmp_path / "mine.py"))
+    assert source_digest("mine") == anew("mine")
+
+
+@pytest.mark.parametrize(
     ("package", "line"),
     [
         ("plugin_e", "from plugin_e.pieces import f"),
@@ -84,11 +95,11 @@ def test_what_it_imports_of_ours_belongs_to_it(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "mine.py"
     path.write_text(f"{line}\n{WHOLE}")
     load(str(path))
-    before, read = source_digest("mine"), Path.read_text
+    before, read = source_digest("mine"), Path.read_bytes
     for name, changes in (("focused", True), ("_linear", True), ("_contract", False), ("softmax", False)):
         file = Path(sys.modules[f"attentions.{name}"].__file__ or "")
         with monkeypatch.context() as edited:
-            edited.setattr(Path, "read_text", lambda self, file=file, **k: read(self, **k) + "#" * (self == file))
+            edited.setattr(Path, "read_bytes", lambda self, file=file: read(self) + b"#" * (self == file))
             assert (anew("mine") != before) is changes, name
 
 

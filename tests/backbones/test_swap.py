@@ -119,7 +119,7 @@ def test_what_cannot_be_honoured_is_refused_in_one_sentence(make: Callable[[], n
     with pytest.raises(ValueError, match=said) as error:
         swap(model, "linear")
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="the model has 3 blocks, so the first 4 cannot be changed"):
+    with pytest.raises(ValueError, match="first=4 is not allowed; it takes a number from 1 to 3"):
         swap(vit(), "linear", first=4)
     with pytest.raises(ValueError, match="unknown attention 'linaer'"):
         swap(vit(), "linaer")

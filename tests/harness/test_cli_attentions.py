@@ -268,6 +268,7 @@ def test_the_template_and_the_example_are_what_they_say(
         ("new linear", "there is an attention 'linear' already (see attention-bench list attentions)"),
         ("new mine", "mine.py exists, and is not overwritten"),
         ("new mine --out here", "here/mine.py exists, and is not overwritten"),
+        ("new torch", "there is a Python module 'torch', which a file of that name would hide"),
         ("new my-idea", "'my-idea' cannot be the name of an attention: it takes letters, digits and _, a letter first"),
         ("new class", "'class' cannot be the name of an attention"),
         ("new _idea", "'_idea' cannot be the name of an attention"),

@@ -90,11 +90,16 @@ def test_position_embeddings_are_resized_and_other_classes_are_partial(ask: Ask)
             f"swap {MODEL} --attention linear --set checkpoint_path=x.pth",
             "weights are given by --checkpoint, and nothing",
         ),
-        (f"swap {MODEL} --attention linear --first 13", "the model has 12 blocks, so the first 13 cannot be changed"),
+        (f"swap {MODEL} --attention linear --first 13", "first=13 is not allowed; it takes a number from 1 to 12"),
         (f"swap {MODEL} --attention linear --set attn_drop_rate=0.1", "attn_drop_rate=0.1"),
         (f"swap {MODEL} --attention linear --ema", "--ema has no effect without --checkpoint"),
         (f"swap {MODEL} --attention linear --checkpoint no.pth", "cannot read the weights no.pth"),
         (f"swap {MODEL} --attention linear --checkpoint my_sweeps.py", "damaged, or not a file of torch.save"),
+        (f"swap {MODEL} --attention linear --first 0", "first=0 is not allowed; it takes a number from 1 to 12"),
+        (
+            f"swap {MODEL} --attention linear --out my_sweeps.py",
+            "my_sweeps.py exists: move it away, or give",
+        ),
         (f"swap {MODEL} --attention linear --out no/out.pth --set {SMALL}", "cannot write no/out.pth"),
     ],
 )

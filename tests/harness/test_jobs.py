@@ -274,7 +274,7 @@ def test_a_job_runs_from_the_copy_alone_with_the_users_own_tasks(out: Path, tmp_
     original = tmp_path / "mine.py"
     original.write_text(USERS)
     cells = load_file(original).cells(str(tmp_path / "where"))
-    copy = snapshot(ROOT, PACKAGES, tmp_path / "code", {"user/0/mine.py": original.read_text()})
+    copy = snapshot(ROOT, PACKAGES, tmp_path / "code", {"user/0/mine.py": original.read_bytes()})
     users = copy / "user" / "0" / "mine.py"
     original.write_text("raise RuntimeError('edited since')")
     pickled = tmp_path / "job"

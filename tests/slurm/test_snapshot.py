@@ -24,7 +24,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def copy(root: Path, files: Mapping[str, str] = FILES) -> Path:
-    return snapshot(root, ["one", "two"], root.parent / "copies", files)
+    content = {name: text.encode() for name, text in files.items()}
+    return snapshot(root, ["one", "two"], root.parent / "copies", content)
 
 
 def tree(folder: Path) -> dict[str, str]:
