@@ -85,7 +85,7 @@ class Attention(nn.Module):
     """
 
     takes_bias: ClassVar[bool] = False
-    """Takes `bias`, additive, broadcasting to (B, heads, N, M): relative position bias and shift mask."""
+    """Takes `bias`, additive, (B, heads, N, M), or (1, heads, N, M) for all entries: relative position bias, mask."""
 
     takes_input: ClassVar[bool] = False
     """Takes `x`, the input of the block's projections, (B, N, C)."""

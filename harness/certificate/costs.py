@@ -58,8 +58,12 @@ def macs(subject: Subject) -> str:
             try:
                 check_agreement(counts, label=subject.spec.name)
             except ValueError as problem:
-                raise Broken(f"{case}: {problem}") from problem
+                same = counts["torch"]["products and convolutions"] == counts["formula"]["products and convolutions"]
+                raise Broken(f"{case}: {problem}" + (WHAT_IS_WHAT if same else "")) from problem
     return f"formula, torch and fvcore agree at {shown_sites(cases)}"
+
+
+WHAT_IS_WHAT = "; the total is right: matmul and einsum count as attention, linear layers as projections"
 
 
 def _square(subject: Subject, side: int) -> Site:

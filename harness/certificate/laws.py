@@ -118,7 +118,6 @@ def _variants(inputs: Inputs) -> list[tuple[str, Inputs]]:
         variants += [
             (", without bias", {name: x for name, x in inputs.items() if name != "bias"}),
             (", with one bias for all entries", {**inputs, "bias": inputs["bias"][:1]}),
-            (", with one bias for all heads", {**inputs, "bias": inputs["bias"][:, :1]}),
         ]
     return variants
 

@@ -60,7 +60,7 @@ class MyAttention(Attention):
             heads.append(weights @ v_h / (weights.sum(dim=-1, keepdim=True) + EPS * k.shape[1]))
         return torch.cat(heads, dim=-1)
 
-    # For one batch entry: products of two activations are `attention`, those with a weight `projections`.
+    # For one batch entry: products by matmul or einsum are `attention`, those of linear layers `projections`.
     def macs(self) -> Macs:
         n, m, d = self.site.queries.tokens, self.site.keys.tokens, self.site.head_dim
         return Macs(attention=(m * d + n * d + n) * self.site.dim)

@@ -4,6 +4,7 @@
 """
 
 import math
+import threading
 
 import torch
 from torch import Tensor, nn
@@ -227,7 +228,50 @@ class BiasAfterTheSoftmax(SoundSoftmax):
         return out if bias is None else out + bias.mean(dim=(1, 3))[..., None].to(out.dtype)
 
 
+@breaks("reference")
+class ForgetsKeysBeyondAHundred(Sound):
+    """Right at every small site: a DeiT has 197 tokens."""
+
+    def mix(self, q, k, v):
+        return super().mix(q, k[:, :100], v[:, :100])
+
+
+@breaks("reference")
+class WantsABiasOfEachEntry(SoundSoftmax):
+    """An unshifted window's bias is one for all windows."""
+
+    def scores(self, q, k, bias):
+        scores = super().scores(q, k, None)
+        return scores if bias is None else scores + bias.reshape(scores.shape).to(scores.dtype)
+
+
+@breaks("reference")
+class ClampsItsScores(SoundSoftmax):
+    def scores(self, q, k, bias):
+        return super().scores(q, k, bias).clamp(-20, 20)
+
+
+@breaks("reference")
+class ItsOwnReference(SoundSoftmax):
+    """What is compared with itself is right whatever it does."""
+
+    def naive(self, q, k, v, *, bias=None, x=None, regions=None):
+        return self(q, k, v, bias=bias, x=x)
+
+
 # What gradients find.
+
+
+@breaks("gradient")
+class DetachedInTraining(Sound):
+    def features(self, x):
+        return super().features(x.detach() if self.training else x)
+
+
+@breaks("gradient")
+class OtherFeaturesInTraining(Sound):
+    def features(self, x):
+        return super().features(x + 0.01 if self.training else x)
 
 
 @breaks("gradient")
@@ -267,6 +311,14 @@ class CentredOverTheBatch(Sound):
 
     def features(self, x):
         return super().features(x - x.mean(dim=(0, 1), keepdim=True))
+
+
+@breaks("batch")
+class BatchStatisticsInTraining(Sound):
+    naive = Attention.naive
+
+    def features(self, x):
+        return super().features(x - x.mean(dim=(0, 1), keepdim=True) if self.training else x)
 
 
 @breaks("batch")
@@ -360,6 +412,14 @@ class KeysWithoutEffect(SoundSoftmax):
         return scores.unsqueeze(-1).softmax(-1).squeeze(-1) / scores.shape[-1]
 
 
+@breaks("reads")
+class InputWithoutEffect(SoundSoftmax):
+    naive = Attention.naive
+
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        return super().forward(q, k, v, bias=bias, x=torch.zeros_like(q))
+
+
 # What parameters, state and memory find.
 
 
@@ -425,6 +485,54 @@ class RunningMean(Sound):
         return super().features(x - self.mean.to(x.dtype))
 
 
+@breaks("state")
+class TableThatStaysBehind(Sound):
+    """No buffer: it does not move to a GPU with the module."""
+
+    def __init__(self, site):
+        super().__init__(site)
+        self.table = torch.full((site.dim,), 1.0, device="cpu")
+
+    def features(self, x):
+        return super().features(x * self.table.to(x.dtype))
+
+
+@breaks("state")
+class CannotBeCopied(Sound):
+    """As a moving average of the weights copies a model."""
+
+    def __init__(self, site):
+        super().__init__(site)
+        self.lock = threading.Lock()
+
+
+@breaks("state")
+class FiveDimensions(Sound):
+    """torch moves no parameter of five dimensions to channels_last."""
+
+    def __init__(self, site):
+        super().__init__(site)
+        self.wide = nn.Parameter(torch.ones(1, 1, 1, 1, site.dim))
+
+    def features(self, x):
+        return super().features(x * self.wide.flatten().to(x.dtype))
+
+
+@breaks("deterministic")
+class SeedsTheGenerator(Sound):
+    """Of the whole program: every other random number is another one."""
+
+    def features(self, x):
+        torch.manual_seed(0)
+        return super().features(x)
+
+
+@breaks("deterministic")
+class AnotherPathWithoutGradients(Sound):
+    def features(self, x):
+        return super().features(x if torch.is_grad_enabled() else x.clamp(-2, 2))
+
+
 @breaks("deterministic")
 class NoiseInTraining(Sound):
     def features(self, x):
@@ -458,6 +566,14 @@ class ReadsRawMemory(Sound):
 
     def features(self, x):
         return super().features(torch.as_strided(x, x.shape, (x.shape[1] * x.shape[2], x.shape[2], 1)))
+
+
+@breaks("inputs")
+class ViewsItsHeads(Sound):
+    """Slices of what a layer projects together have other strides."""
+
+    def features(self, x):
+        return super().features(x.view(-1, x.shape[-1]).view(x.shape))
 
 
 # What precision finds.
@@ -580,6 +696,14 @@ class AnswersForTheKeys(Sound):
 class AlwaysSingle(Sound):
     def forward(self, q, k, v, *, bias=None, x=None, regions=None):
         return super().forward(q, k, v, regions=regions).float()
+
+
+@breaks("shape")
+class WidensWhatIsHalf(Sound):
+    """Float32 out for bfloat16 in: the next layer of a model in bfloat16 refuses it."""
+
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        return super().forward(q, k, v, regions=regions).to(torch.promote_types(v.dtype, torch.float32))
 
 
 @breaks("builds")
