@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -55,6 +56,8 @@ class Backbone(nn.Module):
         self.num_classes, self.in_chans = spec.num_classes, spec.in_channels
         self.output_fmt = "NLC" if self.num_prefix_tokens else "NHWC"
         self.global_pool = "token" if self.num_prefix_tokens else "avg"
+        height, width = spec.image_size
+        self.wrong_size = f"{spec.name} was built for images of {height}x{width}; others need another image_size"
         self.head_drop: nn.Module = nn.Identity()
         self.grad_checkpointing = False
 
@@ -95,10 +98,17 @@ class Backbone(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images -> features behind the last norm: a map (B, H, W, C), or tokens (B, N, C) that begin with the class
-        token where there is one."""
+        token where there is one. Raises AssertionError, as timm's models do, for images of another size."""
+        self._check_size(x)
         for index in range(len(self.levels)):
             x = self.level(index, x)
         return self._finished(x)
+
+    def _check_size(self, x: Tensor) -> None:
+        # A function that tracers know: a branch would end them.
+        height, width = self.spec.image_size
+        torch._assert(x.shape[-2] == height, self.wrong_size)
+        torch._assert(x.shape[-1] == width, self.wrong_size)
 
     def _finished(self, x: Tensor) -> Tensor:
         x = self.last_norm(x)
@@ -140,6 +150,7 @@ class Backbone(nn.Module):
         taken = self._taken(indices)
         count = max(taken) + 1 if stop_early else len(self.levels)
         maps = []
+        self._check_size(x)
         for index in range(count):
             x = self.level(index, x)
             if index in taken:

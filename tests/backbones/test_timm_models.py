@@ -243,6 +243,17 @@ def test_a_feature_extractor_has_no_parameter_that_it_does_not_use(name):
         assert whole(images()).shape == (2, 4)
 
 
+@pytest.mark.parametrize("name", ["deit_micro", "pvt_micro", "pvt_v2_micro", "swin_micro", "cswin_micro"])
+def test_images_of_another_size_are_refused_in_one_line(name):
+    model = timm.create_model(name)
+    height, width = model.spec.image_size
+    said = f"{name} was built for images of {height}x{width}; others need another image_size"
+    for size in ((2 * height, width), (height, 2 * width)):
+        for call in (model, model.forward_intermediates):
+            with pytest.raises(AssertionError, match=said):
+                call(torch.zeros(1, 3, *size))
+
+
 def test_an_early_stop_computes_no_further():
     model = timm.create_model("swin_micro").eval()
     seen = []
