@@ -519,12 +519,16 @@ class FiveDimensions(Sound):
 
 
 @breaks("deterministic")
-class SeedsTheGenerator(Sound):
+class SeedsTheGenerator(SoundSoftmax):
     """Of the whole program: every other random number is another one."""
 
-    def features(self, x):
+    def __init__(self, site):
+        Attention.__init__(self, site)
+        self.register_buffer("gate", torch.zeros(site.dim))
+
+    def weights(self, scores):
         torch.manual_seed(0)
-        return super().features(x)
+        return super().weights(scores)
 
 
 @breaks("deterministic")
