@@ -134,17 +134,33 @@ def count_with_torch(model: nn.Module, image: Tensor) -> Counts:
     Raises ValueError for an operator that has neither a formula in torch nor an entry in `FREE`.
     """
     counter = FlopCounterMode(display=False)
-    strict = _EveryOperatorKnown()
+    strict, over_one = _EveryOperatorKnown(), _EinsumOverOne()
     # Fused attention kernels differ per device and version; the math backend is plain products everywhere.
-    with torch.no_grad(), autocast_on_meta(), sdpa_kernel(SDPBackend.MATH), counter, strict:
+    with torch.no_grad(), autocast_on_meta(), sdpa_kernel(SDPBackend.MATH), counter, strict, over_one:
         model(image)
     flops = counter.get_flop_counts().get("Global", {})
     convolutions = sum(n for operator, n in flops.items() if "convolution" in str(operator))
     return {
-        "products and convolutions": sum(flops.values()) // 2,
+        "products and convolutions": sum(flops.values()) // 2 + over_one.products,
         "convolutions": convolutions // 2,
         "norms": strict.norms,
     }
+
+
+class _EinsumOverOne(TorchFunctionMode):
+    """Counts the products of einsums that sum over a size of one: the heads of a model that has one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products = 0
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.einsum:
+            operands = args[1:] if isinstance(args[1], Tensor) else args[1]
+            self.products += _einsum_products(args[0], [operand.shape for operand in operands])[1]
+        return func(*args, **(kwargs or {}))
 
 
 class _EveryOperatorKnown(TorchDispatchMode):
@@ -294,15 +310,28 @@ def _baddbmm(inputs: list[Any], outputs: list[Any]) -> int:
 
 def _einsum(inputs: list[Any], outputs: list[Any]) -> int:
     # fvcore's own handle reads a printed number of four digits.
-    terms, _, result = inputs[0].toIValue().replace(" ", "").partition("->")
-    operands = [(term, _shape(value)) for term, value in zip(terms.split(","), inputs[1].node().inputs(), strict=True)]
+    return sum(_einsum_products(inputs[0].toIValue(), [_shape(value) for value in inputs[1].node().inputs()]))
+
+
+def _einsum_products(equation: str, shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """Multiply-adds of an einsum: those that torch does as a product of matrices, and those over a size of one.
+
+    The latter are elementwise to torch, which counts none; a formula has them as any other size of that letter. Where
+    no letter is summed over in both operands, all is elementwise, and no product.
+    """
+    terms, _, result = equation.replace(" ", "").partition("->")
+    operands = terms.split(",")
     if "..." in terms or len(operands) != 2 or not result:
         raise ValueError(f"einsum {terms}->{result} cannot be counted: allowed are two operands without '...'")
     sizes: dict[str, int] = {}
-    for term, shape in operands:
+    for term, shape in zip(operands, shapes, strict=True):
         for letter, size in zip(term, shape, strict=True):
             sizes[letter] = max(size, sizes.get(letter, 1))
-    return math.prod(sizes.values())
+    summed = (set(operands[0]) & set(operands[1])) - set(result)
+    if not summed:
+        return 0, 0
+    products = math.prod(sizes[letter] for letter in {*result, *summed})
+    return (products, 0) if any(sizes[letter] > 1 for letter in summed) else (0, products)
 
 
 def _dot_product_attention(inputs: list[Any], outputs: list[Any]) -> int:

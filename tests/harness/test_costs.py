@@ -91,6 +91,31 @@ def test_every_way_of_writing_softmax_attention_counts_the_same(attention):
     assert counts["attention"] == counts["products and convolutions"] == total == expected
 
 
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_einsum_over_the_heads_is_a_product_however_many_there_are(number, as_list):
+    """Over one head it is elementwise to torch, which then counts nothing."""
+
+    def talking(x: Tensor) -> Tensor:
+        weights = x.unflatten(-1, (number, -1)).transpose(1, 2)
+        operands = (torch.ones(number, number, device=x.device), weights)
+        return torch.einsum("hg,bgnm->bhnm", *([operands] if as_list else operands))
+
+    expected = number * 35 * 8
+    assert count_with_torch(Forward(talking), image())["products and convolutions"] == expected
+    assert count_with_fvcore(Forward(talking), image())[0]["attention"] == expected
+
+
+def test_an_elementwise_einsum_beside_a_product_is_none():
+    model = Forward(
+        lambda x: torch.einsum(
+            "c,bnc->bn", torch.ones(1, device=x.device).expand(8), torch.einsum("bnc,bnc->bnc", x, x)
+        )
+    )
+    assert count_with_torch(model, image())["products and convolutions"] == 35 * 8
+    assert count_with_fvcore(model, image())[0]["products and convolutions"] == 35 * 8
+
+
 @pytest.mark.parametrize(("attention", "exponent"), [(fused, 2), (explicit, 2), (linear, 1)])
 def test_growth_with_the_number_of_tokens(attention, exponent):
     counters = (count_with_torch, lambda model, x: count_with_fvcore(model, x)[0])
