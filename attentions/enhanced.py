@@ -37,20 +37,21 @@ class Aggregation(nn.Module):
         # Tokens are channels_last already: nothing is copied.
         tokens = x.transpose(1, 2)
         image = tokens[:, :, prefix:].unflatten(2, (height, width))
+        # Widened once, so that the gradients of regions are added up in what x is in.
+        weight = self.depthwise.weight.to(x.dtype)
         if regions is None:
-            sums = self._nearby(image)
+            sums = self._nearby(image, weight)
         else:
             labels = regions.view(-1, 1, height, width)
             own = [(labels == region).to(x.dtype) for region in range(self.site.regions)]
-            sums = sum((self._nearby(image * mine) * mine for mine in own), torch.zeros_like(image))
+            sums = sum((self._nearby(image * mine, weight) * mine for mine in own), torch.zeros_like(image))
         sums = sums.flatten(2)
         if prefix:
             sums = torch.cat((tokens[:, :, :prefix], sums), dim=2)
         weight = self.pointwise.weight.to(x.dtype)
         return F.conv2d(sums.unsqueeze(-1), weight, groups=self.site.heads).squeeze(-1).transpose(1, 2)
 
-    def _nearby(self, image: Tensor) -> Tensor:
-        weight = self.depthwise.weight.to(image.dtype)
+    def _nearby(self, image: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(image, weight, padding=self.depthwise.padding, groups=self.site.dim)
 
     def naive(self, x: Tensor, regions: Tensor | None) -> Tensor:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from harness.certificate.subject import Case, Inputs, Subject, at, cast, leaves, loss_of, require, shown_sites
 
+NEAR = 4
+"""Largest relative l2 error, in eps of the dtype; inputs, weights, scores and output are rounded by half of one."""
+
 SCALES = (1e-3, 1.0, 1e3)
 FILLS = {"zero": 0.0, "negative": -1.0, "very negative": -1e3}
 """Tokens without a positive channel: a relu leaves nothing of them to divide by."""
@@ -54,15 +57,13 @@ def finite(subject: Subject) -> str:
                 with at(where):
                     for of, ours, exact in _both(subject, case, inputs, mode):
                         require(not bool(ours.isnan().any()), where, f"{of} is NaN")
-                        beyond = exact.abs() > 0.99 * torch.finfo(ours.dtype).max
+                        # What may be beyond the range by as much as `near` allows.
+                        off = NEAR * torch.finfo(mode.autocast or mode.inputs).eps * float(exact.norm())
+                        beyond = exact.abs() + off > torch.finfo(ours.dtype).max
                         finite = bool((ours.isfinite() | beyond).all())
                         require(finite, where, f"{of} overflows, and would not in exact arithmetic")
                 tried += 1
     return f"{tried} cases in {len(MODES)} modes of float16, bfloat16 and float32, scales 1e-3 to 1e3"
-
-
-NEAR = 4
-"""Largest relative l2 error, in eps of the dtype; inputs, weights, scores and output are rounded by half of one."""
 
 
 def near(subject: Subject) -> str:
