@@ -112,23 +112,30 @@ def python(container: str | None) -> str:
 
 
 def _setup(folder: Path, code: Path, cluster: Cluster, resources: Resources) -> list[str]:
-    """Lines of the batch script before the job: is the folder there, on every node?"""
+    """Lines of the batch script before the job: are the folder and the code there, on every node? Then the user's."""
     token = shlex.quote(str(folder / TOKEN))
-    message = (
-        f"attention-bench: $(hostname) does not see {folder}: the output folder (--out) must lie on a file system that "
-        "all nodes share"
-    )
-    look = f'[ -e {token} ] || {{ echo "{message}"; exit 1; }}'
+    missing = f"$(hostname) does not see {folder}: the output folder (--out) must lie where all nodes see it"
+    gone = f"the copy of the code that this job was submitted with is gone: {code}"
+    look = f"{_else_end(f'[ -e {token} ]', missing)}; {_else_end(f'[ -d {shlex.quote(str(code))} ]', gone)}"
     lines = [look]
     if resources.nodes > 1:
         lines = [f"srun --ntasks-per-node=1 --ntasks={resources.nodes} bash -c {shlex.quote(look)} || exit 1"]
+    for line in cluster.setup:
+        # On a line of its own, as the user's may end in a comment.
+        lines += [line, _else_end("[ $? = 0 ]", f"a setup line of cluster {cluster.name} failed: {line}", literal=True)]
     # The copy of the code comes before whatever modules have put on the path. Without a limit, every process would
     # take all cores of its node for itself.
     exports = [
         f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{resources.cpus_per_task}}}",
     ]
-    return [*lines, *cluster.setup, *exports]
+    return [*lines, *exports]
+
+
+def _else_end(condition: str, message: str, literal: bool = False) -> str:
+    """Shell that ends the job with a line unless a condition holds; in one that is not `literal`, $(...) is run."""
+    said = shlex.quote(f"attention-bench: {message}") if literal else f'"attention-bench: {message}"'
+    return f"{condition} || {{ echo {said}; exit 1; }}"
 
 
 def _teardown(logs: Path, cluster: Cluster, resources: Resources) -> list[str]:

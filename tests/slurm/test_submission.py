@@ -234,7 +234,22 @@ def test_a_folder_that_a_node_does_not_see_is_said_and_nothing_runs(slurm: None,
     finally:
         run("scontrol", "delete", "reservation=r")
     wait_for(lambda: state(job) in ("FAILED", "COMPLETED"), 60)
-    assert f"does not see {tmp_path / 'jobs'}: the output folder (--out) must lie on a file system" in log(tmp_path)
+    assert f"does not see {tmp_path / 'jobs'}: the output folder (--out) must lie where all nodes" in log(tmp_path)
+    assert steps(tmp_path) == []
+
+
+def test_a_job_whose_code_is_gone_says_so_and_runs_no_other(slurm: None, code: Path, tmp_path: Path) -> None:
+    job = submit(tmp_path / "gone", tmp_path, Steps(tmp_path, 1))
+    wait_for(lambda: state(job) in ("FAILED", "COMPLETED"), 60)
+    assert f"the copy of the code that this job was submitted with is gone: {tmp_path / 'gone'}" in log(tmp_path)
+    assert steps(tmp_path) == []
+
+
+def test_a_setup_line_that_fails_ends_the_job_with_that_line(slurm: None, code: Path, tmp_path: Path) -> None:
+    setup = ("true  # a module", "cd /nowhere  # $(date) 'quoted'")
+    job = submit(code, tmp_path, Steps(tmp_path, 1), cluster=replace(LOW, setup=setup))
+    wait_for(lambda: state(job) in ("FAILED", "COMPLETED"), 60)
+    assert "attention-bench: a setup line of cluster low failed: cd /nowhere  # $(date) 'quoted'" in log(tmp_path)
     assert steps(tmp_path) == []
 
 
