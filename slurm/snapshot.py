@@ -39,7 +39,10 @@ def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[s
         except OSError:  # another process was quicker with the same copy
             if not target.is_dir():
                 raise
-    except (OSError, shutil.Error) as problem:
+    except shutil.Error as problem:
+        # It lists each file that could not be copied, with both of its paths.
+        raise ValueError(f"cannot copy the code to {target}: {problem.args[0][0][2]}") from problem
+    except OSError as problem:
         raise ValueError(f"cannot copy the code to {target}: {problem}") from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
