@@ -33,6 +33,9 @@ STALE = 90.0
 
 FOLDER = "attempts"
 
+OUTCOMES = ("done", "oom", "failed")
+"""How the line begins that an attempt leaves whose cell is recorded."""
+
 
 @dataclass(frozen=True)
 class Sidecar:
@@ -60,6 +63,11 @@ class Sidecar:
         """For people."""
         job = "" if self.job is None else f"job {self.job}, "
         return f"{job}process {self.pid} on {self.host}"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it ended before its cell did: without a word, or stopped. A failure is an end of the cell."""
+        return self.ended is None or not self.ended.startswith(OUTCOMES)
 
     def alive(self, now: float) -> bool:
         """Whether it has not ended and gave a sign of life lately."""

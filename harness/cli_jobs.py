@@ -121,20 +121,25 @@ def cancel(
     """
     from harness import launch, status
 
-    def look() -> tuple[list[Submission], list[CellState]]:
+    def look() -> tuple[list[Submission], list[CellState], list[CellState]]:
         known = status.submitted(sweep, out)
         stand = status.of(known, out)
         chosen = [state for state in stand.cells if not only or any(text in state.label for text in only)]
         if stand.slurm is not None and any(state.state == "unknown" for state in chosen):
             raise ValueError(f"{stand.slurm}; nothing is cancelled")
-        return known, chosen
+        if only and not chosen:
+            raise ValueError(
+                f"--only {' '.join(only)}: no cell holds this; the first is called {stand.cells[0].label!r}"
+            )
+        return known, stand.cells, chosen
 
     look()  # what is refused leaves no lock behind
     with launch.alone(out):
-        known, chosen = look()
+        known, cells, chosen = look()
         ids = launch.withdraw(chosen, known)
-    cells = sum(state.live for state in chosen)
-    out_console.print(f"cancelled: {count(len(ids), 'job')} with {count(cells, 'unfinished cell')}", markup=False)
+    # A job may hold more than those that were meant.
+    ended = sum(state.live and state.job in ids for state in cells)
+    out_console.print(f"cancelled: {count(len(ids), 'job')} with {count(ended, 'unfinished cell')}", markup=False)
     return 0
 
 
@@ -218,20 +223,18 @@ def cluster(
 def _again(sweep: str | None, out: Path, failed: bool) -> int:
     """Submits the failed, or the dropped and cancelled, cells of former submissions anew."""
     from attentions import for_a_while
-    from harness import launch, status
+    from harness import launch, status, submissions
 
-    known = status.submitted(sweep, out)
-    # Of a cell that was submitted several times, the last submission speaks.
-    last = {key: submission for submission in known for key in submission.cells}
+    asked = status.submitted(sweep, out)
     cells_submitted = 0
     with launch.alone(out):
-        states = [
-            state
-            for state in status.of(known, out).cells
-            if state.state in (launch.FAILED if failed else launch.DROPPED)
-        ]
+        # Another sweep may have submitted some of the cells: of several submissions, the last one speaks.
+        known, _ = submissions.read_all(out)
+        last = {key: submission for submission in known for key in submission.submitted}
+        wanted_states = launch.FAILED if failed else launch.DROPPED
+        states = [state for state in status.of(asked, out, known).cells if state.state in wanted_states]
         for submission in known:
-            wanted = {state.key for state in states if last[state.key] is submission}
+            wanted = {state.key for state in states if last.get(state.key) is submission}
             if not wanted:
                 continue
             # Each with the user's files of its own: another submission may have other versions of them.
@@ -255,7 +258,7 @@ def _say(submission: Submission, out: Path) -> None:
     ids = ", ".join(str(array.id) for array in submission.arrays)
     where = "on this machine" if submission.cluster.is_local else f"to {submission.cluster.name}"
     out_console.print(
-        f"submitted {count(len(submission.cells), 'cell')} in {count(jobs, 'job')} {where} ({ids})",
+        f"submitted {count(len(submission.submitted), 'cell')} in {count(jobs, 'job')} {where} ({ids})",
         markup=False,
         soft_wrap=True,
     )

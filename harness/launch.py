@@ -18,6 +18,7 @@ import results
 from attentions import load_file, loaded_files
 from harness import submissions
 from harness.cells import Cell
+from harness.cli_common import error_console
 from harness.environment import CHECKOUT, PACKAGES, ROOT, checkout
 from harness.evaluate import Evaluate
 from harness.jobs import CellsJob, ended_at
@@ -61,7 +62,7 @@ def choose(cells: Sequence[Cell], out: Path, *, failed: bool = False) -> Choice:
     if stand.slurm is not None and any(state.state == "unknown" for state in stand.cells):
         raise ValueError(f"{stand.slurm}; some of the cells were submitted, and may be at work")
     states = {state.key: state for state in stand.cells}
-    submitted = {key for submission in known for key in submission.cells}
+    submitted = {key for submission in known for key in submission.submitted}
 
     def wanted(cell: Cell) -> bool:
         state = states[cell.key].state
@@ -140,7 +141,7 @@ def submit(
     failed = {cell.key: ended for cell in choice.cells if (ended := ended_at(cell.key, out)) is not None}
     name = submissions.name_of(sweep)
     named = [_array(f"{name}.{number}", array, cluster) for number, array in enumerate(planned_arrays)]
-    cells = {cell.key: cell.label for cell in choice.cells}
+    cells = {key: state.label for key, state in choice.states.items()}
     folder = out / submissions.FOLDER / name
     submission = Submission(folder, sweep, cluster, time.time(), code, files, originals, cells, failed, named)
     results.write_bytes(folder / CELLS, pickle.dumps(choice.cells))
@@ -180,8 +181,13 @@ def submit(
 def of_submission(submission: Submission, *, as_now: bool) -> list[Cell]:
     """Its cells; `as_now`: with the user's files as they are now rather than as they were.
 
-    Raises ValueError if they cannot be read, or the user's tasks have changed since.
+    Raises ValueError if they cannot be read, the copy of the code is gone, or the user's tasks have changed since.
     """
+    if not (as_now or submission.code.is_dir()):
+        raise ValueError(
+            f"the code that sweep {submission.sweep} was submitted with is gone ({submission.code}): submit it again, "
+            "which takes the code as it is, and submits what is missing"
+        )
     for file in submission.originals if as_now else submission.files:
         load_file(file)
     path = submission.folder / CELLS
@@ -225,7 +231,12 @@ def alone(out: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / ".lock", "w")  # noqa: SIM115
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits = f"another command submits or cancels in {out}: this one goes on when that has ended"
+            error_console.print(f"attention-bench: {waits}", markup=False, soft_wrap=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as problem:
         raise ValueError(f"cannot write to the output folder {out}: {problem.strerror}") from problem
     with lock:
@@ -245,5 +256,5 @@ def _code(out: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
     files = {CHECKOUT: (json.dumps({"commit": commit, "dirty": dirty}) + "\n").encode()}
     originals = loaded_files()
     users = {f"user/{number}/{file.name}": file.read_bytes() for number, file in enumerate(originals)}
-    copy = snapshot(ROOT, PACKAGES, out / submissions.FOLDER / "code", files | users)
+    copy = snapshot(ROOT, PACKAGES, out / submissions.FOLDER / submissions.CODE, files | users)
     return copy, tuple(copy / name for name in users), tuple(originals)

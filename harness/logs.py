@@ -42,7 +42,7 @@ class Target(NamedTuple):
 
     def submissions(self) -> list[Submission]:
         """Those that hold the cell, oldest first."""
-        return [submission for submission in read_all(self.out)[0] if self.key in submission.cells]
+        return [submission for submission in read_all(self.out)[0] if self.key in submission.submitted]
 
     def attempts(self) -> list[Sidecar]:
         return attempts(self.out / self.key)[0]

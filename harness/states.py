@@ -75,6 +75,10 @@ class _Place:
     index: int
 
 
+SUSPENDED = ("SUSPENDED", "STOPPED")
+"""States of a job that has its nodes and does not run: its processes give no sign of life."""
+
+
 def standing(out: Path, cells: Mapping[str, str], submissions: Sequence[Submission]) -> Standing:
     """How the cells (labels by key) stand that were submitted in these, oldest first, or were run by hand."""
     now = time.time()
@@ -141,16 +145,18 @@ def _state(
         key,
         label,
         "unknown",
-        job=id,
+        # A command that took over from a job which is gone is in none.
+        job=id if last is None or last.job or not last.alive(now) or (job is not None and job.alive) else None,
         attempts=len(made),
-        # What failed for want of another cell's weights has a record, and was never begun.
-        interrupted=max(0, len(made) - (record is not None or (last is not None and last.alive(now)))),
+        interrupted=sum(each.interrupted for each in made if each is not last or not each.alive(now)),
     )
     if record is not None:
         return _with(facts, record.status, record.reason)  # type: ignore[arg-type]
     # A sign of life may be younger than its process's death, which Slurm knows of.
-    gone = asked and place is not None and (job is None or not job.alive) and (last is None or last.job == id)
-    if last is not None and last.alive(now) and not gone:
+    away = job is None or not job.alive or job.pending
+    gone = asked and place is not None and away and (last is None or last.job == id)
+    suspended = asked and job is not None and job.state in SUSPENDED
+    if last is not None and last.alive(now) and not gone and not suspended:
         return _with(facts, "running", last.text, last, now)
     if place is None:
         assert last is not None
@@ -163,12 +169,16 @@ def _state(
         before = "" if last is None or last.job != id else _end(last, now).partition("; the same command")[0]
         again = before and f"; before: {before}"
         return _with(facts, "pending", words(job) + again)
+    if job is not None and job.state in SUSPENDED:
+        return _with(facts, "running", words(job), last, now)
     if job is not None and job.alive:
         if last is not None and last.job == id and last.ended is None:
             return _with(facts, "running", f"no sign of life for {now - last.beat:.0f} s on {last.host}", last, now)
         cells = len(place.array.jobs[place.index])
         return _with(
-            facts, "pending", f"its job runs, at others of its {cells} cells" if cells > 1 else "its job starts"
+            facts,
+            "pending",
+            f"its job starts, or is at others of its {cells} cells" if cells > 1 else "its job starts",
         )
     if key in place.submission.cancelled or (job is not None and job.state == "CANCELLED"):
         by = " by you" if key in place.submission.cancelled or job is None else words(job).removeprefix("cancelled")

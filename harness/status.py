@@ -49,9 +49,15 @@ def submitted(sweep: str | None, out: Path) -> list[Submission]:
     return chosen
 
 
-def of(submissions: Sequence[Submission], out: Path) -> Standing:
-    """Where the cells of these submissions stand, as far as these are concerned."""
-    return standing(out, _cells(submissions), submissions)
+def of(submissions: Sequence[Submission], out: Path, known: Sequence[Submission] | None = None) -> Standing:
+    """Where the cells that these submissions submitted stand, as far as these are concerned.
+
+    With `known`, all cells of their sweeps, as far as those are concerned.
+    """
+    if known is not None:
+        return standing(out, _cells(submissions), known)
+    cells = {key: label for each in submissions for key, label in each.cells.items() if key in each.submitted}
+    return standing(out, cells, submissions)
 
 
 def show(

@@ -25,6 +25,7 @@ from slurm import Cluster
 
 FOLDER = "submissions"
 FILE = "submission.json"
+CODE = "code"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class Array:
 
 @dataclass(frozen=True)
 class Submission:
-    """One call of `submit`, as its file says. `cells`: labels by key. `created`: seconds since 1970."""
+    """One call of `submit`, as its file says. `created`: seconds since 1970.
+
+    `cells`: labels by key, of the sweep or part of it that was asked for; `submitted` are those which are in its jobs.
+    """
 
     folder: Path
     sweep: str
@@ -61,6 +65,10 @@ class Submission:
     @property
     def id(self) -> str:
         return self.folder.name
+
+    @property
+    def submitted(self) -> set[str]:
+        return {key for _, _, keys in self.jobs() for key in keys}
 
     def jobs(self) -> Iterable[tuple[Array, int, list[str]]]:
         """Its jobs: the array, the index in it, the keys of the cells."""
@@ -100,16 +108,33 @@ def _read(path: Path) -> Submission:
             folder=path.parent,
             sweep=values["sweep"],
             cluster=Cluster(**{**values["cluster"], "setup": tuple(values["cluster"]["setup"])}),
-            created=values["created"],
-            code=Path(values["code"]),
-            files=tuple(Path(file) for file in values["files"]),
+            created=float(values["created"]),
+            # Where the folder lies now: it may have been moved.
+            code=_code(path) / Path(values["code"]).name,
+            files=tuple(_moved(Path(file), Path(values["code"]), _code(path)) for file in values["files"]),
             originals=tuple(Path(file) for file in values["originals"]),
-            cells=values["cells"],
-            failed=values["failed"],
-            arrays=[Array(**array) for array in values["arrays"]],
-            cancelled=values["cancelled"],
+            cells=dict(values["cells"]),
+            failed=dict(values["failed"]),
+            arrays=[_array(**array) for array in values["arrays"]],
+            cancelled=list(values["cancelled"]),
         )
     except OSError as problem:
         raise ValueError(f"{path}: cannot be read: {problem.strerror}") from problem
     except (ValueError, TypeError, LookupError) as problem:
         raise ValueError(f"{path}: not the file of a submission: {problem}") from problem
+
+
+def _array(jobs: object, **values: Any) -> Array:
+    if not (isinstance(jobs, list) and all(isinstance(keys, list) for keys in jobs)):
+        raise ValueError(f"jobs {jobs!r} are no lists of keys")
+    return Array(jobs=jobs, **values)
+
+
+def _code(path: Path) -> Path:
+    """The folder of the copies of the code, beside that of the submission whose file this is."""
+    return path.resolve().parents[1] / CODE
+
+
+def _moved(file: Path, copy: Path, now: Path) -> Path:
+    """A file of a copy of the code, where the copies lie in the folder `now`."""
+    return now / copy.name / file.relative_to(copy) if file.is_relative_to(copy) else file

@@ -12,8 +12,8 @@ import pytest
 import results
 from harness import states
 from harness.attempts import FOLDER, Sidecar
+from harness.submissions import CODE, Array, Submission
 from harness.submissions import FOLDER as SUBMISSIONS
-from harness.submissions import Array, Submission
 from results import Record
 from slurm import Cluster, Job, Queue, Resources
 
@@ -39,7 +39,9 @@ def submit(
     array = Array(f"{name}.0", [list(cells) for cells in jobs], resources, [], id)
     cells = {key: label for each in jobs for key, label in each.items()}
     folder = out / SUBMISSIONS / name
-    submission = Submission(folder, sweep, Cluster(cluster), created, out / "code", (), (), cells, {}, [array])
+    code = out.resolve() / SUBMISSIONS / CODE / "0123456789ab"
+    code.mkdir(parents=True, exist_ok=True)
+    submission = Submission(folder, sweep, Cluster(cluster), created, code, (), (), cells, {}, [array])
     submission.write()
     return submission
 

@@ -296,7 +296,10 @@ def test_what_was_cancelled_is_resumed_with_the_code_of_then_and_what_fails_is_r
     wait_for(lambda: (here / "runs_of").exists() and len((here / "runs_of").read_text().split()) == 2)
     assert told(ask("submit sweeps.py:four --cluster local")).splitlines()[0] == "4 cells, 0 to submit"
     assert "nothing to submit: no cell was dropped or cancelled" in told(ask("resume"))
-    assert told(ask("cancel")) == "cancelled: 2 jobs with 4 unfinished cells\n"
+    assert "--only nothing: no cell holds this; the first is called" in refused(ask, "cancel --only nothing")
+    # Two cells share each job.
+    assert told(ask("cancel --only 'counting 0'")) == "cancelled: 1 job with 2 unfinished cells\n"
+    told(ask("cancel"))
     wait_for(ended(here / "runs"))
     assert records() == []
     assert told(ask("cancel sweeps.py:four")) == "cancelled: 0 jobs with 0 unfinished cells\n"

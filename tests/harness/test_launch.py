@@ -258,7 +258,8 @@ class Sbatch:
         self.refuses_at: int | None = None
         monkeypatch.setattr(launch, "submit_array", self._array)
         monkeypatch.setattr(launch, "submit_local", self._local)
-        monkeypatch.setattr(launch, "_code", lambda out: (Path("/code/now"), (), (Path("/u"),)))
+        self.code = out.resolve() / submissions.FOLDER / submissions.CODE / "now"
+        monkeypatch.setattr(launch, "_code", lambda out: (self.code, (), (Path("/u"),)))
 
     def _array(self, works: Sequence[CellsJob], **how: Any) -> str:
         (found,) = (each for each in submissions.read_all(self.out)[0] if each.folder == how["folder"])
@@ -299,9 +300,14 @@ def test_all_is_written_before_anything_is_submitted_and_each_id_after_its_array
     held = [keys for _, _, keys in made.jobs()]
     assert held == [[cell.key for cell in work.cells()] for works in sbatch.works for work in works]
     assert made.cells == {cell.key: cell.label for cell in cells}
+    with pytest.raises(
+        ValueError, match=r"the code that sweep sweeps.py:ten was submitted with is gone .*submit it again"
+    ):
+        of_submission(made, as_now=False)
+    sbatch.code.mkdir(parents=True)
     assert of_submission(made, as_now=False) == cells
     work = sbatch.works[0][0]
-    assert (work.out, sbatch.calls[0]["code"]) == (out, Path("/code/now"))
+    assert (work.out, sbatch.calls[0]["code"]) == (out, sbatch.code)
     assert sbatch.calls[0]["cluster"].name == "gpu"
     assert sbatch.calls[0]["resources"] == Resources(1, 1, 1, 0, 240)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,48 @@ def test_what_is_queued_again_says_how_it_ended_before_and_asks_for_nothing(out:
     slurm.tell(job(made, 0, "PENDING", "Priority"))
     ended = "before: stopped on SIGUSR2 after 8 of 9 updates (job 70, interrupted once)"
     assert f"waits for jobs of higher priority; {ended}" in Shown("mine", out).words
+
+
+def test_a_cell_that_another_sweep_submitted_is_told_where_it_is_part_of_the_sweep(out: Path, slurm: Slurm) -> None:
+    first = submit(out, "mine", [{"a": "cell a"}], created=NOON, id="70")
+    later = submit(out, "theirs", [{"b": "cell b"}], created=NOON + 1, id="71")
+    replace(later, cells={"a": "cell a", "b": "cell b"}).write()
+    slurm.tell(job(first, 0, "PENDING", "Resources"), job(later, 0, "PENDING", "Resources"))
+    assert "2 cells: 2 pending" in Shown("theirs", out).lines[1]
+    assert "1 cell: 1 pending" in Shown("mine", out).lines[1]
+
+
+def test_a_suspended_job_is_said_to_be(out: Path, slurm: Slurm) -> None:
+    made = submit(out, "mine", [{"a": "cell a"}])
+    attempt(out, "a", job="70")
+    slurm.tell(job(made, 0, "SUSPENDED"))
+    assert (
+        "running a cell a: suspended by Slurm or an administrator: goes on when they say so" in Shown("mine", out).words
+    )
+
+
+def test_what_is_queued_again_does_not_run_whatever_its_last_sign_of_life(out: Path, slurm: Slurm) -> None:
+    made = submit(out, "mine", [{"a": "cell a"}])
+    attempt(out, "a", job="70", ago=3)
+    slurm.tell(job(made, 0, "PENDING", "BeginTime"))
+    assert "1 cell: 1 pending" in Shown("mine", out).lines[1]
+
+
+def test_a_failure_that_was_tried_again_is_no_interruption(out: Path, slurm: Slurm) -> None:
+    submit(out, "mine", [{"a": "cell a"}])
+    for number in (1, 2):
+        attempt(out, "a", number, job="70", ended="failed: RuntimeError: planted")
+    record(out, "a", "failed", "planted")
+    assert "interrupted" not in Shown("mine", out, everything=True).words
+
+
+def test_what_a_command_took_over_from_a_job_that_is_gone_is_in_no_job(out: Path, slurm: Slurm) -> None:
+    submit(out, "mine", [{"a": "cell a"}])
+    attempt(out, "a", 1, job="70", ended="stopped: a newer attempt")
+    attempt(out, "a", 2, job=None)
+    words = Shown("mine", out).words
+    assert "1 running" in words
+    assert "job 70" not in words
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def test_all_of_it_comes_back(tmp_path: Path) -> None:
         "my sweeps.py:ten ",
         cluster,
         NOON + 0.25,
-        tmp_path / "code",
-        (tmp_path / "code" / "user" / "0" / "my sweeps.py",),
+        tmp_path / FOLDER / "code" / "1f",
+        (tmp_path / FOLDER / "code" / "1f" / "user" / "0" / "my sweeps.py",),
         (tmp_path / "my sweeps.py",),
         {"a": "deit_micro ☃", "b": "B", "c": "C", "d": "D"},
         {"b": "2026-01-01T00:00:00+00:00"},
@@ -34,6 +34,7 @@ def test_all_of_it_comes_back(tmp_path: Path) -> None:
     )
     written.write()
     assert read_all(tmp_path) == ([written], [])
+    assert written.submitted == {"a", "b", "c", "d"}
     assert written.id == "s"
     assert list(written.jobs()) == [
         (arrays[0], 0, ["a", "b"]),
@@ -113,3 +114,23 @@ def test_a_sweep_names_files_and_jobs_in_what_both_take(sweep: str, name: str) -
 def test_two_submissions_of_one_second_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submissions.time, "strftime", lambda form: "20270115-120000")
     assert len({name_of("ten") for _ in range(20)}) > 15
+
+
+def test_a_folder_that_was_moved_has_its_code_beside_it(tmp_path: Path) -> None:
+    made = submit(tmp_path / "runs", "mine", [{"a": "A"}])
+    replace(made, files=(made.code / "user" / "0" / "mine.py",)).write()
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    ((found,), _) = read_all(tmp_path / "moved")
+    assert found.code == tmp_path / "moved" / FOLDER / "code" / made.code.name
+    assert found.code.is_dir()
+    assert found.files == (found.code / "user" / "0" / "mine.py",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("created", "abc"), ("arrays", [{"name": "s.0", "jobs": 7}]), ("cells", 3)]
+)
+def test_values_of_another_kind_are_a_damaged_file(tmp_path: Path, name: str, value: object) -> None:
+    path = submit(tmp_path, "mine", [{"a": "A"}]).folder / FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    assert read_all(tmp_path)[0] == []
+    assert "not the file of a submission" in read_all(tmp_path)[1][0]
