@@ -12,7 +12,7 @@ quickstart: .venv/installed
 slurm-demo: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/slurm/demo.sh runs/slurm-demo quickstart
 
-# The certificates that the project ships: every law for every attention, half a minute each. Also what a night tests.
+# The certificates that the project ships: every law for every attention, some seconds each, or most of a minute the first time. Also what a night tests.
 certificates: .venv/installed
 	$(BIN)/attention-bench check all "focused(kernel_size=None)" --out runs/zoo
 	mkdir -p results/certificates && cp runs/zoo/certificates/*.json results/certificates

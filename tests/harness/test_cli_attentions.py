@@ -287,7 +287,7 @@ def test_new_refuses(ask: Ask, line: str, said: str) -> None:
     assert said in refused(ask, line)
 
 
-@pytest.mark.parametrize("name", ["attention", "tensor", "f", "x__2", "site", "My", "given", "macs"])
+@pytest.mark.parametrize("name", ["attention", "tensor", "f", "x__2", "My", "given", "macs"])
 def test_any_name_makes_a_file_that_loads(ask: Ask, name: str) -> None:
     assert ask(f"new {name}").status == 0
     assert attentions.load(f"{name}.py") == [name]
