@@ -8,7 +8,6 @@ import importlib.util
 import inspect
 import sys
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -42,9 +41,11 @@ def digest(attention: type) -> str:
     return hashlib.sha256(ordered).hexdigest()[:16]
 
 
-def _imported(text: bytes, module: str) -> Iterator[str]:
+# What several attentions share is parsed once.
+@cache
+def _imported(text: bytes, module: str) -> tuple[str, ...]:
     """What may be modules of its own package, or of this folder, among the names that a module imports."""
-    tops = {module.partition(".")[0], "attentions"}
+    tops, found = {module.partition(".")[0], "attentions"}, []
     for node in ast.walk(ast.parse(text)):
         names = []
         if isinstance(node, ast.Import):
@@ -54,9 +55,11 @@ def _imported(text: bytes, module: str) -> Iterator[str]:
             if node.level:
                 base = importlib.util.resolve_name(base, sys.modules[module].__package__)
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        yield from (name for name in names if name.partition(".")[0] in tops and name not in NO_NUMBERS)
+        found += [name for name in names if name.partition(".")[0] in tops and name not in NO_NUMBERS]
+    return tuple(found)
 
 
+@cache
 def _file_of(module: str) -> str | None:
     """The file of a module; None of what is none, such as a function that is imported from one."""
     with suppress(ImportError, ValueError):

@@ -13,7 +13,7 @@ import attentions
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a real Slurm come first and, of several processes, in one: most of their time is waiting for it."""
+    """Tests on a real Slurm come first: they mostly wait for it, and meanwhile another process tests the rest."""
 
     def on_slurm(item: pytest.Item) -> bool:
         return item.path.stem == "test_demo" or bool(
@@ -21,9 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
     items.sort(key=lambda item: not on_slurm(item))
-    for item in items:
-        if on_slurm(item):
-            item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
 @pytest.fixture(autouse=True)
