@@ -27,7 +27,7 @@ class MineAttention(Attention):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, bias=None, x=None, regions=None) -> Tensor:
         heads = [t.unflatten(-1, (self.site.heads, -1)).transpose(1, 2) for t in (q, k, v)]
         scores = (heads[0].double() @ heads[1].double().transpose(-2, -1)).softmax(-1).to(v.dtype)
-        return (scores @ heads[2]).transpose(1, 2).flatten(2)
+        return (scores @ heads[2]).transpose(1, 2).flatten(2).to(v.dtype)
 
     def macs(self) -> Macs:
         return Macs(self.site.queries.tokens * self.site.keys.tokens * self.site.dim)
@@ -62,7 +62,7 @@ def test_a_file_of_ones_own_is_tested_and_a_broken_law_says_where(ask: Ask) -> N
     assert answer.status == 1
     assert answer.err == "attention-bench: 1 attention of 1 failed\n"
     verdicts = {re.split("  +", line)[0]: line for line in answer.out.splitlines()}
-    where = r"class token \(B 2, C 24, 3 heads, queries 3x5 and 1 in front\)"
+    where = r"class token \(B 2, C 48, 3 heads, queries 3x5 and 1 in front\)"
     assert re.search(rf"macs +fail +{where}: the counts of multiply-adds", verdicts["macs"])
     assert re.search("reference +exempt +declares no definition", verdicts["reference"])
     assert re.search("mask +exempt +declares that it takes no mask", verdicts["mask"])
@@ -105,10 +105,13 @@ def test_tables_show_the_certificate_of_the_code_that_was_measured(ask: Ask) -> 
     assert "of other code" in ask("table").out
 
 
-def test_the_list_shows_it(ask: Ask) -> None:
-    ask("check dwc --quick")
-    about = ask("list attentions").out.split("dwc(kernel_size=5)\n")[1].splitlines()[0]
-    assert re.match(r" +O\(N\) +20/20 quick +Depthwise convolution", about)
+def test_the_list_shows_it_and_a_quick_one_does_not_hide_the_full_one(ask: Ask) -> None:
+    Path("mine.py").write_text(MINE)
+    for line in ("check dwc --quick", "check mine.py --quick"):
+        ask(line)
+    listed = ask("list attentions --import mine.py").out
+    assert re.search(r"\ndwc\(kernel_size=5\)\n +O\(N\) +21/21 +Depthwise convolution", listed)
+    assert re.search(r"\nmine\n +O\(N\^2\) +fails macs +Attention of mine", listed)
 
 
 def test_what_was_measured_with_other_code_is_said_when_it_is_asked_for_again(ask: Ask) -> None:
