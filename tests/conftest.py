@@ -13,7 +13,11 @@ import attentions
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a real Slurm come first: they mostly wait for it, and meanwhile another process tests the rest."""
+    """Tests on a real Slurm come first, in all processes at a time, each with a Slurm of its own: they mostly wait.
+
+    Beside tests that keep a core busy, submitting would take longer than it may. `--dist loadgroup`, without groups,
+    hands out one test after the other in this order.
+    """
 
     def on_slurm(item: pytest.Item) -> bool:
         return item.path.stem == "test_demo" or bool(
