@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import backbones
-from attentions import Attention
+from attentions import Attention, AttentionSpec
 from harness.certificate.precision import MODES, Mode
 from harness.certificate.subject import (
     CASES,
@@ -289,7 +289,10 @@ def _check_regions(subject: Subject) -> None:
 
 
 def reads(subject: Subject) -> str:
-    """What it declares to read of q, k and v, and to take of x, reaches the output; nothing else of them does."""
+    """What it declares to read of q, k and v, and to take of x, reaches the output; nothing else of them does.
+
+    An option may leave x unread, as one that switches off the gate does; with the defaults it must reach the output.
+    """
     declared = [*subject.attention.reads, *("x" * subject.attention.takes_input)]
     reached = dict.fromkeys(sorted({*"qkv", *declared}), 0.0)
     for case in subject.cases:
@@ -304,6 +307,8 @@ def reads(subject: Subject) -> str:
                     f"{name} reaches the output, and is not declared to be read",
                 )
     unread = [name for name in declared if not reached[name]]
+    if unread == ["x"] and subject.spec != AttentionSpec(subject.spec.name):
+        return f"{', '.join(declared[:-1])}, as declared; x not with these options"
     if unread:
         says = "takes_input" if unread == ["x"] else "reads"
         raise Broken(f"{', '.join(unread)} declared to be read reaches the output at no site: {says} must say what is")

@@ -68,7 +68,7 @@ def test_a_training_on_two_nodes_is_preempted_loses_a_node_and_meets_its_time_li
     assert "submitted 1 cell in 1 job to two" in whole.out
     undisturbed = Place.__new__(Place)
     undisturbed.folder, undisturbed.out = tmp_path, tmp_path / "whole"
-    wait_for(undisturbed.records, 90)
+    wait_for(undisturbed.records)
     (expected,) = undisturbed.records()
     assert expected.status == "done", expected.error
     assert expected.metrics["ranks"] == 2
@@ -97,7 +97,7 @@ def test_a_training_on_two_nodes_is_preempted_loses_a_node_and_meets_its_time_li
     restarted(job, 3)
     run("scontrol", "update", f"jobid={job}", "timelimit=60")
     place.set(seconds="0")
-    wait_for(place.records, 90)
+    wait_for(place.records)
     (record,) = place.records()
     assert record.status == "done", record.error
     key = record.key
@@ -169,7 +169,7 @@ def test_a_copy_on_a_lost_node_notices_the_newer_one_and_stops(slurm: None, slur
         assert "at this cell has taken over; this one has stopped" in str(place.attempts()[0].ended)
         assert f"job {newer.job}, process {newer.pid} on {newer.host}" in str(place.attempts()[0].ended)
         place.set(seconds="0")
-        wait_for(place.records, 90)
+        wait_for(place.records)
     finally:
         path = {"PATH": DAEMONS_PATH, "SLURM_CONF": str(slurm_conf)}
         subprocess.run(["slurmd", "-N", node, "-f", str(slurm_conf)], check=True, env=os.environ | path)

@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_name("local_slurm.sh")
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
 DAEMONS_PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 NODES = [f"127.0.1.{number}" for number in range(1, 5)]
-PATIENCE = 180  # seconds
+PATIENCE = 300  # seconds
 
 
 def require() -> None:
