@@ -31,21 +31,22 @@ def test_a_thousand_cells_while_nodes_go_down_and_jobs_are_cancelled_and_retried
     fail_node(NODES[1])
     fail_node(NODES[2])
     wait_for(lambda: len(place.records()) > 300)
+    place.set(seconds="60")  # on a slow machine the last ones must not be done before they are cancelled
     cancelled = place.ask("cancel sweeps.py:thousand")
     assert cancelled.status == 0, cancelled.err
-    wait_for(lambda: run("squeue", "-h") == "", 60)
+    wait_for(lambda: run("squeue", "-h") == "")
     standing = place.states()
     assert {state.state for state in standing.values()} <= {"done", "failed", "cancelled", "dropped"}
-    place.set(fail="")
+    place.set(seconds="0.3", fail="")
     resumed = place.ask("resume sweeps.py:thousand")
     left = 1000 - len(place.records())
     assert f"submitted {left} cells" in resumed.out
     assert "nothing to submit" in place.ask("resume").out
     if any(record.status == "failed" for record in place.records()):
         assert "submitted" in place.ask("retry --failed").out
-    wait_for(lambda: run("squeue", "-h") == "", 240)
+    wait_for(lambda: run("squeue", "-h") == "")
     place.ask("retry --failed")
-    wait_for(lambda: run("squeue", "-h") == "", 60)
+    wait_for(lambda: run("squeue", "-h") == "")
     found = place.records()
     assert sorted(record.metrics["params_m"] for record in found) == list(range(1000)), place.logs()[-3000:]
     assert {record.status for record in found} == {"done"}
@@ -82,7 +83,7 @@ def test_a_training_on_two_nodes_is_preempted_loses_a_node_and_meets_its_time_li
     assert nodes == "127.0.1.[1-2]"
 
     high = run("sbatch", "--parsable", "-p", "high", "-c4", "-w", NODES[1], "-o", "/dev/null", "--wrap", "sleep 1")
-    wait_for(lambda: run("squeue", "-h", "-t", "all", "-j", high, "-o", "%T") == "COMPLETED", 60)
+    wait_for(lambda: run("squeue", "-h", "-t", "all", "-j", high, "-o", "%T") == "COMPLETED")
     restarted(job, 1)
     seen = len(place.lines("updates"))
     wait_for(lambda: len(place.lines("updates")) >= seen + 6)
@@ -113,7 +114,7 @@ def test_a_training_on_two_nodes_is_preempted_loses_a_node_and_meets_its_time_li
 
 
 def restarted(job: str, times: int) -> None:
-    wait_for(lambda: run("squeue", "-h", "-t", "all", "-j", job, "-O", "restartcnt") == str(times), 150)
+    wait_for(lambda: run("squeue", "-h", "-t", "all", "-j", job, "-O", "restartcnt") == str(times))
 
 
 def test_a_submitting_shell_that_is_killed_loses_nothing_and_doubles_nothing(slurm: None, place: Place) -> None:
@@ -127,27 +128,27 @@ def test_a_submitting_shell_that_is_killed_loses_nothing_and_doubles_nothing(slu
     assert path.read_text() != text
     assert "10 cells, 0 to submit" in place.ask("submit sweeps.py:ten --cluster low").out
     assert "cancelled: 1 job" in place.ask("cancel").out
-    wait_for(lambda: run("squeue", "-h") == "", 30)
+    wait_for(lambda: run("squeue", "-h") == "")
     place.set(seconds="0")
     assert "submitted" in place.ask("resume").out
-    wait_for(lambda: len(place.records()) == 10, 60)
+    wait_for(lambda: len(place.records()) == 10)
 
 
 def test_a_controller_that_restarts_disturbs_nothing(slurm: None, slurm_conf: Path, place: Place) -> None:
     place.set(seconds="3")  # a job that ends meanwhile is cleaned up a minute later
     assert place.ask("submit sweeps.py:ten --cluster low").status == 0
-    wait_for(lambda: len(place.records()) >= 1, 60)
+    wait_for(lambda: len(place.records()) >= 1)
     pid = int((slurm_conf.parent / "run" / "slurmctld.pid").read_text())
     subprocess.run(["kill", f"-{signal.SIGTERM}", str(pid)], check=True)
-    wait_for(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes(), 60)
+    wait_for(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
     refused = place.ask("submit sweeps.py:thousand --cluster low")
     assert refused.status == 2
     assert refused.err.count("\n") == 1
     assert "Slurm" in refused.err or "slurm" in refused.err
     subprocess.run(["slurmctld", "-f", str(slurm_conf)], check=True, env=os.environ | {"PATH": DAEMONS_PATH})
-    wait_for(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode == 0, 30)
+    wait_for(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode == 0)
     place.set(seconds="0")
-    wait_for(lambda: len(place.records()) == 10, 60)
+    wait_for(lambda: len(place.records()) == 10)
     assert "0 to submit" in place.ask("submit sweeps.py:ten --cluster low").out
 
 
@@ -162,10 +163,10 @@ def test_a_copy_on_a_lost_node_notices_the_newer_one_and_stops(slurm: None, slur
     os.kill(int(daemon.read_text()), signal.SIGKILL)
     place.set(seconds="5")  # so that it is still at work when Slurm gives its node up
     try:
-        wait_for(lambda: len(place.attempts()) == 2, 90)
+        wait_for(lambda: len(place.attempts()) == 2)
         older, newer = place.attempts()
         assert older.ended is None, "the older copy was still at work when the newer one began"
-        wait_for(lambda: place.attempts()[0].ended is not None, 60)
+        wait_for(lambda: place.attempts()[0].ended is not None)
         assert "at this cell has taken over; this one has stopped" in str(place.attempts()[0].ended)
         assert f"job {newer.job}, process {newer.pid} on {newer.host}" in str(place.attempts()[0].ended)
         place.set(seconds="0")
@@ -181,7 +182,7 @@ def test_a_copy_on_a_lost_node_notices_the_newer_one_and_stops(slurm: None, slur
 def test_what_is_killed_for_its_memory_runs_again_and_what_kills_itself_fails_alone(slurm: None, place: Place) -> None:
     place.set(eat="3", die="6")
     assert place.ask("submit sweeps.py:ten --cluster low").status == 0
-    wait_for(lambda: len(place.records()) == 10, 150)
+    wait_for(lambda: len(place.records()) == 10)
     status = {record.metrics.get("params_m", 6.0): record.status for record in place.records()}
     assert status == {float(number): "failed" if number == 6 else "done" for number in range(10)}
     (failed,) = (record for record in place.records() if record.status == "failed")
@@ -196,7 +197,7 @@ def test_what_needs_a_training_waits_for_it_and_fails_with_it(slurm: None, place
     coloured(place.folder / "images")
     submitted = place.ask("submit sweeps.py:trained_and_evaluated --cluster alone")
     assert "submitted 3 cells in 2 jobs" in submitted.out, submitted.err
-    wait_for(lambda: len(place.records()) == 3, 120)
+    wait_for(lambda: len(place.records()) == 3)
     found = {
         (record.cell["task"]["name"], record.cell["task"].get("weights", {}).get("ema")): record
         for record in place.records()
@@ -211,7 +212,7 @@ def test_what_needs_a_training_waits_for_it_and_fails_with_it(slurm: None, place
     broken = place.ask("submit sweeps.py:trained_and_evaluated --cluster alone --out broken")
     assert broken.status == 0, broken.err
     place.out = place.folder / "broken"
-    wait_for(lambda: len(place.records()) == 3, 120)
+    wait_for(lambda: len(place.records()) == 3)
     assert {record.status for record in place.records()} == {"failed"}
     errors = [str(record.error) for record in place.records() if record.cell["task"]["name"] == "evaluate"]
     assert all("failed" in error and "train" in error for error in errors)
@@ -242,16 +243,16 @@ def test_a_cluster_without_accounting(unaccounted: None, place: Place) -> None:
     """squeue alone tells what waits, runs and has ended; what it has forgotten counts as dropped."""
     place.set(seconds="1")
     assert place.ask("submit sweeps.py:ten --cluster low").status == 0
-    wait_for(lambda: len(place.records()) >= 1, 60)
+    wait_for(lambda: len(place.records()) >= 1)
     assert "0 to submit" in place.ask("submit sweeps.py:ten --cluster low").out
     run("scancel", "--me")
     place.set(seconds="0")
-    wait_for(lambda: run("squeue", "-h") == "", 30)
+    wait_for(lambda: run("squeue", "-h") == "")
     shown = place.ask("status")
     assert shown.status == 0
     assert "cancelled" in shown.out
     assert "submitted" in place.ask("resume").out
-    wait_for(lambda: len(place.records()) == 10, 60)
+    wait_for(lambda: len(place.records()) == 10)
     watched = place.ask("status --watch --every 1")
     assert watched.status == 0
     assert "10 cells: 10 done" in watched.out
@@ -260,7 +261,7 @@ def test_a_cluster_without_accounting(unaccounted: None, place: Place) -> None:
 def test_without_slurm_the_folders_still_tell(slurm: None, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.set(seconds="3")
     assert place.ask("submit sweeps.py:ten --cluster low").status == 0
-    wait_for(lambda: len(place.records()) >= 1, 60)
+    wait_for(lambda: len(place.records()) >= 1)
     conf = place.folder / "nobody.conf"
     text = Path(os.environ["SLURM_CONF"]).read_text()
     conf.write_text(re.sub(r"^SlurmctldPort=.*$", "SlurmctldPort=9", text, flags=re.MULTILINE))
@@ -274,4 +275,4 @@ def test_without_slurm_the_folders_still_tell(slurm: None, place: Place, monkeyp
         assert refused.status == 2
         assert refused.err.count("\n") == 1
     place.set(seconds="0")
-    wait_for(lambda: len(place.records()) == 10, 60)
+    wait_for(lambda: len(place.records()) == 10)

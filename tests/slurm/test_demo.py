@@ -77,7 +77,7 @@ def test_from_nothing_to_a_table(tmp_path: Path) -> None:
 def test_it_stops_the_cluster_when_it_is_interrupted(tmp_path: Path, number: int, to_all: bool, at: str) -> None:
     require()
     process = start(tmp_path, f"{PROGRAM}:{os.environ['PATH']}")
-    wait_for(lambda: at in (tmp_path / "said").read_text(), 90)
+    wait_for(lambda: at in (tmp_path / "said").read_text())
     (os.killpg if to_all else os.kill)(process.pid, number)
     assert process.wait(timeout=60) != 0
     said = (tmp_path / "said").read_text()

@@ -229,7 +229,7 @@ def test_a_warning_ends_the_process_and_its_children_are_deaf_to_it(number: sign
             deaf, hearing = (int(child) for child in lines[2][1:])
             os.kill(deaf, signal.SIGUSR2)
             os.kill(hearing, signal.SIGTERM)
-            wait_for(lambda: state(hearing) in ("Z", ""), 20)
+            wait_for(lambda: state(hearing) in ("Z", ""))
             assert state(deaf) == "S"
             os.kill(process.pid, number)
             assert process.wait(20) == 128 + number

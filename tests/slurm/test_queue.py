@@ -176,7 +176,7 @@ def test_what_ended_is_told_by_squeue_and_later_by_sacct(slurm: None, monkeypatc
         )
         return found.keys() >= {*expected, "tasks_3", "tasks_6"}
 
-    wait_for(recorded_all, 20)
+    wait_for(recorded_all)
     assert not [name for name in found if name.startswith("waiting")]
     assert {name: (found[name].state, found[name].exit_code) for name in expected} == {
         name: (state, exit_code) for name, (state, exit_code, _) in expected.items()
@@ -191,7 +191,7 @@ def test_without_accounting_squeue_is_enough_and_sacct_is_left_alone(
     unaccounted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit("brief", script="exit 4")
-    wait_for(lambda: not ask({"brief": [0]}).jobs["brief"][0].alive, 30)
+    wait_for(lambda: not ask({"brief": [0]}).jobs["brief"][0].alive)
     ran = commands(monkeypatch)
     for _ in range(2):
         found = ask(["brief", "forgotten"])

@@ -53,14 +53,14 @@ def log(folder: Path) -> str:
 
 def told(folder: Path, processes: int) -> list[dict[str, str]]:
     paths = [folder / f"told-{number}" for number in range(processes)]
-    wait_for(lambda: all(path.exists() and path.read_text() for path in paths), 60)
+    wait_for(lambda: all(path.exists() and path.read_text() for path in paths))
     return [json.loads(path.read_text()) for path in paths]
 
 
 def test_what_the_processes_of_a_job_find(slurm: None, code: Path, tmp_path: Path) -> None:
     two = Resources(nodes=2, tasks_per_node=2, cpus_per_task=1, gpus_per_node=2, minutes=10)
     blocker = run("sbatch", "--parsable", "-w", "127.0.1.1", "--gres=gpu:2", "-o", "/dev/null", "--wrap", "sleep 60")
-    wait_for(lambda: state(blocker) == "RUNNING", 30)
+    wait_for(lambda: state(blocker) == "RUNNING")
     submit(code, tmp_path, Tells(tmp_path, 1), resources=two, cluster=replace(LOW, exclude="127.0.1.[3-4]"))
     found = told(tmp_path, 4)
     assert [(each["RANK"], each["LOCAL_RANK"]) for each in found] == [("0", "0"), ("1", "1"), ("2", "0"), ("3", "1")]
@@ -97,9 +97,9 @@ def test_an_array_is_throttled_and_does_each_work_once(slurm: None, code: Path, 
         most = max(most, state(job).split().count("RUNNING"))
         return all(len(steps(folder)) == 2 for folder in folders)
 
-    wait_for(all_done, 90)
+    wait_for(all_done)
     assert most <= 2
-    wait_for(lambda: set(run("sacct", "-n", "-X", "-j", job, "-o", "state").split()) == {"COMPLETED"}, 30)
+    wait_for(lambda: set(run("sacct", "-n", "-X", "-j", job, "-o", "state").split()) == {"COMPLETED"})
 
 
 def test_a_lost_node_a_preemption_and_a_warning_are_survived(slurm: None, code: Path, tmp_path: Path) -> None:
@@ -107,15 +107,15 @@ def test_a_lost_node_a_preemption_and_a_warning_are_survived(slurm: None, code: 
     job = submit(
         code, tmp_path, Steps(tmp_path, 60, 0.25), resources=WHOLE, cluster=replace(LOW, exclude="127.0.1.[2-4]")
     )
-    wait_for(lambda: len(steps(tmp_path)) > 2, 60)
+    wait_for(lambda: len(steps(tmp_path)) > 2)
     fail_node("127.0.1.1")
-    wait_for(lambda: restarts(job) == 1 and len(set(steps(tmp_path))) == 2, 60)
+    wait_for(lambda: restarts(job) == 1 and len(set(steps(tmp_path))) == 2)
     high = run(
         "sbatch", "--parsable", "-p", "high", "-c", "4", "-w", "127.0.1.1", "-o", "/dev/null", "--wrap", "sleep 1"
     )
-    wait_for(lambda: state(high) == "COMPLETED" and restarts(job) == 2 and len(set(steps(tmp_path))) == 3, 60)
-    wait_for(lambda: len(steps(tmp_path)) >= 60, 90)
-    wait_for(lambda: state(job) == "COMPLETED", 30)
+    wait_for(lambda: state(high) == "COMPLETED" and restarts(job) == 2 and len(set(steps(tmp_path))) == 3)
+    wait_for(lambda: len(steps(tmp_path)) >= 60)
+    wait_for(lambda: state(job) == "COMPLETED")
     assert len(steps(tmp_path)) == 60
     assert "preempted" in log(tmp_path)
     assert not (tmp_path / "gave_up").exists()
@@ -129,35 +129,35 @@ def test_a_preemption_without_grace_and_a_signal_in_the_first_moment_are_survive
     try:
         harsh = replace(LOW, partition="harsh", exclude="127.0.1.[2-4]")
         job = submit(code, tmp_path, Steps(tmp_path, 30, 0.25), resources=WHOLE, cluster=harsh)
-        wait_for(lambda: "Starting with JobEnvironment" in log(tmp_path), 30)  # submitit's first words
+        wait_for(lambda: "Starting with JobEnvironment" in log(tmp_path))  # submitit's first words
         run("scancel", "--signal=USR2", job)
-        wait_for(lambda: restarts(job) == 1 and len(steps(tmp_path)) > 2, 60)
+        wait_for(lambda: restarts(job) == 1 and len(steps(tmp_path)) > 2)
         high = run("sbatch", "--parsable", "-p", "high", "-c4", "-w", "127.0.1.1", "-o", "/dev/null", "--wrap", "true")
-        wait_for(lambda: state(high) == "COMPLETED" and restarts(job) == 2, 60)
-        wait_for(lambda: state(job) == "COMPLETED", 60)
+        wait_for(lambda: state(high) == "COMPLETED" and restarts(job) == 2)
+        wait_for(lambda: state(job) == "COMPLETED")
         assert len(steps(tmp_path)) == 30
     finally:
         run("scancel", "--me")
-        wait_for(lambda: run("squeue", "-h") == "", 30)
+        wait_for(lambda: run("squeue", "-h") == "")
         run("scontrol", "delete", "partition=harsh")
 
 
 def test_what_dies_time_and_again_is_given_up_with_its_last_words(slurm: None, code: Path, tmp_path: Path) -> None:
     job = submit(code, tmp_path, Dies(tmp_path, 1))
-    wait_for(lambda: (tmp_path / "gave_up").exists(), 90)
+    wait_for(lambda: (tmp_path / "gave_up").exists())
     assert len(steps(tmp_path)) == 3
     reason = (tmp_path / "gave_up").read_text()
     assert "ended 3 times without progress" in reason
     assert "killed, often for memory" in reason
     assert reason.endswith("the log ends with: the last words")
-    wait_for(lambda: state(job) == "COMPLETED", 30)
+    wait_for(lambda: state(job) == "COMPLETED")
 
 
 def test_a_process_that_leaves_without_a_word_ends_the_others_and_the_job_begins_anew(
     slurm: None, code: Path, tmp_path: Path
 ) -> None:
     job = submit(code, tmp_path, OneLeaves(tmp_path, 1), resources=replace(ONE, nodes=2))
-    wait_for(lambda: state(job) == "COMPLETED", 90)
+    wait_for(lambda: state(job) == "COMPLETED")
     assert steps(tmp_path) == ["1"]
 
 
@@ -166,9 +166,9 @@ def test_a_warning_to_all_processes_ends_the_job_once_and_its_children_are_deaf(
 ) -> None:
     """Under proctrack/linuxproc Slurm signals the forked children of a task as well."""
     job = submit(code, tmp_path, Forks(tmp_path, 30, 0.2))
-    wait_for(lambda: len(steps(tmp_path)) > 2, 60)
+    wait_for(lambda: len(steps(tmp_path)) > 2)
     run("scancel", "--signal=USR2", job)
-    wait_for(lambda: state(job) == "COMPLETED", 90)
+    wait_for(lambda: state(job) == "COMPLETED")
     assert restarts(job) == 1
     assert len(steps(tmp_path)) == 30
     assert set((tmp_path / "children").read_text().split()) == {"alive"}
@@ -176,9 +176,9 @@ def test_a_warning_to_all_processes_ends_the_job_once_and_its_children_are_deaf(
 
 def test_a_cancelled_job_stays_cancelled(slurm: None, code: Path, tmp_path: Path) -> None:
     job = submit(code, tmp_path, Steps(tmp_path, 1000, 0.2))
-    wait_for(lambda: len(steps(tmp_path)) > 2, 60)
+    wait_for(lambda: len(steps(tmp_path)) > 2)
     run("scancel", job)
-    wait_for(lambda: state(job) == "CANCELLED", 30)
+    wait_for(lambda: state(job) == "CANCELLED")
     time.sleep(6)
     assert state(job) == "CANCELLED"
     assert "queued again" not in log(tmp_path)
@@ -190,12 +190,12 @@ def test_a_job_waits_for_another_and_is_not_left_waiting_for_ever(slurm: None, c
         folder.mkdir()
     first = submit(code, folders[0], Steps(folders[0], 4, 0.3))
     second = submit(code, folders[1], Steps(folders[1], 1), after=(first,))
-    wait_for(lambda: state(second) == "COMPLETED", 60)
+    wait_for(lambda: state(second) == "COMPLETED")
     assert (folders[1] / "steps").stat().st_mtime >= (folders[0] / "steps").stat().st_mtime
     first = submit(code, folders[2], Steps(folders[2], 1000, 0.2))
     second = submit(code, folders[1], Steps(folders[1], 2), after=(first,))
     run("scancel", first)
-    wait_for(lambda: state(second) == "CANCELLED", 60)
+    wait_for(lambda: state(second) == "CANCELLED")
 
 
 def test_a_job_submits_a_job_to_the_same_cluster(
@@ -233,14 +233,14 @@ def test_a_folder_that_a_node_does_not_see_is_said_and_nothing_runs(slurm: None,
         (tmp_path / "jobs" / "shared").unlink()
     finally:
         run("scontrol", "delete", "reservation=r")
-    wait_for(lambda: state(job) in ("FAILED", "COMPLETED"), 60)
+    wait_for(lambda: state(job) in ("FAILED", "COMPLETED"))
     assert f"does not see {tmp_path / 'jobs'}: the output folder (--out) must lie where all nodes" in log(tmp_path)
     assert steps(tmp_path) == []
 
 
 def test_a_job_whose_code_is_gone_says_so_and_runs_no_other(slurm: None, code: Path, tmp_path: Path) -> None:
     job = submit(tmp_path / "gone", tmp_path, Steps(tmp_path, 1))
-    wait_for(lambda: state(job) in ("FAILED", "COMPLETED"), 60)
+    wait_for(lambda: state(job) in ("FAILED", "COMPLETED"))
     assert f"the copy of the code that this job was submitted with is gone: {tmp_path / 'gone'}" in log(tmp_path)
     assert steps(tmp_path) == []
 
@@ -248,7 +248,7 @@ def test_a_job_whose_code_is_gone_says_so_and_runs_no_other(slurm: None, code: P
 def test_a_setup_line_that_fails_ends_the_job_with_that_line(slurm: None, code: Path, tmp_path: Path) -> None:
     setup = ("true  # a module", "cd /nowhere  # $(date) 'quoted'")
     job = submit(code, tmp_path, Steps(tmp_path, 1), cluster=replace(LOW, setup=setup))
-    wait_for(lambda: state(job) in ("FAILED", "COMPLETED"), 60)
+    wait_for(lambda: state(job) in ("FAILED", "COMPLETED"))
     assert "attention-bench: a setup line of cluster low failed: cd /nowhere  # $(date) 'quoted'" in log(tmp_path)
     assert steps(tmp_path) == []
 
