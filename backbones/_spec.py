@@ -245,9 +245,10 @@ class BackboneSpec(ABC):
         return plain
 
 
-def halved(grid: Grid, times: int) -> Grid:
-    """The grid after so many steps that halve it, rounding up: odd maps are padded."""
-    return Grid(-(-grid.height // 2**times), -(-grid.width // 2**times))
+def halving_maps(image_size: tuple[int, int], patch_size: int, stages: int) -> list[Grid]:
+    """The map of each stage: the patches, then half as many on each side, rounding up: odd maps are padded."""
+    height, width = (side // patch_size for side in image_size)
+    return [Grid(-(-height // 2**stage), -(-width // 2**stage)) for stage in range(stages)]
 
 
 def divisors(number: int) -> str:

@@ -27,7 +27,7 @@ from backbones._layers import (
     unpartition,
 )
 from backbones._model import WITH_PREVIOUS, Backbone, Level
-from backbones._spec import LATER, BackboneSpec, Mount, divisors, halved
+from backbones._spec import LATER, BackboneSpec, Mount, divisors, halving_maps
 
 STEM_KERNEL = 7
 
@@ -72,8 +72,7 @@ class CSWinSpec(BackboneSpec):
 
     def grids(self) -> list[Grid]:
         """The map of each stage."""
-        height, width = (side // self.patch_size for side in self.image_size)
-        return [halved(Grid(height, width), stage) for stage in range(len(self.depths))]
+        return halving_maps(self.image_size, self.patch_size, len(self.depths))
 
     def mounts(self) -> list[Mount]:
         table = []

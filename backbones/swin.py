@@ -28,7 +28,7 @@ from backbones._layers import (
     unpartition,
 )
 from backbones._model import WITH_PREVIOUS, Backbone, Level
-from backbones._spec import BackboneSpec, Mount, divisors, halved
+from backbones._spec import BackboneSpec, Mount, divisors, halving_maps
 
 MASKED = -100.0
 
@@ -68,8 +68,7 @@ class SwinSpec(BackboneSpec):
 
     def grids(self) -> list[Grid]:
         """The map of each stage."""
-        height, width = (side // self.patch_size for side in self.image_size)
-        return [halved(Grid(height, width), stage) for stage in range(len(self.depths))]
+        return halving_maps(self.image_size, self.patch_size, len(self.depths))
 
     def mounts(self) -> list[Mount]:
         table = []

@@ -104,5 +104,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{plural * (number != 1)}"
 
 
+def must_be_new(out: Path) -> None:
+    """Raises ValueError for a file that would be overwritten."""
+    if out.exists():
+        raise ValueError(f"{out} exists: move it away, or give another --out")
+
+
 def text(path: Path | None) -> str | None:
     return None if path is None else str(path)

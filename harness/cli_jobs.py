@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from harness.cli_common import CellOptions, Positional, app, count, error_console, out_console, shown
+from harness.cli_common import CellOptions, Positional, app, count, error_console, must_be_new, out_console, shown
 
 if TYPE_CHECKING:
     from harness.states import CellState
@@ -120,17 +120,14 @@ def cancel(
         out: folder of the records.
     """
     from harness import launch, status
+    from harness.selection import narrowed
 
     def look() -> tuple[list[Submission], list[CellState], list[CellState]]:
         known = status.submitted(sweep, out)
         stand = status.of(known, out)
-        chosen = [state for state in stand.cells if not only or any(text in state.label for text in only)]
+        chosen = narrowed(stand.cells, only)
         if stand.slurm is not None and any(state.state == "unknown" for state in chosen):
             raise ValueError(f"{stand.slurm}; nothing is cancelled")
-        if only and not chosen:
-            raise ValueError(
-                f"--only {' '.join(only)}: no cell holds this; the first is called {stand.cells[0].label!r}"
-            )
         return known, stand.cells, chosen
 
     look()  # what is refused leaves no lock behind
@@ -213,8 +210,7 @@ def cluster(
     from slurm import detect
 
     assert action == "detect"
-    if out.exists():
-        raise ValueError(f"{out} exists: move it away, or give another --out")
+    must_be_new(out)
     results.write_text(out, detect())
     out_console.print(f"wrote {out}: look at each table before the first submit", markup=False, soft_wrap=True)
     return 0

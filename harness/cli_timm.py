@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from harness.cli_common import Positional, app, error_console, out_console, shown
+from harness.cli_common import Positional, app, error_console, must_be_new, out_console, shown
 
 
 @app.command
@@ -43,8 +43,8 @@ def swap(
     if checkpoint is None and (ema or allow_partial_weights):
         option = "--ema" if ema else "--allow-partial-weights"
         raise ValueError(f"{option} has no effect without --checkpoint")
-    if out is not None and out.exists():
-        raise ValueError(f"{out} exists: move it away, or give another --out")
+    if out is not None:
+        must_be_new(out)
     task = Swap.of(timm_model, attention, settings(set), first)
     weights = None if checkpoint is None else Weights.of(checkpoint, ema=ema, strict=not allow_partial_weights)
     sheet = task.sheet()

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import backbones
 from attentions import unknown
@@ -83,8 +83,18 @@ def ad_hoc(
     return distinct([Cell(spec, TASKS[task]) for spec in specs for task in tasks])
 
 
-def narrowed(cells: list[Cell], only: Sequence[str]) -> list[Cell]:
-    """The cells whose label holds at least one of the texts.
+class Labelled(Protocol):
+    """A cell, or where one stands."""
+
+    @property
+    def label(self) -> str: ...
+
+
+L = TypeVar("L", bound=Labelled)
+
+
+def narrowed(cells: Sequence[L], only: Sequence[str]) -> list[L]:
+    """Those whose label holds at least one of the texts; without texts, all.
 
     Raises:
         ValueError: if there is none.

@@ -141,12 +141,13 @@ def _state(
     id = last.job if last is not None else None
     if place is not None:
         id = place.array.job_id(place.index) or (job.id if job is not None else None)
+    # A command that took over from a job which is gone is in none.
+    by_hand = last is not None and not last.job and last.alive(now) and (job is None or not job.alive)
     facts = CellState(
         key,
         label,
         "unknown",
-        # A command that took over from a job which is gone is in none.
-        job=id if last is None or last.job or not last.alive(now) or (job is not None and job.alive) else None,
+        job=None if by_hand else id,
         attempts=len(made),
         interrupted=sum(each.interrupted for each in made if each is not last or not each.alive(now)),
     )
