@@ -75,7 +75,8 @@ def resume(
 ) -> int:
     """Submit again what was submitted and is neither recorded nor at work: what Slurm dropped, or was cancelled.
 
-    It goes where it was submitted to, with the code of then; a training goes on from its checkpoint.
+    It goes where it was submitted to, with the code of then; a training goes on from its checkpoint. Jobs that Slurm
+    holds, having queued them again, are let go.
 
     Args:
         sweep: as it was submitted; left out, every one.
@@ -228,7 +229,9 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
         known, _ = submissions.read_all(out)
         last = {key: submission for submission in known for key in submission.submitted}
         wanted_states = launch.FAILED if failed else launch.DROPPED
-        states = [state for state in status.of(asked, out, known).cells if state.state in wanted_states]
+        stand = status.of(asked, out, known)
+        states = [state for state in stand.cells if state.state in wanted_states]
+        released = [] if failed else launch.let_go(stand.cells)
         for submission in known:
             wanted = {state.key for state in states if last.get(state.key) is submission}
             if not wanted:
@@ -242,7 +245,9 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
                     like = None if failed else submission
                     _say(launch.submit(chosen, planned, submission.cluster, out, submission.sweep, like), out)
                     cells_submitted += len(chosen.cells)
-    if not cells_submitted:
+    if released:
+        out_console.print(f"let go: {count(len(released), 'job')} that Slurm held", markup=False)
+    elif not cells_submitted:
         what = "has failed" if failed else "was dropped or cancelled"
         out_console.print(f"nothing to submit: no cell {what}", markup=False)
     return 0

@@ -28,7 +28,7 @@ from harness.sources import glance
 from harness.states import CellState, State, standing
 from harness.submissions import Array, Submission
 from harness.train import Train
-from slurm import Cluster, cancel, cancel_local, check, limits, snapshot, submit_array, submit_local
+from slurm import Cluster, cancel, cancel_local, check, limits, release, snapshot, submit_array, submit_local
 
 CELLS = "cells.pickle"
 
@@ -217,6 +217,16 @@ def withdraw(states: Iterable[CellState], known: Sequence[Submission]) -> list[s
         if held:
             replace(submission, cancelled=sorted({*submission.cancelled, *held})).write()
     return list(jobs)
+
+
+def let_go(states: Iterable[CellState]) -> list[str]:
+    """Releases the jobs of these cells that Slurm holds; their ids.
+
+    Raises ValueError if Slurm does not answer or refuses.
+    """
+    jobs = list(dict.fromkeys(state.job for state in states if state.held and state.job is not None))
+    release(jobs)
+    return jobs
 
 
 def _of_this_machine(known: Sequence[Submission]) -> set[str | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,7 +16,7 @@ import results
 from harness.attempts import FOLDER, Sidecar, attempts
 from harness.submissions import Array, Submission
 from results import Record
-from slurm import Job, ask, local_job, words
+from slurm import Job, ask, held, local_job, words
 
 State = Literal["done", "oom", "failed", "running", "pending", "unknown", "cancelled", "dropped", "unsubmitted"]
 STATES: tuple[State, ...] = get_args(State)
@@ -34,6 +34,7 @@ class CellState:
     state: State
     detail: str = ""
     job: str | None = None
+    held: bool = False  # by Slurm, which queued its job again: `resume` lets it go
     attempts: int = 0
     interrupted: int = 0  # attempts that ended or died before there was a record: preempted, lost, stopped
     epoch: int | None = None
@@ -169,7 +170,8 @@ def _state(
         # What a run that was stopped tells a user to do, Slurm does.
         before = "" if last is None or last.job != id else _end(last, now).partition("; the same command")[0]
         again = before and f"; before: {before}"
-        return _with(facts, "pending", words(job) + again)
+        lets_go = "; attention-bench resume lets it go" if held(job) else ""
+        return _with(replace(facts, held=held(job)), "pending", words(job) + lets_go + again)
     if job is not None and job.state in SUSPENDED:
         return _with(facts, "running", words(job), last, now)
     if job is not None and job.alive:

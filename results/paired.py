@@ -39,7 +39,6 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from results.correctness import read_correct
 from results.records import Record
@@ -355,6 +354,8 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
 
 
 def _quantile(freedom: int) -> float:
+    from scipy import special  # half of the time that a command without torch takes to start
+
     return float(special.stdtrit(freedom, (1 + _CONFIDENCE) / 2))
 
 

@@ -6,8 +6,8 @@ from slurm.detection import detect
 from slurm.inside import Work, this_job
 from slurm.limits import check, limits
 from slurm.local import JobDied, call_apart, cancel_local, local_job, submit_local
-from slurm.queue import Job, Queue, ask, cancel
-from slurm.reasons import words
+from slurm.queue import Job, Queue, ask, cancel, release
+from slurm.reasons import held, words
 from slurm.snapshot import snapshot
 from slurm.submission import Resources, submit_array
 
@@ -25,9 +25,11 @@ __all__ = [
     "cancel_local",
     "check",
     "detect",
+    "held",
     "limits",
     "load",
     "local_job",
+    "release",
     "snapshot",
     "submit_array",
     "submit_local",

@@ -116,6 +116,22 @@ def cancel(ids: Iterable[str]) -> None:
 
     Raises SlurmUnreachable if Slurm does not answer or refuses.
     """
+    for chosen in _requests(ids):
+        _unless_ended("scancel", "-Q", *chosen)
+
+
+def release(ids: Iterable[str]) -> None:
+    """Let jobs or tasks go that are held; those that are not, or have ended, are passed over.
+
+    Raises SlurmUnreachable if Slurm does not answer or refuses.
+    """
+    for chosen in _requests(ids):
+        for job in chosen:
+            _unless_ended("scontrol", "release", job)
+
+
+def _requests(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Jobs and arrays, as many as one command takes: a text an array rather than one a task."""
     tasks: dict[str, set[int]] = {}
     whole = set()
     for job in ids:
@@ -124,16 +140,19 @@ def cancel(ids: Iterable[str]) -> None:
             tasks.setdefault(array, set()).add(int(index))
         else:
             whole.add(job)
-    # One request an array rather than one a task.
     some = [f"{array}_[{','.join(map(str, sorted(indexes)))}]" for array, indexes in tasks.items()]
     chosen = [*sorted(whole), *some]
     for first in range(0, len(chosen), _AT_ONCE):
-        try:
-            output("scancel", "-Q", *chosen[first : first + _AT_ONCE])
-        except SlurmUnreachable as problem:
-            # Slurm forgets ended jobs after some minutes; versions differ in whether that fails.
-            if not re.search("invalid job id|already complet", str(problem), re.IGNORECASE):
-                raise
+        yield chosen[first : first + _AT_ONCE]
+
+
+def _unless_ended(*command: str) -> None:
+    try:
+        output(*command)
+    except SlurmUnreachable as problem:
+        # Slurm forgets ended jobs after some minutes; versions differ in whether that fails.
+        if not re.search("invalid job id|already complet", str(problem), re.IGNORECASE):
+            raise
 
 
 def queued(text: str) -> Iterator[Job]:

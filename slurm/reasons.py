@@ -38,12 +38,15 @@ STUCK = {
     "ReservationDeleted": "never starts, as its reservation is gone: cancel it, and submit it without",
     "JobHeldUser": "held: `scontrol release {job.id}` lets it go",
     "JobHeldAdmin": "held by Slurm or an administrator: ask them, or try `scontrol release {job.id}`",
-    "job requeued in held state": "queued again, but held: `scontrol release {job.id}` lets it go",
-    "launch failed requeued held": "held, as its node could not start it: tell an administrator; then "
-    "`scontrol release {job.id}` lets it go",
-    "JobHoldMaxRequeue": "held, as it was queued again too often: see its log; `scontrol release {job.id}` lets it go",
 }
 """Reasons to wait that do not clear unless something is done about this very job."""
+
+HELD = {
+    "job requeued in held state": "queued again, but held by Slurm",
+    "launch failed requeued held": "held by Slurm, as its node could not start it",
+    "JobHoldMaxRequeue": "held by Slurm, as it was queued again too often: see its log",
+}
+"""Reasons why Slurm itself holds a job that it queued again; `slurm.release` lets it go."""
 
 ENDS = {
     "COMPLETED": "completed",
@@ -71,8 +74,13 @@ _ON_ONE_JOB = r"\w*(PerJob|PerNode|WallDuration)\w*|QOSMin\w+|\w+TimeLimit"
 _A_BUDGET = r"(QOS|Assoc)?Grp(?!\w*Run)\w*(Minutes|Wall)\w*|QOSUsageThreshold"
 
 
-HELD = {"REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
-"""States of a job that was queued again and waits for `scontrol release`, whatever the reason."""
+HELD_STATES = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+"""States of a job that was queued again and is held, whatever the reason."""
+
+
+def held(job: Job) -> bool:
+    """Whether Slurm itself holds it, having queued it again; not what a user or an administrator holds."""
+    return job.pending and (job.state in HELD_STATES or _plain(job.reason) in HELD)
 
 
 def words(job: Job) -> str:
@@ -111,9 +119,9 @@ def _waiting(job: Job) -> str:
         return f"waits, as the account's budget is used up ({reason}): an administrator can tell when it is renewed"
     if re.fullmatch(_A_LIMIT, reason):
         return f"waits for other jobs of the account or the user, which use all they may at a time ({reason})"
-    if job.state in HELD:
+    if job.state in HELD_STATES and reason not in HELD:
         reason = "job requeued in held state"
-    text = STUCK.get(reason) or WAITS.get(reason)
+    text = STUCK.get(reason) or HELD.get(reason) or WAITS.get(reason)
     return text.format(job=job) if text else f"waits: {job.reason}"
 
 

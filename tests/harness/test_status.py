@@ -217,6 +217,14 @@ def test_a_suspended_job_is_said_to_be(out: Path, slurm: Slurm) -> None:
     )
 
 
+def test_what_slurm_holds_is_said_to_be_let_go_by_resume(out: Path, slurm: Slurm) -> None:
+    made = submit(out, "mine", [{"a": "cell a"}])
+    attempt(out, "a", job="70", ended="lost its node")
+    slurm.tell(job(made, 0, "PENDING", "launch failed requeued held"))
+    said = "held by Slurm, as its node could not start it; attention-bench resume lets it go; before: lost its node"
+    assert said in Shown("mine", out).words
+
+
 def test_what_is_queued_again_does_not_run_whatever_its_last_sign_of_life(out: Path, slurm: Slurm) -> None:
     made = submit(out, "mine", [{"a": "cell a"}])
     attempt(out, "a", job="70", ago=3)
@@ -355,7 +363,7 @@ def test_json_has_every_field_and_nothing_else_is_printed(out: Path, slurm: Slur
     assert running.pop("beat_age_s") >= 12
     assert running == {
         **{"key": "running", "label": f"{NAME} running", "state": "running", "detail": "", "job": "70_3"},
-        **{"attempts": 3, "interrupted": 2, "epoch": 3, "epochs": 30, "step": 1420, "steps": 15000},
+        **{"held": False, "attempts": 3, "interrupted": 2, "epoch": 3, "epochs": 30, "step": 1420, "steps": 15000},
         **{"images_per_s": 2412.3, "left_s": 4800},
     }
 

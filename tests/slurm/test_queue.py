@@ -9,7 +9,7 @@ import pytest
 
 from slurm import queue
 from slurm.commands import SlurmUnreachable
-from slurm.queue import ENDED, Job, Queue, ask, cancel, queued, recorded
+from slurm.queue import ENDED, Job, Queue, ask, cancel, queued, recorded, release
 from slurm.reasons import words
 from tests.slurm.cluster import NODES, fail_node, run, wait_for
 
@@ -20,7 +20,7 @@ def submit(name: str, *options: str, script: str = "sleep 100", log: str = "/dev
     return run("sbatch", "--parsable", f"--job-name={name}", f"--output={log}", *options, "--wrap", script)
 
 
-def asked_until(names: list[str], condition: Callable[[dict[str, Job]], bool], seconds: float = 30) -> dict[str, Job]:
+def asked_until(names: list[str], condition: Callable[[dict[str, Job]], bool]) -> dict[str, Job]:
     """Jobs as squeue has them, as "name" or "name_index" of an array, once the condition holds."""
     jobs: dict[str, Job] = {}
 
@@ -32,7 +32,7 @@ def asked_until(names: list[str], condition: Callable[[dict[str, Job]], bool], s
             jobs.update({f"{name}_{index}" if "_" in job.id else name: job for index, job in tasks.items()})
         return condition(jobs)
 
-    wait_for(holds, seconds)
+    wait_for(holds)
     return jobs
 
 
@@ -328,6 +328,17 @@ def test_cancelling_asks_once_for_each_array_in_commands_of_moderate_length(monk
     cancel([f"{job}_{task}" for job in range(150) for task in (2, 0)] + ["7777"])
     assert [len(command) for command in ran] == [2 + 100, 2 + 51]
     assert ran[0][2:4] == ("7777", "0_[0,2]")
+
+
+def test_what_is_let_go_is_asked_once_for_each_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = fake(monkeypatch, scontrol="")
+    release(["5_2", "5_0", "7"])
+    assert ran == [("scontrol", "release", "7"), ("scontrol", "release", "5_[0,2]")]
+    fake(monkeypatch, scontrol=SlurmUnreachable("scontrol: Job/step already completing or completed for job 7"))
+    release(["7"])
+    fake(monkeypatch, scontrol=SlurmUnreachable("scontrol: Access/permission denied for job 7"))
+    with pytest.raises(SlurmUnreachable, match="denied"):
+        release(["7"])
 
 
 def test_a_refusal_to_cancel_is_told_an_ended_job_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

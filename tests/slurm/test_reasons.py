@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 
 from slurm.queue import Job
-from slurm.reasons import ENDS, RUNS, STUCK, WAITS, words
+from slurm.reasons import ENDS, HELD, HELD_STATES, RUNS, STUCK, WAITS, held, words
 
 
 def job(state: str, reason: str = "None", exit_code: str | None = None, restarts: int = 0) -> Job:
@@ -59,9 +59,24 @@ def test_a_job_that_was_queued_again_says_until_when_it_waits():
     assert words(job("PENDING", "BeginTime")) == "waits until 24 Nov 23:15"
 
 
-@pytest.mark.parametrize("state", ["REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"])
-def test_held_states_are_stuck_whatever_the_reason(state):
-    assert "scontrol release 7_1" in words(job(state))
+@pytest.mark.parametrize("reason", HELD)
+def test_what_slurm_holds_of_itself_can_be_let_go(reason):
+    for each in (job("PENDING", reason), job("PENDING", reason.replace(" ", "_"))):
+        assert held(each)
+        assert "held by Slurm" in words(each)
+    assert not held(job("RUNNING", reason))
+
+
+@pytest.mark.parametrize("reason", [*STUCK, *WAITS, "BeginTime"])
+def test_what_others_hold_or_what_waits_is_not_held_by_slurm(reason):
+    assert not held(job("PENDING", reason))
+
+
+@pytest.mark.parametrize("state", HELD_STATES)
+def test_held_states_are_held_whatever_the_reason(state):
+    assert held(job(state))
+    assert words(job(state)) == "queued again, but held by Slurm"
+    assert "could not start it" in words(job(state, "launch failed requeued held"))
 
 
 @pytest.mark.parametrize("state", [*RUNS, *ENDS, "FAILED", "CANCELLED"])
