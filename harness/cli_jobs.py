@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -127,8 +128,7 @@ def cancel(
         known = status.submitted(sweep, out)
         stand = status.of(known, out)
         chosen = narrowed(stand.cells, only)
-        if stand.slurm is not None and any(state.state == "unknown" for state in chosen):
-            raise ValueError(f"{stand.slurm}; nothing is cancelled")
+        replace(stand, cells=chosen).must_be_known("nothing is cancelled")
         return known, stand.cells, chosen
 
     look()  # what is refused leaves no lock behind
@@ -231,7 +231,12 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
         wanted_states = launch.FAILED if failed else launch.DROPPED
         stand = status.of(asked, out, known)
         states = [state for state in stand.cells if state.state in wanted_states]
-        released = [] if failed else launch.let_go(stand.cells)
+        released: list[str] = []
+        if not failed:
+            stand.must_be_known("some of the cells may be at work; nothing is submitted")
+            released = launch.let_go(stand.cells)
+        if released:
+            out_console.print(f"let go: {count(len(released), 'job')} that Slurm held", markup=False)
         for submission in known:
             wanted = {state.key for state in states if last.get(state.key) is submission}
             if not wanted:
@@ -245,9 +250,7 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
                     like = None if failed else submission
                     _say(launch.submit(chosen, planned, submission.cluster, out, submission.sweep, like), out)
                     cells_submitted += len(chosen.cells)
-    if released:
-        out_console.print(f"let go: {count(len(released), 'job')} that Slurm held", markup=False)
-    elif not cells_submitted:
+    if not (cells_submitted or released):
         what = "has failed" if failed else "was dropped or cancelled"
         out_console.print(f"nothing to submit: no cell {what}", markup=False)
     return 0

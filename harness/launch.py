@@ -59,8 +59,7 @@ def choose(cells: Sequence[Cell], out: Path, *, failed: bool = False) -> Choice:
         raise ValueError(f"{problems[0]}: what it submitted may be at work; mend or remove its folder")
     needed = {cell.takes.run: cell.takes.label for cell in cells if cell.takes is not None}
     stand = standing(out, needed | {cell.key: cell.label for cell in cells}, known)
-    if stand.slurm is not None and any(state.state == "unknown" for state in stand.cells):
-        raise ValueError(f"{stand.slurm}; some of the cells were submitted, and may be at work")
+    stand.must_be_known("some of the cells were submitted, and may be at work")
     states = {state.key: state for state in stand.cells}
     submitted = {key for submission in known for key in submission.submitted}
 

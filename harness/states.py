@@ -66,6 +66,11 @@ class Standing:
         """Whether anything is still to come."""
         return any(cell.live for cell in self.cells)
 
+    def must_be_known(self, so: str) -> None:
+        """Raises ValueError, with `so`, where Slurm does not say whether some of the cells are at work."""
+        if self.slurm is not None and self.count("unknown"):
+            raise ValueError(f"{self.slurm}; {so}")
+
 
 @dataclass(frozen=True)
 class _Place:

@@ -21,7 +21,7 @@ CLUSTERS = """
 partition = "low"
 cpus_per_task = 1
 minutes = 60
-pack = 50
+pack = 100
 
 [alone]
 partition = "low"

@@ -166,13 +166,16 @@ def test_a_damaged_submission_is_one_line(ask: Ask, here: Path) -> None:
     assert "mend or remove its folder" in refused(ask, "submit sweeps.py:four --cluster local")
 
 
-def test_where_slurm_does_not_answer_nothing_is_cancelled_and_status_still_tells(ask: Ask, here: Path) -> None:
+def test_where_slurm_does_not_answer_nothing_is_cancelled_or_resumed_and_status_still_tells(
+    ask: Ask, here: Path
+) -> None:
     (cell, *_) = expand("sweeps.py:four")
     submitted.submit(here / "runs", "sweeps.py:four", [{cell.key: cell.label}])
     assert refused(ask, "cancel") == (
         "no squeue on the PATH: this machine has no Slurm; use --cluster local; nothing is cancelled\n"
     )
     assert "may be at work" in refused(ask, "submit sweeps.py:four --cluster local")
+    assert "some of the cells may be at work; nothing is submitted" in refused(ask, "resume")
     shown = ask("status")
     assert (shown.status, shown.err) == (0, "")
     assert "no squeue on the PATH" in shown.out
