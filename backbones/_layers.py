@@ -1,9 +1,11 @@
-"""What the hosts of several families share."""
+"""What the hosts of several families share.
+
+timm is imported where a model is built: it takes as long as all the rest, and many a command builds none.
+"""
 
 from __future__ import annotations
 
 import torch
-from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 
 from attentions import Attention, Grid, Macs
@@ -44,7 +46,16 @@ def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:
 
 
 def make_drop_path(rate: float) -> nn.Module:
+    from timm.layers import DropPath
+
     return DropPath(rate) if rate > 0 else nn.Identity()
+
+
+def make_mlp(dim: int, ratio: int) -> nn.Module:
+    """dim -> ratio * dim, GELU, -> dim."""
+    from timm.layers import Mlp
+
+    return Mlp(dim, dim * ratio)
 
 
 class PreNormBlock(nn.Module):
@@ -63,11 +74,18 @@ class PreNormBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
+def fill_normal(x: Tensor) -> Tensor:
+    """Fills x in place from a truncated normal of standard deviation 0.02, as positions and linear layers start."""
+    from timm.layers import trunc_normal_
+
+    return trunc_normal_(x, std=0.02)
+
+
 def init_weights(module: nn.Module) -> None:
     """Truncated normal (0.02) for linear layers, zero biases, as all five official implementations have it."""
     # Without weights (the meta device) there is nothing to fill, and going through the motions takes half of a count.
     if isinstance(module, nn.Linear) and not module.weight.is_meta:
-        trunc_normal_(module.weight, std=0.02)
+        fill_normal(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from attentions import AttentionSpec, Grid, Macs, Site
@@ -18,6 +17,7 @@ from backbones._layers import (
     drop_path_rates,
     init_weights,
     make_drop_path,
+    make_mlp,
     mlp_macs,
     norm_macs,
     partition,
@@ -156,7 +156,7 @@ class Block(nn.Module):
             for window, site in zip(mount.windows, mount.sites, strict=True)
         )
         self.norm2 = nn.LayerNorm(mount.dim)
-        self.mlp = Mlp(mount.dim, mount.dim * spec.mlp_ratio)
+        self.mlp = make_mlp(mount.dim, spec.mlp_ratio)
         self.drop_path = make_drop_path(drop_path)
 
     def mix(self, normed: Tensor, x: Tensor) -> Tensor:

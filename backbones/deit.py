@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import Mlp, trunc_normal_
 from torch import Tensor, nn
 
 from attentions import Grid, Macs, Site
 from backbones._layers import (
     PreNormBlock,
     drop_path_rates,
+    fill_normal,
     init_weights,
+    make_mlp,
     mlp_macs,
     norm_macs,
     projection_macs,
@@ -102,7 +103,7 @@ class AttentionHost(nn.Module):
 
 
 def make_block(spec: DeiTSpec, mount: Mount, drop_path: float) -> PreNormBlock:
-    return PreNormBlock(spec.dim, AttentionHost(mount), Mlp(spec.dim, spec.dim * spec.mlp_ratio), EPS, drop_path)
+    return PreNormBlock(spec.dim, AttentionHost(mount), make_mlp(spec.dim, spec.mlp_ratio), EPS, drop_path)
 
 
 class DeiT(Backbone):
@@ -122,8 +123,8 @@ class DeiT(Backbone):
         self.norm = nn.LayerNorm(spec.dim, eps=EPS)
         self.head = nn.Linear(spec.dim, spec.num_classes)
         self.apply(init_weights)
-        trunc_normal_(self.pos_embed, std=0.02)
-        trunc_normal_(self.cls_token, std=0.02)
+        fill_normal(self.pos_embed)
+        fill_normal(self.cls_token)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters beside biases and norms which the official optimiser does not decay."""

@@ -14,14 +14,15 @@ from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import Mlp, trunc_normal_
 from torch import Tensor, nn
 
 from attentions import Grid, Macs, Site
 from backbones._layers import (
     PreNormBlock,
     drop_path_rates,
+    fill_normal,
     init_weights,
+    make_mlp,
     mlp_macs,
     norm_macs,
     projection_macs,
@@ -204,7 +205,7 @@ class PatchEmbed(nn.Module):
 
 
 def make_block(mount: Mount, mlp_ratio: int, drop_path: float) -> PreNormBlock:
-    return PreNormBlock(mount.dim, ReducedKeyHost(mount), Mlp(mount.dim, mount.dim * mlp_ratio), EPS, drop_path)
+    return PreNormBlock(mount.dim, ReducedKeyHost(mount), make_mlp(mount.dim, mlp_ratio), EPS, drop_path)
 
 
 class Pyramid(Backbone):
@@ -263,9 +264,9 @@ class PVT(Pyramid):
         self.head = nn.Linear(channels, spec.num_classes)
         self.apply(init_weights)
         for stage in range(len(grids)):
-            trunc_normal_(getattr(self, f"pos_embed{stage + 1}"), std=0.02)
+            fill_normal(getattr(self, f"pos_embed{stage + 1}"))
         if self.cls_token is not None:
-            trunc_normal_(self.cls_token, std=0.02)
+            fill_normal(self.cls_token)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters beside biases and norms which the official optimiser does not decay."""

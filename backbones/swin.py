@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions import Grid, Macs, Site, lookup
 from backbones._layers import (
     drop_path_rates,
+    fill_normal,
     init_weights,
     make_drop_path,
+    make_mlp,
     mlp_macs,
     norm_macs,
     partition,
@@ -168,7 +169,7 @@ class WindowHost(nn.Module):
         if self.core.takes_bias:
             height, width = site.queries.height, site.queries.width
             table = torch.zeros((2 * height - 1) * (2 * width - 1), site.heads)
-            self.relative_position_bias_table = nn.Parameter(trunc_normal_(table, std=0.02))
+            self.relative_position_bias_table = nn.Parameter(fill_normal(table))
             index = relative_position_index(height, width)
             self.register_buffer("relative_position_index", index, persistent=False)
 
@@ -213,7 +214,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(mount.dim)
         self.attn = WindowHost(mount)
         self.norm2 = nn.LayerNorm(mount.dim)
-        self.mlp = Mlp(mount.dim, mount.dim * spec.mlp_ratio)
+        self.mlp = make_mlp(mount.dim, spec.mlp_ratio)
         self.drop_path = make_drop_path(drop_path)
         mask = regions = None
         if self.window is not None and self.shift:

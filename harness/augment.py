@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from PIL import Image
 from timm.data import create_transform
 from timm.data import random_erasing as timm_random_erasing
 from timm.data.auto_augment import RandAugment, posterize
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torchvision import io as torchvision_io
@@ -34,47 +33,13 @@ from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.transforms.v2.functional import resized_crop
 
-Augmentation = Literal["small", "imagenet"]
-EvalTransform = Literal["pad", "short_side", "squash"]
-Interpolation = Literal["bilinear", "bicubic"]
-TrainInterpolation = Literal["bilinear", "bicubic", "random"]  # random: one of the two for each image, as in CSWin
-TrainInput = Literal["pillow", "tensor"]
+from harness.preprocessing import Augmentation, Interpolation, Preprocessing, TrainInput, TrainInterpolation
+
 Transform = Callable[[Image.Image], Tensor]
 
 CPU = torch.device("cpu")
 SHIFT = 2  # pixels a small image is moved by at most, in each direction: 28 of 32 pixels then stay in view
 RAND_AUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)+")
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image becomes a model's input in evaluation; it belongs to the weights, or to the recipe that made them.
-
-    kind: `pad`, `short_side` or `squash`, see the top of this file.
-    crop_pct: share of the resized side that the centre crop keeps: 224 of 256 is 0.875. `pad` crops nothing.
-    mean, std: per channel, of pixel values from 0 to 1; training normalises with them too.
-
-    Raises ValueError for values that are not allowed.
-    """
-
-    kind: EvalTransform = "short_side"
-    crop_pct: float = 0.875
-    interpolation: Interpolation = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
-
-    def __post_init__(self) -> None:
-        for name, choice in (("kind", EvalTransform), ("interpolation", Interpolation)):
-            if getattr(self, name) not in get_args(choice):
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; allowed: {', '.join(get_args(choice))}")
-        if not 0 < self.crop_pct <= 1:
-            raise ValueError(f"crop_pct is {self.crop_pct}; allowed are numbers above 0 and up to 1")
-        if self.kind == "pad" and self.crop_pct != 1:
-            raise ValueError("'pad' crops nothing: its crop_pct is 1.0")
-
-    def __str__(self) -> str:
-        crop = "" if self.kind == "pad" else f" {self.crop_pct:.4g}"
-        return f"{self.kind}{crop} {self.interpolation}"
 
 
 def train_transform(

@@ -10,9 +10,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from backbones import BackboneSpec, preset, presets
-from harness.augment import Preprocessing
 from harness.costs import Costs
 from harness.evaluate import Evaluate
+from harness.preprocessing import Preprocessing
 from harness.runs import RunWeights, Which
 from harness.speed import Speed
 from harness.train import Train

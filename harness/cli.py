@@ -273,7 +273,7 @@ def _workers(source: object) -> int:
 
 def _cores() -> int:
     """This process's share of the machine's cores, less the one that it works on itself."""
-    from harness.data import readers_of
+    from harness.readers import readers_of
 
     return readers_of(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 

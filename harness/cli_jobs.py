@@ -12,7 +12,7 @@ import tyro
 from harness.cli_common import CellOptions, Positional, app, count, error_console, must_be_new, out_console, shown
 
 if TYPE_CHECKING:
-    from harness.states import CellState
+    from harness.states import CellState, Standing
     from harness.submissions import Submission
 
 A_DAY = 24 * 60 * 60
@@ -223,18 +223,23 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
     from harness import launch, status, submissions
 
     asked = status.submitted(sweep, out)
-    cells_submitted = 0
-    with launch.alone(out):
+
+    def look() -> tuple[list[Submission], Standing]:
         # Another sweep may have submitted some of the cells: of several submissions, the last one speaks.
         known, _ = submissions.read_all(out)
-        last = {key: submission for submission in known for key in submission.submitted}
-        wanted_states = launch.FAILED if failed else launch.DROPPED
         stand = status.of(asked, out, known)
-        states = [state for state in stand.cells if state.state in wanted_states]
-        released: list[str] = []
         if not failed:
             stand.must_be_known("some of the cells may be at work; nothing is submitted")
-            released = launch.let_go(stand.cells)
+        return known, stand
+
+    look()  # what is refused leaves no lock behind
+    cells_submitted = 0
+    with launch.alone(out):
+        known, stand = look()
+        last = {key: submission for submission in known for key in submission.submitted}
+        wanted_states = launch.FAILED if failed else launch.DROPPED
+        states = [state for state in stand.cells if state.state in wanted_states]
+        released = [] if failed else launch.let_go(stand.cells)
         if released:
             out_console.print(f"let go: {count(len(released), 'job')} that Slurm held", markup=False)
         for submission in known:

@@ -178,11 +178,6 @@ def batches(images: Images, order: Iterable[list[Key]], *, workers: int, pin_mem
         yield batch
 
 
-def readers_of(cores: int) -> int:
-    """How many processes read images for one that has so many cores: one a core beside its own, at most 16."""
-    return max(1, min(16, cores - 1))
-
-
 def worker_signals(worker: int) -> None:
     """What a worker does on signals: not what the training process does, whose handlers it has inherited.
 

@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from timm.utils.misc import natural_key
 from torch.utils.data import DataLoader, Dataset
 
 from harness.data import worker_signals
 from harness.layouts import SPLITS, Found, Split, find, open_split
-from harness.readers import UNREADABLE, Reader
+from harness.readers import UNREADABLE, Reader, natural_key
 from harness.sources import class_difference, imagenet_difference
 
 CHUNK = 64  # images that a worker hands over at once

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 
 from backbones import BackboneSpec, build
-from harness.augment import Preprocessing
 from harness.checkpoints import KEPT
+from harness.preprocessing import Preprocessing
 from harness.sources import DataSource
 from harness.train import Train
 

@@ -1,37 +1,25 @@
-"""Exact evaluation: every image of a split once, none padded and none dropped, on any number of processes.
+"""Evaluating weights on an image set: the task `Evaluate`. The loop itself is in harness/evaluation.py."""
 
-The images stand in batches whose make-up does not depend on the number of processes; a batch is one rank's as a
-whole. So the logits, and with them the answers, are the same to the last bit on one rank and on many.
-"""
-
-import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
 import results
 from backbones import BackboneSpec, build
-from harness.augment import Normalise, Preprocessing, eval_transform
-from harness.crops import Crops
-from harness.data import Batch, Images, batches, eval_order
 from harness.distributed import Ranks, ranks
-from harness.learner import AUTOCAST
-from harness.readers import Reader
+from harness.preprocessing import Preprocessing
 from harness.runs import RunWeights, located
 from harness.sources import DataSource, list_hash, open_val
-from harness.speed import Precision
+from harness.speed import AUTOCAST, Precision
 from harness.stopping import StopRequest
 from harness.weights import Weights, load
 
 Metrics = dict[str, float | int | str | None]
 BATCH = 128
 """Images of a batch in the evaluations of a training run: not an option, since logits depend on it in the last bits."""
-REPORT_EVERY = 50  # batches
 
 
 @dataclass(frozen=True)
@@ -68,6 +56,10 @@ class Evaluate:
         Raises ValueError for data, weights or a device that cannot be used, FloatingPointError for logits that are not
         finite, and Stopped on request.
         """
+        from harness.augment import Normalise, eval_transform
+        from harness.data import Images
+        from harness.evaluation import crops_of, evaluate
+
         group = ranks()
         device = usable(self.device, group)
         reader = open_val(self.data, spec.num_classes)
@@ -102,123 +94,6 @@ class Evaluate:
             "weights_reshaped": len(loaded.reshaped),
             "ranks": group.world,
         }
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Which images were right: (N,) bools in the order of the split, by the first guess and by the first five."""
-
-    correct1: np.ndarray
-    correct5: np.ndarray
-
-    @property
-    def n_images(self) -> int:
-        return len(self.correct1)
-
-    @property
-    def top1(self) -> float:
-        """Percent."""
-        return 100 * float(self.correct1.mean())
-
-    @property
-    def top5(self) -> float:
-        """Percent; with five classes or fewer it is 100."""
-        return 100 * float(self.correct5.mean())
-
-    @property
-    def top1_stderr(self) -> float:
-        """Standard error of top1, sqrt(p (1 - p) / n), in percentage points; of the choice of images, not the seed."""
-        p = float(self.correct1.mean())
-        return 100 * math.sqrt(p * (1 - p) / self.n_images)
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    images: Images,
-    *,
-    normalise: Normalise,
-    device: torch.device,
-    autocast: torch.dtype | None,
-    batch: int,
-    workers: int,
-    group: Ranks = Ranks(),  # noqa: B008, a frozen value
-    crops: Crops | None = None,
-    stop: StopRequest | None = None,
-    report: Callable[[str], None] | None = None,
-) -> Evaluation:
-    """Top-1 and top-5 of `model`, which is put into evaluation mode and left in the mode it was in.
-
-    `autocast`: torch.bfloat16, torch.float16, or None for float32. Each process of `group` does its share, and all get
-    the whole answer. `crops`: where decoded images are kept between evaluations.
-
-    Raises ValueError for an unreadable image (named), FloatingPointError for logits that are not finite (their largest
-    would still be a class), and Stopped on request.
-    """
-    if crops is not None:
-        crops.open()
-    was_training = model.training
-    model.eval()
-    counts = torch.zeros(3, len(images), dtype=torch.int32)  # seen, right by the first guess, by the first five
-    order = eval_order(len(images), batch)
-    stream = _stream(images, order[group.rank :: group.world], workers, device, crops)
-    try:
-        for number in range(-(-len(order) // group.world)):
-            if stop is not None and group.any(stop.asked):
-                raise stop.stopped(f"in the evaluation of {len(images)} images", group)
-            share = next(stream, None)
-            if share is None:  # the other ranks have one batch more
-                continue
-            pixels, targets, indices = share
-            with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                logits = model(normalise(pixels)).float()
-            if not logits.isfinite().all():
-                first = images.reader.filename(int(indices[0]))
-                raise FloatingPointError(f"the logits of the evaluation batch that begins with {first} are not finite")
-            right = logits.topk(min(5, logits.shape[1])).indices.cpu() == targets[:, None]  # (B, 5), best first
-            counts[0, indices] += 1
-            counts[1, indices] = right[:, 0].int()
-            counts[2, indices] = right.any(1).int()
-            if report is not None and number % REPORT_EVERY == REPORT_EVERY - 1:
-                done = min((number + 1) * batch * group.world, len(images))
-                report(f"evaluated {done} of {len(images)} images")
-        if crops is not None:
-            crops.finish()
-    finally:
-        model.train(was_training)
-        stream.close()
-        if crops is not None:
-            crops.discard()
-    seen, correct1, correct5 = group.sum(counts).numpy()
-    if not (seen == 1).all():
-        raise RuntimeError(f"{(seen != 1).sum()} of {len(images)} images were not evaluated exactly once")
-    return Evaluation(correct1.astype(bool), correct5.astype(bool))
-
-
-def _stream(
-    images: Images, order: list[list], workers: int, device: torch.device, crops: Crops | None
-) -> Generator[tuple[Tensor, Tensor, Tensor]]:
-    """Pixels, targets and indices of each batch, from the kept crops where there are, else decoded (and kept)."""
-    if crops is not None and crops.complete:
-        targets = torch.tensor(images.reader.targets)
-        for keys in order:
-            indices = torch.tensor([key.index for key in keys])
-            yield crops.read(indices), targets[indices], indices
-        return
-    batch: Batch
-    for batch in batches(images, order, workers=workers, pin_memory=device.type == "cuda"):
-        if crops is not None:
-            crops.keep(batch.indices, batch.images)
-        yield batch.images, batch.targets, batch.indices
-
-
-def crops_of(
-    cache: str | None, reader: Reader, spec: BackboneSpec, preprocessing: Preprocessing, group: Ranks
-) -> Crops | None:
-    """The kept crops of a split for a model's input, or None without a `cache` folder."""
-    return (
-        None if cache is None else Crops(Path(cache), reader, spec.image_size, spec.in_channels, preprocessing, group)
-    )
 
 
 def check_runtime(device: str, precision: str) -> None:

@@ -25,10 +25,8 @@ from harness.augment import Normalise, RandomErasing, seed_generators
 from harness.data import Batch, seed_of
 from harness.distributed import Ranks
 from harness.recipes import Recipe
-from harness.speed import DTYPES, Mode, Precision
+from harness.speed import AUTOCAST, Mode, Precision
 from harness.weights import Weights, load
-
-AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, **DTYPES}
 
 # Tell the seeds of unlike things in one step or image apart.
 ERASING, MIXING, DROPPING = 1, 2, 3

@@ -23,10 +23,12 @@ from harness.attempts import current
 from harness.augment import Normalise, eval_transform, train_transform
 from harness.data import Batch, Images, Key, batches, shares
 from harness.distributed import Ranks
-from harness.evaluate import BATCH, Evaluation, Metrics, crops_of, evaluate
-from harness.learner import AUTOCAST, Learner
+from harness.evaluate import BATCH, Metrics
+from harness.evaluation import Evaluation, crops_of, evaluate
+from harness.learner import Learner
 from harness.runs import located
 from harness.sources import Splits, list_hash
+from harness.speed import AUTOCAST
 from harness.stopping import StopRequest
 
 if TYPE_CHECKING:

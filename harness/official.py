@@ -9,7 +9,7 @@ A folder of downloads is matched by file names alone; `backbones.from_official` 
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.augment import Preprocessing
+from harness.preprocessing import Preprocessing
 from harness.published_recipes import SHORT_SIDE, SHORT_SIDE_248, SHORT_SIDE_WHOLE, SQUASH, SQUASH_WHOLE
 from harness.weights import EMA_WRAPPERS, RAW_WRAPPERS, Weights, read
 

@@ -17,8 +17,8 @@ from typing import TypeVar
 import torch
 
 from harness.cells import Cell
-from harness.data import readers_of
 from harness.evaluate import Evaluate
+from harness.readers import readers_of
 from harness.runner import device_of
 from harness.sources import DataSource
 from harness.speed import Speed

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from attentions import unknown
 from backbones import ALIASES, presets
-from harness.augment import Preprocessing
+from harness.preprocessing import Preprocessing
 from harness.recipes import LR_BATCH, Recipe
 
 

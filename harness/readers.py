@@ -17,17 +17,14 @@ import struct
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from timm.data.readers.img_extensions import get_img_extensions
-from timm.data.readers.reader_image_folder import find_images_and_targets
-from timm.utils.misc import natural_key
 
 SORT = "sort the images into one folder per class (for ImageNet its wnid, such as n01440764)"
-SUFFIXES = frozenset(get_img_extensions())
 # What reading and decoding a damaged image raises, in any of Pillow's formats.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -116,9 +113,11 @@ class FolderReader(Reader):
     """
 
     def __init__(self, folder: Path) -> None:
+        from timm.data.readers.reader_image_folder import find_images_and_targets
+
         samples, class_to_idx = find_images_and_targets(str(folder), sort=False)
         if not samples:
-            raise ValueError(f"no image ({', '.join(sorted(SUFFIXES))}) in {folder}; {SORT}")
+            raise ValueError(f"no image ({', '.join(sorted(suffixes()))}) in {folder}; {SORT}")
         for path, _ in samples:
             if os.path.dirname(os.path.dirname(path)) != str(folder):
                 raise ValueError(f"{path} does not lie in a class folder directly under {folder}: {SORT}")
@@ -143,9 +142,24 @@ class FolderReader(Reader):
         return map(Path, self.paths)
 
 
+@cache
+def suffixes() -> frozenset[str]:
+    """Of image files, as timm has them."""
+    from timm.data.readers.img_extensions import get_img_extensions
+
+    return frozenset(get_img_extensions())
+
+
 def is_image(name: str) -> bool:
-    """By its suffix, as timm has it."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    """By its suffix."""
+    return os.path.splitext(name)[1].lower() in suffixes()
+
+
+def natural_key(name: str) -> list[Any]:
+    """What timm sorts by: numbers in a name by their value."""
+    from timm.utils.misc import natural_key as key_of_timm
+
+    return key_of_timm(name)
 
 
 def sort_key(name: str) -> tuple[list[Any], str]:
@@ -185,3 +199,8 @@ def read_at(path: Path, offset: int, size: int) -> bytes:
     if len(data) != size:
         raise OSError(f"{path} ends within it")
     return data
+
+
+def readers_of(cores: int) -> int:
+    """How many processes read images for one that has so many cores: one a core beside its own, at most 16."""
+    return max(1, min(16, cores - 1))

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import get_args, get_type_hints
 
-from harness.augment import Augmentation, Preprocessing, TrainInput, TrainInterpolation
+from harness.preprocessing import Augmentation, Preprocessing, TrainInput, TrainInterpolation
 
 CHOICES = {"augmentation": Augmentation, "interpolation": TrainInterpolation, "input": TrainInput}
 FROM_ZERO = ("warmup_lr", "min_lr", "cooldown_epochs", "weight_decay", "mixup", "cutmix", "color_jitter")

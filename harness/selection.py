@@ -11,10 +11,10 @@ from typing import Any, Protocol, TypeVar
 import backbones
 from attentions import unknown
 from backbones import BackboneSpec, preset
-from harness.augment import Preprocessing
 from harness.cells import Cell, Task, in_order
 from harness.costs import Costs
 from harness.evaluate import Evaluate
+from harness.preprocessing import Preprocessing
 from harness.published_recipes import RECIPES, recipe_of
 from harness.recipes import FOLDER, MICRO, Recipe
 from harness.sources import IMAGENET, KNOWN, DataSource

@@ -38,6 +38,7 @@ Mode = Literal["eager", "compiled"]
 Work = Literal["infer", "train"]
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, **DTYPES}
 
 Timer = Callable[[Callable[[], object]], float]
 """Calls its argument once and returns the seconds that took."""

@@ -14,9 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from timm.utils.misc import natural_key
 
-from harness.readers import SORT, Reader, check_order, is_image, numbered_classes, read_at, sort_key
+from harness.readers import SORT, Reader, check_order, is_image, natural_key, numbered_classes, read_at, sort_key
 
 BLOCK = 512  # bytes; a tar is made of such
 SPLIT_FOLDERS = ("train", "val", "validation")

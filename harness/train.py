@@ -8,25 +8,28 @@ checkpoint when it is asked for again; on a CPU it ends with the same weights bi
 worker processes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 
 from backbones import BackboneSpec
-from harness.data import TrainOrder
 from harness.distributed import ranks
 from harness.evaluate import Metrics, check_runtime, usable
-from harness.loop import Loop, summary_writer
 from harness.recipes import Recipe
 from harness.runs import RunWeights
 from harness.sources import DataSource, open_splits
 from harness.speed import Mode, Precision
 from harness.stopping import StopRequest
 from harness.weights import Weights
+
+if TYPE_CHECKING:
+    from harness.data import TrainOrder
 
 DETERMINISTIC: Any = torch.utils.deterministic  # its attributes are made at run time, unseen by type checkers
 
@@ -62,6 +65,8 @@ class Train:
         if self.device_batch is not None and self.device_batch < 1:
             raise ValueError(f"device_batch is {self.device_batch}; it takes a number of images from 1 up")
         if self.tensorboard:
+            from harness.loop import summary_writer
+
             summary_writer()
 
     @property
@@ -73,6 +78,8 @@ class Train:
 
     def order(self, images: int) -> TrainOrder:
         """Which of so many training images each batch is made of. Raises ValueError if they do not fill a batch."""
+        from harness.data import TrainOrder
+
         recipe = self.recipe
         return TrainOrder(images, recipe.batch, recipe.total_epochs, self.seed, recipe.repeated_augmentation)
 
@@ -90,6 +97,8 @@ class Train:
         Raises ValueError for data, weights, a device or a disk that cannot be used (an unreadable image is named),
         FloatingPointError for losses or logits that are not finite, and Stopped on request.
         """
+        from harness.loop import Loop
+
         group = ranks()
         device = usable(self.device, group)
         accumulation = split_batch(self.recipe, group.world, self.device_batch)

@@ -16,7 +16,6 @@ from torchvision.transforms import RandomResizedCrop
 
 from harness.augment import (
     Normalise,
-    Preprocessing,
     RandomErasing,
     TensorTransform,
     Transform,
@@ -24,6 +23,7 @@ from harness.augment import (
     seed_generators,
     train_transform,
 )
+from harness.preprocessing import Preprocessing
 
 CPU = torch.device("cpu")
 STANDARD = "rand-m9-mstd0.5-inc1"  # of DeiT, Swin, PVT, CSWin

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from backbones import preset
-from harness.augment import Preprocessing
 from harness.disk import kept_crops, run_bytes, stored
+from harness.preprocessing import Preprocessing
 from harness.recipes import MICRO
 from harness.sources import DataSource
 from harness.train import Train

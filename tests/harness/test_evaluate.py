@@ -17,11 +17,13 @@ from torch import Tensor, nn
 import backbones
 import harness.crops
 from harness import readers
-from harness.augment import Normalise, Preprocessing, eval_transform
+from harness.augment import Normalise, eval_transform
 from harness.crops import Crops
 from harness.data import Images
 from harness.distributed import Ranks
-from harness.evaluate import Evaluate, crops_of, evaluate
+from harness.evaluate import Evaluate
+from harness.evaluation import crops_of, evaluate
+from harness.preprocessing import Preprocessing
 from harness.readers import FolderReader
 from harness.sources import DataSource, open_val
 from harness.stopping import Stopped, StopRequest
@@ -446,7 +448,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path, checkpoint: Path, workers:
 
 
 def test_what_the_task_reports(folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.evaluate.REPORT_EVERY", 5)
+    monkeypatch.setattr("harness.evaluation.REPORT_EVERY", 5)
     lines: list[str] = []
     metrics = task(folder, checkpoint).run(spec(), tmp_path, lines.append)
     assert lines == ["weights.pth: every tensor fits", "evaluated 20 of 39 images", "evaluated 39 of 39 images"]

@@ -16,11 +16,12 @@ from PIL import Image
 from torch import nn
 
 from harness import weights
-from harness.augment import Normalise, Preprocessing, eval_transform
+from harness.augment import Normalise, eval_transform
 from harness.crops import Crops
 from harness.data import Images
 from harness.distributed import Ranks
-from harness.evaluate import Evaluation, evaluate
+from harness.evaluation import Evaluation, evaluate
+from harness.preprocessing import Preprocessing
 from harness.readers import Reader
 from harness.weights import Weights
 

@@ -14,10 +14,10 @@ from rich.console import Console
 import backbones
 import results
 from harness import checkpoints, runner
-from harness.augment import Preprocessing
 from harness.cells import Cell, in_order
 from harness.costs import Costs
 from harness.evaluate import Evaluate
+from harness.preprocessing import Preprocessing
 from harness.recipes import LR_BATCH, MICRO
 from harness.runner import run_all
 from harness.runs import RunWeights, located

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from backbones import preset
-from harness.augment import Preprocessing
 from harness.cells import Cell
 from harness.costs import Costs
 from harness.evaluate import Evaluate
+from harness.preprocessing import Preprocessing
 from harness.published_recipes import recipe_of
 from harness.recipes import FOLDER, MICRO
 from harness.selection import TASKS, ad_hoc, adjusted, data_source, narrowed, recipe, select, settings

@@ -15,12 +15,12 @@ from torch import nn
 
 import backbones
 import results
-from harness import checkpoints, loop
-from harness import evaluate as evaluation
-from harness.augment import Normalise, Preprocessing, eval_transform
+from harness import checkpoints, evaluation, loop
+from harness.augment import Normalise, eval_transform
 from harness.data import Batch, Images
 from harness.distributed import Ranks
 from harness.learner import Learner, create_optimizer
+from harness.preprocessing import Preprocessing
 from harness.recipes import LR_BATCH, MICRO, Recipe
 from harness.sources import DataSource, open_splits
 from harness.speed import Precision
