@@ -116,8 +116,9 @@ def cancel(ids: Iterable[str]) -> None:
 
     Raises SlurmUnreachable if Slurm does not answer or refuses.
     """
-    for chosen in _requests(ids):
-        _unless_ended("scancel", "-Q", *chosen)
+    chosen = _by_array(ids)
+    for first in range(0, len(chosen), _AT_ONCE):
+        _unless_ended("scancel", "-Q", *chosen[first : first + _AT_ONCE])
 
 
 def release(ids: Iterable[str]) -> None:
@@ -125,13 +126,12 @@ def release(ids: Iterable[str]) -> None:
 
     Raises SlurmUnreachable if Slurm does not answer or refuses.
     """
-    for chosen in _requests(ids):
-        for job in chosen:
-            _unless_ended("scontrol", "release", job)
+    for job in _by_array(ids):
+        _unless_ended("scontrol", "release", job)
 
 
-def _requests(ids: Iterable[str]) -> Iterator[list[str]]:
-    """Jobs and arrays, as many as one command takes: a text an array rather than one a task."""
+def _by_array(ids: Iterable[str]) -> list[str]:
+    """The same jobs, with a text an array ("123_[0,4]") rather than one a task."""
     tasks: dict[str, set[int]] = {}
     whole = set()
     for job in ids:
@@ -141,9 +141,7 @@ def _requests(ids: Iterable[str]) -> Iterator[list[str]]:
         else:
             whole.add(job)
     some = [f"{array}_[{','.join(map(str, sorted(indexes)))}]" for array, indexes in tasks.items()]
-    chosen = [*sorted(whole), *some]
-    for first in range(0, len(chosen), _AT_ONCE):
-        yield chosen[first : first + _AT_ONCE]
+    return [*sorted(whole), *some]
 
 
 def _unless_ended(*command: str) -> None:
