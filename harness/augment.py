@@ -20,7 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import get_args
 
-import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
@@ -34,10 +33,10 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.transforms.v2.functional import resized_crop
 
 from harness.preprocessing import Augmentation, Interpolation, Preprocessing, TrainInput, TrainInterpolation
+from harness.process.determinism import seed_generators
 
 Transform = Callable[[Image.Image], Tensor]
 
-CPU = torch.device("cpu")
 SHIFT = 2  # pixels a small image is moved by at most, in each direction: 28 of 32 pixels then stay in view
 RAND_AUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)+")
 
@@ -183,18 +182,6 @@ class RandomErasing:
             seed_generators(seed, image.device)
             self.erase(image)
         return images
-
-
-def seed_generators(seed: int, device: torch.device = CPU) -> None:
-    """Seeds what timm and torchvision draw from: `random`, `numpy.random`, torch on the CPU and on `device`.
-
-    torch.manual_seed takes a hundred times as long where there is no GPU, and this runs once for every image.
-    """
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import first_line
+from harness.process.errors import first_line
 
 KEPT = 2
 BEST = "best.pt"

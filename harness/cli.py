@@ -245,7 +245,7 @@ def evaluate(
 
 def _measure(cells: list, out: Path, *, isolate: bool = False, dry_run: bool = False) -> int:
     """Runs the cells together with the other processes of the job, and prints the table; the exit status."""
-    from harness.distributed import ranks
+    from harness.process.ranks import ranks
     from harness.runner import recorded, run_all
 
     if dry_run:
@@ -273,7 +273,7 @@ def _workers(source: object) -> int:
 
 def _cores() -> int:
     """This process's share of the machine's cores, less the one that it works on itself."""
-    from harness.readers import readers_of
+    from harness.process.environment import readers_of
 
     return readers_of(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
@@ -412,7 +412,7 @@ def reproduce(
         markdown: print it as Markdown.
     """
     import results
-    from harness.distributed import ranks
+    from harness.process.ranks import ranks
     from harness.reproduce import measured, official_cells
     from harness.runner import run_all
 
@@ -555,6 +555,6 @@ def _processes() -> AbstractContextManager:
     """The other processes of the job, if a launcher has started several; torch is needed for them only."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return nullcontext()
-    from harness.distributed import process_group
+    from harness.process.ranks import process_group
 
     return process_group()

@@ -22,8 +22,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from harness.distributed import Ranks
 from harness.preprocessing import Preprocessing
+from harness.process.ranks import Ranks
 from harness.readers import Reader
 
 

@@ -10,7 +10,6 @@ the order of an epoch from (seed, epoch). So neither the number of workers nor w
 `shares` splits a batch among processes and micro-batches such that neither of their numbers changes what is mixed.
 """
 
-import hashlib
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,15 +21,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from harness.augment import TensorTransform, Transform, seed_generators
+from harness.augment import TensorTransform, Transform
+from harness.process.determinism import seed_generators, seed_of
 from harness.readers import UNREADABLE, ArrayReader, Reader
 
 REPEAT = 2  # tells the seed of a repeated image from other seeds with four numbers, such as that of its erasing
-
-
-def seed_of(*key: int) -> int:
-    """32 bits for a key such as (seed, epoch, index): neighbouring keys give unrelated seeds."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
 
 
 @dataclass(frozen=True)

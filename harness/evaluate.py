@@ -5,16 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
 import results
 from backbones import BackboneSpec, build
-from harness.distributed import Ranks, ranks
 from harness.preprocessing import Preprocessing
+from harness.process.ranks import ranks, usable
+from harness.process.stopping import StopRequest
 from harness.runs import RunWeights, located
 from harness.sources import DataSource, list_hash, open_val
 from harness.speed import AUTOCAST, Precision
-from harness.stopping import StopRequest
 from harness.weights import Weights, load
 
 Metrics = dict[str, float | int | str | None]
@@ -102,10 +100,3 @@ def check_runtime(device: str, precision: str) -> None:
         raise ValueError(f"unknown device {device!r}; allowed: cpu, cuda")
     if precision not in AUTOCAST:
         raise ValueError(f"unknown precision {precision!r}; allowed: {', '.join(AUTOCAST)}")
-
-
-def usable(device: str, group: Ranks) -> torch.device:
-    """This process's device. Raises ValueError where it is not there."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for and torch sees none; allowed here: cpu")
-    return group.device(device)

@@ -17,10 +17,10 @@ from backbones import BackboneSpec
 from harness.augment import Normalise
 from harness.crops import Crops
 from harness.data import Batch, Images, batches, eval_order
-from harness.distributed import Ranks
 from harness.preprocessing import Preprocessing
+from harness.process.ranks import Ranks
+from harness.process.stopping import StopRequest
 from harness.readers import Reader
-from harness.stopping import StopRequest
 
 REPORT_EVERY = 50  # batches
 

@@ -19,10 +19,10 @@ from attentions import load_file, loaded_files
 from harness import submissions
 from harness.cells import Cell
 from harness.cli_common import error_console
-from harness.environment import CHECKOUT, PACKAGES, ROOT, checkout
 from harness.evaluate import Evaluate
 from harness.jobs import CellsJob, ended_at
-from harness.plan import Allocation, arrays, cores, gpus, on_gpu, plan, slots
+from harness.plan import Allocation, arrays, on_gpu, plan, slots
+from harness.process.environment import CHECKOUT, PACKAGES, ROOT, checkout, cores, gpus
 from harness.runner import check_needs, recorded
 from harness.sources import glance
 from harness.states import CellState, State, standing

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from backbones import BackboneSpec, build
-from harness.augment import Normalise, RandomErasing, seed_generators
-from harness.data import Batch, seed_of
-from harness.distributed import Ranks
+from harness.augment import Normalise, RandomErasing
+from harness.data import Batch
+from harness.process.determinism import seed_generators, seed_of
+from harness.process.ranks import Ranks
 from harness.recipes import Recipe
 from harness.speed import AUTOCAST, Mode, Precision
 from harness.weights import Weights, load

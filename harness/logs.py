@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import cli_common
-from harness.attempts import Sidecar, attempts
+from harness.process.attempts import Sidecar, attempts
 from harness.state_rows import TITLES, shortened
 from harness.states import CellState, of_folder, standing
 from harness.submissions import Submission, read_all

@@ -19,17 +19,17 @@ import torch
 import results
 from backbones import BackboneSpec
 from harness import checkpoints
-from harness.attempts import current
 from harness.augment import Normalise, eval_transform, train_transform
 from harness.data import Batch, Images, Key, batches, shares
-from harness.distributed import Ranks
 from harness.evaluate import BATCH, Metrics
 from harness.evaluation import Evaluation, crops_of, evaluate
 from harness.learner import Learner
+from harness.process.attempts import current
+from harness.process.ranks import Ranks
+from harness.process.stopping import StopRequest
 from harness.runs import located
 from harness.sources import Splits, list_hash
 from harness.speed import AUTOCAST
-from harness.stopping import StopRequest
 
 if TYPE_CHECKING:
     from harness.train import Train

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 from backbones import BackboneSpec, preset
 from harness.data import Batch
-from harness.distributed import Ranks
 from harness.learner import Learner
+from harness.process.determinism import deterministic
+from harness.process.ranks import Ranks
 from harness.published_recipes import recipe_of
 from harness.recipes import Recipe
 from harness.speed import Precision, Ratio, Timer, ratio, timer
-from harness.train import deterministic
 
 UPDATES_PER_EPOCH = 1000  # of the schedule; the step's time does not depend on it
 

@@ -8,17 +8,14 @@ other, on one device.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
-import torch
-
 from harness.cells import Cell
 from harness.evaluate import Evaluate
-from harness.readers import readers_of
+from harness.process.environment import cores, gpus, readers_of
 from harness.runner import device_of
 from harness.sources import DataSource
 from harness.speed import Speed
@@ -94,18 +91,6 @@ def slots(allocations: Sequence[Allocation], cluster: Cluster) -> list[list[Allo
 def on_gpu(allocations: Iterable[Allocation]) -> bool:
     """Whether any of these wants a GPU."""
     return any(each.resources.gpus_per_node for each in allocations)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    count = torch.cuda.device_count()
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(number) for number in range(count)] if given is None else given.split(",")[:count]
 
 
 def resources_of(cell: Cell, cluster: Cluster) -> Resources:

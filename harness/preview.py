@@ -10,7 +10,8 @@ import results
 from harness.cli_common import count
 from harness.estimate import Estimator
 from harness.launch import Choice
-from harness.plan import Allocation, cores, on_gpu
+from harness.plan import Allocation, on_gpu
+from harness.process.environment import cores
 from harness.totals import total
 from slurm import Cluster, Resources
 

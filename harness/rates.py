@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from backbones import BackboneSpec, build, from_json, macs
-from harness.errors import first_line
 from harness.evaluate import BATCH
+from harness.process.errors import first_line
 from harness.speed import Device, Mode, Precision, Runtime, Work, prepare, timer
 from results import Record
 

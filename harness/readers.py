@@ -199,8 +199,3 @@ def read_at(path: Path, offset: int, size: int) -> bytes:
     if len(data) != size:
         raise OSError(f"{path} ends within it")
     return data
-
-
-def readers_of(cores: int) -> int:
-    """How many processes read images for one that has so many cores: one a core beside its own, at most 16."""
-    return max(1, min(16, cores - 1))

@@ -1,6 +1,6 @@
 """Running cells in this process: what is recorded is not measured again, what fails is a record too.
 
-Under a launcher, several processes run the same cells together (see `harness.distributed`): the first one decides and
+Under a launcher, several processes run the same cells together (see `harness.process.ranks`): the first one decides and
 writes.
 """
 
@@ -19,17 +19,17 @@ from rich.console import Console
 
 import results
 from attentions import source_digest
-from harness.attempts import Attempt, NoAttempt
 from harness.cells import Cell, in_order
 from harness.costs import Costs
-from harness.distributed import lost_peer, ranks
-from harness.environment import environment
-from harness.errors import first_line
 from harness.evaluate import Evaluate
+from harness.process.attempts import Attempt, NoAttempt
+from harness.process.environment import environment
+from harness.process.errors import first_line, is_out_of_memory
+from harness.process.ranks import lost_peer, ranks
+from harness.process.stopping import Stopped, TakenOver
 from harness.progress import CellProgress
 from harness.sources import open_splits, open_val
-from harness.speed import Speed, is_out_of_memory
-from harness.stopping import Stopped, TakenOver
+from harness.speed import Speed
 from harness.train import Train, split_batch
 from results import Record
 from results.tables import SOURCE

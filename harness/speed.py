@@ -367,13 +367,3 @@ def _sm_clock(device: Device) -> int | None:
     # The errors of nvidia-ml-py can only be named where it is installed.
     except Exception:
         return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error`, or what caused it, says that memory of a device or of the host ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    marks = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    if isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks):
-        return True
-    return error.__cause__ is not None and is_out_of_memory(error.__cause__)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from harness.attempts import STALE
+from harness.process.attempts import STALE
 from harness.states import STATES, CellState, Standing, State
 
 ROWS = 40

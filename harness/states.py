@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import results
-from harness.attempts import FOLDER, Sidecar, attempts
+from harness.process.attempts import FOLDER, Sidecar, attempts
 from harness.submissions import Array, Submission
 from results import Record
 from slurm import Job, ask, held, local_job, words

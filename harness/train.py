@@ -10,28 +10,24 @@ worker processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
-
-import torch
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from backbones import BackboneSpec
-from harness.distributed import ranks
-from harness.evaluate import Metrics, check_runtime, usable
+from harness.evaluate import Metrics, check_runtime
+from harness.process.determinism import deterministic
+from harness.process.ranks import ranks, usable
+from harness.process.stopping import StopRequest
 from harness.recipes import Recipe
 from harness.runs import RunWeights
 from harness.sources import DataSource, open_splits
 from harness.speed import Mode, Precision
-from harness.stopping import StopRequest
 from harness.weights import Weights
 
 if TYPE_CHECKING:
     from harness.data import TrainOrder
-
-DETERMINISTIC: Any = torch.utils.deterministic  # its attributes are made at run time, unseen by type checkers
 
 
 @dataclass(frozen=True)
@@ -127,17 +123,3 @@ def split_batch(recipe: Recipe, world: int, device_batch: int | None) -> int:
         if each % (accumulation * pairs) == 0:
             return accumulation
     raise ValueError(f"device_batch is {most}; mixup mixes pairs, so it takes 2 or more")
-
-
-@contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
-    """On a CPU, lets torch add up in a fixed order (the gradient of Swin's bias table would not be, with threads)."""
-    switched_on, filling = torch.are_deterministic_algorithms_enabled(), DETERMINISTIC.fill_uninitialized_memory
-    if device.type == "cpu":
-        torch.use_deterministic_algorithms(True)
-        DETERMINISTIC.fill_uninitialized_memory = False  # with NaN, a debugging aid, and slow
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(switched_on)
-        DETERMINISTIC.fill_uninitialized_memory = filling

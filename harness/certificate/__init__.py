@@ -18,7 +18,7 @@ import torch
 from attentions import AttentionSpec, source_digest
 from harness.certificate import compilers, costs, laws, precision, sweep
 from harness.certificate.subject import Broken, Exempt, Subject
-from harness.environment import environment
+from harness.process.environment import environment
 from results import Certificate, Verdict
 
 Law = Callable[[Subject], str]

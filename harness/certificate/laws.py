@@ -35,7 +35,7 @@ from harness.certificate.subject import (
     shown_sites,
 )
 from harness.costs import autocast_on_meta
-from harness.errors import first_line
+from harness.process.errors import first_line
 
 SAME, SAME_GRADIENT = 1e-9, 1e-7
 """Largest relative l2 difference of two float64 outputs, or gradients, that are one function's."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attentions import Attention, AttentionSpec, Grid, Site, lookup
-from harness.errors import first_line
+from harness.process.errors import first_line
 
 Inputs = dict[str, Tensor]
 """Arguments of `forward` by name: q, k, v, and of bias, x and regions those that the attention takes."""

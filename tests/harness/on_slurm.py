@@ -11,7 +11,7 @@ import pytest
 
 import results
 from harness import submissions
-from harness.attempts import FOLDER, Sidecar, attempts
+from harness.process.attempts import FOLDER, Sidecar, attempts
 from harness.states import CellState, standing
 
 ROOT = Path(__file__).parents[2]

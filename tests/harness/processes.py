@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harness.distributed import process_group
+from harness.process.ranks import process_group
 
 SERVER = multiprocessing.get_context("forkserver")
 """Processes are forked from one that has imported torch already: a start takes a tenth of a second."""

@@ -11,7 +11,7 @@ import pytest
 
 import results
 from harness import states
-from harness.attempts import FOLDER, Sidecar
+from harness.process.attempts import FOLDER, Sidecar
 from harness.submissions import CODE, Array, Submission
 from harness.submissions import FOLDER as SUBMISSIONS
 from results import Record

@@ -14,16 +14,9 @@ from scipy.stats import ks_2samp
 from timm.data.auto_augment import RandAugment
 from torchvision.transforms import RandomResizedCrop
 
-from harness.augment import (
-    Normalise,
-    RandomErasing,
-    TensorTransform,
-    Transform,
-    eval_transform,
-    seed_generators,
-    train_transform,
-)
+from harness.augment import Normalise, RandomErasing, TensorTransform, Transform, eval_transform, train_transform
 from harness.preprocessing import Preprocessing
+from harness.process.determinism import seed_generators
 
 CPU = torch.device("cpu")
 STANDARD = "rand-m9-mstd0.5-inc1"  # of DeiT, Swin, PVT, CSWin

@@ -15,7 +15,8 @@ from timm.data.mixup import Mixup
 from torch.utils.data import get_worker_info
 
 from harness.augment import Transform, train_transform
-from harness.data import Batch, Images, Key, TrainOrder, batches, eval_order, seed_of, shares
+from harness.data import Batch, Images, Key, TrainOrder, batches, eval_order, shares
+from harness.process.determinism import seed_of
 from harness.sources import DataSource, open_splits
 
 EMBEDDED = DataSource(name="fashion_mnist_14k")
@@ -203,12 +204,6 @@ def test_mixup_of_shares_is_mixup_of_the_batch() -> None:
             for keys in rank:
                 for index, image in mixed(keys).items():
                     assert torch.allclose(image, whole[index], atol=1e-6)
-
-
-def test_seeds_of_neighbours_differ() -> None:
-    keys = [(seed, epoch, index) for seed in range(4) for epoch in range(4) for index in range(100)]
-    assert len({seed_of(*key) for key in keys}) == len(keys)
-    assert seed_of(1, 23) != seed_of(12, 3)
 
 
 class Signals:

@@ -20,13 +20,13 @@ from harness import readers
 from harness.augment import Normalise, eval_transform
 from harness.crops import Crops
 from harness.data import Images
-from harness.distributed import Ranks
 from harness.evaluate import Evaluate
 from harness.evaluation import crops_of, evaluate
 from harness.preprocessing import Preprocessing
+from harness.process.ranks import Ranks
+from harness.process.stopping import Stopped, StopRequest
 from harness.readers import FolderReader
 from harness.sources import DataSource, open_val
-from harness.stopping import Stopped, StopRequest
 from harness.weights import Weights
 from tests.harness.processes import Raised, together
 

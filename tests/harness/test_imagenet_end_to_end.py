@@ -19,9 +19,9 @@ from harness import weights
 from harness.augment import Normalise, eval_transform
 from harness.crops import Crops
 from harness.data import Images
-from harness.distributed import Ranks
 from harness.evaluation import Evaluation, evaluate
 from harness.preprocessing import Preprocessing
+from harness.process.ranks import Ranks
 from harness.readers import Reader
 from harness.weights import Weights
 

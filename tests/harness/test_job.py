@@ -14,8 +14,8 @@ from rich.console import Console
 import results
 from harness.cells import Cell
 from harness.data import Batch, shares
-from harness.distributed import Ranks
 from harness.learner import Learner
+from harness.process.ranks import Ranks
 from harness.runner import run_all
 from harness.sources import DataSource, open_splits
 from harness.train import Train

@@ -15,12 +15,12 @@ import pytest
 import results
 from attentions import load_file
 from backbones import BackboneSpec, preset
-from harness.attempts import attempts
 from harness.cells import Cell
-from harness.environment import PACKAGES, ROOT
 from harness.jobs import CellsJob, ended_at
+from harness.process.attempts import attempts
+from harness.process.environment import PACKAGES, ROOT
+from harness.process.stopping import Stopped
 from harness.recipes import MICRO
-from harness.stopping import Stopped
 from harness.train import Train
 from slurm import snapshot
 from tests.harness import submitted

@@ -1,5 +1,6 @@
 """Which cells share an allocation and what each gets, on clusters of several kinds and on this machine."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,7 +8,6 @@ import pytest
 import torch
 
 from backbones import preset
-from harness import plan as module
 from harness.cells import Cell, Task
 from harness.costs import Costs
 from harness.plan import Allocation, arrays, plan, resources_of, slots
@@ -174,7 +174,7 @@ def test_what_waits_is_in_another_array_than_what_it_waits_for_even_of_like_size
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of five cores and three GPUs."""
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: set(range(5)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(5)))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
@@ -217,15 +217,3 @@ def test_a_chain_is_one_processs_in_order(machine: None) -> None:
     assert set(chain) == {first.key, then.key, first.evaluation().key, then.evaluation().key}
     assert chain.index(first.key) < chain.index(then.key) < chain.index(then.evaluation().key)
     assert len(found) == 2
-
-
-@pytest.mark.parametrize(
-    ("given", "wanted"),
-    [(None, ["0", "1", "2"]), ("4,6,7", ["4", "6", "7"]), ("GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b", "GPU-c"])],
-)
-def test_the_gpus_of_this_machine_are_those_that_this_process_may_use(
-    machine: None, monkeypatch: pytest.MonkeyPatch, given: str | None, wanted: list[str]
-) -> None:
-    if given is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert module.gpus() == wanted

@@ -1,5 +1,6 @@
 """What `--dry-run` says: which cells, in which jobs, what each gets, and about how long all of it takes."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,6 @@ import torch
 
 import results
 from backbones import preset
-from harness import plan as plans
 from harness import preview
 from harness.cells import Cell
 from harness.costs import Costs
@@ -116,7 +116,7 @@ def test_what_each_job_gets(tmp_path: Path, cells: list[Cell], cluster: Cluster,
 
 
 def test_what_each_process_of_this_machine_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert of_arrays(COSTS, LOCAL, tmp_path) == [
         "process 0: 2 cells one after the other on this CPU of 2 cores",

@@ -20,11 +20,11 @@ import torch
 import backbones
 from harness import checkpoints
 from harness.data import Batch
-from harness.distributed import process_group
 from harness.learner import Learner
+from harness.process.ranks import process_group
+from harness.process.stopping import Stopped
 from harness.recipes import LR_BATCH, MICRO
 from harness.sources import DataSource
-from harness.stopping import Stopped
 from harness.train import Train
 from tests.harness.image_sets import coloured
 from tests.harness.processes import PATIENCE, SERVER, become, free_port

@@ -14,18 +14,8 @@ from torch import Tensor, nn
 
 import backbones
 from harness import speed
-from harness.speed import (
-    Ratio,
-    Runtime,
-    Speed,
-    compare,
-    is_out_of_memory,
-    measure,
-    median_interval,
-    prepare,
-    ratio,
-    sample,
-)
+from harness.process.errors import is_out_of_memory
+from harness.speed import Ratio, Runtime, Speed, compare, measure, median_interval, prepare, ratio, sample
 
 IMAGE, CLASSES = (3, 6, 5), 4
 SEEN: set[tuple[str, object]] = set()
@@ -227,24 +217,6 @@ def test_running_out_of_memory_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         run(Runtime(batch=1), Huge)
     assert is_out_of_memory(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (MemoryError(), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_out_of_memory(error, expected):
-    assert is_out_of_memory(error) is expected
-    outer = RuntimeError("the compiler failed")
-    outer.__cause__ = error
-    assert is_out_of_memory(outer) is expected
 
 
 @pytest.mark.parametrize(("seconds", "samples"), [(0.125, 16), (1.0, 10)], ids=["time", "number"])

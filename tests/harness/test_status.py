@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness import attempts, status
+from harness import status
+from harness.process import attempts
 from harness.state_rows import ROWS, duration, shortened
 from harness.sweeps import expand
 from tests.harness.submitted import NOON, Slurm, attempt, job, record, submit

@@ -18,9 +18,9 @@ import results
 from harness import checkpoints, evaluation, loop
 from harness.augment import Normalise, eval_transform
 from harness.data import Batch, Images
-from harness.distributed import Ranks
 from harness.learner import Learner, create_optimizer
 from harness.preprocessing import Preprocessing
+from harness.process.ranks import Ranks
 from harness.recipes import LR_BATCH, MICRO, Recipe
 from harness.sources import DataSource, open_splits
 from harness.speed import Precision

@@ -9,7 +9,7 @@ import torch
 from torch import distributed as dist
 
 from harness import cli
-from harness.distributed import Ranks, process_group, ranks
+from harness.process.ranks import Ranks, process_group, ranks
 from tests.harness.processes import Raised, together
 
 WHOLE = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

@@ -16,9 +16,9 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from harness.attempts import Attempt, NoAttempt, current
-from harness.distributed import Ranks
-from harness.errors import first_line
+from harness.process.attempts import Attempt, NoAttempt, current
+from harness.process.errors import first_line
+from harness.process.ranks import Ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 """What schedulers send before they take a machine back (Slurm: TERM, or what --signal says), and Ctrl-C."""

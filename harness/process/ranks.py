@@ -145,3 +145,10 @@ def _number(variable: str, default: str | None = None) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise ValueError(f"the environment variable {variable} is {text!r}; it takes a number")
     return int(text)
+
+
+def usable(device: str, group: Ranks) -> torch.device:
+    """This process's device. Raises ValueError where it is not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for and torch sees none; allowed here: cpu")
+    return group.device(device)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("attentions", "backbones", "harness", "results", "slurm")
 CHECKOUT = "checkout.json"
 """In a copy of the five packages: the commit and dirty flag of the checkout that it was made of."""
@@ -114,3 +114,20 @@ def _output(*command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    count = torch.cuda.device_count()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(number) for number in range(count)] if given is None else given.split(",")[:count]
+
+
+def readers_of(cores: int) -> int:
+    """How many processes read images for one that has so many cores: one a core beside its own, at most 16."""
+    return max(1, min(16, cores - 1))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import environment as module
-from harness.environment import checkout, environment
+from harness.process import environment as module
+from harness.process.environment import checkout, environment
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -97,3 +97,17 @@ def test_missing_programs_and_packages_are_none(project, monkeypatch):
     found = environment("cuda")
     assert found["driver"] is None
     assert found["no-such-distribution"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [(None, ["0", "1", "2"]), ("4,6,7", ["4", "6", "7"]), ("GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b", "GPU-c"])],
+)
+def test_the_gpus_of_this_machine_are_those_that_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, wanted: list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 3)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert module.gpus() == wanted

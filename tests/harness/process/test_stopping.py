@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import checkpoints
-from harness.distributed import Ranks
-from harness.stopping import SIGNALS, Stopped, StopRequest
+from harness.process.ranks import Ranks
+from harness.process.stopping import SIGNALS, Stopped, StopRequest
 from tests.harness.test_resume import UPDATES, Attempt, digest, images, metrics
 
 __all__ = ["images"]  # the fixture

@@ -13,11 +13,11 @@ import pytest
 
 import results
 from backbones import preset
-from harness import attempts as module
-from harness.attempts import FOLDER, STALE, Attempt, NoAttempt, Sidecar, attempts, current, read
 from harness.cells import Cell
+from harness.process import attempts as module
+from harness.process.attempts import FOLDER, STALE, Attempt, NoAttempt, Sidecar, attempts, current, read
+from harness.process.stopping import TakenOver
 from harness.runner import run
-from harness.stopping import TakenOver
 
 CONTEXT = multiprocessing.get_context("fork")
 

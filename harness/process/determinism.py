@@ -1,0 +1,47 @@
+"""What makes a run repeatable: seeds as functions of what they are for, and sums in a fixed order."""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_of(*key: int) -> int:
+    """32 bits for a key such as (seed, epoch, index): neighbouring keys give unrelated seeds."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
+
+
+CPU = torch.device("cpu")
+
+
+def seed_generators(seed: int, device: torch.device = CPU) -> None:
+    """Seeds what timm and torchvision draw from: `random`, `numpy.random`, torch on the CPU and on `device`.
+
+    torch.manual_seed takes a hundred times as long where there is no GPU, and this runs once for every image.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+DETERMINISTIC: Any = torch.utils.deterministic  # its attributes are made at run time, unseen by type checkers
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """On a CPU, lets torch add up in a fixed order (the gradient of Swin's bias table would not be, with threads)."""
+    switched_on, filling = torch.are_deterministic_algorithms_enabled(), DETERMINISTIC.fill_uninitialized_memory
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        DETERMINISTIC.fill_uninitialized_memory = False  # with NaN, a debugging aid, and slow
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(switched_on)
+        DETERMINISTIC.fill_uninitialized_memory = filling
