@@ -12,28 +12,27 @@ RandAugment or colour jitter if asked for. Three ways to evaluate: `pad`, the co
 resize of Swin, PVT and DeiT; `squash`, the resize to a square of FLatten, Agent Attention, InLine and PolaFormer.
 """
 
+from __future__ import annotations
+
 import io
 import random
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from PIL import Image
-from timm.data import create_transform
-from timm.data import random_erasing as timm_random_erasing
-from timm.data.auto_augment import RandAugment, posterize
-from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
-from torchvision import io as torchvision_io
-from torchvision import transforms
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-from torchvision.transforms.v2.functional import resized_crop
 
 from harness.preprocessing import Augmentation, Interpolation, Preprocessing, TrainInput, TrainInterpolation
 from harness.process.determinism import seed_generators
+
+if TYPE_CHECKING:
+    from timm.data.auto_augment import RandAugment
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+    from torchvision import transforms
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -50,7 +49,7 @@ def train_transform(
     color_jitter: float,
     interpolation: TrainInterpolation,
     input: TrainInput = "pillow",
-) -> "Transform | TensorTransform":
+) -> Transform | TensorTransform:
     """Random transform of training images, RGB PIL -> uint8 (in_channels, H, W).
 
     input: "pillow" is timm's recipe to the bit; "tensor" decodes, crops and flips faster: a `TensorTransform`.
@@ -58,6 +57,10 @@ def train_transform(
     Random through the global generators (see `seed_generators`). Raises ValueError for a RandAugment text that timm
     would not understand, and for the input "tensor" or interpolation "random" where images are not cropped at random.
     """
+    from timm.data import create_transform
+    from timm.data.auto_augment import RandAugment
+    from torchvision import transforms
+
     if input not in get_args(TrainInput):
         raise ValueError(f"unknown training input {input!r}; allowed: {', '.join(get_args(TrainInput))}")
     if input == "tensor" and augmentation == "small":
@@ -111,6 +114,9 @@ class TensorTransform:
 
     def decode(self, encoded: bytes) -> Tensor:
         """The bytes of an image file -> uint8 (3, H, W), equal to Pillow's. Raises what Pillow raises."""
+        from torchvision import io as torchvision_io
+        from torchvision.transforms.functional import pil_to_tensor
+
         if encoded.startswith(b"\xff\xd8"):  # JPEG; of PNGs with 16 bits or a palette Pillow makes other colours
             with suppress(RuntimeError):  # torchvision's word for damaged; Pillow says better what is wrong
                 data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
@@ -122,6 +128,9 @@ class TensorTransform:
 
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) of any size -> uint8 (C, H, W) of the model's."""
+        from torchvision.transforms.functional import to_pil_image
+        from torchvision.transforms.v2.functional import resized_crop
+
         top, left, height, width = self.crop.get_params(image, self.crop.scale, self.crop.ratio)
         size, interpolation = list(self.crop.size), self.crop.interpolation
         if isinstance(interpolation, tuple):
@@ -139,6 +148,10 @@ def eval_transform(
     preprocessing: Preprocessing,
 ) -> Transform:
     """Fixed transform of evaluation images, RGB PIL -> uint8 (in_channels, H, W)."""
+    from timm.data import create_transform
+    from torchvision import transforms
+    from torchvision.transforms.functional import pil_to_tensor
+
     if preprocessing.kind == "pad":
         pad = _Pad(image_size, preprocessing.interpolation)
         return transforms.Compose([pad, pil_to_tensor, *_to_grey(in_channels)])
@@ -174,7 +187,9 @@ class RandomErasing:
     """
 
     def __init__(self, probability: float, device: torch.device) -> None:
-        self.erase = timm_random_erasing.RandomErasing(probability, mode="pixel", device=device)
+        from timm.data.random_erasing import RandomErasing as Erasing
+
+        self.erase = Erasing(probability, mode="pixel", device=device)
 
     def __call__(self, images: Tensor, seeds: list[int]) -> Tensor:
         """(B, C, H, W), changed in place, and B seeds -> the same tensor."""
@@ -216,11 +231,15 @@ class _ShiftAndFlip:
 
 def _to_grey(in_channels: int) -> list[transforms.Grayscale]:
     """Last, since augmentations are written for colour."""
+    from torchvision import transforms
+
     return [transforms.Grayscale(1)] if in_channels == 1 else []
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **options: object) -> Image.Image:
     """timm's posterize, for 0 bits too: black, as Pillow before 13 drew it; Pillow 13 raises."""
+    from timm.data.auto_augment import posterize
+
     if bits_to_keep == 0:
         return Image.new(image.mode, image.size)
     return posterize(image, bits_to_keep, **options)
@@ -228,6 +247,8 @@ def _posterize(image: Image.Image, bits_to_keep: int, **options: object) -> Imag
 
 def _accept_zero_bits(rand_augment: RandAugment) -> None:
     """timm asks for 0 bits at magnitude 10, which 'rand-m9-mstd0.5-inc1' reaches about once in 400 images."""
+    from timm.data.auto_augment import posterize
+
     for op in rand_augment.ops:
         if op.aug_fn is posterize:
             op.aug_fn = _posterize

@@ -17,9 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-import timm
 import torch
-import torchvision
 from torch import Tensor
 
 from harness.preprocessing import Preprocessing
@@ -42,6 +40,9 @@ class Crops:
         preprocessing: Preprocessing,
         group: Ranks,
     ) -> None:
+        import timm
+        import torchvision
+
         geometry = {name: value for name, value in asdict(preprocessing).items() if name not in ("mean", "std")}
         made_by = {library.__name__: library.__version__ for library in (PIL, timm, torchvision)}
         values = [reader.stamp(), geometry, image_size, in_channels, made_by]

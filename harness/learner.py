@@ -13,10 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.data.mixup import Mixup
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -50,6 +46,10 @@ class Learner:
         mode: Mode = "eager",
         weights: Weights | None = None,
     ) -> None:
+        from timm.data.mixup import Mixup
+        from timm.scheduler import create_scheduler_v2
+        from timm.utils import ModelEmaV3
+
         seed_generators(seed, device)
         self.model = build(spec, drop_path=recipe.drop_path).to(device)
         self.loaded = load(weights, self.model, spec) if weights is not None else None
@@ -247,6 +247,8 @@ _COUNTS = ("loss_sum", "finite_steps", "skipped", "skipped_in_a_row")
 
 def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW in the official optimizers' two groups: biases, 1-D parameters and `no_weight_decay()` do not decay."""
+    from timm.optim import create_optimizer_v2
+
     return create_optimizer_v2(
         model,
         "adamw",
