@@ -26,7 +26,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.preprocessing import Augmentation, Interpolation, Preprocessing, TrainInput, TrainInterpolation
+from harness.cells import Preprocessing
+from harness.cells.preprocessing import Augmentation, Interpolation, TrainInput, TrainInterpolation
 from harness.process.determinism import seed_generators
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import attentions
 import backbones
 import results
 from attentions import AttentionSpec, unknown
+from harness.cells import Evaluate
 from harness.cli_common import CERTIFICATES
-from harness.evaluate import Evaluate
 from harness.selection import TASKS
 from harness.sweeps import SWEEPS
 from results import Sheet, to_plain

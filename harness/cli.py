@@ -143,12 +143,11 @@ def train(
         out: folder of the records and run folders.
         dry_run: print what would be trained and whether it is recorded.
     """
-    from harness.cells import Cell
+    from harness.cells import Cell, Train
     from harness.published_recipes import ASSUMED, FINE_TUNED
     from harness.selection import data_source, described, settings
     from harness.selection import recipe as recipe_named
-    from harness.train import Train
-    from harness.weights import Weights
+    from harness.weights import weights_in
 
     (spec,) = described(preset, () if attention is None else (attention,), settings(set))
     source = data_source(data)
@@ -158,7 +157,7 @@ def train(
         device=device,
         precision=precision,  # type: ignore[arg-type]
         mode=mode,  # type: ignore[arg-type]
-        weights=None if weights is None else Weights.of(weights, ema=ema, strict=not allow_partial_weights),
+        weights=None if weights is None else weights_in(weights, ema=ema, strict=not allow_partial_weights),
         workers=_workers(source) if workers is None else workers,
         device_batch=device_batch,
         checkpoint_minutes=checkpoint_minutes,
@@ -216,8 +215,7 @@ def evaluate(
         out: folder of the records.
         dry_run: print what would be evaluated and whether it is recorded.
     """
-    from harness.cells import Cell
-    from harness.evaluate import Evaluate
+    from harness.cells import Cell, Evaluate
     from harness.selection import data_source, evaluated, settings
 
     source = data_source(data)

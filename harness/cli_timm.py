@@ -38,7 +38,7 @@ def swap(
     import results
     from harness.selection import settings
     from harness.swapping import Swap
-    from harness.weights import Weights
+    from harness.weights import weights_in
 
     if checkpoint is None and (ema or allow_partial_weights):
         option = "--ema" if ema else "--allow-partial-weights"
@@ -46,7 +46,7 @@ def swap(
     if out is not None:
         must_be_new(out)
     task = Swap.of(timm_model, attention, settings(set), first)
-    weights = None if checkpoint is None else Weights.of(checkpoint, ema=ema, strict=not allow_partial_weights)
+    weights = None if checkpoint is None else weights_in(checkpoint, ema=ema, strict=not allow_partial_weights)
     sheet = task.sheet()
     loaded = "" if weights is None and out is None else task.save(weights, out)
     results.show(sheet, out_console)

@@ -16,12 +16,10 @@ a product written as a broadcast multiplication and a sum. There the formula dis
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from unittest import mock
 
 import torch
@@ -34,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from attentions import Macs
 from backbones import BackboneSpec, build, macs
+from harness.cells import Metrics
 
 TOLERANCE = 1e-3
 """Largest relative difference between two counts of the same thing."""
@@ -85,47 +84,38 @@ Counts = dict[str, int]
 """Multiply-adds of one forward pass by category, norms in operations; only what the counter can tell apart."""
 
 
-@dataclass(frozen=True)
-class Costs:
-    """The task that counts parameters and multiply-adds of one image, the same on every machine."""
+def count(spec: BackboneSpec) -> Metrics:
+    """Count the parameters and multiply-adds of `spec` on the meta device: the task `Costs`.
 
-    name: ClassVar[str] = "costs"
-    label: ClassVar[str] = "costs"
-
-    def run(
-        self, spec: BackboneSpec, folder: Path, report: Callable[[str], None]
-    ) -> dict[str, float | int | str | None]:
-        """Counts `spec` on the meta device.
-
-        Returns `params` (trainable, used or not), `params_m` (millions), `gmacs` (1e9 multiply-adds of
-        products and convolutions), its parts `gmacs_attention`, `gmacs_projections`, `gmacs_convolutions`,
-        `gmacs_mlp`, beside them `gmacs_norms` (5 operations per element) and `gmacs_fvcore` (fvcore's total,
-        which papers report: it adds norms and interpolation). Raises ValueError where the three counts
-        disagree or an operator is unknown.
-        """
-        with torch.device("meta"):
-            model = build(spec).eval()
-        image = torch.empty(1, spec.in_channels, *spec.image_size, device="meta")
-        params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        formula = macs(spec)
-        traced, fvcore_total = count_with_fvcore(model, image)
-        counters = {
-            "torch": count_with_torch(model, image),
-            "fvcore": traced,
-            "formula": by_category(formula),
-        }
-        check_agreement(counters, label=spec.name)
-        return {
-            "params": params,
-            "params_m": params / 1e6,
-            "gmacs": formula.total / 1e9,
-            "gmacs_attention": formula.attention / 1e9,
-            "gmacs_projections": formula.projections / 1e9,
-            "gmacs_convolutions": formula.convolutions / 1e9,
-            "gmacs_mlp": formula.mlp / 1e9,
-            "gmacs_norms": formula.norms / 1e9,
-            "gmacs_fvcore": fvcore_total / 1e9,
-        }
+    Returns `params` (trainable, used or not), `params_m` (millions), `gmacs` (1e9 multiply-adds of
+    products and convolutions), its parts `gmacs_attention`, `gmacs_projections`, `gmacs_convolutions`,
+    `gmacs_mlp`, beside them `gmacs_norms` (5 operations per element) and `gmacs_fvcore` (fvcore's total,
+    which papers report: it adds norms and interpolation). Raises ValueError where the three counts
+    disagree or an operator is unknown.
+    """
+    with torch.device("meta"):
+        model = build(spec).eval()
+    image = torch.empty(1, spec.in_channels, *spec.image_size, device="meta")
+    params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    formula = macs(spec)
+    traced, fvcore_total = count_with_fvcore(model, image)
+    counters = {
+        "torch": count_with_torch(model, image),
+        "fvcore": traced,
+        "formula": by_category(formula),
+    }
+    check_agreement(counters, label=spec.name)
+    return {
+        "params": params,
+        "params_m": params / 1e6,
+        "gmacs": formula.total / 1e9,
+        "gmacs_attention": formula.attention / 1e9,
+        "gmacs_projections": formula.projections / 1e9,
+        "gmacs_convolutions": formula.convolutions / 1e9,
+        "gmacs_mlp": formula.mlp / 1e9,
+        "gmacs_norms": formula.norms / 1e9,
+        "gmacs_fvcore": fvcore_total / 1e9,
+    }
 
 
 def count_with_torch(model: nn.Module, image: Tensor) -> Counts:

@@ -20,7 +20,7 @@ import PIL
 import torch
 from torch import Tensor
 
-from harness.preprocessing import Preprocessing
+from harness.cells import Preprocessing
 from harness.process.ranks import Ranks
 from harness.readers import Reader
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.augment import TensorTransform, Transform
+from harness.cells import Train
 from harness.process.determinism import seed_generators, seed_of
 from harness.readers import UNREADABLE, ArrayReader, Reader
 
@@ -131,6 +132,12 @@ class TrainOrder:
             for start in range(begin, self.batches_per_epoch * self.batch, self.batch):
                 copies = (divmod(place, self.repeats) for place in range(start, start + self.batch))
                 yield [Key(epoch, order[which], repeat) for which, repeat in copies]
+
+
+def train_order(task: Train, images: int) -> TrainOrder:
+    """Which of so many training images each batch is made of. Raises ValueError if they do not fill a batch."""
+    recipe = task.recipe
+    return TrainOrder(images, recipe.batch, recipe.total_epochs, task.seed, recipe.repeated_augmentation)
 
 
 def shares(batch: list[Key], world: int, accumulation: int) -> list[list[list[Key]]]:

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
+from harness.cells.source import SPLITS, Split
 from harness.data import worker_signals
-from harness.layouts import SPLITS, Found, Split, find, open_split
+from harness.layouts import Found, find, open_split
 from harness.readers import UNREADABLE, Reader, natural_key
 from harness.sources import class_difference, imagenet_difference
 

@@ -10,10 +10,8 @@ from typing import NamedTuple
 import torch
 
 from backbones import BackboneSpec, build
+from harness.cells import DataSource, Preprocessing, Train
 from harness.checkpoints import KEPT
-from harness.preprocessing import Preprocessing
-from harness.sources import DataSource
-from harness.train import Train
 
 RECORD_BYTES = 4096
 EPOCH_BYTES = 1024  # a line of metrics, and what TensorBoard is given

@@ -16,24 +16,16 @@ from pathlib import Path
 from typing import Literal
 
 from backbones import BackboneSpec
-from harness.cells import Cell
-from harness.costs import Costs
+from harness.cells import Cell, Costs, DataSource, Evaluate, Speed, Train
+from harness.cells.recipe import split_batch
+from harness.cells.runtime import Workload
+from harness.cells.source import EMBEDDED, FASHION_MNIST, FASHION_MNIST_IMAGES, IMAGENET, IMAGENET_IMAGES, Split
+from harness.cells.tasks import BATCH
+from harness.data import train_order
 from harness.disk import RECORD_BYTES, KeptCrops, kept_crops, run_bytes, stored
-from harness.evaluate import BATCH, Evaluate
-from harness.layouts import Split
 from harness.rates import Load, Rate, Rates
-from harness.sources import (
-    EMBEDDED,
-    FASHION_MNIST,
-    FASHION_MNIST_IMAGES,
-    IMAGENET,
-    IMAGENET_IMAGES,
-    DataSource,
-    open_splits,
-    open_val,
-)
-from harness.speed import MIN_SAMPLES, Speed, Work
-from harness.train import Train, split_batch
+from harness.sources import open_splits, open_val
+from harness.speed import MIN_SAMPLES
 from results import Record
 
 COUNTING = 2.5e-3
@@ -99,7 +91,7 @@ class Estimator:
     def _speed(self, spec: BackboneSpec, task: Speed) -> Estimate:
         """As `harness.speed.measure` goes. Not from a probe, which would be the measurement itself."""
         runtime, seconds = task.runtime, 0.0
-        works: tuple[Work, ...] = ("infer", "train")
+        works: tuple[Workload, ...] = ("infer", "train")
         for work in works:
             load = Load(spec, work, runtime.device, runtime.precision, runtime.mode, runtime.batch)
             rate = self.rates.of(load)
@@ -124,7 +116,7 @@ class Estimator:
         inference = self.rates.of(load._replace(work="infer", mode="eager", batch=BATCH), self.probe)
         models = 1 if recipe.ema_decay is None else 2
 
-        updates = task.order(images["train"]).batches_per_epoch * recipe.total_epochs
+        updates = train_order(task, images["train"]).batches_per_epoch * recipe.total_epochs
         evaluations = models * recipe.total_epochs
         decoded = evaluations if task.cache is None else 1
         val = images["val"] / processes

@@ -13,14 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones import BackboneSpec
-from harness.augment import Normalise
+import results
+from backbones import BackboneSpec, build
+from harness.augment import Normalise, eval_transform
+from harness.cells import Evaluate, Metrics, Preprocessing
+from harness.cells.runtime import AUTOCAST
 from harness.crops import Crops
 from harness.data import Batch, Images, batches, eval_order
-from harness.preprocessing import Preprocessing
-from harness.process.ranks import Ranks
+from harness.process.ranks import Ranks, ranks, usable
 from harness.process.stopping import StopRequest
 from harness.readers import Reader
+from harness.sources import list_hash, open_val
+from harness.weights import load, located
 
 REPORT_EVERY = 50  # batches
 
@@ -51,6 +55,51 @@ class Evaluation:
         """Standard error of top1, sqrt(p (1 - p) / n), in percentage points; of the choice of images, not the seed."""
         p = float(self.correct1.mean())
         return 100 * math.sqrt(p * (1 - p) / self.n_images)
+
+
+def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: Callable[[str], None]) -> Metrics:
+    """Evaluate weights, and write which images were right to `folder`/correct.npy: the task `Evaluate`.
+
+    top1, top5, top1_stderr: percent of the n_images val images. val_list: hash of the list of val images.
+    weights_missing, weights_unexpected, weights_reshaped: how many tensors did not fit.
+
+    Raises ValueError for data, weights or a device that cannot be used, FloatingPointError for logits that are not
+    finite, and Stopped on request.
+    """
+    group = ranks()
+    device = usable(task.device, group)
+    reader = open_val(task.data, spec.num_classes)
+    model = build(spec).to(device)
+    loaded = load(located(task.weights, folder.parent), model, spec)
+    report(f"{task.weights.name}: {loaded}")
+    with StopRequest() as stop:
+        result = evaluate(
+            model,
+            Images(reader, eval_transform(spec.image_size, spec.in_channels, task.preprocessing), seed=0),
+            normalise=Normalise(task.preprocessing, spec.in_channels, device),
+            device=device,
+            autocast=AUTOCAST[task.precision],
+            batch=task.batch,
+            workers=task.workers,
+            group=group,
+            crops=crops_of(task.cache, reader, spec, task.preprocessing, group),
+            stop=stop,
+            report=report,
+        )
+    if group.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        results.write_correct(folder / "correct.npy", result.correct1)
+    return {
+        "top1": result.top1,
+        "top1_stderr": result.top1_stderr,
+        "top5": result.top5,
+        "n_images": result.n_images,
+        "val_list": list_hash(reader),
+        "weights_missing": len(loaded.missing),
+        "weights_unexpected": len(loaded.unexpected),
+        "weights_reshaped": len(loaded.reshaped),
+        "ranks": group.world,
+    }
 
 
 @torch.inference_mode()

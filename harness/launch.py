@@ -17,9 +17,8 @@ import torch
 import results
 from attentions import load_file, loaded_files
 from harness import submissions
-from harness.cells import Cell
+from harness.cells import Cell, Evaluate, Train
 from harness.cli_common import error_console
-from harness.evaluate import Evaluate
 from harness.jobs import CellsJob, ended_at
 from harness.plan import Allocation, arrays, on_gpu, plan, slots
 from harness.process.environment import CHECKOUT, PACKAGES, ROOT, checkout, cores, gpus
@@ -27,7 +26,6 @@ from harness.runner import check_needs, recorded
 from harness.sources import glance
 from harness.states import CellState, State, standing
 from harness.submissions import Array, Submission
-from harness.train import Train
 from slurm import Cluster, cancel, cancel_local, check, limits, release, snapshot, submit_array, submit_local
 
 CELLS = "cells.pickle"

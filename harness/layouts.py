@@ -11,15 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
+from harness.cells.source import Split
 from harness.parquet import ParquetReader
 from harness.readers import SORT, FolderReader, Reader
 from harness.tars import open_class_tars, open_shards, open_tar
 from harness.zips import ZipReader
 
-Split = Literal["train", "val"]
-SPLITS: tuple[Split, ...] = ("train", "val")
 NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation")}  # the first that is there
 
 

@@ -18,12 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from backbones import BackboneSpec, build
 from harness.augment import Normalise, RandomErasing
+from harness.cells import Recipe, Weights
+from harness.cells.runtime import AUTOCAST, Mode, Precision
 from harness.data import Batch
 from harness.process.determinism import seed_generators, seed_of
 from harness.process.ranks import Ranks
-from harness.recipes import Recipe
-from harness.speed import AUTOCAST, Mode, Precision
-from harness.weights import Weights, load
+from harness.weights import load
 
 # Tell the seeds of unlike things in one step or image apart.
 ERASING, MIXING, DROPPING = 1, 2, 3

@@ -20,19 +20,22 @@ import results
 from backbones import BackboneSpec
 from harness import checkpoints
 from harness.augment import Normalise, eval_transform, train_transform
-from harness.data import Batch, Images, Key, batches, shares
-from harness.evaluate import BATCH, Metrics
+from harness.cells import Metrics
+from harness.cells.recipe import split_batch
+from harness.cells.runtime import AUTOCAST
+from harness.cells.tasks import BATCH
+from harness.data import Batch, Images, Key, batches, shares, train_order
 from harness.evaluation import Evaluation, crops_of, evaluate
 from harness.learner import Learner
 from harness.process.attempts import current
-from harness.process.ranks import Ranks
+from harness.process.determinism import deterministic
+from harness.process.ranks import Ranks, ranks, usable
 from harness.process.stopping import StopRequest
-from harness.runs import located
-from harness.sources import Splits, list_hash
-from harness.speed import AUTOCAST
+from harness.sources import Splits, list_hash, open_splits
+from harness.weights import located
 
 if TYPE_CHECKING:
-    from harness.train import Train
+    from harness.cells import Train
 
 CHECK_EVERY = 10  # steps between two looks at the losses; each look waits for the device
 REPORT_EVERY = 5.0  # seconds
@@ -47,6 +50,30 @@ class Clock:
     images: int = 0
     seconds: float = 0.0
     waited: float = 0.0  # seconds of these in which no batch was there yet
+
+
+def train(task: Train, spec: BackboneSpec, folder: Path, report: Callable[[str], None]) -> Metrics:
+    """Train, evaluate after each epoch, and return the metrics of the last one: the task `Train`.
+
+    top1, top5, top1_stderr: percent of the n_images val images, by the weights as trained; top1_ema and so on: by
+    their moving average, None without. top1_best, epoch_best: the largest over the epochs, of the average if there
+    is one; chosen on the val images, so flattered by it. val_list: hash of the list of val images. train_loss: mean
+    over the last epoch. nonfinite_steps: steps left out because a gradient was not finite. loop_images_per_s:
+    training alone, all epochs, all ranks; data_wait_share: the part of that time, 0 to 1, in which the loop waited
+    for images. lr: the largest learning rate, scaled to the batch. ranks, accumulation, device_batch: how the
+    global batch was split.
+
+    Raises ValueError for data, weights, a device or a disk that cannot be used (an unreadable image is named),
+    FloatingPointError for losses or logits that are not finite, and Stopped on request.
+    """
+    group = ranks()
+    device = usable(task.device, group)
+    accumulation = split_batch(task.recipe, group.world, task.device_batch)
+    splits = open_splits(task.data, spec.num_classes)
+    if group.first:
+        folder.mkdir(parents=True, exist_ok=True)
+    with deterministic(device), StopRequest() as stop:
+        return Loop(task, spec, folder, splits, device, group, accumulation, stop, report).run()
 
 
 class Loop:
@@ -81,7 +108,7 @@ class Loop:
             splits.val, eval_transform(spec.image_size, spec.in_channels, recipe.evaluation), task.seed
         )
         self.crops = crops_of(task.cache, splits.val, spec, recipe.evaluation, group)
-        self.order = task.order(len(self.train_images))
+        self.order = train_order(task, len(self.train_images))
         self.updates = self.order.batches_per_epoch
         self.learner = Learner(
             spec,
@@ -143,7 +170,7 @@ class Loop:
         return batches(self.train_images, keys(), workers=self.task.workers, pin_memory=self.device.type == "cuda")
 
     def run(self) -> Metrics:
-        """Epoch by epoch to the end; the metrics of the last one, see `Train.run`, which says what is raised, too."""
+        """Epoch by epoch to the end; the metrics of the last one, see `train`, which says what is raised, too."""
         if self.group.first:
             self._write_config()
         stream = self._batches()

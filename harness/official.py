@@ -9,9 +9,9 @@ A folder of downloads is matched by file names alone; `backbones.from_official` 
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.preprocessing import Preprocessing
+from harness.cells import Preprocessing, Weights
 from harness.published_recipes import SHORT_SIDE, SHORT_SIDE_248, SHORT_SIDE_WHOLE, SQUASH, SQUASH_WHOLE
-from harness.weights import EMA_WRAPPERS, RAW_WRAPPERS, Weights, read
+from harness.weights import EMA_WRAPPERS, RAW_WRAPPERS, read, weights_in
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def weights_of(preset: str, path: Path) -> Weights:
     content = read(path)
     average = any(name in content for name in EMA_WRAPPERS)
     alone = average and not any(name in content for name in RAW_WRAPPERS)
-    return Weights.of(path, ema=average and (OFFICIAL[preset].ema or alone))
+    return weights_in(path, ema=average and (OFFICIAL[preset].ema or alone))
 
 
 def _plain(name: str) -> str:

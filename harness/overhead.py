@@ -18,13 +18,14 @@ import tyro
 from torch.nn import functional as F
 
 from backbones import BackboneSpec, preset
+from harness.cells import Recipe
+from harness.cells.runtime import Precision
 from harness.data import Batch
 from harness.learner import Learner
 from harness.process.determinism import deterministic
 from harness.process.ranks import Ranks
 from harness.published_recipes import recipe_of
-from harness.recipes import Recipe
-from harness.speed import Precision, Ratio, Timer, ratio, timer
+from harness.speed import Ratio, Timer, ratio, timer
 
 UPDATES_PER_EPOCH = 1000  # of the schedule; the step's time does not depend on it
 

@@ -13,13 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
-from harness.cells import Cell
-from harness.evaluate import Evaluate
+from harness.cells import Cell, DataSource, Evaluate, Speed, Train
+from harness.cells.recipe import split_batch
 from harness.process.environment import cores, gpus, readers_of
-from harness.runner import device_of
-from harness.sources import DataSource
-from harness.speed import Speed
-from harness.train import Train, split_batch
 from slurm import Cluster, Resources
 
 Item = TypeVar("Item")
@@ -77,7 +73,7 @@ def slots(allocations: Sequence[Allocation], cluster: Cluster) -> list[list[Allo
     count = cluster.slots or cores()
     if on_gpu(allocations):
         count = min(cluster.slots or len(gpus()), len(gpus()))
-    if any(isinstance(cell.task, Speed) and device_of(cell) == "cpu" for each in allocations for cell in each.cells):
+    if any(isinstance(cell.task, Speed) and cell.device == "cpu" for each in allocations for cell in each.cells):
         count = 1
     dealt: list[list[Allocation]] = [[] for _ in range(min(count, len(allocations)))]
     owner: dict[str, list[Allocation]] = {}
@@ -95,7 +91,7 @@ def on_gpu(allocations: Iterable[Allocation]) -> bool:
 
 def resources_of(cell: Cell, cluster: Cluster) -> Resources:
     """What a cell gets. Raises ValueError where the cluster has no GPUs for it, or its batch cannot be split so."""
-    cuda = device_of(cell) == "cuda"
+    cuda = cell.device == "cuda"
     if cluster.is_local:
         return Resources(nodes=1, tasks_per_node=1, cpus_per_task=1, gpus_per_node=int(cuda), minutes=cluster.minutes)
     if cuda and not cluster.gpus_per_node:

@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from attentions import unknown
 from backbones import ALIASES, presets
-from harness.preprocessing import Preprocessing
-from harness.recipes import LR_BATCH, Recipe
+from harness.cells import Preprocessing, Recipe
+from harness.cells.recipe import LR_BATCH
 
 
 def _absolute(rate: float, batch: int) -> float:

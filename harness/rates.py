@@ -19,12 +19,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from backbones import BackboneSpec, build, from_json, macs
-from harness.evaluate import BATCH
+from harness.cells import Runtime
+from harness.cells.runtime import Device, Mode, Precision, Workload
+from harness.cells.tasks import BATCH
 from harness.process.errors import first_line
-from harness.speed import Device, Mode, Precision, Runtime, Work, prepare, timer
+from harness.speed import prepare, timer
 from results import Record
 
-PASSES: dict[Work, int] = {"infer": 1, "train": 3}
+PASSES: dict[Workload, int] = {"infer": 1, "train": 3}
 """In units of a forward pass: the backward one takes two, for the gradients of inputs and of weights."""
 
 GPU_GMACS_PER_S = {"fp32": 3000.0, "bf16": 6000.0, "fp16": 6000.0}
@@ -48,7 +50,7 @@ class Load(NamedTuple):
     """Work for one device: `batch` images at once, of the image set `data` or, without one, made up on the device."""
 
     backbone: BackboneSpec
-    work: Work
+    work: Workload
     device: str
     precision: Precision
     mode: Mode = "eager"
@@ -71,7 +73,7 @@ class Measured(NamedTuple):
     images_per_s: float
     backbone: str  # as JSON without its name, which equality does not look at
     name: str
-    work: Work
+    work: Workload
     device: str
     precision: str
     mode: str
@@ -165,7 +167,7 @@ def _measured(record: Record) -> Iterator[Measured]:
     task, metrics, machine = record.cell["task"], record.metrics, record.environment.get("device_name")
     backbone = record.cell["backbone"]
 
-    def one(per_s: float, work: Work, how: dict[str, Any], batch: int, data: str | None) -> Measured:
+    def one(per_s: float, work: Workload, how: dict[str, Any], batch: int, data: str | None) -> Measured:
         where = (how["device"], how["precision"], how.get("mode", "eager"))
         return Measured(per_s, _identity(backbone), backbone["name"], work, *where, batch, data, machine)
 

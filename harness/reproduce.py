@@ -14,11 +14,9 @@ from rich.console import Console
 import results
 from backbones import BackboneSpec, preset
 from harness import official
-from harness.cells import Cell
-from harness.costs import Costs
-from harness.evaluate import Evaluate
+from harness.cells import Cell, Costs, DataSource, Evaluate
+from harness.cells.source import IMAGENET
 from harness.runner import run_all
-from harness.sources import IMAGENET, DataSource
 
 Accuracy = Literal["any", "evaluated", "trained"]
 PVT_SIZES = {"T": ("tiny", "t"), "S": ("small", "s"), "M": ("medium", "m"), "L": ("large", "b")}

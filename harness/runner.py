@@ -19,9 +19,12 @@ from rich.console import Console
 
 import results
 from attentions import source_digest
-from harness.cells import Cell, in_order
-from harness.costs import Costs
-from harness.evaluate import Evaluate
+from harness.cells import Cell, Costs, Evaluate, Metrics, Speed, Train, in_order
+from harness.cells.recipe import split_batch
+from harness.costs import count
+from harness.data import train_order
+from harness.evaluation import evaluate_weights
+from harness.loop import summary_writer, train
 from harness.process.attempts import Attempt, NoAttempt
 from harness.process.environment import environment
 from harness.process.errors import first_line, is_out_of_memory
@@ -29,8 +32,8 @@ from harness.process.ranks import lost_peer, ranks
 from harness.process.stopping import Stopped, TakenOver
 from harness.progress import CellProgress
 from harness.sources import open_splits, open_val
-from harness.speed import Speed
-from harness.train import Train, split_batch
+from harness.speed import measure_backbone
+from harness.weights import located
 from results import Record
 from results.tables import SOURCE
 from slurm import JobDied, call_apart
@@ -87,7 +90,7 @@ def _measured(cell: Cell, out: Path, report: Callable[[str], None], attempt: Att
     status, error, metrics = "done", None, {}
     began = time.time()
     try:
-        metrics = cell.task.run(cell.backbone, out / cell.key, report)
+        metrics = _metrics(cell, out / cell.key, report)
         metrics[f"{cell.task.name}_seconds"] = round(time.time() - began, 3)
     except Stopped:
         raise
@@ -113,6 +116,20 @@ def _measured(cell: Cell, out: Path, report: Callable[[str], None], attempt: Att
         attempt.end(outcome(record))
     group.wait()
     return record
+
+
+def _metrics(cell: Cell, folder: Path, report: Callable[[str], None]) -> Metrics:
+    """Carry out the task of a cell; a task of the user's own carries itself out."""
+    match cell.task:
+        case Costs():
+            return count(cell.backbone)
+        case Speed() as task:
+            return measure_backbone(cell.backbone, task, report)
+        case Train() as task:
+            return train(task, cell.backbone, folder, report)
+        case Evaluate() as task:
+            return evaluate_weights(task, cell.backbone, folder, report)
+    return cell.task.run(cell.backbone, folder, report)
 
 
 class JobFailed(RuntimeError):
@@ -179,7 +196,7 @@ def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
     """
     todo = in_order(cell for cell in cells if recorded(cell, out) is None)
     check_needs(todo, out)
-    if any(device_of(cell) == "cuda" for cell in todo) and not torch.cuda.is_available():
+    if any(cell.device == "cuda" for cell in todo) and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
     images: dict[tuple[object, ...], int] = {}  # by what is opened, which is done once for all cells that need the same
     for cell in todo:
@@ -191,7 +208,9 @@ def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
                 split_batch(task.recipe, world, task.device_batch)
                 if ("train", source, classes) not in images:
                     images["train", source, classes] = len(open_splits(source, classes).train)
-                task.order(images["train", source, classes])
+                train_order(task, images["train", source, classes])
+                if task.tensorboard:
+                    summary_writer()
             case Evaluate(data=source):
                 if ("val", source, classes) not in images:
                     images["val", source, classes] = len(open_val(source, classes))
@@ -222,7 +241,7 @@ def check_needs(todo: Sequence[Cell], out: Path, elsewhere: Collection[str] = ()
         if cell.takes is None or cell.takes.run in keys:
             continue
         try:
-            cell.takes.path(out)
+            located(cell.takes, out)
         except ValueError as problem:
             name = f"{cell.backbone.name} {cell.task.name}"
             raise ValueError(f"{name} {problem}; nor is that training among the cells to run") from problem
@@ -239,16 +258,7 @@ def outcome(record: Record) -> str:
 
 def _circumstances(cell: Cell) -> dict[str, Any]:
     """Where it was measured, and the code of the attention under test, whose certificate may be looked for."""
-    return environment(device_of(cell)) | {SOURCE: source_digest(cell.backbone.attention.name)}
-
-
-def device_of(cell: Cell) -> str:
-    match cell.task:
-        case Speed(runtime=runtime):
-            return runtime.device
-        case Train(device=device) | Evaluate(device=device):
-            return device
-    return "cpu"
+    return environment(cell.device) | {SOURCE: source_digest(cell.backbone.attention.name)}
 
 
 def check_writable(out: Path) -> None:

@@ -11,18 +11,27 @@ from typing import Any, Protocol, TypeVar
 import backbones
 from attentions import unknown
 from backbones import BackboneSpec, preset
-from harness.cells import Cell, Task, in_order
-from harness.costs import Costs
-from harness.evaluate import Evaluate
-from harness.preprocessing import Preprocessing
+from harness.cells import (
+    FOLDER,
+    MICRO,
+    Cell,
+    Costs,
+    DataSource,
+    Evaluate,
+    Preprocessing,
+    Recipe,
+    Speed,
+    Task,
+    Train,
+    Weights,
+    distinct,
+    in_order,
+)
+from harness.cells.source import IMAGENET, KNOWN
 from harness.published_recipes import RECIPES, recipe_of
-from harness.recipes import FOLDER, MICRO, Recipe
-from harness.sources import IMAGENET, KNOWN, DataSource
-from harness.speed import Speed
-from harness.sweeps import distinct, expand
+from harness.sweeps import expand
 from harness.sweeps.quickstart import FASHION
-from harness.train import Train
-from harness.weights import Weights, read_about
+from harness.weights import read_about, weights_in
 
 HOW = ("workers", "device_batch", "checkpoint_minutes", "cache", "tensorboard")
 """How a training is run, which changes no result."""
@@ -172,7 +181,7 @@ def evaluated(
     Raises:
         ValueError: for a file that cannot be read, or says nothing of its model while no preset is named.
     """
-    weights = Weights.of(checkpoint, ema=ema, strict=strict)
+    weights = weights_in(checkpoint, ema=ema, strict=strict)
     about = read_about(weights)
     views = [preprocessing(text) for text in transforms]
     if name is not None:

@@ -9,52 +9,28 @@ How a split may lie in a folder is in harness/layouts.py.
 
 import hashlib
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from harness.cells import DataSource
+from harness.cells.source import (
+    EMBEDDED,
+    FASHION_CLASSES,
+    FASHION_MNIST,
+    FASHION_MNIST_IMAGES,
+    IMAGENET,
+    IMAGENET_CLASSES,
+    IMAGENET_IMAGES,
+    Split,
+)
 from harness.datasets.idx import DEBIAN_FOLDER, idx_files, read_idx
-from harness.layouts import Split, find, open_split
+from harness.layouts import find, open_split
 from harness.readers import ArrayReader, Reader
 
 DATASETS = Path(__file__).parent / "datasets"
-FASHION_CLASSES = (
-    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-)  # fmt: skip
-EMBEDDED = {"fashion_mnist_14k": FASHION_CLASSES}
-FASHION_MNIST = "fashion_mnist"
-FASHION_MNIST_IMAGES: dict[Split, int] = {"train": 60_000, "val": 10_000}
-IMAGENET = "imagenet"
-IMAGENET_CLASSES = 1000
-IMAGENET_IMAGES: dict[Split, int] = {"train": 1_281_167, "val": 50_000}
-KNOWN = (*EMBEDDED, FASHION_MNIST, IMAGENET)
 WNID = re.compile(r"n\d{8}")
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """An image set by its `name`, one of KNOWN, or a folder of the user's, whose name is its path.
-
-    `root` is where `imagenet` lies, and a folder; `fashion_mnist` is where Debian's package puts it without a root.
-
-    The name is what equality looks at, and so what a cell's key is made of.
-    """
-
-    name: str
-    root: str | None = field(default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.root is None and self.name not in KNOWN:
-            raise ValueError(f"unknown image set {self.name!r}; there is: {', '.join(KNOWN)}")
-        if self.root is not None and self.name in EMBEDDED:
-            raise ValueError(f"{self.name} comes with the project and takes no root, got {self.root}")
-
-    @classmethod
-    def folder(cls, path: str | Path) -> "DataSource":
-        """The folder of a user, with a train and a val split in one of the layouts of harness/layouts.py."""
-        return cls(name=str(path), root=str(path))
 
 
 class Splits(NamedTuple):

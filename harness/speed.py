@@ -16,12 +16,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from backbones import BackboneSpec, build
+from harness.cells import Metrics, Runtime, Speed
+from harness.cells.runtime import DTYPES, Device, Workload
 
 MIN_SAMPLES = 10
 """Fewest samples behind a median and its quartiles, however long they take."""
@@ -32,70 +33,15 @@ MIN_BLOCKS = 10
 L2_BYTES = 256 * 2**20
 """Bytes overwritten between samples on a GPU: more than the L2 cache of any."""
 
-Device = Literal["cpu", "cuda"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Mode = Literal["eager", "compiled"]
-Work = Literal["infer", "train"]
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, **DTYPES}
 
 Timer = Callable[[Callable[[], object]], float]
 """Calls its argument once and returns the seconds that took."""
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """How a model is run: what changes a measurement and not the model.
-
-    `precision` is that of autocast over float32 weights (fp32: no autocast and no TF32), `batch` in images.
-    Raises ValueError for a value that is not allowed; whether the machine has the device is asked when it is
-    used.
-    """
-
-    device: Device = "cpu"
-    precision: Precision = "fp32"
-    mode: Mode = "eager"
-    channels_last: bool = False
-    batch: int = 64
-
-    def __post_init__(self) -> None:
-        for field, allowed in (("device", Device), ("precision", Precision), ("mode", Mode)):
-            value = getattr(self, field)
-            if value not in get_args(allowed):
-                raise ValueError(f"unknown {field} {value!r}; allowed are {', '.join(get_args(allowed))}")
-        if not isinstance(self.channels_last, bool):
-            raise ValueError(f"channels_last is {self.channels_last!r}; allowed are True, False")
-        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
-            raise ValueError(f"batch is {self.batch!r}; allowed are whole numbers from 1 on")
-
-
-@dataclass(frozen=True)
-class Speed:
-    """The task that measures time and memory; at least `min_seconds` of work go into each median."""
-
-    name: ClassVar[str] = "speed"
-
-    runtime: Runtime = Runtime()
-    min_seconds: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.min_seconds) and self.min_seconds > 0):
-            raise ValueError(f"min_seconds is {self.min_seconds!r}; allowed are numbers above 0")
-
-    @property
-    def label(self) -> str:
-        """For people: the task and its circumstances."""
-        runtime = self.runtime
-        layout = " channels_last" if runtime.channels_last else ""
-        return f"speed {runtime.device} {runtime.precision} {runtime.mode}{layout} batch {runtime.batch}"
-
-    def run(
-        self, spec: BackboneSpec, folder: Path, report: Callable[[str], None]
-    ) -> dict[str, float | int | str | None]:
-        """Measures `spec`; see `measure` for the metrics and errors."""
-        image = (spec.in_channels, *spec.image_size)
-        return measure(lambda: build(spec), image, spec.num_classes, self.runtime, self.min_seconds, report)
+def measure_backbone(spec: BackboneSpec, task: Speed, report: Callable[[str], None]) -> Metrics:
+    """Measure `spec` as `task` says; see `measure` for the metrics and errors."""
+    image = (spec.in_channels, *spec.image_size)
+    return measure(lambda: build(spec), image, spec.num_classes, task.runtime, task.min_seconds, report)
 
 
 def measure(
@@ -105,7 +51,7 @@ def measure(
     runtime: Runtime,
     min_seconds: float,
     report: Callable[[str], None],
-) -> dict[str, float | int | str | None]:
+) -> Metrics:
     """Measures a model of (B, C, H, W) images and (B, num_classes) logits; `image` is (C, H, W).
 
     Returns `images_per_s` and `train_images_per_s` (batch over the median), `latency_ms_p25/p50/p75` of a
@@ -116,8 +62,8 @@ def measure(
     None. Raises ValueError where the device is missing, FloatingPointError for outputs that are not finite,
     and what torch raises when memory runs out, see `is_out_of_memory`.
     """
-    metrics: dict[str, float | int | str | None] = {"sm_clock_mhz_before": _sm_clock(runtime.device)}
-    works: tuple[tuple[Work, str, str], ...] = (("infer", "latency", ""), ("train", "train_step", "train_"))
+    metrics: Metrics = {"sm_clock_mhz_before": _sm_clock(runtime.device)}
+    works: tuple[tuple[Workload, str, str], ...] = (("infer", "latency", ""), ("train", "train_step", "train_"))
     with _numerics(runtime):
         model = build_model()
         for work, label, prefix in works:
@@ -156,7 +102,7 @@ class Ratio:
 
 
 def compare(
-    a: BackboneSpec, b: BackboneSpec, runtime: Runtime, work: Work = "infer", min_seconds: float = 2.0
+    a: BackboneSpec, b: BackboneSpec, runtime: Runtime, work: Workload = "infer", min_seconds: float = 2.0
 ) -> Ratio:
     """Time of a batch of `a` over that of `b`, measured A B B A in this process; errors as in `measure`."""
     with _numerics(runtime):
@@ -203,7 +149,7 @@ def median_interval(values: list[float]) -> tuple[float, float]:
 
 
 def prepare(
-    model: nn.Module, image: tuple[int, int, int], num_classes: int, runtime: Runtime, work: Work
+    model: nn.Module, image: tuple[int, int, int], num_classes: int, runtime: Runtime, work: Workload
 ) -> Callable[[], Tensor]:
     """Puts `model` and a batch on the device and returns the call to be timed: inference or a training step.
 

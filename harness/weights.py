@@ -1,6 +1,6 @@
 """Weights from a file: official releases, and checkpoints of our own runs.
 
-    weights = Weights.of("flatten_swin_t.pth")
+    weights = weights_in("flatten_swin_t.pth")
     report = load(weights, model, spec)            # strict: a missing or unexpected tensor is an error that names it
 
 Files of other projects wrap their tensors in many ways: {"model": ...}, {"state_dict_ema": ...}, names behind `module.`
@@ -15,7 +15,6 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +24,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import results
 from backbones import BackboneSpec, from_official
 from harness import checkpoints
+from harness.cells import RunWeights, Weights
 
 RAW_WRAPPERS = ("model", "state_dict", "module", "net")
 EMA_WRAPPERS = ("ema", "model_ema", "state_dict_ema", "ema_state_dict")
@@ -64,40 +65,45 @@ SAFE: list[Any] = [
 """What official files hold beside tensors, and what it is read as; none of it runs code."""
 
 
-@dataclass(frozen=True)
-class Weights:
-    """A file of weights, known by its content: where it lies and what it is called do not matter.
+def weights_in(path: str | Path, *, ema: bool = False, strict: bool = True) -> Weights:
+    """The weights in a file, or in the newest checkpoint of a run folder. Raises ValueError if there is none."""
+    path = Path(path)
+    if path.is_dir():
+        found = checkpoints.all_of(path)
+        if not found:
+            raise ValueError(f"the folder {path} holds no checkpoint of a run (checkpoint-<updates>.pt)")
+        path = found[0]
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as problem:
+        raise ValueError(f"cannot read the weights {path}: {problem.strerror}") from problem
+    return Weights(digest=digest, ema=ema, strict=strict, path=str(path.resolve()))
 
-    ema: take the moving average that the file holds beside the weights as trained.
-    strict: refuse a file that does not fit tensor by tensor; otherwise what does not fit is left as initialised, and
-        reported.
+
+def located(weights: Weights | RunWeights, out: Path) -> Weights:
+    """The file of the weights; that of a run is below `out`, the folder in which the training is recorded.
+
+    Raises ValueError, in one line that names the training and its state, unless it is recorded as done.
     """
-
-    digest: str  # first 16 hexadecimal digits of the SHA-256 of the file
-    ema: bool = False
-    strict: bool = True
-    path: str = field(default="", compare=False)
-
-    @classmethod
-    def of(cls, path: str | Path, *, ema: bool = False, strict: bool = True) -> "Weights":
-        """The weights in a file, or in the newest checkpoint of a run folder. Raises ValueError if there is none."""
-        path = Path(path)
-        if path.is_dir():
-            found = checkpoints.all_of(path)
-            if not found:
-                raise ValueError(f"the folder {path} holds no checkpoint of a run (checkpoint-<updates>.pt)")
-            path = found[0]
-        try:
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        except OSError as problem:
-            raise ValueError(f"cannot read the weights {path}: {problem.strerror}") from problem
-        return cls(digest, ema, strict, str(path.resolve()))
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return Path(self.path).name + (" (EMA)" if self.ema else "")
+    if isinstance(weights, Weights):
+        return weights
+    needed = f"needs the training {weights.label} ({weights.run}), which"
+    folder = out / weights.run
+    if not (out / f"{weights.run}.json").exists():
+        begun = "has begun and is not done yet" if checkpoints.all_of(folder) else "is not recorded"
+        raise ValueError(f"{needed} {begun} in {out}")
+    try:
+        record = results.read(out / f"{weights.run}.json")
+    except ValueError as problem:
+        raise ValueError(f"{needed} has no whole record: {problem}") from problem
+    if record.status != "done":
+        how = {"failed": "failed", "oom": "ran out of memory"}[record.status]
+        raise ValueError(f"{needed} {how}: {record.reason or 'no error was recorded'}")
+    found = [folder / checkpoints.BEST] if weights.which == "best" else checkpoints.all_of(folder)[:1]
+    if not found or not found[0].exists():
+        raise ValueError(f"{needed} is done, and whose {weights.which} weights are no longer in {folder}")
+    return weights_in(found[0], ema=weights.ema, strict=weights.strict)
 
 
 class LoadReport(NamedTuple):
@@ -129,7 +135,7 @@ def load_as(
 
     Raises ValueError as `load` does, and where `convert` does.
     """
-    if Weights.of(weights.path).digest != weights.digest:
+    if weights_in(weights.path).digest != weights.digest:
         raise ValueError(f"{weights.path} has changed since it was named: it held {weights.digest}")
     content = tensors(read(weights.path), weights)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attentions import load_file, unknown
-from harness.cells import Cell
+from harness.cells import Cell, distinct
 from harness.sweeps.ablations import (
     ablation_dwc,
     ablation_focusing_factor,
@@ -56,11 +56,6 @@ def expand(name: str) -> list[Cell]:
     if not cells:
         raise ValueError(f"sweep {name!r} has no cells")
     return distinct(cells)
-
-
-def distinct(cells: list[Cell]) -> list[Cell]:
-    """Each cell once, in order of its first place."""
-    return list({cell.key: cell for cell in cells}.values())
 
 
 def _find(name: str) -> Sweep:

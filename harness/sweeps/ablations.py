@@ -7,11 +7,8 @@ what the paper's shows as far as so small a model can. Top-1 of the paper's mode
 from typing import Any
 
 from backbones import preset
-from harness.cells import Cell
-from harness.costs import Costs
-from harness.recipes import MICRO
+from harness.cells import MICRO, Cell, Costs, Train
 from harness.sweeps.quickstart import FASHION
-from harness.train import Train
 
 
 def _costs(backbone: str, **overrides: Any) -> list[Cell]:

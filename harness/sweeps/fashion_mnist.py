@@ -1,11 +1,9 @@
 """Accuracy on all of Fashion-MNIST, five seeds an attention: what seeds alone do, beside what the attention does."""
 
 from backbones import preset
-from harness.cells import Cell
-from harness.recipes import MICRO
-from harness.sources import FASHION_MNIST, DataSource
+from harness.cells import MICRO, Cell, DataSource, Train
+from harness.cells.source import FASHION_MNIST
 from harness.sweeps.quickstart import ATTENTIONS
-from harness.train import Train
 
 SEEDS = range(5)
 

@@ -2,13 +2,10 @@
 
 import results
 from backbones import BackboneSpec, preset
-from harness.cells import Cell
+from harness.cells import Cell, DataSource, RunWeights, Train
+from harness.cells.runtime import Precision
 from harness.published_recipes import FINE_TUNED, recipe_of
 from harness.reproduce import spec_of
-from harness.runs import RunWeights
-from harness.sources import DataSource
-from harness.speed import Precision
-from harness.train import Train
 
 IMAGENET = DataSource("imagenet")
 SIDE = 224

@@ -1,8 +1,7 @@
 """Parameters and GMACs of every published model."""
 
 from backbones import preset, presets
-from harness.cells import Cell
-from harness.costs import Costs
+from harness.cells import Cell, Costs
 
 
 def paper_costs() -> list[Cell]:

@@ -1,12 +1,7 @@
 """The main job in small: four attentions in two families, measured and trained on real images, on any machine."""
 
 from backbones import preset
-from harness.cells import Cell
-from harness.costs import Costs
-from harness.recipes import MICRO
-from harness.sources import DataSource
-from harness.speed import Runtime, Speed
-from harness.train import Train
+from harness.cells import MICRO, Cell, Costs, DataSource, Runtime, Speed, Train
 
 ATTENTIONS = ("softmax", "linear", "focused(kernel_size=None)", "focused")
 FAMILIES = ("pvt_v2_micro", "cswin_micro")

@@ -105,7 +105,7 @@ def test_weights_of_timms_models_are_read(name, ours, theirs, tmp_path):
         save = safetensors.torch.save_file if suffix == "safetensors" else torch.save
         save(other.state_dict(), path)
         model = backbones.build(spec)
-        assert not any(weights.load(weights.Weights.of(path), model, spec))
+        assert not any(weights.load(weights.weights_in(path), model, spec))
         with torch.no_grad():
             got, wanted = (each.eval()(images) for each in (model, other))
             assert (got - wanted).norm() < 1e-5 * wanted.norm()

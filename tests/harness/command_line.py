@@ -16,7 +16,7 @@ SWEEPS_FILE = """
 from backbones import preset
 from harness.cells import Cell
 from harness.costs import Costs
-from harness.recipes import FOLDER
+from harness.cells.recipe import FOLDER
 from harness.sources import DataSource
 from harness.train import Train
 from dataclasses import replace

@@ -65,7 +65,7 @@ import harness.learner
 from attentions import Attention, Macs, register
 from backbones import preset
 from harness.cells import Cell
-from harness.recipes import LR_BATCH, MICRO
+from harness.cells.recipe import LR_BATCH, MICRO
 from harness.sources import DataSource
 from harness.train import Train
 

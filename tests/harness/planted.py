@@ -3,11 +3,7 @@
 from typing import Any
 
 from backbones import BackboneSpec
-from harness.cells import Cell, Task
-from harness.recipes import MICRO
-from harness.sources import DataSource
-from harness.speed import Runtime, Speed
-from harness.train import Train
+from harness.cells import MICRO, Cell, DataSource, Runtime, Speed, Task, Train
 from results import Record
 
 FASHION = DataSource("fashion_mnist_14k")

@@ -15,7 +15,7 @@ from timm.data.auto_augment import RandAugment
 from torchvision.transforms import RandomResizedCrop
 
 from harness.augment import Normalise, RandomErasing, TensorTransform, Transform, eval_transform, train_transform
-from harness.preprocessing import Preprocessing
+from harness.cells import Preprocessing
 from harness.process.determinism import seed_generators
 
 CPU = torch.device("cpu")

@@ -15,10 +15,9 @@ import pytest
 import torch
 
 from harness import checkpoints
+from harness.cells import MICRO, DataSource, Train
+from harness.cells.recipe import LR_BATCH
 from harness.learner import Learner
-from harness.recipes import LR_BATCH, MICRO
-from harness.sources import DataSource
-from harness.train import Train
 from tests.harness.image_sets import coloured
 from tests.harness.test_resume import digest, metrics, spec
 
@@ -265,10 +264,10 @@ def train(images: Path, folder: Path, killed_at: int | None = None) -> list[str]
         patch.setattr(Learner, "update", update_or_die)
         task = Train(RECIPE, DataSource.folder(images), checkpoint_minutes=0.0)
         if killed_at is None:
-            task.run(spec(), folder, lines.append)
+            train(task, spec(), folder, lines.append)
         else:
             with pytest.raises(Killed):
-                task.run(spec(), folder, lines.append)
+                train(task, spec(), folder, lines.append)
     return lines
 
 

@@ -22,8 +22,8 @@ from rich.console import Console
 import backbones
 import results
 from harness import selection
+from harness.cells import Speed
 from harness.runner import run_all
-from harness.speed import Speed
 from harness.sweeps import SWEEPS, expand
 from tests.harness.command_line import SWEEPS_FILE, Ask, images, photos, records, refused, tree
 

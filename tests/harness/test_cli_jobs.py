@@ -11,8 +11,7 @@ import pytest
 import attentions
 from backbones import preset
 from harness import launch
-from harness.cells import Cell
-from harness.costs import Costs
+from harness.cells import Cell, Costs
 from harness.submissions import Submission
 from harness.sweeps import expand
 from results import Record

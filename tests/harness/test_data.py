@@ -15,9 +15,10 @@ from timm.data.mixup import Mixup
 from torch.utils.data import get_worker_info
 
 from harness.augment import Transform, train_transform
+from harness.cells import DataSource
 from harness.data import Batch, Images, Key, TrainOrder, batches, eval_order, shares
 from harness.process.determinism import seed_of
-from harness.sources import DataSource, open_splits
+from harness.sources import open_splits
 
 EMBEDDED = DataSource(name="fashion_mnist_14k")
 Paint = Callable[[Path], None]

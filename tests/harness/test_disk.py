@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 
 from backbones import preset
+from harness.cells import MICRO, DataSource, Preprocessing, Train
 from harness.disk import kept_crops, run_bytes, stored
-from harness.preprocessing import Preprocessing
-from harness.recipes import MICRO
-from harness.sources import DataSource
-from harness.train import Train
+from harness.loop import train
 from tests.harness.image_sets import coloured
 
 
@@ -23,7 +21,7 @@ def test_a_run_folder_and_its_crops_take_what_was_said(tmp_path: Path, ema_decay
     )
     recipe = replace(MICRO, epochs=2, batch=8, augmentation="imagenet", ema_decay=ema_decay)
     task = Train(recipe, source, cache=str(tmp_path / "crops"))
-    task.run(spec, tmp_path / "run", lambda text: None)
+    train(task, spec, tmp_path / "run", lambda text: None)
 
     run = sum(path.stat().st_size for path in (tmp_path / "run").iterdir())
     assert run_bytes(spec, task) == pytest.approx(run, rel=0.05)

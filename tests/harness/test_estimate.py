@@ -7,16 +7,10 @@ import pytest
 
 from backbones import preset
 from harness import rates
-from harness.cells import Cell
-from harness.costs import Costs
+from harness.cells import MICRO, Cell, Costs, DataSource, Evaluate, Runtime, Speed, Train, Weights
 from harness.disk import RECORD_BYTES, run_bytes
 from harness.estimate import ARRAYS_PER_S, COMPILING, COUNTING, FILES_PER_S, Estimate, Estimator
-from harness.evaluate import Evaluate
-from harness.recipes import MICRO
-from harness.sources import DataSource
-from harness.speed import MIN_SAMPLES, Runtime, Speed
-from harness.train import Train
-from harness.weights import Weights
+from harness.speed import MIN_SAMPLES
 from results import Record
 from tests.harness.image_sets import coloured
 from tests.harness.planted import FASHION, speed, trained
@@ -78,7 +72,7 @@ def test_kept_crops_are_read_once():
 
 
 def test_an_evaluation_takes_the_val_images_at_the_rate_of_inference():
-    found = estimated(Evaluate(Weights("w.pt", "0" * 64), FASHION, cache="crops"), speed(SPEC, 100.0))
+    found = estimated(Evaluate(Weights(digest="0" * 16, path="w.pt"), FASHION, cache="crops"), speed(SPEC, 100.0))
     assert found.seconds == pytest.approx(VAL / 400 + VAL / ARRAYS_PER_S)
     assert found.disk_bytes == RECORD_BYTES + VAL // 8
     assert found.crops is not None
@@ -138,7 +132,7 @@ def test_images_that_are_here_are_counted(tmp_path: Path):
 def test_val_images_alone_are_enough_for_an_evaluation(tmp_path: Path):
     root = coloured(tmp_path / "images", train=1, val=5)
     (root / "train").rename(tmp_path / "train")
-    task = Evaluate(Weights("w.pt", "0" * 64), DataSource.folder(root))
+    task = Evaluate(Weights(digest="0" * 16, path="w.pt"), DataSource.folder(root))
     spec = replace(SPEC, num_classes=3)
     assert Estimator([speed(spec, 1.0)]).estimate(Cell(spec, task)).seconds == pytest.approx(15 / 4 + 15 / FILES_PER_S)
 

@@ -18,16 +18,15 @@ import backbones
 import harness.crops
 from harness import readers
 from harness.augment import Normalise, eval_transform
+from harness.cells import DataSource, Evaluate, Preprocessing
 from harness.crops import Crops
 from harness.data import Images
-from harness.evaluate import Evaluate
-from harness.evaluation import crops_of, evaluate
-from harness.preprocessing import Preprocessing
+from harness.evaluation import crops_of, evaluate, evaluate_weights
 from harness.process.ranks import Ranks
 from harness.process.stopping import Stopped, StopRequest
 from harness.readers import FolderReader
-from harness.sources import DataSource, open_val
-from harness.weights import Weights
+from harness.sources import open_val
+from harness.weights import weights_in
 from tests.harness.processes import Raised, together
 
 CPU = torch.device("cpu")
@@ -116,7 +115,7 @@ def evaluated(
 
 
 def task(folder: Path, checkpoint: Path, **changes: Any) -> Evaluate:
-    return replace(Evaluate(Weights.of(checkpoint), DataSource.folder(folder), VIEW, batch=BATCH), **changes)
+    return replace(Evaluate(weights_in(checkpoint), DataSource.folder(folder), VIEW, batch=BATCH), **changes)
 
 
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,13 +153,13 @@ def test_it_is_the_same_on_any_number_of_processes(folder: Path, tmp_path: Path,
 
 
 def _run(group: Ranks, this: Evaluate, out: str) -> Any:
-    return this.run(spec(), Path(out), lambda line: None)
+    return evaluate_weights(this, spec(), Path(out), lambda line: None)
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_the_task_on_several_processes(folder: Path, checkpoint: Path, tmp_path: Path, world: int) -> None:
     this = task(folder, checkpoint, cache=str(tmp_path / "cache"), workers=1)
-    one = replace(this, cache=None, workers=0).run(spec(), tmp_path / "one", lambda line: None)
+    one = evaluate_weights(replace(this, cache=None, workers=0), spec(), tmp_path / "one", lambda line: None)
     answers = together(world, _run, this, str(tmp_path / "many"))
     assert answers == [one | {"ranks": world}] * world
     assert 0 < one["top1"] < 100
@@ -211,7 +210,7 @@ def test_the_task_stops_on_request(folder: Path, checkpoint: Path, tmp_path: Pat
 
         patch.setattr(FolderReader, "encoded", asked)
         with pytest.raises(Stopped) as stopped:
-            this.run(spec(), tmp_path / "out", lambda line: None)
+            evaluate_weights(this, spec(), tmp_path / "out", lambda line: None)
     assert stopped.value.status == 143
     assert list((tmp_path / "cache").iterdir()) == []
     assert not (tmp_path / "out").exists()
@@ -440,7 +439,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path, checkpoint: Path, workers:
     path.write_bytes(path.read_bytes()[:300])
     this = task(tmp_path / "images", checkpoint, cache=str(tmp_path / "cache"), workers=workers)
     with pytest.raises(ValueError) as error:
-        this.run(spec(), tmp_path / "out", lambda line: None)
+        evaluate_weights(this, spec(), tmp_path / "out", lambda line: None)
     assert str(error.value).startswith(f"unreadable image {path}: ")
     assert "\n" not in str(error.value)
     assert list((tmp_path / "cache").iterdir()) == []
@@ -450,7 +449,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path, checkpoint: Path, workers:
 def test_what_the_task_reports(folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.evaluation.REPORT_EVERY", 5)
     lines: list[str] = []
-    metrics = task(folder, checkpoint).run(spec(), tmp_path, lines.append)
+    metrics = evaluate_weights(task(folder, checkpoint), spec(), tmp_path, lines.append)
     assert lines == ["weights.pth: every tensor fits", "evaluated 20 of 39 images", "evaluated 39 of 39 images"]
     assert (metrics["weights_missing"], metrics["weights_unexpected"], metrics["weights_reshaped"]) == (0, 0, 0)
 
@@ -460,8 +459,8 @@ def test_what_did_not_fit_is_in_the_metrics(folder: Path, checkpoint: Path, tmp_
     content["other.weight"], content["norm.bias"] = torch.zeros(1), torch.zeros(3)
     del content["norm.weight"], content["head.bias"]
     torch.save(content, tmp_path / "other.pth")
-    this = task(folder, tmp_path / "other.pth", weights=Weights.of(tmp_path / "other.pth", strict=False))
-    metrics = this.run(spec(), tmp_path, print)
+    this = task(folder, tmp_path / "other.pth", weights=weights_in(tmp_path / "other.pth", strict=False))
+    metrics = evaluate_weights(this, spec(), tmp_path, print)
     assert (metrics["weights_missing"], metrics["weights_unexpected"], metrics["weights_reshaped"]) == (2, 1, 1)
 
 

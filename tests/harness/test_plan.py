@@ -8,12 +8,8 @@ import pytest
 import torch
 
 from backbones import preset
-from harness.cells import Cell, Task
-from harness.costs import Costs
+from harness.cells import MICRO, Cell, Costs, Runtime, Speed, Task, Train
 from harness.plan import Allocation, arrays, plan, resources_of, slots
-from harness.recipes import MICRO
-from harness.speed import Runtime, Speed
-from harness.train import Train
 from slurm import Cluster, Resources
 from tests.harness.planted import FASHION
 

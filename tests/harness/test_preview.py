@@ -11,14 +11,10 @@ import torch
 import results
 from backbones import preset
 from harness import preview
-from harness.cells import Cell
-from harness.costs import Costs
+from harness.cells import MICRO, Cell, Costs, Runtime, Speed, Train
 from harness.launch import Choice
 from harness.plan import arrays, plan, slots
-from harness.recipes import MICRO
-from harness.speed import Runtime, Speed
 from harness.states import CellState, State
-from harness.train import Train
 from slurm import Cluster
 from tests.harness.planted import FASHION, speed
 

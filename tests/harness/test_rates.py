@@ -8,13 +8,8 @@ import torch
 
 from backbones import macs, preset
 from harness import rates
-from harness.cells import Cell
-from harness.evaluate import Evaluate
+from harness.cells import MICRO, Cell, Evaluate, Speed, Train, Weights
 from harness.rates import CPU_GMACS_PER_S, GPU_GMACS_PER_S, Load, Rates
-from harness.recipes import MICRO
-from harness.speed import Speed
-from harness.train import Train
-from harness.weights import Weights
 from results import Record
 from tests.harness.planted import FASHION, record, speed, trained
 
@@ -66,7 +61,7 @@ def test_without_a_speed_of_inference_three_passes_are_a_training_step():
 
 
 def test_an_evaluation_tells_the_speed_of_inference():
-    task = Evaluate(Weights("w.pt", "0" * 64), FASHION)
+    task = Evaluate(Weights(digest="0" * 16, path="w.pt"), FASHION)
     done = record(Cell(SPEC, task), {"n_images": 2000, "evaluate_seconds": 4.0, "ranks": 2})
     assert rate_of(INFER, done).images_per_s == 250.0
 

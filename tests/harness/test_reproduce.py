@@ -13,12 +13,8 @@ from rich.console import Console
 import results
 from backbones import preset, presets
 from harness import cli
-from harness.cells import Cell
-from harness.costs import Costs
-from harness.recipes import FOLDER
+from harness.cells import FOLDER, Cell, Costs, DataSource, Train
 from harness.reproduce import measured, spec_of
-from harness.sources import DataSource
-from harness.train import Train
 
 PUBLISHED = results.published_rows("flatten")
 TARGETS = results.targets(PUBLISHED)

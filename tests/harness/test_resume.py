@@ -19,13 +19,13 @@ import torch
 
 import backbones
 from harness import checkpoints
+from harness.cells import MICRO, DataSource, Train
+from harness.cells.recipe import LR_BATCH
 from harness.data import Batch
 from harness.learner import Learner
+from harness.loop import train
 from harness.process.ranks import process_group
 from harness.process.stopping import Stopped
-from harness.recipes import LR_BATCH, MICRO
-from harness.sources import DataSource
-from harness.train import Train
 from tests.harness.image_sets import coloured
 from tests.harness.processes import PATIENCE, SERVER, become, free_port
 
@@ -108,7 +108,7 @@ def attempt(this: Attempt, rank: int, port: int) -> None:
     )
     with process_group():
         try:
-            task.run(spec(), Path(this.folder), lambda line: None)
+            train(task, spec(), Path(this.folder), lambda line: None)
         except Stopped as stopped:
             raise SystemExit(stopped.status) from None
 

@@ -10,12 +10,8 @@ from rich.console import Console
 import results
 from backbones import preset
 from harness import runner
-from harness.cells import Cell
-from harness.costs import Costs
-from harness.recipes import MICRO
+from harness.cells import MICRO, Cell, Costs, DataSource, Train
 from harness.runner import recorded, run, run_all
-from harness.sources import DataSource
-from harness.train import Train
 from slurm import JobDied
 
 
@@ -131,12 +127,12 @@ def test_a_death_in_a_process_of_its_own_is_a_failed_row(tmp_path, monkeypatch):
 def test_a_training_that_does_not_fit_says_what_helps_and_runs_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_out(self: Train, *arguments: object) -> dict[str, float]:
-        if self.device_batch is None:
+    def run_out(task: Train, *arguments: object) -> dict[str, float]:
+        if task.device_batch is None:
             raise MemoryError("planted shortage")
         return {"top1": 50.0}
 
-    monkeypatch.setattr(Train, "run", run_out)
+    monkeypatch.setattr(runner, "train", run_out)
     cell = Cell(preset("deit_micro"), Train(MICRO, DataSource("fashion_mnist_14k")))
     shown = console()
     (record,) = run_all([cell], tmp_path / "out", shown)

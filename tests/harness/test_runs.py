@@ -14,16 +14,10 @@ from rich.console import Console
 import backbones
 import results
 from harness import checkpoints, runner
-from harness.cells import Cell, in_order
-from harness.costs import Costs
-from harness.evaluate import Evaluate
-from harness.preprocessing import Preprocessing
-from harness.recipes import LR_BATCH, MICRO
+from harness.cells import MICRO, Cell, Costs, DataSource, Evaluate, Preprocessing, RunWeights, Train, Weights, in_order
+from harness.cells.recipe import LR_BATCH
 from harness.runner import run_all
-from harness.runs import RunWeights, located
-from harness.sources import DataSource
-from harness.train import Train
-from harness.weights import Weights
+from harness.weights import located, weights_in
 from tests.harness.image_sets import coloured
 
 RECIPE = replace(MICRO, epochs=2, batch=4, warmup_epochs=0.5, lr=2e-3 * LR_BATCH / 4, ema_decay=0.9)
@@ -82,14 +76,14 @@ def test_a_cell_of_weights_to_come_is_known_by_the_training_and_what_is_taken_of
 def test_what_a_run_is_called_is_no_part_of_a_key() -> None:
     cell = training(PHOTOS).evaluation()
     assert isinstance(cell.task, Evaluate)
-    renamed = replace(cell.task, weights=RunWeights(training(PHOTOS).key, "something else"))
+    renamed = replace(cell.task, weights=RunWeights(run=training(PHOTOS).key, label="something else"))
     assert Cell(cell.backbone, renamed).key == cell.key
 
 
 def test_a_training_that_starts_from_scratch_or_a_file_needs_nothing() -> None:
     start = training(PHOTOS)
     assert start.needs == Cell(deit(), Costs()).needs == ()
-    assert replace(start, task=replace(start.training, weights=Weights("0" * 16))).needs == ()
+    assert replace(start, task=replace(start.training, weights=Weights(digest="0" * 16))).needs == ()
     assert start.evaluation().needs == (start.key,)
 
 
@@ -158,9 +152,9 @@ def test_an_evaluation_of_a_run_is_its_last_one_exactly(data: DataSource, out: P
 def test_the_best_weights_and_the_average_are_those_of_the_run(data: DataSource, out: Path) -> None:
     start = training(data)
     folder = out / start.key
-    assert located(start.weights(), out) == Weights.of(folder)
-    assert located(start.weights(ema=True, strict=False), out) == Weights.of(folder, ema=True, strict=False)
-    assert located(start.weights("best"), out) == Weights.of(folder / checkpoints.BEST)
+    assert located(start.weights(), out) == weights_in(folder)
+    assert located(start.weights(ema=True, strict=False), out) == weights_in(folder, ema=True, strict=False)
+    assert located(start.weights("best"), out) == weights_in(folder / checkpoints.BEST)
 
 
 def test_a_fine_tuning_starts_from_the_weights_of_the_run(data: DataSource, out: Path) -> None:
@@ -181,10 +175,10 @@ def test_a_fine_tuning_starts_from_the_weights_of_the_run(data: DataSource, out:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Train, *arguments: object) -> dict[str, float]:
+    def fail(*arguments: object) -> dict[str, float]:
         raise RuntimeError("planted failure")
 
-    monkeypatch.setattr(Train, "run", fail)
+    monkeypatch.setattr(runner, "train", fail)
 
 
 @pytest.mark.usefixtures("failing")

@@ -7,18 +7,11 @@ from typing import Any
 import pytest
 
 from backbones import preset
-from harness.cells import Cell
-from harness.costs import Costs
-from harness.evaluate import Evaluate
-from harness.preprocessing import Preprocessing
+from harness.cells import FOLDER, MICRO, Cell, Costs, DataSource, Evaluate, Preprocessing, Speed, Train
 from harness.published_recipes import recipe_of
-from harness.recipes import FOLDER, MICRO
 from harness.selection import TASKS, ad_hoc, adjusted, data_source, narrowed, recipe, select, settings
-from harness.sources import DataSource
-from harness.speed import Speed
 from harness.sweeps import expand
 from harness.sweeps.quickstart import FASHION
-from harness.train import Train
 
 
 def grid(*tasks: str) -> list[Cell]:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import harness.sources as sources
+from harness.cells import DataSource
 from harness.datasets import idx
 from harness.datasets import make_fashion_mnist_14k as script
 from harness.layouts import find
-from harness.sources import DataSource, list_hash, open_splits, open_val
+from harness.sources import list_hash, open_splits, open_val
 from tests.harness import image_sets
 from tests.harness.image_sets import BUILDERS, ImageFiles, images, write_tar
 

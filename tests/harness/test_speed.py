@@ -5,7 +5,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 import backbones
 from harness import speed
+from harness.cells import Runtime, Speed
 from harness.process.errors import is_out_of_memory
-from harness.speed import Ratio, Runtime, Speed, compare, measure, median_interval, prepare, ratio, sample
+from harness.speed import Ratio, compare, measure, measure_backbone, median_interval, prepare, ratio, sample
 
 IMAGE, CLASSES = (3, 6, 5), 4
 SEEN: set[tuple[str, object]] = set()
@@ -147,7 +147,7 @@ def test_compiled():
 def test_a_task_measures_a_backbone():
     lines: list[str] = []
     spec = backbones.preset("deit_micro", attention="focused", in_channels=1, num_classes=3)
-    metrics = Speed(Runtime(batch=1), min_seconds=1e-3).run(spec, Path("unused"), lines.append)
+    metrics = measure_backbone(spec, Speed(Runtime(batch=1), min_seconds=1e-3), lines.append)
     assert metrics["images_per_s"] > 0
     assert lines
     assert all("\n" not in line for line in lines)

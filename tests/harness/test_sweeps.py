@@ -85,8 +85,7 @@ def test_a_sweep_of_the_users_own(tmp_path):
     path = tmp_path / "my_sweeps.py"
     path.write_text(
         "from backbones import preset\n"
-        "from harness.cells import Cell\n"
-        "from harness.costs import Costs\n"
+        "from harness.cells import Cell, Costs\n"
         "def mine():\n"
         "    return [Cell(preset('deit_micro', attention=a), Costs()) for a in ('softmax', 'linear', 'softmax')]\n"
         "def wrong():\n"

@@ -11,20 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import backbones
 import results
 from harness import checkpoints, evaluation, loop
 from harness.augment import Normalise, eval_transform
+from harness.cells import MICRO, Cell, DataSource, Preprocessing, Recipe, Train
+from harness.cells.recipe import LR_BATCH
+from harness.cells.runtime import Precision
 from harness.data import Batch, Images
 from harness.learner import Learner, create_optimizer
-from harness.preprocessing import Preprocessing
+from harness.loop import train
 from harness.process.ranks import Ranks
-from harness.recipes import LR_BATCH, MICRO, Recipe
-from harness.sources import DataSource, open_splits
-from harness.speed import Precision
-from harness.train import Train
+from harness.runner import run_all
+from harness.sources import open_splits
 from tests.harness.image_sets import coloured
 
 CPU = torch.device("cpu")
@@ -84,7 +86,7 @@ def loss_of(one: Learner, step: int, batch: Batch | None = None) -> float:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_learns(folder: Path, tmp_path: Path, precision: str) -> None:
     lines: list[str] = []
-    metrics = task(folder, replace(RECIPE, epochs=5), precision=precision).run(deit(), tmp_path, lines.append)
+    metrics = train(task(folder, replace(RECIPE, epochs=5), precision=precision), deit(), tmp_path, lines.append)
     epochs = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4, 5]
     assert epochs[-1]["train_loss"] < 0.7 * epochs[0]["train_loss"]
@@ -94,7 +96,7 @@ def test_it_learns(folder: Path, tmp_path: Path, precision: str) -> None:
 
 
 def test_a_run_leaves_what_it_says(folder: Path, tmp_path: Path) -> None:
-    metrics = task(folder).run(deit(name="mine"), tmp_path / "run", print)
+    metrics = train(task(folder), deit(name="mine"), tmp_path / "run", print)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "best.pt",
         "checkpoint-00000012.pt",
@@ -132,7 +134,7 @@ def test_same_seed_same_bits_whatever_the_workers(folder: Path, tmp_path: Path, 
     runs = {}
     for name, seed, workers in (("alone", 0, 0), ("again", 0, 0), ("workers", 0, 2), ("other", 1, 0)):
         torch.rand(3)  # where torch's generator stands before a run must not matter
-        metrics = task(folder, recipe, seed=seed, workers=workers).run(deit(), tmp_path / name, lambda line: None)
+        metrics = train(task(folder, recipe, seed=seed, workers=workers), deit(), tmp_path / name, lambda line: None)
         runs[name] = weights(tmp_path / name), metrics["train_loss"]
     first, loss = runs["alone"]
     for name in ("again", "workers"):
@@ -142,7 +144,7 @@ def test_same_seed_same_bits_whatever_the_workers(folder: Path, tmp_path: Path, 
 
 
 def test_ema_is_evaluated_beside_the_model(folder: Path, tmp_path: Path) -> None:
-    metrics = task(folder, replace(RECIPE, epochs=1, ema_decay=0.999999)).run(deit(), tmp_path, print)
+    metrics = train(task(folder, replace(RECIPE, epochs=1, ema_decay=0.999999)), deit(), tmp_path, print)
     checkpoint = checkpoints.read(tmp_path / "checkpoint-00000012.pt")
     torch.manual_seed(0)
     initial = backbones.build(deit()).state_dict()
@@ -154,7 +156,7 @@ def test_ema_is_evaluated_beside_the_model(folder: Path, tmp_path: Path) -> None
 
 
 def test_torch_is_left_as_it_was(folder: Path, tmp_path: Path) -> None:
-    task(folder, replace(RECIPE, epochs=1)).run(deit(), tmp_path, print)
+    train(task(folder, replace(RECIPE, epochs=1)), deit(), tmp_path, print)
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory
 
@@ -162,14 +164,14 @@ def test_torch_is_left_as_it_was(folder: Path, tmp_path: Path) -> None:
 def test_embedded_images_train(tmp_path: Path) -> None:
     spec = deit(image_size=(32, 32), num_classes=10)
     recipe = replace(MICRO, epochs=1, warmup_epochs=0.1, batch=256, lr=6e-3)
-    metrics = Train(recipe, DataSource(name="fashion_mnist_14k")).run(spec, tmp_path, print)
+    metrics = train(Train(recipe, DataSource(name="fashion_mnist_14k")), spec, tmp_path, print)
     assert metrics["n_images"] == 2000
     assert metrics["top1"] > 20, "chance is 10"
 
 
 def test_logs_for_tensorboard(folder: Path, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    task(folder, tensorboard=True).run(deit(), tmp_path, print)
+    train(task(folder, tensorboard=True), deit(), tmp_path, print)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for name in ("top1", "train_loss"):
@@ -177,17 +179,18 @@ def test_logs_for_tensorboard(folder: Path, tmp_path: Path) -> None:
         assert logged == [(line["epoch"], pytest.approx(line[name])) for line in lines]
 
 
-def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_that_is_not_installed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match="need the package tensorboard: pip install tensorboard"):
-        task(Path("/nowhere"), tensorboard=True)
+        run_all([Cell(deit(), task(folder, tensorboard=True))], tmp_path / "out", Console(quiet=True))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
 def test_compiled_training_learns_the_same(folder: Path, tmp_path: Path) -> None:
     torch.compiler.reset()
     runs = {
-        mode: task(folder, replace(RECIPE, epochs=1), mode=mode).run(deit(depth=1), tmp_path / mode, print)
+        mode: train(task(folder, replace(RECIPE, epochs=1), mode=mode), deit(depth=1), tmp_path / mode, print)
         for mode in ("eager", "compiled")
     }
     assert runs["compiled"]["train_loss"] == pytest.approx(runs["eager"]["train_loss"], rel=1e-3)
@@ -210,7 +213,7 @@ def test_a_starved_device_is_called_so(
 
     monkeypatch.setattr(Images, "__getitem__", slowly)
     lines: list[str] = []
-    metrics = task(folder, replace(RECIPE, epochs=1), workers=workers).run(deit(), tmp_path, lines.append)
+    metrics = train(task(folder, replace(RECIPE, epochs=1), workers=workers), deit(), tmp_path, lines.append)
     assert metrics["data_wait_share"] > 0.1
     warned = re.match(r"warning: the loop waited for images \d\d% of the time, above 10%", lines[-1])
     assert bool(warned) == bool(workers)
@@ -224,7 +227,7 @@ def test_steps_without_a_finite_gradient_stop_it_with_batch_and_layer(
 ) -> None:
     monkeypatch.setattr(loop, "SKIPPED_IN_A_ROW", 5)
     with pytest.raises(FloatingPointError) as error:
-        task(folder, replace(RECIPE, lr=1e30, warmup_epochs=0.0, clip_grad=None)).run(deit(), tmp_path, print)
+        train(task(folder, replace(RECIPE, lr=1e30, warmup_epochs=0.0, clip_grad=None)), deit(), tmp_path, print)
     message = str(error.value)
     assert re.match(r"no finite gradient in \d+ steps in a row, up to update 10 of 12 of epoch 1", message)
     assert re.search(r"whose batch begins with .*/train/\w+/\d+\.png; first not finite: layer [\w.]+ \(\w+\)", message)
@@ -267,7 +270,7 @@ def test_an_unreadable_training_image_is_named(folder: Path, tmp_path: Path) -> 
     broken = tmp_path / "images/train/red/3.png"
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(ValueError, match="unreadable image") as error:
-        task(tmp_path / "images", workers=1).run(deit(), tmp_path / "run", print)
+        train(task(tmp_path / "images", workers=1), deit(), tmp_path / "run", print)
     assert str(broken) in str(error.value)
 
 
@@ -300,7 +303,7 @@ def test_cuda_that_is_not_there(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     with pytest.raises(ValueError, match="torch sees none; allowed here: cpu"):
-        task(tmp_path, device="cuda").run(deit(), tmp_path, print)
+        train(task(tmp_path, device="cuda"), deit(), tmp_path, print)
 
 
 # One step

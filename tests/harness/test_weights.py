@@ -20,10 +20,10 @@ from torch import _weights_only_unpickler as unpickler
 
 import backbones
 from harness import checkpoints, weights
-from harness.recipes import LR_BATCH, MICRO
-from harness.sources import DataSource
-from harness.train import Train
-from harness.weights import Weights, load
+from harness.cells import MICRO, DataSource, Train
+from harness.cells.recipe import LR_BATCH
+from harness.loop import train
+from harness.weights import load, weights_in
 from tests.harness.image_sets import coloured
 
 
@@ -55,7 +55,7 @@ def saved(path: Path, content: object, **options: Any) -> Path:
 
 def loaded(path: Path, spec: backbones.BackboneSpec | None = None, **options: bool) -> dict[str, Tensor]:
     model = backbones.build(spec or deit())
-    load(Weights.of(path, **options), model, spec or deit())
+    load(weights_in(path, **options), model, spec or deit())
     return model.state_dict()
 
 
@@ -235,14 +235,14 @@ def test_a_file_without_tensors(tmp_path: Path) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot read the weights .*none\.pth: No such file or directory"):
-        Weights.of(tmp_path / "none.pth")
+        weights_in(tmp_path / "none.pth")
     (tmp_path / "checkpoint-1.pt").touch()
     with pytest.raises(ValueError, match=r"holds no checkpoint of a run \(checkpoint-<updates>\.pt\)"):
-        Weights.of(tmp_path)
+        weights_in(tmp_path)
 
 
 def test_a_file_that_was_replaced_since_it_was_named(tmp_path: Path) -> None:
-    named = Weights.of(saved(tmp_path / "best.pt", {"model": official(RAW)}))
+    named = weights_in(saved(tmp_path / "best.pt", {"model": official(RAW)}))
     saved(tmp_path / "best.pt", {"model": official(AVERAGE)})
     with pytest.raises(ValueError, match=r"best\.pt has changed since it was named"):
         load(named, backbones.build(deit()), deit())
@@ -268,7 +268,7 @@ def test_what_fits_is_taken_if_allowed(tmp_path: Path) -> None:
     path = saved(tmp_path / "other.pth", {"model": altered()})
     model = backbones.build(deit())
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    report = load(Weights.of(path, strict=False), model, deit())
+    report = load(weights_in(path, strict=False), model, deit())
     assert report.missing == ["norm.weight", "head.bias"]
     assert report.unexpected == ["head_dist.weight"]
     assert report.reshaped == ["head.weight (1000, 16) for (3, 16)"]
@@ -278,7 +278,7 @@ def test_what_fits_is_taken_if_allowed(tmp_path: Path) -> None:
 
 
 def test_a_strict_report_is_empty(tmp_path: Path) -> None:
-    report = load(Weights.of(saved(tmp_path / "own.pth", RAW)), backbones.build(deit()), deit())
+    report = load(weights_in(saved(tmp_path / "own.pth", RAW)), backbones.build(deit()), deit())
     assert not any(report)
     assert str(report) == "every tensor fits"
 
@@ -290,7 +290,7 @@ def test_a_position_table_that_cannot_be_resized(tmp_path: Path, table: Tensor) 
     path = saved(tmp_path / "other.pth", {"model": official(RAW) | {"pos_embed": table}})
     assert refusal(path).startswith("FILE does not fit deit_micro: cannot resize pos_embed from ")
     model = backbones.build(deit())
-    report = load(Weights.of(path, strict=False), model, deit())
+    report = load(weights_in(path, strict=False), model, deit())
     assert report.reshaped == [f"pos_embed {tuple(table.shape)} for {tuple(RAW['pos_embed'].shape)}"]
     assert torch.equal(model.state_dict()["head.weight"], RAW["head.weight"])
 
@@ -304,15 +304,15 @@ def test_a_file_of_which_nothing_fits_is_refused_even_so(tmp_path: Path) -> None
 
 
 def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
-    one = Weights.of(saved(tmp_path / "one.pth", {"model": official(RAW)}))
+    one = weights_in(saved(tmp_path / "one.pth", {"model": official(RAW)}))
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy/two.pth").write_bytes((tmp_path / "one.pth").read_bytes())
-    other = Weights.of(tmp_path / "copy/two.pth")
+    other = weights_in(tmp_path / "copy/two.pth")
     assert one == other
     assert (one.name, other.name) == ("one.pth", "two.pth")
-    assert one != Weights.of(saved(tmp_path / "three.pth", {"model": official(AVERAGE)}))
-    assert one != Weights.of(tmp_path / "one.pth", ema=True)
-    assert one != Weights.of(tmp_path / "one.pth", strict=False)
+    assert one != weights_in(saved(tmp_path / "three.pth", {"model": official(AVERAGE)}))
+    assert one != weights_in(tmp_path / "one.pth", ema=True)
+    assert one != weights_in(tmp_path / "one.pth", strict=False)
 
 
 # Other resolutions
@@ -355,7 +355,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of two epochs, with a moving average."""
     root = coloured(tmp_path_factory.mktemp("own"), train=4, val=4)
     recipe = replace(MICRO, epochs=2, batch=4, warmup_epochs=0.5, lr=2e-3 * LR_BATCH / 4, ema_decay=0.9)
-    Train(recipe, DataSource.folder(root)).run(deit(), root / "run", lambda line: None)
+    train(Train(recipe, DataSource.folder(root)), deit(), root / "run", lambda line: None)
     return root / "run"
 
 
@@ -363,7 +363,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["checkpoint-00000003.pt", "checkpoint-00000006.pt", "best.pt"])
 def test_a_checkpoint_of_a_run(run: Path, name: str, ema: bool) -> None:
     model, own = backbones.build(deit()), backbones.build(deit())
-    load(Weights.of(run / name, ema=ema), model, deit())
+    load(weights_in(run / name, ema=ema), model, deit())
     own.load_state_dict(torch.load(run / name, weights_only=True)["ema" if ema else "model"])
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(model.eval()(images), own.eval()(images))
@@ -375,13 +375,13 @@ def test_raw_and_average_of_a_run_differ(run: Path) -> None:
 
 
 def test_a_run_folder_means_its_newest_checkpoint(run: Path) -> None:
-    assert Weights.of(run) == Weights.of(run / "checkpoint-00000006.pt") != Weights.of(run / "checkpoint-00000003.pt")
+    assert weights_in(run) == weights_in(run / "checkpoint-00000006.pt") != weights_in(run / "checkpoint-00000003.pt")
     assert checkpoints.all_of(run)[0].name == "checkpoint-00000006.pt"
 
 
 def test_a_checkpoint_says_what_it_is_of(run: Path, tmp_path: Path) -> None:
-    about = weights.read_about(Weights.of(run))
+    about = weights.read_about(weights_in(run))
     assert about is not None
     assert backbones.from_json(about["backbone"]) == deit()
     assert about["task"]["recipe"]["batch"] == 4
-    assert weights.read_about(Weights.of(saved(tmp_path / "official.pth", {"model": official(RAW)}))) is None
+    assert weights.read_about(weights_in(saved(tmp_path / "official.pth", {"model": official(RAW)}))) is None

@@ -191,9 +191,7 @@ def test_a_record_is_not_written_over_a_newer_attempt(tmp_path: Path, counting: 
 
 
 def test_a_training_that_is_taken_over_stops_between_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.recipes import MICRO
-    from harness.sources import DataSource
-    from harness.train import Train
+    from harness.cells import MICRO, DataSource, Train
     from tests.harness.image_sets import coloured
 
     size = {"dim": 16, "depth": 1, "heads": 2, "image_size": (16, 16), "num_classes": 3}

@@ -10,12 +10,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from backbones import BackboneSpec, preset, presets
-from harness.costs import Costs
-from harness.evaluate import Evaluate
-from harness.preprocessing import Preprocessing
-from harness.runs import RunWeights, Which
-from harness.speed import Speed
-from harness.train import Train
+from harness.cells.preprocessing import Preprocessing
+from harness.cells.tasks import Costs, Evaluate, Speed, Train
+from harness.cells.weights import RunWeights, Which
 
 Task = Costs | Speed | Train | Evaluate
 
@@ -52,6 +49,16 @@ class Cell:
         return f"{self.backbone.name}{replaced} {self.backbone.attention}"
 
     @property
+    def device(self) -> str:
+        """Where it is measured: cpu or cuda."""
+        match self.task:
+            case Speed(runtime=runtime):
+                return runtime.device
+            case Train(device=device) | Evaluate(device=device):
+                return device
+        return "cpu"
+
+    @property
     def takes(self) -> RunWeights | None:
         """The weights of another cell that this one starts from or evaluates, if it does."""
         match self.task:
@@ -73,7 +80,7 @@ class Cell:
         if ema and task.recipe.ema_decay is None:
             raise ValueError(f"{self.label}: its recipe keeps no moving average (ema_decay): leave out ema=True")
         label = f"{self._model} {task.data.name} {task.recipe.total_epochs} epochs seed {task.seed}"
-        return RunWeights(self.key, label, which, ema, strict)
+        return RunWeights(run=self.key, label=label, which=which, ema=ema, strict=strict)
 
     def evaluation(
         self, preprocessing: Preprocessing | None = None, which: Which = "last", *, ema: bool = False
@@ -98,6 +105,11 @@ class Cell:
         """Plain JSON values, as they stand in the record."""
         plain = {"backbone": self.backbone.to_json(), "task": {"name": self.task.name, **asdict(self.task)}}
         return json.loads(json.dumps(plain))
+
+
+def distinct(cells: list[Cell]) -> list[Cell]:
+    """Each cell once, in order of its first place."""
+    return list({cell.key: cell for cell in cells}.values())
 
 
 def in_order(cells: Iterable[Cell]) -> list[Cell]:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import get_args, get_type_hints
 
-from harness.preprocessing import Augmentation, Preprocessing, TrainInput, TrainInterpolation
+from harness.cells.preprocessing import Augmentation, Preprocessing, TrainInput, TrainInterpolation
 
 CHOICES = {"augmentation": Augmentation, "interpolation": TrainInterpolation, "input": TrainInput}
 FROM_ZERO = ("warmup_lr", "min_lr", "cooldown_epochs", "weight_decay", "mixup", "cutmix", "color_jitter")
@@ -147,3 +147,23 @@ MICRO = Recipe(
 
 FOLDER = replace(MICRO, augmentation="imagenet", evaluation=Preprocessing())
 """The same for a folder of photographs of any size: random resized crops, and a central crop to evaluate."""
+
+
+def split_batch(recipe: Recipe, world: int, device_batch: int | None) -> int:
+    """Micro-batches per step and rank, as few as fit `device_batch` images each.
+
+    Raises ValueError where the global batch of the recipe cannot be split evenly, naming what could.
+    """
+    each, rest = divmod(recipe.batch, world)
+    pairs = 2 if recipe.mixes else 1  # mixup mixes the images of a micro-batch in pairs
+    if rest or each % pairs:
+        counts = [n for n in range(1, recipe.batch // pairs + 1) if recipe.batch % (n * pairs) == 0]
+        raise ValueError(
+            f"the recipe's global batch of {recipe.batch} does not divide among {world} processes; "
+            f"allowed: {', '.join(map(str, counts))}"
+        )
+    most = device_batch or each
+    for accumulation in range(-(-each // most), each // pairs + 1):
+        if each % (accumulation * pairs) == 0:
+            return accumulation
+    raise ValueError(f"device_batch is {most}; mixup mixes pairs, so it takes 2 or more")

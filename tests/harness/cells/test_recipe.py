@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.recipes import FOLDER, MICRO
+from harness.cells import FOLDER, MICRO
 
 MIXED = replace(FOLDER, batch=64, mixup=0.8)
 

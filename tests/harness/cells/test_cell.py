@@ -4,15 +4,7 @@ import json
 from dataclasses import fields, replace
 
 from backbones import preset
-from harness.cells import Cell
-from harness.costs import Costs
-from harness.evaluate import Evaluate
-from harness.recipes import MICRO
-from harness.runs import RunWeights
-from harness.sources import DataSource
-from harness.speed import Runtime, Speed
-from harness.train import Train
-from harness.weights import Weights
+from harness.cells import MICRO, Cell, Costs, DataSource, Evaluate, Runtime, RunWeights, Speed, Train, Weights
 from results.paired import _INCIDENTAL
 
 FASHION = DataSource(name="fashion_mnist_14k")
@@ -67,7 +59,7 @@ def test_a_key_is_the_same_in_another_process():
     import sys
 
     code = (
-        "from backbones import preset; from harness.cells import Cell; from harness.costs import Costs;"
+        "from backbones import preset; from harness.cells import Cell, Costs;"
         "print(Cell(preset('deit_micro'), Costs()).key)"
     )
     assert subprocess.check_output([sys.executable, "-W", "ignore", "-c", code], text=True).strip() == key

@@ -1,0 +1,44 @@
+"""Where images come from, as a value. Opening them is the business of harness/images."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+FASHION_CLASSES = (
+    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+EMBEDDED = {"fashion_mnist_14k": FASHION_CLASSES}
+FASHION_MNIST = "fashion_mnist"
+FASHION_MNIST_IMAGES: dict[Split, int] = {"train": 60_000, "val": 10_000}
+IMAGENET = "imagenet"
+IMAGENET_CLASSES = 1000
+IMAGENET_IMAGES: dict[Split, int] = {"train": 1_281_167, "val": 50_000}
+KNOWN = (*EMBEDDED, FASHION_MNIST, IMAGENET)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """An image set by its `name`: one of KNOWN, or a folder of the user's, whose name is its path.
+
+    `root` is the folder of `imagenet`, or the user's folder; `fashion_mnist` without a root is where Debian's package
+    installs it.
+
+    Equality, and so the key of a cell, looks at the name alone.
+    """
+
+    name: str
+    root: str | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.root is None and self.name not in KNOWN:
+            raise ValueError(f"unknown image set {self.name!r}; there is: {', '.join(KNOWN)}")
+        if self.root is not None and self.name in EMBEDDED:
+            raise ValueError(f"{self.name} comes with the project and takes no root, got {self.root}")
+
+    @classmethod
+    def folder(cls, path: str | Path) -> "DataSource":
+        """A folder of the user's, with a train and a val split in one of the layouts of harness/images/layouts.py."""
+        return cls(name=str(path), root=str(path))
