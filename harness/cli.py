@@ -62,7 +62,7 @@ def show(
         set: other values of the preset, as in window=7 stages=LLSS image_size=384.
     """
     import results
-    from harness.resolved import resolved
+    from harness.measures.resolved import resolved
     from harness.selection import described, settings
 
     (spec,) = described(preset, () if attention is None else (attention,), settings(set))
@@ -147,7 +147,7 @@ def train(
     from harness.published_recipes import ASSUMED, FINE_TUNED
     from harness.selection import data_source, described, settings
     from harness.selection import recipe as recipe_named
-    from harness.weights import weights_in
+    from harness.training.loading import weights_in
 
     (spec,) = described(preset, () if attention is None else (attention,), settings(set))
     source = data_source(data)
@@ -359,7 +359,7 @@ def data(
     """
     from rich.progress import Progress
 
-    from harness.data_check import check, lines
+    from harness.images.check import check, lines
 
     assert action == "check"
     with Progress(console=error_console, disable=not error_console.is_terminal, transient=True) as bar:

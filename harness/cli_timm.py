@@ -38,7 +38,7 @@ def swap(
     import results
     from harness.selection import settings
     from harness.swapping import Swap
-    from harness.weights import weights_in
+    from harness.training.loading import weights_in
 
     if checkpoint is None and (ema or allow_partial_weights):
         option = "--ema" if ema else "--allow-partial-weights"

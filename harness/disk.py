@@ -11,7 +11,7 @@ import torch
 
 from backbones import BackboneSpec, build
 from harness.cells import DataSource, Preprocessing, Train
-from harness.checkpoints import KEPT
+from harness.training.checkpoints import KEPT
 
 RECORD_BYTES = 4096
 EPOCH_BYTES = 1024  # a line of metrics, and what TensorBoard is given

@@ -21,11 +21,11 @@ from harness.cells.recipe import split_batch
 from harness.cells.runtime import Workload
 from harness.cells.source import EMBEDDED, FASHION_MNIST, FASHION_MNIST_IMAGES, IMAGENET, IMAGENET_IMAGES, Split
 from harness.cells.tasks import BATCH
-from harness.data import train_order
 from harness.disk import RECORD_BYTES, KeptCrops, kept_crops, run_bytes, stored
+from harness.images.batches import train_order
+from harness.images.sources import open_splits, open_val
+from harness.measures.speed import MIN_SAMPLES
 from harness.rates import Load, Rate, Rates
-from harness.sources import open_splits, open_val
-from harness.speed import MIN_SAMPLES
 from results import Record
 
 COUNTING = 2.5e-3
@@ -89,7 +89,7 @@ class Estimator:
         return Estimate(None, "unknown", f"unknown: no estimate of the task {type(task).__name__}", RECORD_BYTES)
 
     def _speed(self, spec: BackboneSpec, task: Speed) -> Estimate:
-        """As `harness.speed.measure` goes. Not from a probe, which would be the measurement itself."""
+        """As `harness.measures.speed.measure` goes. Not from a probe, which would be the measurement itself."""
         runtime, seconds = task.runtime, 0.0
         works: tuple[Workload, ...] = ("infer", "train")
         for work in works:

@@ -18,12 +18,12 @@ from rich.console import Console
 
 import results
 from attentions import load_file
-from harness import checkpoints
 from harness.cells import Cell
 from harness.process.attempts import attempts
 from harness.process.ranks import process_group
 from harness.process.stopping import Stopped, TakenOver
 from harness.runner import JobFailed, PeerLost, check_needs, failure, recorded, run_all
+from harness.training import checkpoints
 from slurm import this_job
 
 

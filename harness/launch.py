@@ -19,11 +19,11 @@ from attentions import load_file, loaded_files
 from harness import submissions
 from harness.cells import Cell, Evaluate, Train
 from harness.cli_common import error_console
+from harness.images.sources import glance
 from harness.jobs import CellsJob, ended_at
 from harness.plan import Allocation, arrays, on_gpu, plan, slots
 from harness.process.environment import CHECKOUT, PACKAGES, ROOT, checkout, cores, gpus
 from harness.runner import check_needs, recorded
-from harness.sources import glance
 from harness.states import CellState, State, standing
 from harness.submissions import Array, Submission
 from slurm import Cluster, cancel, cancel_local, check, limits, release, snapshot, submit_array, submit_local

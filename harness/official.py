@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.cells import Preprocessing, Weights
 from harness.published_recipes import SHORT_SIDE, SHORT_SIDE_248, SHORT_SIDE_WHOLE, SQUASH, SQUASH_WHOLE
-from harness.weights import EMA_WRAPPERS, RAW_WRAPPERS, read, weights_in
+from harness.training.loading import EMA_WRAPPERS, RAW_WRAPPERS, read, weights_in
 
 
 @dataclass(frozen=True)

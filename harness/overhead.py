@@ -20,12 +20,12 @@ from torch.nn import functional as F
 from backbones import BackboneSpec, preset
 from harness.cells import Recipe
 from harness.cells.runtime import Precision
-from harness.data import Batch
-from harness.learner import Learner
+from harness.images.batches import Batch
+from harness.measures.speed import Ratio, Timer, ratio, timer
 from harness.process.determinism import deterministic
 from harness.process.ranks import Ranks
 from harness.published_recipes import recipe_of
-from harness.speed import Ratio, Timer, ratio, timer
+from harness.training.learner import Learner
 
 UPDATES_PER_EPOCH = 1000  # of the schedule; the step's time does not depend on it
 

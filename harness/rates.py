@@ -22,8 +22,8 @@ from backbones import BackboneSpec, build, from_json, macs
 from harness.cells import Runtime
 from harness.cells.runtime import Device, Mode, Precision, Workload
 from harness.cells.tasks import BATCH
+from harness.measures.speed import prepare, timer
 from harness.process.errors import first_line
-from harness.speed import prepare, timer
 from results import Record
 
 PASSES: dict[Workload, int] = {"infer": 1, "train": 3}

@@ -21,19 +21,19 @@ import results
 from attentions import source_digest
 from harness.cells import Cell, Costs, Evaluate, Metrics, Speed, Train, in_order
 from harness.cells.recipe import split_batch
-from harness.costs import count
-from harness.data import train_order
-from harness.evaluation import evaluate_weights
-from harness.loop import summary_writer, train
+from harness.images.batches import train_order
+from harness.images.sources import open_splits, open_val
+from harness.measures.costs import count
+from harness.measures.speed import measure_backbone
 from harness.process.attempts import Attempt, NoAttempt
 from harness.process.environment import environment
 from harness.process.errors import first_line, is_out_of_memory
 from harness.process.ranks import lost_peer, ranks
 from harness.process.stopping import Stopped, TakenOver
 from harness.progress import CellProgress
-from harness.sources import open_splits, open_val
-from harness.speed import measure_backbone
-from harness.weights import located
+from harness.training.evaluation import evaluate_weights
+from harness.training.loading import located
+from harness.training.loop import summary_writer, train
 from results import Record
 from results.tables import SOURCE
 from slurm import JobDied, call_apart

@@ -31,7 +31,7 @@ from harness.cells.source import IMAGENET, KNOWN
 from harness.published_recipes import RECIPES, recipe_of
 from harness.sweeps import expand
 from harness.sweeps.quickstart import FASHION
-from harness.weights import read_about, weights_in
+from harness.training.loading import read_about, weights_in
 
 HOW = ("workers", "device_batch", "checkpoint_minutes", "cache", "tensorboard")
 """How a training is run, which changes no result."""

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from attentions import AttentionSpec
 from backbones.swap import swap
-from harness import checkpoints
 from harness.cells import Weights
-from harness.costs import count_with_torch
-from harness.weights import load_as
+from harness.measures.costs import count_with_torch
+from harness.training import checkpoints
+from harness.training.loading import load_as
 from results import Sheet
 
 HEADERS = ("", "blocks", "attention", "tokens", "dim", "heads", "params (M)", "GMACs")

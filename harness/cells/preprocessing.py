@@ -1,6 +1,6 @@
 """What is done to images, as values: how they are augmented in training, and made a model's input in evaluation.
 
-The transforms themselves are in harness/augment.py.
+The transforms themselves are in harness/images/transforms.py.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ STD = (0.229, 0.224, 0.225)
 class Preprocessing:
     """How an image becomes a model's input in evaluation; it belongs to the weights, or to the recipe that made them.
 
-    kind: `pad`, `short_side` or `squash`, see harness/augment.py.
+    kind: `pad`, `short_side` or `squash`, see harness/images/transforms.py.
     crop_pct: share of the resized side that the centre crop keeps: 224 of 256 is 0.875. `pad` crops nothing.
     mean, std: per channel, of pixel values from 0 to 1; training normalises with them too.
 

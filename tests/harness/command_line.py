@@ -15,9 +15,9 @@ from results import Record
 SWEEPS_FILE = """
 from backbones import preset
 from harness.cells import Cell
-from harness.costs import Costs
+from harness.measures.costs import Costs
 from harness.cells.recipe import FOLDER
-from harness.sources import DataSource
+from harness.images.sources import DataSource
 from harness.train import Train
 from dataclasses import replace
 

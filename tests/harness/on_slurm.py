@@ -61,12 +61,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import harness.learner
+import harness.training.learner
 from attentions import Attention, Macs, register
 from backbones import preset
 from harness.cells import Cell
 from harness.cells.recipe import LR_BATCH, MICRO
-from harness.sources import DataSource
+from harness.images.sources import DataSource
 from harness.train import Train
 
 HERE = Path("{here}")
@@ -126,7 +126,7 @@ RECIPE = replace(
 
 def training():
     """On each update it waits as long as a file says: the machine is shared with the other jobs."""
-    update = harness.learner.Learner.update
+    update = harness.training.learner.Learner.update
 
     def slowly(self, batches, step):
         time.sleep(float((HERE / "seconds").read_text()))
@@ -134,7 +134,7 @@ def training():
             log.write(f"{{self.ranks.rank}} {{step}}\\n")
         update(self, batches, step)
 
-    harness.learner.Learner.update = slowly
+    harness.training.learner.Learner.update = slowly
     size = {{"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}}
     spec = replace(preset("deit_micro", attention="focused"), **size)
     return [Cell(spec, Train(RECIPE, DataSource.folder(HERE / "images"), workers=2, checkpoint_minutes=0.05))]

@@ -38,7 +38,7 @@ class Mine(Attention):
 SWEEP = """
 from backbones import preset
 from harness.cells import Cell
-from harness.costs import Costs
+from harness.measures.costs import Costs
 
 def mine():
     return [Cell(preset("deit_micro", attention="mine"), Costs())]

@@ -10,7 +10,7 @@ from harness import rates
 from harness.cells import MICRO, Cell, Costs, DataSource, Evaluate, Runtime, Speed, Train, Weights
 from harness.disk import RECORD_BYTES, run_bytes
 from harness.estimate import ARRAYS_PER_S, COMPILING, COUNTING, FILES_PER_S, Estimate, Estimator
-from harness.speed import MIN_SAMPLES
+from harness.measures.speed import MIN_SAMPLES
 from results import Record
 from tests.harness.image_sets import coloured
 from tests.harness.planted import FASHION, speed, trained

@@ -13,12 +13,13 @@ import pytest
 import results
 from attentions import load_file
 from backbones import preset
-from harness import checkpoints, launch, states, submissions
+from harness import launch, states, submissions
 from harness.cells import MICRO, Cell, DataSource, Runtime, Speed, Train
 from harness.jobs import CellsJob
 from harness.launch import Choice, alone, choose, of_submission, planned, withdraw
 from harness.states import CellState, State
 from harness.submissions import FILE, Submission
+from harness.training import checkpoints
 from slurm import Cluster, Resources, SlurmUnreachable
 from slurm.limits import Limits
 from slurm.scontrol import Node

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 import backbones
-from harness.augment import eval_transform
 from harness.cells import Recipe
+from harness.images.transforms import eval_transform
 from harness.published_recipes import ASSUMED, FINE_TUNED, RECIPES, recipe_of
 from results.reproduction import PUBLISHED
 

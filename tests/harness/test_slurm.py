@@ -13,7 +13,7 @@ import pytest
 
 from tests.harness.image_sets import coloured
 from tests.harness.on_slurm import Place
-from tests.harness.test_resume import digest, metrics
+from tests.harness.training.test_resume import digest, metrics
 from tests.slurm.cluster import DAEMONS_PATH, NODES, fail_node, run, wait_for
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import checkpoints
 from harness.process.ranks import Ranks
 from harness.process.stopping import SIGNALS, Stopped, StopRequest
-from tests.harness.test_resume import UPDATES, Attempt, digest, images, metrics
+from harness.training import checkpoints
+from tests.harness.training.test_resume import UPDATES, Attempt, digest, images, metrics
 
 __all__ = ["images"]  # the fixture
 

@@ -1,0 +1,1 @@
+"""Images by index, and batches of them."""

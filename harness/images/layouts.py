@@ -1,0 +1,145 @@
+"""Ways in which a split may lie in a data folder, and which of them one does.
+
+    found = find(Path("/data/imagenet"), "train")       # Found(layout="one tar", path=.../ILSVRC2012_img_train.tar)
+    reader = open_split(Path("/data/imagenet"), "train")
+
+Train and val may differ in it: ILSVRC2012_img_train.tar beside a folder `val/` of classes is usual.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from harness.cells.source import Split
+from harness.images.parquet import ParquetReader
+from harness.images.readers import SORT, FolderReader, Reader
+from harness.images.tars import open_class_tars, open_shards, open_tar
+from harness.images.zips import ZipReader
+
+NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation")}  # the first that is there
+
+
+@dataclass(frozen=True)
+class Found:
+    """A split as it lies there: `path` is what to call it, `open` lists its images."""
+
+    layout: str
+    path: Path
+    open: Callable[[], Reader]
+
+
+def _class_folders(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] | None:
+    for name in NAMES[split]:
+        folder = root / name
+        if folder.is_dir():
+            only_tars = _class_tar_files(folder) and not any(path.is_dir() for path in folder.iterdir())
+            return None if only_tars else (folder, partial(FolderReader, folder))
+    return None
+
+
+def _class_tars(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] | None:
+    for name in NAMES[split]:
+        folder = root / name
+        if folder.is_dir():
+            tars = _class_tar_files(folder)
+            return (folder, partial(open_class_tars, folder, tars)) if tars else None
+    return None
+
+
+def _class_tar_files(folder: Path) -> list[Path]:
+    # the usual script unpacks ImageNet's val tar beside itself and leaves it there
+    return [path for path in folder.glob("*.tar") if not path.name.startswith("ILSVRC2012_img_")]
+
+
+def _one_tar(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] | None:
+    for name in (*NAMES[split], f"ILSVRC2012_img_{split}"):
+        path = root / f"{name}.tar"
+        if path.is_file():
+            return path, partial(open_tar, path)
+    return None
+
+
+def _zip_and_map(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] | None:
+    path = root / f"{split}.zip"
+    return (path, partial(ZipReader, path, root / f"{split}_map.txt")) if path.is_file() else None
+
+
+def _shards(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] | None:
+    pattern = re.compile(rf"(?P<set>(.*[-_.])?({'|'.join(NAMES[split])})[-_.](.*[-_.])?)(?P<number>\d+)\.tar")
+    paths = _numbered_files(root, pattern)
+    return (paths[0], partial(open_shards, paths)) if paths else None
+
+
+def _parquet(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] | None:
+    pattern = re.compile(rf"(?P<set>{'|'.join(NAMES[split])})-(?P<number>\d+)-of-(?P<of>\d+)(-\w+)?\.parquet")
+    for folder in (root / "data", root):
+        paths = _numbered_files(folder, pattern) if folder.is_dir() else []
+        if paths:
+            return paths[0], partial(ParquetReader, paths)
+    return None
+
+
+def _numbered_files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """Files whose names match `pattern`, with groups `set`, `number` and, if names tell it, `of`; in order of numbers.
+
+    Raises ValueError if they belong to more than one set, or one of a set is missing.
+    """
+    found = {path: match for path in folder.iterdir() if (match := pattern.fullmatch(path.name)) and path.is_file()}
+    paths = sorted(found, key=lambda path: int(found[path]["number"]))
+    if len(sets := sorted({match["set"] for match in found.values()})) > 1:
+        raise ValueError(f"{folder} holds files of more than one set: {', '.join(sets)}; keep one of them in a folder")
+    counts = {int(match["of"]) for match in found.values() if match.groupdict().get("of")}
+    for number, path in enumerate(paths):
+        if int(found[path]["number"]) != number:
+            raise ValueError(f"{folder}: before {path.name} there is no file number {number}")
+    if counts and counts != {len(paths)}:
+        raise ValueError(f"{folder} holds {len(paths)} of the {max(counts)} files of {paths[0].name}")
+    return paths
+
+
+# name, what it looks like, and a function that finds a split of this kind
+LAYOUTS: tuple[tuple[str, str, Callable[[Path, Split], tuple[Path, Callable[[], Reader]] | None]], ...] = (
+    ("class folders", "train/<class>/*.jpg and val/<class>/*.jpg", _class_folders),
+    ("one tar per class", "train/<class>.tar", _class_tars),
+    ("one tar", "train.tar or ILSVRC2012_img_train.tar, of class folders or of one tar per class", _one_tar),
+    ("zip and map", "train.zip with train_map.txt", _zip_and_map),
+    ("webdataset shards", "*train*-000000.tar", _shards),
+    ("parquet", "[data/]train-00000-of-<n>.parquet", _parquet),
+)
+ACCEPTED = "; ".join(looks for _, looks, _ in LAYOUTS)
+
+
+def find(root: Path, split: Split) -> Found:
+    """The one layout that a split has, without opening it.
+
+    Raises ValueError, in one line, for a folder that is missing or empty, and for a split that is not there or twice.
+    """
+    if not root.is_dir():
+        raise ValueError(f"data folder {root} does not exist or is not a folder; expected {ACCEPTED}")
+    if not any(root.iterdir()):
+        raise ValueError(f"data folder {root} is empty; expected {ACCEPTED}")
+    found = []
+    for layout, _, look in LAYOUTS:
+        if place := look(root, split):
+            found.append(Found(layout, *place))
+    if not found:
+        there = sorted(path.name for path in root.iterdir())
+        listed = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
+        raise ValueError(
+            f"data folder {root} has no folder {NAMES[split][0]!r} nor another form of this split, "
+            f"there is: {listed}; expected {ACCEPTED}; val likewise"
+        )
+    if len(found) > 1:
+        listed = " and as ".join(f"{one.layout} ({one.path.relative_to(root)})" for one in found)
+        raise ValueError(f"data folder {root} has the {split} split as {listed}; keep one of them in this folder")
+    return found[0]
+
+
+def open_split(found: Found) -> Reader:
+    """Lists the images of a split. Raises ValueError, in one line, for one that is not laid out as it should be."""
+    reader = found.open()
+    if len(reader.classes) == 1:
+        raise ValueError(f"{found.path} has the one class {reader.classes[0]!r}; expected two or more: {SORT}")
+    return reader

@@ -1,0 +1,150 @@
+"""Where images come from: opening the train and the val split of an image set, everything wrong with it said at once.
+
+    source = DataSource.folder("/data/photos")              # or DataSource("imagenet", root="/data/imagenet")
+    splits = open_splits(source, num_classes=1000)
+    splits.val.image(0), splits.val.targets[0], splits.val.filename(0)
+
+How a split may lie in a folder is in harness/images/layouts.py.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.cells import DataSource
+from harness.cells.source import (
+    EMBEDDED,
+    FASHION_CLASSES,
+    FASHION_MNIST,
+    FASHION_MNIST_IMAGES,
+    IMAGENET,
+    IMAGENET_CLASSES,
+    IMAGENET_IMAGES,
+    Split,
+)
+from harness.images.idx import DEBIAN_FOLDER, idx_files, read_idx
+from harness.images.layouts import find, open_split
+from harness.images.readers import ArrayReader, Reader
+
+HERE = Path(__file__).parent
+"""Where the embedded image sets are: a folder each."""
+WNID = re.compile(r"n\d{8}")
+
+
+class Splits(NamedTuple):
+    train: Reader
+    val: Reader
+
+
+def open_splits(source: DataSource, num_classes: int) -> Splits:
+    """Both splits, checked: they exist, hold the same classes in the same order, and as many as the model tells apart.
+
+    Raises ValueError, in one line, for a folder that is missing, empty or laid out in another way. timm alone would
+    evaluate the training images where val is missing, and call every image class 0 where val is flat.
+    """
+    splits = Splits(train=_open(source, "train"), val=_open(source, "val"))
+    if difference := class_difference(splits.train, splits.val):
+        raise ValueError(f"{source.name}: {difference}")
+    _check(source, {"train": splits.train, "val": splits.val}, num_classes)
+    return splits
+
+
+def open_val(source: DataSource, num_classes: int) -> Reader:
+    """The val split alone, checked likewise; the training images need not be there."""
+    val = _open(source, "val")
+    _check(source, {"val": val}, num_classes)
+    return val
+
+
+def glance(source: DataSource, *splits: Split) -> None:
+    """Looks whether these splits are there, without listing their images, before a job waits for hours in vain.
+
+    A folder that this machine does not see is passed over: it may lie on the disks of the nodes that will read it.
+    Raises ValueError, in one line, as `open_splits`.
+    """
+    for split in splits:
+        if source.root is None:
+            _open(source, split)
+        elif source.name != FASHION_MNIST and Path(source.root).exists():
+            find(Path(source.root), split)
+
+
+def class_difference(train: Reader, val: Reader) -> str | None:
+    """What is wrong with the classes of two splits of one set, as a sentence."""
+    one, other = set(train.classes), set(val.classes)
+    if one != other:
+        return (
+            f"train and val must hold the same classes; only in train: {_some(one - other)}; "
+            f"only in val: {_some(other - one)}"
+        )
+    for target, (ours, theirs) in enumerate(zip(train.classes, val.classes, strict=True)):
+        if ours != theirs:
+            return f"train and val must number their classes alike; class {target} is {ours} in train, {theirs} in val"
+    return None
+
+
+def imagenet_difference(splits: dict[Split, Reader]) -> str | None:
+    """Which counts of a set are not those of ImageNet-1K."""
+    wrong = []
+    for split, reader in splits.items():
+        if len(reader.classes) != IMAGENET_CLASSES:
+            wrong.append(f"{split} has {len(reader.classes):,} classes and not {IMAGENET_CLASSES:,}")
+        if len(reader) != IMAGENET_IMAGES[split]:
+            wrong.append(f"{split} has {len(reader):,} images and not {IMAGENET_IMAGES[split]:,}")
+        if all(map(WNID.fullmatch, reader.classes)) and list(reader.classes) != sorted(reader.classes):
+            # published weights number the classes in the order of their wnids
+            wrong.append(f"the classes of {split} are not numbered in the order of their wnids")
+    return "; ".join(wrong) or None
+
+
+def _check(source: DataSource, splits: dict[Split, Reader], num_classes: int) -> None:
+    if source.name == IMAGENET and (difference := imagenet_difference(splits)):
+        raise ValueError(f"{source.root} is not ImageNet-1K: {difference}")
+    found = len(splits["val"].classes)
+    if found != num_classes:
+        raise ValueError(f"{source.name} has {found} classes, the model {num_classes}: --set num_classes={found}")
+
+
+def _some(names: set[str]) -> str:
+    shown = sorted(names)[:3]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
+
+
+def _open(source: DataSource, split: Split) -> Reader:
+    if source.name in EMBEDDED:
+        return _embedded(source.name, split)
+    if source.name == FASHION_MNIST:
+        return _fashion_mnist(Path(source.root or DEBIAN_FOLDER), split)
+    if source.root is None:
+        raise ValueError(f"{source.name} does not come with the project; say where it is: --data /path/to/imagenet")
+    return open_split(find(Path(source.root), split))
+
+
+def _embedded(name: str, split: Split) -> Reader:
+    path = HERE / name / f"{split}.npz"
+    with np.load(path) as file:
+        return ArrayReader(f"{name}/{split}", file["images"], file["labels"].tolist(), EMBEDDED[name], [path])
+
+
+def _fashion_mnist(folder: Path, split: Split) -> Reader:
+    paths = idx_files(folder, split)
+    try:
+        images, labels = map(read_idx, paths)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{FASHION_MNIST}: there is no {error.filename}; it comes with: apt-get install dataset-fashion-mnist"
+        ) from None
+    if len(images) != FASHION_MNIST_IMAGES[split]:
+        raise ValueError(f"{paths[0]} holds {len(images):,} images and not {FASHION_MNIST_IMAGES[split]:,}")
+    return ArrayReader(f"{FASHION_MNIST}/{split}", images, labels.tolist(), FASHION_CLASSES, list(paths))
+
+
+def list_hash(reader: Reader) -> str:
+    """16 hex digits over the names below the split and targets: equal for two evaluations of the same images."""
+    digest = hashlib.sha256()
+    for index, target in enumerate(reader.targets):
+        digest.update(f"{'/'.join(Path(reader.filename(index)).parts[-2:])}\t{target}\n".encode())
+    return digest.hexdigest()[:16]

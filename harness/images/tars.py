@@ -1,0 +1,168 @@
+"""Readers of splits that lie in tars: of class folders, of one tar per class, and webdataset shards.
+
+    reader = open_tar(Path("/data/ILSVRC2012_img_train.tar"))     # a tar of one tar per class
+
+Every tar is listed once, when it is opened, and its images are then read by their offsets. timm's own reader of
+tars (`ReaderImageInTar`) was not taken: it streams all 138 GB of ImageNet's tar to list it, lets the disk decide the
+order of files that bear one name in two classes, takes the rest of a tar after a damaged header for absent, and its
+reader of webdataset shards is iterable only, whereas a run that resumes exactly needs images by index.
+"""
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.images.readers import SORT, Reader, check_order, is_image, natural_key, numbered_classes, read_at, sort_key
+
+BLOCK = 512  # bytes; a tar is made of such
+SPLIT_FOLDERS = ("train", "val", "validation")
+
+
+class Entry(NamedTuple):
+    """An image in an archive."""
+
+    label: str  # its class
+    name: str
+    archive: int  # which of the archives
+    offset: int  # of its first byte in that archive
+    size: int
+
+
+class TarReader(Reader):
+    """Images of one tar or more. `entries` are in the order of the split, `classes` in that of the targets."""
+
+    def __init__(
+        self, archives: list[Path], entries: list[Entry], classes: tuple[str, ...], others: list[str] | None = None
+    ) -> None:
+        self.archives, self.classes = archives, classes
+        target_of = {label: target for target, label in enumerate(classes)}
+        self.targets: list[int] = [target_of[entry.label] for entry in entries]
+        self.names: list[str] = [entry.name for entry in entries]
+        # arrays: a million tuples would be copied into every worker as soon as it touched them
+        self.places = np.array([entry[2:] for entry in entries], np.int64)
+        self._others = others or []
+
+    def encoded(self, index: int) -> bytes:
+        archive, offset, size = self.places[index].tolist()
+        return read_at(self.archives[archive], offset, size)
+
+    def filename(self, index: int) -> str:
+        return f"{self.archives[self.places[index, 0]]}/{self.names[index]}"
+
+    def files(self) -> list[Path]:
+        return self.archives
+
+    def others(self) -> list[str]:
+        return self._others
+
+
+def open_tar(path: Path) -> TarReader:
+    """One tar of class folders, or of one tar per class. Raises ValueError for images that lie in no class."""
+    return _by_class([path], [None])
+
+
+def open_class_tars(folder: Path, paths: list[Path]) -> TarReader:
+    """A folder of one tar per class, which is named as the tar is."""
+    paths = sorted(paths, key=lambda path: sort_key(path.name))
+    return _by_class(paths, [path.stem for path in paths])
+
+
+def _by_class(paths: list[Path], labels: list[str | None]) -> TarReader:
+    entries: list[Entry] = []
+    others: list[str] = []
+    for archive, (path, outer) in enumerate(zip(paths, labels, strict=True)):
+        for label, info, offset in _members(path, outer):
+            if info.name.endswith(".cls"):
+                raise ValueError(
+                    f"{path} holds webdataset samples ({info.name}); lay the shards beside one another in the data "
+                    "folder, named like train-000000.tar"
+                )
+            if is_image(info.name):
+                label, name = _place(path, label, info.name)
+                entries.append(Entry(label, f"{label}/{name}", archive, offset, info.size))
+            else:
+                others.append(f"{path}/{info.name}")
+    if not entries:
+        raise ValueError(f"no image in {paths[0] if len(paths) == 1 else paths[0].parent}; {SORT}")
+    entries.sort(key=lambda entry: sort_key(entry.name))
+    names = {entry.label for entry in entries}
+    check_order(names, str(paths[0]))
+    return TarReader(paths, entries, tuple(sorted(names, key=natural_key)), others)
+
+
+def _place(path: Path, label: str | None, name: str) -> tuple[str, str]:
+    """Class and file name of a member. A tar of a folder has that folder before all its names."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if label is None and len(parts) == 3 and parts[0] in SPLIT_FOLDERS:
+        parts = parts[1:]
+    if label is not None and (len(parts) == 1 or (len(parts) == 2 and parts[0] == label)):
+        return label, parts[-1]
+    if label is None and len(parts) == 2:
+        return parts[0], parts[1]
+    raise ValueError(f"{path}/{name} does not lie in a class folder directly under {path.name}: {SORT}")
+
+
+def _members(path: Path, label: str | None) -> Iterator[tuple[str | None, tarfile.TarInfo, int]]:
+    """The files of a tar, and those of the tars in it if `label` is None: class if known, header, absolute offset."""
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            for info in _listed(tar):
+                inner = tar.extractfile(info) if label is None and info.name.endswith(".tar") else None
+                if inner is None:
+                    yield label, info, info.offset_data
+                    continue
+                with tarfile.open(fileobj=inner, mode="r:") as class_tar:
+                    for member in _listed(class_tar):
+                        yield PurePosixPath(info.name).stem, member, info.offset_data + member.offset_data
+    except tarfile.ReadError as error:
+        raise ValueError(f"{path} is not a whole, uncompressed tar: {error}") from None
+
+
+def _listed(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The regular files. Raises tarfile.ReadError unless the list ends as tars do, with a block of zeros."""
+    while (info := tar.next()) is not None:
+        tar.members = []  # type: ignore[attr-defined]  # a million headers would take a gigabyte
+        if info.isreg():
+            yield info
+    assert tar.fileobj is not None
+    # tarfile takes a damaged header, and the end of a file cut short, for the end of the list
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(BLOCK) != bytes(BLOCK):
+        raise tarfile.ReadError("it is damaged or was cut short")
+
+
+def open_shards(paths: list[Path]) -> TarReader:
+    """Webdataset shards: samples `key.jpg` + `key.cls`, in the order of shards and members; other members are ignored.
+
+    Raises ValueError for a sample without an image or class, and for classes that are not numbers from 0 up.
+    """
+    entries: list[Entry] = []
+    for archive, path in enumerate(paths):
+        images: dict[str, Entry] = {}
+        labels: dict[str, str] = {}
+        try:
+            with tarfile.open(path, mode="r:") as tar:
+                for info in _listed(tar):
+                    folder, _, name = info.name.rpartition("/")
+                    key = f"{folder}/{name.split('.')[0]}"
+                    if name.endswith(".cls"):
+                        content = tar.extractfile(info)
+                        assert content is not None
+                        labels[key] = content.read().decode("ascii", "replace").strip()
+                    elif is_image(name):
+                        if key in images:
+                            raise ValueError(f"{path}: {info.name} is a second image of one sample")
+                        images[key] = Entry("", info.name, archive, info.offset_data, info.size)
+        except tarfile.ReadError as error:
+            raise ValueError(f"{path} is not a whole, uncompressed tar: {error}") from None
+        for key in images.keys() ^ labels.keys():
+            missing = "class (.cls)" if key in images else "image (.jpg, .jpeg, .png)"
+            raise ValueError(f"{path}: the sample {key.strip('/')!r} has no {missing}")
+        for key, entry in images.items():
+            if not labels[key].isdecimal():
+                raise ValueError(f"{path}: the class of {entry.name} is {labels[key]!r}; expected a number from 0 up")
+            entries.append(entry._replace(label=str(int(labels[key]))))
+    return TarReader(paths, entries, numbered_classes({int(entry.label) for entry in entries}, str(paths[0].parent)))

@@ -1,0 +1,274 @@
+"""Speed: what the model meets while it is measured, the statistics with made-up clocks, and errors."""
+
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+import torch
+from scipy.stats import binom
+from torch import Tensor, nn
+
+import backbones
+from harness.cells import Runtime, Speed
+from harness.measures import speed
+from harness.measures.speed import Ratio, compare, measure, measure_backbone, median_interval, prepare, ratio, sample
+from harness.process.errors import is_out_of_memory
+
+IMAGE, CLASSES = (3, 6, 5), 4
+SEEN: set[tuple[str, object]] = set()
+
+
+class Probe(nn.Module):
+    """A small model that notes in SEEN how it is run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        SEEN.add(("compiling", torch.compiler.is_compiling()))
+        SEEN.add(("batch", len(x)))
+        SEEN.add(("channels_last", x.is_contiguous(memory_format=torch.channels_last)))
+        SEEN.add(("training", self.training))
+        x = self.head(self.conv(x).mean((2, 3)))
+        SEEN.add(("dtype", x.dtype))
+        return x
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    SEEN.clear()
+
+
+def seen(what: str) -> set[object]:
+    return {value for name, value in SEEN if name == what}
+
+
+def run(runtime: Runtime, model: Callable[[], nn.Module] = Probe) -> dict:
+    return measure(model, IMAGE, CLASSES, runtime, 1e-3, lambda line: None)
+
+
+class Clock:
+    """A timer of made-up seconds: `seconds[name]` per call, plus `drift` per call since the start."""
+
+    def __init__(self, seconds: dict[str, Callable[[], float]], drift: float = 0.0) -> None:
+        self.seconds, self.drift, self.calls = seconds, drift, count()
+        self.order = ""
+
+    def __call__(self, call: Callable[[], str]) -> float:
+        name = call()
+        self.order += name
+        return self.seconds[name]() + self.drift * next(self.calls)
+
+
+def call_a() -> str:
+    return "A"
+
+
+def call_b() -> str:
+    return "B"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("device", "tpu", "cpu, cuda"),
+        ("precision", "float32", "fp32, bf16, fp16"),
+        ("mode", "jit", "eager, compiled"),
+        ("channels_last", "yes", "True, False"),
+        ("batch", 0, "from 1 on"),
+        ("batch", 2.0, "from 1 on"),
+        ("batch", True, "from 1 on"),
+    ],
+)
+def test_runtime_names_what_is_allowed(field, value, allowed):
+    with pytest.raises(ValueError, match=f"{field}.*{value!r}.*allowed are .*{allowed}"):
+        Runtime(**{field: value})
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_speed_wants_a_time_of_work(seconds):
+    with pytest.raises(ValueError, match="min_seconds"):
+        Speed(min_seconds=seconds)
+
+
+def test_metrics_fit_together():
+    metrics = run(Runtime(batch=3))
+    for label, prefix in (("latency", ""), ("train_step", "train_")):
+        quartiles = [metrics[f"{label}_ms_p{percent}"] for percent in (25, 50, 75)]
+        assert quartiles == sorted(quartiles)
+        assert quartiles[0] > 0
+        assert metrics[f"{prefix}images_per_s"] == pytest.approx(3 / quartiles[1] * 1e3)
+        assert metrics[f"{label}_samples"] >= speed.MIN_SAMPLES
+    for work in ("infer", "train"):
+        assert metrics[f"{work}_peak_allocated_mib"] is None
+        assert metrics[f"{work}_peak_reserved_mib"] is None
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_model_meets_the_whole_batch_in_both_modes(channels_last):
+    run(Runtime(batch=5, channels_last=channels_last))
+    assert seen("batch") == {5}
+    assert seen("channels_last") == {channels_last}
+    assert seen("training") == {False, True}
+    assert seen("compiling") == {False}
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_precision_is_that_of_autocast(precision, dtype):
+    run(Runtime(batch=2, precision=precision))
+    assert seen("dtype") == {dtype}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_training_step_trains(precision):
+    model = Probe()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    prepare(model, IMAGE, CLASSES, Runtime(batch=2, precision=precision), "train")()
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+def test_inference_keeps_no_graph():
+    assert prepare(Probe(), IMAGE, CLASSES, Runtime(batch=2), "infer")().is_inference()
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
+def test_compiled():
+    run(Runtime(batch=2, mode="compiled"))
+    assert seen("compiling") == {True}
+
+
+def test_a_task_measures_a_backbone():
+    lines: list[str] = []
+    spec = backbones.preset("deit_micro", attention="focused", in_channels=1, num_classes=3)
+    metrics = measure_backbone(spec, Speed(Runtime(batch=1), min_seconds=1e-3), lines.append)
+    assert metrics["images_per_s"] > 0
+    assert lines
+    assert all("\n" not in line for line in lines)
+
+
+def test_numerics_are_put_back():
+    torch.set_float32_matmul_precision("high")
+    try:
+        before = torch.backends.cudnn.benchmark
+        run(Runtime(batch=1))
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.benchmark == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak resident set is read from /proc")
+def test_peak_resident_set_is_that_of_the_work():
+    # What was freed before lies in the heap, below something that is still in use; the work would fit into it.
+    freed = [bytearray(100_000) for _ in range(5_000)]
+    in_use = bytearray(100_000)
+    del freed
+    much, little = (
+        speed._peak_memory(lambda mib=mib: torch.ones(mib * 2**18), "cpu")["peak_rss_mib"] for mib in (200, 1)
+    )
+    if much is None:
+        pytest.skip("this system does not reset the peak resident set")
+    # The larger came first, so a peak that is not reset would be the same.
+    assert in_use
+    assert 150 < much - little < 250
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_named():
+    with pytest.raises(ValueError, match="device is 'cuda' but torch sees no CUDA device here; allowed is 'cpu'"):
+        run(Runtime(device="cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_gpu(precision):
+    metrics = run(Runtime(device="cuda", precision=precision, batch=8))
+    assert metrics["latency_ms_p50"] > 0
+    assert metrics["train_step_ms_p50"] > metrics["latency_ms_p50"]
+    for work in ("infer", "train"):
+        # The buffer that flushes the cache is no memory of the model's.
+        assert 0 < metrics[f"{work}_peak_allocated_mib"] < speed.L2_BYTES / 2**20
+        assert metrics[f"{work}_peak_reserved_mib"] >= metrics[f"{work}_peak_allocated_mib"]
+        assert metrics[f"{work}_peak_rss_mib"] is None
+
+
+def test_outputs_that_are_not_finite_have_no_speed():
+    class Broken(Probe):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) / 0
+
+    with pytest.raises(FloatingPointError, match="not finite"):
+        run(Runtime(batch=1), Broken)
+
+
+def test_running_out_of_memory_is_recognised():
+    class Huge(Probe):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.empty(2**48).sum()
+
+    with pytest.raises(RuntimeError) as caught:
+        run(Runtime(batch=1), Huge)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(("seconds", "samples"), [(0.125, 16), (1.0, 10)], ids=["time", "number"])
+def test_samples_until_both_time_and_number_suffice(seconds, samples):
+    assert sample(call_a, Clock({"A": lambda: seconds}), min_seconds=2.0) == [seconds] * samples
+
+
+def test_ratio_of_known_times():
+    clock = Clock({"A": lambda: 3.0, "B": lambda: 2.0})
+    assert ratio(call_a, call_b, clock, 1.0) == Ratio(1.5, 1.5, 1.5, speed.MIN_BLOCKS)
+    assert clock.order == "ABBA" * speed.MIN_BLOCKS
+    assert ratio(call_a, call_b, Clock({"A": lambda: 3.0, "B": lambda: 2.0}), 200.0).blocks == 20
+    assert ratio(call_a, call_b, Clock({"A": lambda: 3.0, "B": lambda: 2.0}), 1.0).decided
+
+
+def test_a_steady_drift_cancels():
+    found = ratio(call_a, call_b, Clock({"A": lambda: 1.0, "B": lambda: 1.0}, drift=0.01), 1.0)
+    assert found.low == pytest.approx(1)
+    assert found.high == pytest.approx(1)
+
+
+def test_a_thing_is_rarely_told_from_itself():
+    noise = random.Random(0)
+    # Mostly steady, now and then a pause of the machine's: nothing like a normal distribution.
+    clock = Clock(dict.fromkeys("AB", lambda: 1 + noise.expovariate(20) + (noise.random() < 0.1)))
+    undecided = sum(not ratio(call_a, call_b, clock, 1.0).decided for _ in range(400))
+    assert undecided >= 0.95 * 400
+
+
+def test_a_small_difference_is_found_through_the_noise():
+    noise = random.Random(0)
+    clock = Clock({"A": lambda: 1.05 + noise.expovariate(20), "B": lambda: 1 + noise.expovariate(20)})
+    found = ratio(call_a, call_b, clock, 500.0)
+    assert found.decided
+    assert found.low < 1.1 / 1.05 < found.high
+
+
+@pytest.mark.parametrize("size", [6, 7, 10, 25, 100, 2000])
+def test_interval_of_the_median_is_the_narrowest_that_covers(size):
+    low, high = median_interval([float(value) for value in random.Random(1).sample(range(size), size)])
+    assert low + high == size - 1
+    assert 2 * binom.cdf(low, size, 0.5) <= 0.05 < 2 * binom.cdf(low + 1, size, 0.5)
+
+
+def test_too_few_values_have_no_interval():
+    with pytest.raises(ValueError, match="5 values"):
+        median_interval([1.0] * 5)
+
+
+@pytest.mark.parametrize("work", ["infer", "train"])
+def test_compare_backbones(work):
+    fused, explicit = (backbones.preset("deit_micro", attention=f"softmax(fused={fused})") for fused in (True, False))
+    found = compare(fused, explicit, Runtime(batch=1), work, min_seconds=1e-3)
+    assert 0 < found.low <= found.value <= found.high
+    assert found.blocks == speed.MIN_BLOCKS
