@@ -15,7 +15,7 @@ from attentions import AttentionSpec, unknown
 from harness.cells import Evaluate
 from harness.cli_common import CERTIFICATES
 from harness.selection import TASKS
-from harness.sweeps import SWEEPS
+from harness.sweeps.expand import SWEEPS
 from results import Sheet, to_plain
 
 

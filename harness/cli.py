@@ -144,7 +144,7 @@ def train(
         dry_run: print what would be trained and whether it is recorded.
     """
     from harness.cells import Cell, Train
-    from harness.published_recipes import ASSUMED, FINE_TUNED
+    from harness.published.recipes import ASSUMED, FINE_TUNED
     from harness.selection import data_source, described, settings
     from harness.selection import recipe as recipe_named
     from harness.training.loading import weights_in
@@ -244,7 +244,8 @@ def evaluate(
 def _measure(cells: list, out: Path, *, isolate: bool = False, dry_run: bool = False) -> int:
     """Runs the cells together with the other processes of the job, and prints the table; the exit status."""
     from harness.process.ranks import ranks
-    from harness.runner import recorded, run_all
+    from harness.runner.records import recorded
+    from harness.runner.run_all import run_all
 
     if dry_run:
         for cell in cells:
@@ -299,7 +300,7 @@ def table(
     records, problems = _records(out)
     expected = []
     if sweep is not None:
-        from harness.sweeps import expand
+        from harness.sweeps.expand import expand
 
         expected = [(cell.key, cell.to_json()) for cell in expand(sweep)]
         wanted = {key for key, _ in expected}
@@ -412,7 +413,7 @@ def reproduce(
     import results
     from harness.process.ranks import ranks
     from harness.reproduce import measured, official_cells
-    from harness.runner import run_all
+    from harness.runner.run_all import run_all
 
     published = results.published_rows(paper)
     if (data is None) != (weights is None):

@@ -83,8 +83,8 @@ def check(
         out: folder of the records; certificates go to `certificates` in it.
     """
     import results
-    from harness.certificate import LAWS, certify
-    from harness.runner import check_writable
+    from harness.certificate.certify import LAWS, certify
+    from harness.runner.records import check_writable
 
     specs = _named(attention)
     folder = out / CERTIFICATES

@@ -22,7 +22,9 @@ from harness.cells import Cell
 from harness.process.attempts import attempts
 from harness.process.ranks import process_group
 from harness.process.stopping import Stopped, TakenOver
-from harness.runner import JobFailed, PeerLost, check_needs, failure, recorded, run_all
+from harness.runner.records import ended_at, failure, recorded
+from harness.runner.run import JobFailed, PeerLost
+from harness.runner.run_all import check_needs, run_all
 from harness.training import checkpoints
 from slurm import this_job
 
@@ -106,11 +108,3 @@ class CellsJob:
 def _successor(taken: TakenOver) -> tuple[str | None, str]:
     """The job that has taken over, and which cell."""
     return taken.job, taken.key
-
-
-def ended_at(key: str, out: Path) -> str | None:
-    """When a record of a cell was made, whatever its status."""
-    try:
-        return results.read(out / f"{key}.json").created
-    except ValueError:
-        return None

@@ -20,10 +20,11 @@ from harness import submissions
 from harness.cells import Cell, Evaluate, Train
 from harness.cli_common import error_console
 from harness.images.sources import glance
-from harness.jobs import CellsJob, ended_at
+from harness.jobs import CellsJob
 from harness.plan import Allocation, arrays, on_gpu, plan, slots
 from harness.process.environment import CHECKOUT, PACKAGES, ROOT, checkout, cores, gpus
-from harness.runner import check_needs, recorded
+from harness.runner.records import ended_at, recorded
+from harness.runner.run_all import check_needs
 from harness.states import CellState, State, standing
 from harness.submissions import Array, Submission
 from slurm import Cluster, cancel, cancel_local, check, limits, release, snapshot, submit_array, submit_local

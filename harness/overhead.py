@@ -24,7 +24,7 @@ from harness.images.batches import Batch
 from harness.measures.speed import Ratio, Timer, ratio, timer
 from harness.process.determinism import deterministic
 from harness.process.ranks import Ranks
-from harness.published_recipes import recipe_of
+from harness.published.recipes import recipe_of
 from harness.training.learner import Learner
 
 UPDATES_PER_EPOCH = 1000  # of the schedule; the step's time does not depend on it

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import results
 from harness.cli_common import count
-from harness.estimate import Estimator
+from harness.estimates.estimate import Estimator
+from harness.estimates.totals import total
 from harness.launch import Choice
 from harness.plan import Allocation, on_gpu
 from harness.process.environment import cores
-from harness.totals import total
 from slurm import Cluster, Resources
 
 

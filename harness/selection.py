@@ -28,8 +28,8 @@ from harness.cells import (
     in_order,
 )
 from harness.cells.source import IMAGENET, KNOWN
-from harness.published_recipes import RECIPES, recipe_of
-from harness.sweeps import expand
+from harness.published.recipes import RECIPES, recipe_of
+from harness.sweeps.expand import expand
 from harness.sweeps.quickstart import FASHION
 from harness.training.loading import read_about, weights_in
 

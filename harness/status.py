@@ -147,7 +147,7 @@ def _by_hand(sweep: str | None, out: Path) -> dict[str, str]:
     known, _ = _known(out)
     if sweep is None or _named(sweep, known):
         return {}
-    from harness.sweeps import expand
+    from harness.sweeps.expand import expand
 
     try:
         return {cell.key: cell.label for cell in expand(sweep)}

@@ -4,8 +4,8 @@ import results
 from backbones import BackboneSpec, preset
 from harness.cells import Cell, DataSource, RunWeights, Train
 from harness.cells.runtime import Precision
-from harness.published_recipes import FINE_TUNED, recipe_of
-from harness.reproduce import spec_of
+from harness.published.models import spec_of
+from harness.published.recipes import FINE_TUNED, recipe_of
 
 IMAGENET = DataSource("imagenet")
 SIDE = 224

@@ -1,4 +1,4 @@
-"""Sites, inputs and modules for tests of single attentions; the laws for all are in tests/harness/test_zoo.py."""
+"""Sites, inputs and modules for tests of single attentions; the laws of all: tests/harness/certificate/test_zoo.py."""
 
 from collections.abc import Callable
 

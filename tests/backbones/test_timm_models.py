@@ -19,7 +19,7 @@ import attentions
 import backbones
 from backbones._model import Backbone
 from backbones.timm_models import TIMM_NAMES, default_cfgs
-from harness.published_recipes import RECIPES
+from harness.published.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 MICROS = [name for name in backbones.presets() if name.endswith("_micro")]

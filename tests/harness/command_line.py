@@ -14,11 +14,7 @@ from results import Record
 
 SWEEPS_FILE = """
 from backbones import preset
-from harness.cells import Cell
-from harness.measures.costs import Costs
-from harness.cells.recipe import FOLDER
-from harness.images.sources import DataSource
-from harness.train import Train
+from harness.cells import FOLDER, Cell, Costs, DataSource, Train
 from dataclasses import replace
 
 ATTENTIONS = ("softmax", "linear", "focused")

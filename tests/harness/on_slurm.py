@@ -64,10 +64,8 @@ from typing import ClassVar
 import harness.training.learner
 from attentions import Attention, Macs, register
 from backbones import preset
-from harness.cells import Cell
-from harness.cells.recipe import LR_BATCH, MICRO
-from harness.images.sources import DataSource
-from harness.train import Train
+from harness.cells import MICRO, Cell, DataSource, Train
+from harness.cells.recipe import LR_BATCH
 
 HERE = Path("{here}")
 

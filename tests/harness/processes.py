@@ -13,7 +13,7 @@ from harness.process.ranks import process_group
 
 SERVER = multiprocessing.get_context("forkserver")
 """Processes are forked from one that has imported torch already: a start takes a tenth of a second."""
-SERVER.set_forkserver_preload(["torch", "timm", "harness.train", "tests.harness.processes"])
+SERVER.set_forkserver_preload(["torch", "timm", "harness.training.loop", "tests.harness.processes"])
 PATIENCE = 120  # seconds
 
 

@@ -23,8 +23,8 @@ import backbones
 import results
 from harness import selection
 from harness.cells import Speed
-from harness.runner import run_all
-from harness.sweeps import SWEEPS, expand
+from harness.runner.run_all import run_all
+from harness.sweeps.expand import SWEEPS, expand
 from tests.harness.command_line import SWEEPS_FILE, Ask, images, photos, records, refused, tree
 
 ROOT = Path(__file__).parents[2]

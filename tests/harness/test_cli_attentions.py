@@ -37,8 +37,7 @@ class Mine(Attention):
 
 SWEEP = """
 from backbones import preset
-from harness.cells import Cell
-from harness.measures.costs import Costs
+from harness.cells import Cell, Costs
 
 def mine():
     return [Cell(preset("deit_micro", attention="mine"), Costs())]

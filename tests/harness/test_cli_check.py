@@ -8,7 +8,7 @@ import pytest
 
 import results
 from attentions import AttentionSpec, _registry
-from harness.certificate import LAWS, SLOW
+from harness.certificate.certify import LAWS, SLOW
 from tests.harness.command_line import Ask, refused
 
 # Linear attention that forgets to count half of what it does.

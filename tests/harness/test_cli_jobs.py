@@ -13,7 +13,7 @@ from backbones import preset
 from harness import launch
 from harness.cells import Cell, Costs
 from harness.submissions import Submission
-from harness.sweeps import expand
+from harness.sweeps.expand import expand
 from results import Record
 from slurm import Cluster, local_job
 from tests.attentions.test_registry import WHOLE

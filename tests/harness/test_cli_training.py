@@ -12,7 +12,8 @@ from PIL import Image
 import backbones
 import results
 from backbones import preset, to_official
-from harness import official, reproduce
+from harness import reproduce
+from harness.published import official
 from tests.harness.command_line import Ask, photos, records, refused
 
 TRAIN = "train deit_micro --data photos --set num_classes=3 image_size=16 dim=16 depth=2"

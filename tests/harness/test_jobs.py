@@ -16,13 +16,14 @@ import results
 from attentions import load_file
 from backbones import BackboneSpec, preset
 from harness.cells import MICRO, Cell, Train
-from harness.jobs import CellsJob, ended_at
+from harness.jobs import CellsJob
 from harness.process.attempts import attempts
 from harness.process.environment import PACKAGES, ROOT
 from harness.process.stopping import Stopped
+from harness.runner.records import ended_at
 from slurm import snapshot
 from tests.harness import submitted
-from tests.harness.planted import FASHION, record
+from tests.harness.certificate.planted import FASHION, record
 from tests.harness.processes import PATIENCE, SERVER, become, free_port
 
 Make = Callable[..., Cell]

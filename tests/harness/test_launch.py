@@ -24,7 +24,7 @@ from slurm import Cluster, Resources, SlurmUnreachable
 from slurm.limits import Limits
 from slurm.scontrol import Node
 from tests.harness import submitted
-from tests.harness.planted import FASHION, record
+from tests.harness.certificate.planted import FASHION, record
 from tests.harness.processes import PATIENCE, SERVER
 from tests.harness.submitted import NOON, Slurm, job, submit
 

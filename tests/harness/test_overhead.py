@@ -8,7 +8,7 @@ import torch
 import backbones
 from harness.measures.speed import Ratio
 from harness.overhead import cpu_time, overhead
-from harness.published_recipes import recipe_of
+from harness.published.recipes import recipe_of
 from harness.training.learner import Learner
 
 EVERYTHING = replace(recipe_of("flatten_swin_t"), ema_decay=0.9999)  # it clips, too

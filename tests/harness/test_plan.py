@@ -11,7 +11,7 @@ from backbones import preset
 from harness.cells import MICRO, Cell, Costs, Runtime, Speed, Task, Train
 from harness.plan import Allocation, arrays, plan, resources_of, slots
 from slurm import Cluster, Resources
-from tests.harness.planted import FASHION
+from tests.harness.certificate.planted import FASHION
 
 ATTENTIONS = ("softmax", "linear", "focused")
 TRAIN = Train(replace(MICRO, batch=64), FASHION)

@@ -16,7 +16,7 @@ from harness.launch import Choice
 from harness.plan import arrays, plan, slots
 from harness.states import CellState, State
 from slurm import Cluster
-from tests.harness.planted import FASHION, speed
+from tests.harness.certificate.planted import FASHION, speed
 
 Make = Callable[..., Cell]
 SPEC = preset("deit_micro")

@@ -14,7 +14,8 @@ import results
 from backbones import preset, presets
 from harness import cli
 from harness.cells import FOLDER, Cell, Costs, DataSource, Train
-from harness.reproduce import measured, spec_of
+from harness.published.models import spec_of
+from harness.reproduce import measured
 
 PUBLISHED = results.published_rows("flatten")
 TARGETS = results.targets(PUBLISHED)

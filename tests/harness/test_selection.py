@@ -8,9 +8,9 @@ import pytest
 
 from backbones import preset
 from harness.cells import FOLDER, MICRO, Cell, Costs, DataSource, Evaluate, Preprocessing, Speed, Train
-from harness.published_recipes import recipe_of
+from harness.published.recipes import recipe_of
 from harness.selection import TASKS, ad_hoc, adjusted, data_source, narrowed, recipe, select, settings
-from harness.sweeps import expand
+from harness.sweeps.expand import expand
 from harness.sweeps.quickstart import FASHION
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from harness import status
 from harness.process import attempts
 from harness.state_rows import ROWS, duration, shortened
-from harness.sweeps import expand
+from harness.sweeps.expand import expand
 from tests.harness.submitted import NOON, Slurm, attempt, job, record, submit
 
 NAME = "deit_t focused(kernel_size=5) train cuda"

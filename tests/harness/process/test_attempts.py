@@ -17,7 +17,7 @@ from harness.cells import Cell
 from harness.process import attempts as module
 from harness.process.attempts import FOLDER, STALE, Attempt, NoAttempt, Sidecar, attempts, current, read
 from harness.process.stopping import TakenOver
-from harness.runner import run
+from harness.runner.run import run
 
 CONTEXT = multiprocessing.get_context("fork")
 

@@ -23,7 +23,7 @@ from harness.images.batches import Batch, Images
 from harness.images.sources import open_splits
 from harness.images.transforms import Normalise, eval_transform
 from harness.process.ranks import Ranks
-from harness.runner import run_all
+from harness.runner.run_all import run_all
 from harness.training import checkpoints, evaluation, loop
 from harness.training.learner import Learner, create_optimizer
 from harness.training.loop import train

@@ -13,10 +13,11 @@ from rich.console import Console
 
 import backbones
 import results
-from harness import runner
 from harness.cells import MICRO, Cell, Costs, DataSource, Evaluate, Preprocessing, RunWeights, Train, Weights, in_order
 from harness.cells.recipe import LR_BATCH
-from harness.runner import run_all
+from harness.runner import run
+from harness.runner.records import outcome
+from harness.runner.run_all import run_all
 from harness.training import checkpoints
 from harness.training.loading import located, weights_in
 from tests.harness.image_sets import coloured
@@ -179,7 +180,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> dict[str, float]:
         raise RuntimeError("planted failure")
 
-    monkeypatch.setattr(runner, "train", fail)
+    monkeypatch.setattr(run, "train", fail)
 
 
 @pytest.mark.usefixtures("failing")
@@ -189,7 +190,7 @@ def test_what_needs_a_failed_training_fails_and_the_rest_goes_on(data: DataSourc
     found = run_all(cells, tmp_path, console())
     assert [record.status for record in found] == ["failed", "failed", "done"]
     needed = f"needs the training {start.weights().label} ({start.key}), which failed: RuntimeError: planted failure"
-    assert runner.outcome(found[0]) == f"failed: ValueError: {needed}"
+    assert outcome(found[0]) == f"failed: ValueError: {needed}"
     assert results.table(found)["error"].iloc[0].startswith(f"evaluate failed: ValueError: {needed}")
 
 

@@ -16,7 +16,7 @@ from harness.cells import Cell, DataSource, Train
 from harness.images.batches import Batch, shares, train_order
 from harness.images.sources import open_splits
 from harness.process.ranks import Ranks
-from harness.runner import run_all
+from harness.runner.run_all import run_all
 from harness.training.learner import Learner
 from tests.harness.processes import together
 from tests.harness.training.test_resume import RECIPE, images, spec

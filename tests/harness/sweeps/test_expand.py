@@ -6,9 +6,9 @@ import pytest
 
 import backbones
 import results
-from harness.published_recipes import FINE_TUNED, RECIPES, recipe_of
-from harness.reproduce import spec_of
-from harness.sweeps import SWEEPS, expand
+from harness.published.models import spec_of
+from harness.published.recipes import FINE_TUNED, RECIPES, recipe_of
+from harness.sweeps.expand import SWEEPS, expand
 
 
 @pytest.mark.parametrize("name", SWEEPS)

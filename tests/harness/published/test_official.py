@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import backbones
-from harness.official import OFFICIAL, find
-from harness.published_recipes import RECIPES, recipe_of
+from harness.published.official import OFFICIAL, find
+from harness.published.recipes import RECIPES, recipe_of
 
 
 @pytest.mark.parametrize("preset", OFFICIAL)

@@ -9,9 +9,11 @@ from rich.console import Console
 
 import results
 from backbones import preset
-from harness import runner
 from harness.cells import MICRO, Cell, Costs, DataSource, Train
-from harness.runner import recorded, run, run_all
+from harness.runner import run as module
+from harness.runner.records import recorded
+from harness.runner.run import run
+from harness.runner.run_all import run_all
 from slurm import JobDied
 
 
@@ -119,7 +121,7 @@ def test_a_death_in_a_process_of_its_own_is_a_failed_row(tmp_path, monkeypatch):
     def dies(function, folder):
         raise JobDied("the process ended without a result")
 
-    monkeypatch.setattr(runner, "call_apart", dies)
+    monkeypatch.setattr(module, "call_apart", dies)
     (record,) = run_all([Cell(preset("deit_micro"), Costs())], tmp_path, console(), isolate=True)
     assert (record.status, record.error) == ("failed", "the process ended without a result")
 
@@ -132,7 +134,7 @@ def test_a_training_that_does_not_fit_says_what_helps_and_runs_again(
             raise MemoryError("planted shortage")
         return {"top1": 50.0}
 
-    monkeypatch.setattr(runner, "train", run_out)
+    monkeypatch.setattr(module, "train", run_out)
     cell = Cell(preset("deit_micro"), Train(MICRO, DataSource("fashion_mnist_14k")))
     shown = console()
     (record,) = run_all([cell], tmp_path / "out", shown)

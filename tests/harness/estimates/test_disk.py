@@ -7,7 +7,7 @@ import pytest
 
 from backbones import preset
 from harness.cells import MICRO, DataSource, Preprocessing, Train
-from harness.disk import kept_crops, run_bytes, stored
+from harness.estimates.disk import kept_crops, run_bytes, stored
 from harness.training.loop import train
 from tests.harness.image_sets import coloured
 

@@ -6,7 +6,7 @@ import pytest
 
 import results
 from attentions import AttentionSpec, names, source_digest
-from harness.certificate import LAWS, certify
+from harness.certificate.certify import LAWS, certify
 from harness.certificate.subject import Exempt, Subject
 from results.certificates import SHIPPED, file_name
 

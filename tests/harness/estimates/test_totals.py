@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness.disk import KeptCrops
-from harness.estimate import Basis, Estimate
-from harness.totals import total
+from harness.estimates.disk import KeptCrops
+from harness.estimates.estimate import Basis, Estimate
+from harness.estimates.totals import total
 
 
 def cell(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cells import Preprocessing, Weights
-from harness.published_recipes import SHORT_SIDE, SHORT_SIDE_248, SHORT_SIDE_WHOLE, SQUASH, SQUASH_WHOLE
+from harness.published.recipes import SHORT_SIDE, SHORT_SIDE_248, SHORT_SIDE_WHOLE, SQUASH, SQUASH_WHOLE
 from harness.training.loading import EMA_WRAPPERS, RAW_WRAPPERS, read, weights_in
 
 

@@ -3,8 +3,8 @@
     estimator = Estimator(results.read_all(out)[0])
     estimator.estimate(cell, processes=8)     # Estimate(seconds=..., basis="recorded", note=..., disk_bytes=...)
 
-What is recorded is believed first, see harness/rates.py; sums are in harness/totals.py. Processes are taken to share
-the work evenly and at no cost. The time in which a process starts is not in it.
+Records come first as a source of speeds, see rates.py; sums are in totals.py. Processes are assumed to share the work
+evenly and at no cost. The time that a process takes to start is not included.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from harness.cells.recipe import split_batch
 from harness.cells.runtime import Workload
 from harness.cells.source import EMBEDDED, FASHION_MNIST, FASHION_MNIST_IMAGES, IMAGENET, IMAGENET_IMAGES, Split
 from harness.cells.tasks import BATCH
-from harness.disk import RECORD_BYTES, KeptCrops, kept_crops, run_bytes, stored
+from harness.estimates.disk import RECORD_BYTES, KeptCrops, kept_crops, run_bytes, stored
+from harness.estimates.rates import Load, Rate, Rates
 from harness.images.batches import train_order
 from harness.images.sources import open_splits, open_val
 from harness.measures.speed import MIN_SAMPLES
-from harness.rates import Load, Rate, Rates
 from results import Record
 
 COUNTING = 2.5e-3

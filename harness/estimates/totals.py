@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.estimate import Basis, Estimate
+from harness.estimates.estimate import Basis, Estimate
 
 BASES: dict[Basis, str] = {
     "recorded": "from recorded speeds",

@@ -5,9 +5,10 @@ from typing import ClassVar
 import pytest
 
 from attentions import AttentionSpec, _registry
-from harness.certificate import LAWS, certify, costs
+from harness.certificate import costs
+from harness.certificate.certify import LAWS, certify
 from harness.certificate.subject import Broken, Subject
-from tests.harness.planted_bugs import BUGS, Sound, SoundSoftmax
+from tests.harness.certificate.planted_bugs import BUGS, Sound, SoundSoftmax
 
 PLANTED = [(law, bug) for law, bugs in BUGS.items() for bug in bugs]
 

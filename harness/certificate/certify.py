@@ -1,0 +1,103 @@
+"""The certificate of an attention: the laws that it is tested by, zoo and user's own alike.
+
+* `subject`: what is tested, at which small sites, with which inputs.
+* `laws`: mathematics, in float64: definition, gradients, batch, permutation, mask, parameters, state, memory.
+* `precision`, `compilers`, `costs`: half precision; torch.compile and torch.export; multiply-adds and growth.
+* `random_sites`: all of that at sites that nobody thought of.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from attentions import AttentionSpec, source_digest
+from harness.certificate import compilers, costs, laws, precision, random_sites
+from harness.certificate.subject import Broken, Exempt, Subject
+from harness.process.environment import environment
+from results import Certificate, Verdict
+
+Law = Callable[[Subject], str]
+
+LAWS: dict[str, Law] = {
+    "builds": laws.builds,
+    "shape": laws.shape,
+    "reference": laws.reference,
+    "gradient": laws.gradient,
+    "batch": laws.batch,
+    "permutation": laws.permutation,
+    "mask": laws.mask,
+    "reads": laws.reads,
+    "parameters": laws.parameters,
+    "state": laws.state,
+    "deterministic": laws.deterministic,
+    "inputs": laws.inputs,
+    "memory": laws.memory,
+    "finite": precision.finite,
+    "near": precision.near,
+    "macs": costs.macs,
+    "growth of macs": costs.growth_of_macs,
+    "growth of time": costs.growth_of_time,
+    "compile": compilers.compiled,
+    "export": compilers.exported,
+    "random sites": random_sites.random_sites,
+}
+"""By name, in the order of the table. The first sentence of each function says what holds."""
+
+SLOW = ("growth of time",)
+"""Left out of the quick form: a measured time says little while other tests run."""
+
+
+def certify(
+    spec: AttentionSpec, *, quick: bool = False, report: Callable[[Verdict], None] = lambda verdict: None
+) -> Certificate:
+    """Test an attention by all laws; `report` gets each verdict as it comes.
+
+    `quick` is the form of a test suite: fewer sites, no measured time, graphs captured but not turned into code.
+
+    Raises:
+        ValueError: if the attention declares itself exempt from what is no law.
+    """
+    subject = Subject(spec, quick)
+    if unknown := set(subject.attention.exempt) - set(LAWS):
+        raise ValueError(f"{spec.name} is exempt from {sorted(unknown)}, which are no laws ({', '.join(LAWS)})")
+    verdicts = []
+    # What is random in the caller's program stays as it was.
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings(), _one_thread():
+        warnings.simplefilter("ignore")
+        for name, law in LAWS.items():
+            if not (quick and name in SLOW):
+                verdicts.append(_verdict(name, law, subject))
+                report(verdicts[-1])
+    form = "quick" if quick else "full"
+    return Certificate(str(spec), source_digest(spec.name), form, tuple(verdicts), environment("cpu"))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The sites are so small that threads wait for each other more than they work; and where more of them join in on
+    larger maps, time does not grow as the work does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _verdict(name: str, law: Law, subject: Subject) -> Verdict:
+    began = time.perf_counter()
+    reason = subject.attention.exempt.get(name)
+    if not subject.cases and name != "builds":
+        reason = "it can be mounted at none of the small sites"
+    try:
+        verdict, detail = ("exempt", reason) if reason else ("pass", law(subject))
+    except Broken as broken:
+        verdict, detail = "fail", str(broken)
+    except Exempt as exempt:
+        verdict, detail = "exempt", str(exempt)
+    return Verdict(name, verdict, detail, round(time.perf_counter() - began, 3))

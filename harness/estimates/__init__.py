@@ -1,0 +1,1 @@
+"""What cells would take: time, disk, hours of devices."""

@@ -1,0 +1,1 @@
+"""What papers and their repositories have published."""

@@ -1,0 +1,1 @@
+"""Running cells, and their records."""

@@ -1,0 +1,79 @@
+"""The record of a cell: whether there is one, what it says, and how one is made."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import results
+from attentions import source_digest
+from harness.cells import Cell, Train
+from harness.process.environment import environment
+from results import Record
+from results.tables import SOURCE
+
+FINAL = ("done", "oom")
+"""A record of another status is a failure of ours or of the machine: its cell runs again when asked for."""
+
+
+def recorded(cell: Cell, out: Path) -> Record | None:
+    """The final record of a cell in the folder `out`, or None."""
+    record = _whole(cell, out)
+    if record is None or record.status not in FINAL:
+        return None
+    # Whether a training fits depends on how its batch is split, which is no part of the key.
+    return None if record.status == "oom" and isinstance(cell.task, Train) else record
+
+
+def _whole(cell: Cell, out: Path) -> Record | None:
+    """The record of a cell, unless its file is missing, damaged, or was altered to be of something else."""
+    try:
+        record = results.read(out / f"{cell.key}.json")
+    except ValueError:
+        return None
+    return record if cell.equals(record.cell) else None
+
+
+def failure(cell: Cell, error: str) -> Record:
+    """The record of a cell that failed without a measurement."""
+    return Record(cell.key, cell.to_json(), "failed", {}, circumstances(cell), error)
+
+
+def outcome(record: Record) -> str:
+    """One line: how a cell ended."""
+    if record.error is not None:
+        return f"{record.status}: {record.reason}"
+    shown = ("params_m", "gmacs", "images_per_s", "train_step_ms_p50", "top1", "top1_stderr")
+    numbers = (f"{name} {record.metrics[name]:.4g}" for name in shown if record.metrics.get(name) is not None)
+    return f"{record.status}: {', '.join(numbers)}"
+
+
+def check_writable(out: Path) -> None:
+    """Raise ValueError if no file can be written into the folder `out`; creates it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except FileExistsError as problem:
+        raise ValueError(f"cannot write to the output folder {out}: it is a file") from problem
+    except OSError as problem:
+        raise ValueError(f"cannot write to the output folder {out}: {problem.strerror}") from problem
+
+
+def circumstances(cell: Cell) -> dict[str, Any]:
+    """Where it was measured, and the code of the attention under test, whose certificate may be looked for."""
+    return environment(cell.device) | {SOURCE: source_digest(cell.backbone.attention.name)}
+
+
+def keep_damaged(cell: Cell, out: Path) -> None:
+    """Move a file that is not the cell's whole record out of the way of the new one, so that nothing is lost."""
+    path = out / f"{cell.key}.json"
+    if path.exists() and _whole(cell, out) is None:
+        path.replace(path.with_suffix(".damaged"))
+
+
+def ended_at(key: str, out: Path) -> str | None:
+    """When a record of a cell was made, whatever its status."""
+    try:
+        return results.read(out / f"{key}.json").created
+    except ValueError:
+        return None

@@ -1,0 +1,72 @@
+"""Sweeps: functions that return cells. Those here come with the project; a user's own stand in any Python file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from attentions import load_file, unknown
+from harness.cells import Cell, distinct
+from harness.sweeps.ablations import (
+    ablation_dwc,
+    ablation_focusing_factor,
+    ablation_modules,
+    ablation_stages,
+    ablation_window,
+)
+from harness.sweeps.fashion_mnist import fashion_mnist
+from harness.sweeps.paper_accuracy import paper_accuracy
+from harness.sweeps.paper_costs import paper_costs
+from harness.sweeps.quickstart import quickstart
+
+Sweep = Callable[[], list[Cell]]
+
+SWEEPS: dict[str, Sweep] = {
+    sweep.__name__: sweep
+    for sweep in (
+        quickstart,
+        fashion_mnist,
+        paper_costs,
+        paper_accuracy,
+        ablation_focusing_factor,
+        ablation_dwc,
+        ablation_modules,
+        ablation_stages,
+        ablation_window,
+    )
+}
+
+
+def expand(name: str) -> list[Cell]:
+    """The cells of a sweep, by its name here or as `file.py:function`; equal cells stand once.
+
+    Raises:
+        ValueError: for an unknown sweep, a file that cannot be loaded, or a function that does not return cells.
+    """
+    sweep = _find(name)
+    try:
+        cells = sweep()
+    except ValueError:
+        raise
+    except (Exception, SystemExit) as problem:
+        # A sweep is the user's own code.
+        raise ValueError(f"sweep {name!r} failed: {type(problem).__name__}: {problem}") from problem
+    if not isinstance(cells, list) or not all(isinstance(cell, Cell) for cell in cells):
+        raise ValueError(f"sweep {name!r} does not return a list of cells")
+    if not cells:
+        raise ValueError(f"sweep {name!r} has no cells")
+    return distinct(cells)
+
+
+def _find(name: str) -> Sweep:
+    path, colon, function = name.rpartition(":")
+    if name.endswith(".py"):
+        raise ValueError(f"{name} is a file: name the function in it as well, as in {name}:my_sweep")
+    if not colon:
+        if name not in SWEEPS:
+            raise ValueError(unknown("sweep", name, [*SWEEPS, "my_sweeps.py:name"]))
+        return SWEEPS[name]
+    found = getattr(load_file(Path(path)), function, None)
+    if not callable(found):
+        raise ValueError(f"sweep {name!r}: {path} has no function {function!r}")
+    return found
