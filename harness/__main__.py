@@ -7,9 +7,9 @@ import sys
 def main() -> int:
     """The command line; what it needs is imported here, so that an interrupt meanwhile is met as well."""
     try:
-        from harness import cli
+        from harness.cli import main
 
-        return cli.main()
+        return main.main()
     except KeyboardInterrupt:
         return 130
     finally:

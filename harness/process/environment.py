@@ -129,5 +129,10 @@ def gpus() -> list[str]:
 
 
 def readers_of(cores: int) -> int:
-    """How many processes read images for one that has so many cores: one a core beside its own, at most 16."""
+    """How many processes read images for one that has so many cores: one per core beside its own, at most 16."""
     return max(1, min(16, cores - 1))
+
+
+def readers_here() -> int:
+    """How many processes read images for this one, by its share of the cores among the processes of this machine."""
+    return readers_of(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import results
-from harness.cli import main
+from harness.cli.main import main
 from results import Record
 
 SWEEPS_FILE = """

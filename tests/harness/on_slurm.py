@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pytest
 
 import results
-from harness import submissions
+from harness.jobs import submissions
+from harness.jobs.states import CellState, standing
 from harness.process.attempts import FOLDER, Sidecar, attempts
-from harness.states import CellState, standing
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import results
-from harness import states
+from harness.jobs import states
+from harness.jobs.submissions import CODE, Array, Submission
+from harness.jobs.submissions import FOLDER as SUBMISSIONS
 from harness.process.attempts import FOLDER, Sidecar
-from harness.submissions import CODE, Array, Submission
-from harness.submissions import FOLDER as SUBMISSIONS
 from results import Record
 from slurm import Cluster, Job, Queue, Resources
 

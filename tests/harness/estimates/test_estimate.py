@@ -12,8 +12,8 @@ from harness.estimates.disk import RECORD_BYTES, run_bytes
 from harness.estimates.estimate import ARRAYS_PER_S, COMPILING, COUNTING, FILES_PER_S, Estimate, Estimator
 from harness.measures.speed import MIN_SAMPLES
 from results import Record
-from tests.harness.certificate.planted import FASHION, speed, trained
 from tests.harness.image_sets import coloured
+from tests.harness.planted import FASHION, speed, trained
 
 SPEC = preset("deit_micro")
 TRAIN = Train(MICRO, FASHION)

@@ -11,7 +11,7 @@ from harness.cells import MICRO, Cell, Evaluate, Speed, Train, Weights
 from harness.estimates import rates
 from harness.estimates.rates import CPU_GMACS_PER_S, GPU_GMACS_PER_S, Load, Rates
 from results import Record
-from tests.harness.certificate.planted import FASHION, record, speed, trained
+from tests.harness.planted import FASHION, record, speed, trained
 
 SPEC = preset("swin_micro", attention="linear")
 TRAIN = Load(SPEC, "train", "cpu", "fp32", batch=64, data=FASHION.name)

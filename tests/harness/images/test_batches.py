@@ -56,7 +56,7 @@ def read(images: Images, order: object, workers: int) -> list[Batch]:
 
 def test_importing_the_harness_imports_no_torch() -> None:
     code = "import sys, harness, harness.images; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
 
 
 # What is refused

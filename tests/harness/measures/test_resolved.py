@@ -12,7 +12,7 @@ from backbones import preset
 from harness.measures.resolved import HEADERS, resolved
 from results import Sheet
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 MODELS = sorted(path.stem for path in GOLDEN.glob("*.json") if not path.stem.endswith("_op"))
 STRIDES = {"deit": (16,), "other": (4, 8, 16, 32)}
 CLASSES = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from harness import cli
+from harness.cli import main
 from harness.process.ranks import Ranks, process_group, ranks
 from tests.harness.processes import Raised, together
 
@@ -60,7 +60,7 @@ def test_an_environment_that_cannot_be_true(
         pass
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    assert cli.main(["list", "attentions"]) == 2
+    assert main.main(["list", "attentions"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == f"attention-bench: {error.value}\n"
@@ -70,7 +70,7 @@ def test_a_rank_without_others_is_no_matter(monkeypatch: pytest.MonkeyPatch, cap
     """Some batch systems leave a RANK behind; one process speaks, whatever it says."""
     for rank in ("three", "3"):
         environment(monkeypatch, RANK=rank, WORLD_SIZE="1")
-        assert cli.main(["list", "attentions"]) == 0
+        assert main.main(["list", "attentions"]) == 0
         assert "focused" in capsys.readouterr().out
 
 

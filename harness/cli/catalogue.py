@@ -1,0 +1,74 @@
+"""What there is to choose from: what `attention-bench list` prints."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+
+import attentions
+import backbones
+import results
+from attentions import AttentionSpec, unknown
+from harness.cells import Evaluate
+from harness.cli.app import CERTIFICATES
+from harness.cli.selection import TASKS
+from harness.sweeps.expand import SWEEPS
+from results import Sheet, to_plain
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def _attentions() -> str:
+    """Two lines each, as options are long: what `--attention` takes; growth with N tokens, certificate, and paper."""
+    lines = ["attention, with its defaults; how it grows with N tokens, laws that hold (check), and what it is"]
+    found = results.certificates(Path("runs") / CERTIFICATES)
+    for name in attentions.names():
+        cls = attentions.lookup(name)
+        growth = "O(N)" if cls.exponent == 1 else f"O(N^{cls.exponent})"
+        about = _first_line(sys.modules[cls.__module__]) or _first_line(cls)
+        spec = str(AttentionSpec(name))
+        stood = results.standing(spec, [attentions.source_digest(name)], found) or "-"
+        lines += [spec, f"    {growth:8}{stood:16}  {about}".rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def _backbones() -> str:
+    specs = [backbones.preset(name) for name in backbones.presets()]
+    rows = [
+        (family, " ".join(spec.name for spec in group))
+        for family, group in groupby(specs, key=lambda spec: spec.family)
+    ]
+    return to_plain(Sheet(("family", "backbones"), rows))
+
+
+def _sweeps() -> str:
+    rows = [(name, str(len(sweep())), _first_line(sweep)) for name, sweep in SWEEPS.items()]
+    return to_plain(Sheet(("sweep", "cells", ""), rows, frozenset({1})))
+
+
+def _tasks() -> str:
+    tasks = {name: type(task) for name, task in TASKS.items()} | {Evaluate.name: Evaluate}
+    rows = [(name, _first_line(task)) for name, task in tasks.items()]
+    return to_plain(Sheet(("task", ""), rows))
+
+
+KINDS: dict[str, Callable[[], str]] = {
+    "attentions": _attentions,
+    "backbones": _backbones,
+    "sweeps": _sweeps,
+    "tasks": _tasks,
+}
+
+
+def listing(kind: str) -> str:
+    """The choices of one kind, or of all. Raises ValueError for an unknown kind."""
+    if kind == "all":
+        return "\n".join(section() for section in KINDS.values())
+    if kind not in KINDS:
+        raise ValueError(unknown("kind", kind, ["all", *KINDS]))
+    return KINDS[kind]()

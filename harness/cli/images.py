@@ -1,0 +1,42 @@
+"""The command for image sets: data check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from harness.cli.app import Positional, error_console, say, shown
+
+
+def data(
+    action: Annotated[Literal["check"], Positional],
+    root: Annotated[Path, Positional],
+    *,
+    workers: Annotated[int | None, shown("PROCESSES")] = None,
+    classes: Annotated[int | None, shown("NUMBER")] = None,
+) -> int:
+    """Look at an image folder before days of training on it: layout, counts, class order, and every image decoded.
+
+    Args:
+        action: check.
+        root: the folder, in any layout that training takes (class folders, tars, zips, webdataset shards, parquet).
+        workers: processes that decode; left out, the machine's cores less one.
+        classes: how many classes there should be; left out, any number of them will do.
+    """
+    from rich.progress import Progress
+
+    from harness.images.check import check, lines
+    from harness.process.environment import readers_here
+
+    assert action == "check"
+    with Progress(console=error_console, disable=not error_console.is_terminal, transient=True) as bar:
+        rows = {split: bar.add_task(split, total=None) for split in ("train", "val")}
+        report = check(
+            root,
+            workers=readers_here() if workers is None else workers,
+            num_classes=classes,
+            progress=lambda split, done, images: bar.update(rows[split], completed=done, total=images),
+        )
+    for line in lines(report):
+        say(line)
+    return report.status

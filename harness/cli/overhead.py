@@ -1,0 +1,120 @@
+"""What the harness costs: the time of a `Learner`'s step over that of a plain loop on the same model.
+
+    python -m harness.cli.overhead flatten_swin_t flatten_pvt_t --batch 8
+
+The step is the whole of a recipe: uint8 images normalised, erased and mixed on the device, drop path, the check for
+gradients that are not finite, clipping, AdamW, the learning rate's schedule, the moving average, and on a CPU torch's
+deterministic algorithms. The plain loop has float images on the device, and forward, cross entropy, backward and
+`torch.optim.AdamW` as it comes. Reading images from files is left out: that is in the `data_wait_share` of a run.
+"""
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+import tyro
+from torch.nn import functional as F
+
+from backbones import BackboneSpec, preset
+from harness.cells import Recipe
+from harness.cells.runtime import Precision
+from harness.images.batches import Batch
+from harness.measures.speed import Ratio, Timer, ratio, timer
+from harness.process.determinism import deterministic
+from harness.process.ranks import Ranks
+from harness.published.recipes import recipe_of
+from harness.training.learner import Learner
+
+UPDATES_PER_EPOCH = 1000  # of the schedule; the step's time does not depend on it
+
+
+def overhead(
+    spec: BackboneSpec,
+    recipe: Recipe,
+    device: torch.device,
+    batch: int,
+    min_seconds: float,
+    precision: Precision = "fp32",
+    timed: Timer | None = None,
+) -> Ratio:
+    """Time of a step of `recipe` with `batch` images over that of a plain loop, measured A B B A in this process.
+
+    1 is no overhead; below 1 the step is the faster one, by its fused optimizer. `timed` is another clock than that of
+    the device. Raises ValueError for an odd batch if the recipe mixes images.
+    """
+    recipe = replace(recipe, batch=batch, mixup_images=None)
+    learner = Learner(spec, recipe, device, precision, 0, UPDATES_PER_EPOCH, ranks=Ranks())
+    model = deepcopy(learner.model).train()
+    images = torch.randint(256, (batch, spec.in_channels, *spec.image_size), dtype=torch.uint8)
+    targets = torch.randint(spec.num_classes, (batch,))
+    data = [Batch(images, targets, torch.arange(batch), torch.arange(batch))]
+    step = 0
+
+    def of_the_learner() -> None:
+        nonlocal step
+        learner.update(data, step)
+        step += 1
+
+    normalised, labels = learner.normalise(images), targets.to(device)
+    # At the learner's rate the two models stay alike: the time of a matrix product depends on the numbers in it too.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learner.optimizer.param_groups[0]["lr"])
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    autocast = torch.autocast(device.type, learner.autocast, enabled=learner.autocast is not None)
+
+    def plain() -> None:
+        # What a run does not leave to chance, a plain loop does.
+        torch.use_deterministic_algorithms(False)
+        with autocast:
+            loss = F.cross_entropy(model(normalised), labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        # Here as in the learner, and not before the next step: neither then runs beside the gradients of the other.
+        optimizer.zero_grad()
+        torch.use_deterministic_algorithms(deterministic_algorithms)
+
+    with deterministic(device):
+        deterministic_algorithms = torch.are_deterministic_algorithms_enabled()
+        for call in (of_the_learner, plain) * 2:
+            call()
+        timed = timed or timer("cuda" if device.type == "cuda" else "cpu")
+        return ratio(of_the_learner, plain, timed, min_seconds)
+
+
+def cpu_time(call: Callable[[], object]) -> float:
+    """Clock of a CPU shared with other work: seconds that this process had it; all its threads, so give it one."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def main(
+    presets: tyro.conf.Positional[tuple[str, ...]],
+    batch: int = 8,
+    seconds: float = 60.0,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    ema_decay: float | None = None,
+    shared: bool = False,
+) -> None:
+    """Overhead of the harness for presets with their published recipes.
+
+    Args:
+        presets: such as flatten_swin_t.
+        ema_decay: in place of the recipe's.
+        shared: the CPU is shared with other work, so count its time and not the clock's; set OMP_NUM_THREADS=1.
+    """
+    for name in presets:
+        recipe = recipe_of(name)
+        if ema_decay is not None:
+            recipe = replace(recipe, ema_decay=ema_decay)
+        found = overhead(
+            preset(name), recipe, torch.device(device), batch, seconds, precision, cpu_time if shared else None
+        )
+        print(f"{name}: {found.value:.3f} ({found.low:.3f} to {found.high:.3f}, {found.blocks} blocks)", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,85 @@
+"""What a submission would be, in lines: cells, jobs, what each gets, and about how long all of it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import results
+from harness.cli.app import count
+from harness.estimates.estimate import Estimator
+from harness.estimates.totals import total
+from harness.jobs.launch import Choice
+from harness.jobs.plan import Allocation, on_gpu
+from harness.process.environment import cores
+from slurm import Cluster, Resources
+
+
+def lines(
+    choice: Choice, planned: Sequence[Sequence[Allocation]], cluster: Cluster, out: Path, *, probe: bool
+) -> Iterator[str]:
+    """The cells, the arrays with what each of their jobs gets, and an estimate.
+
+    Raises ValueError for a probe that cannot be made here.
+    """
+    chosen = {cell.key for cell in choice.cells}
+    for state in choice.states.values():
+        yield f"{state.key}  {'to submit' if state.key in chosen else state.state:9}  {state.label}"
+    yield from counts(choice, out)
+    if not planned:
+        return
+    for number, array in enumerate(planned):
+        yield f"{'process' if cluster.is_local else 'array'} {number}: {_array(array, cluster)}"
+    records = results.read_all(out)[0] if out.is_dir() else []
+    estimator = Estimator(records, probe=probe, cores=None if cluster.is_local else cluster.cpus_per_process)
+    estimates = [
+        [[estimator.estimate(cell, each.resources.processes) for cell in each.cells] for each in array]
+        for array in planned
+    ]
+    if cluster.is_local:
+        jobs = [[estimate for each in process for estimate in each] for process in estimates]
+    else:
+        jobs = [each for array in estimates for each in array]
+    at_once = len(jobs) if cluster.is_local else min(len(jobs), cluster.throttle or len(jobs))
+    yield f"estimate: {total(jobs, at_once)}"
+    for note, number in Counter(each.note for job in jobs for each in job).most_common(3):
+        yield f"  {note} ({count(number, 'cell')})"
+
+
+def counts(choice: Choice, out: Path) -> Iterator[str]:
+    """How many cells there are, and why some are not submitted."""
+    reasons = {
+        "done": f"recorded in {out}",
+        "oom": "recorded as out of memory",
+        "failed": "failed before: attention-bench retry --failed submits them again",
+        "running": "at work",
+        "pending": "submitted already",
+    }
+    chosen = {cell.key for cell in choice.cells}
+    left = Counter(state.state for state in choice.states.values() if state.key not in chosen)
+    yield f"{count(len(choice.states), 'cell')}, {len(chosen)} to submit"
+    for state, number in left.items():
+        yield f"  {number} {reasons[state]}"
+
+
+def _array(array: Sequence[Allocation], cluster: Cluster) -> str:
+    cells = sum(len(each.cells) for each in array)
+    if cluster.is_local:
+        where = "one GPU" if on_gpu(array) else f"this CPU of {cores()} cores"
+        return f"{count(cells, 'cell')} one after the other on {where}"
+    each = f" of up to {max(len(each.cells) for each in array)} cells" if cells > len(array) else ""
+    throttle = f", at most {cluster.throttle} at a time" if cluster.throttle and cluster.throttle < len(array) else ""
+    after = f", after {count(len(array[0].after), 'training')}" if array[0].after else ""
+    return f"{count(len(array), 'job')}{each}{throttle}{after}; each {_resources(array[0].resources, cluster)}"
+
+
+def _resources(each: Resources, cluster: Cluster) -> str:
+    gpus = f"{count(each.gpus_per_node, 'GPU')}, " if each.gpus_per_node else ""
+    memory = "" if each.memory_gb is None else f", {each.memory_gb:g} GB"
+    whole = ", whole nodes" if each.exclusive else ""
+    return (
+        f"{count(each.nodes, 'node')} x ({count(each.tasks_per_node, 'process')}, {gpus}"
+        f"{count(each.tasks_per_node * each.cpus_per_task, 'core')}{memory}){whole}, {each.minutes} min, "
+        f"partition {cluster.partition or 'by default'}"
+    )

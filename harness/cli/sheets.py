@@ -1,0 +1,61 @@
+"""What several commands print: tables of records, sheets, CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli.app import CERTIFICATES, note, out_console, say, warn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from results import Record, Sheet
+
+Expected = Sequence[tuple[str, dict[str, Any]]]
+"""Cells that a table shows even where they have no record: key, and the cell as plain JSON."""
+
+
+def read_records(out: Path) -> tuple[list[Record], list[str]]:
+    """Read all valid records of a folder; warn about each damaged file, and return these warnings too."""
+    import results
+
+    if not out.is_dir():
+        raise ValueError(f"there is no folder {out}; --out names the folder of the records")
+    records, problems = results.read_all(out)
+    for problem in problems:
+        warn(f"damaged record left out: {problem}")
+    return records, problems
+
+
+def frame_of(records: Sequence[Record], expected: Expected, out: Path) -> pd.DataFrame:
+    """The frame of the records, with what the certificates in the folder say of their attentions."""
+    import results
+
+    return results.table(records, expected, results.certificates(out / CERTIFICATES))
+
+
+def print_table(frame: pd.DataFrame, columns: Sequence[str] = (), markdown: bool = False) -> None:
+    """Print a frame as a table: with its usual columns, or those named."""
+    import results
+
+    print_sheet(results.sheet(frame, list(columns) or None), markdown)
+
+
+def print_sheet(sheet: Sheet, markdown: bool) -> None:
+    """Print a sheet, as Markdown if asked to."""
+    import results
+
+    if markdown:
+        say(results.to_markdown(sheet), end="")
+    else:
+        results.show(sheet, out_console)
+
+
+def write_csv(path: Path, text: str) -> None:
+    """Write a table to the file that --csv names."""
+    import results
+
+    results.write_text(path, text)
+    note(f"wrote {path}")

@@ -1,0 +1,1 @@
+"""The state of cells and the logs of their jobs, for people."""

@@ -1,0 +1,182 @@
+"""`attention-bench logs`: what the job of a cell has written, and what it goes on to write. Imports no torch.
+
+    submissions/<id>/logs/<job>_<rank>_log.out
+
+is submitit's name for it. A job that is queued again writes on in the same file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.jobs.states import CellState, of_folder, standing
+from harness.jobs.submissions import Submission, read_all
+from harness.process.attempts import Sidecar, attempts
+from harness.status.rows import TITLES, shortened
+from slurm import Resources
+from slurm.submission import LOGS
+
+POLL = 1.0
+"""Seconds between two looks at a log."""
+
+ASK = 30.0
+"""Seconds between two questions to Slurm, which is asked only where the run folder shows no sign of life."""
+
+LISTED = 5
+
+
+class Target(NamedTuple):
+    """The cell that is meant, and the output folder that it is in."""
+
+    key: str
+    label: str
+    out: Path
+
+    def submissions(self) -> list[Submission]:
+        """Those that hold the cell, oldest first."""
+        return [submission for submission in read_all(self.out)[0] if self.key in submission.submitted]
+
+    def attempts(self) -> list[Sidecar]:
+        return attempts(self.out / self.key)[0]
+
+    def state(self) -> CellState:
+        (found,) = standing(self.out, {self.key: self.label}, self.submissions()).cells
+        return found
+
+    def log(self, rank: int) -> Path | None:
+        """The log of its newest job, which may write one before it comes to the cell."""
+        tried = [attempt.job for attempt in reversed(self.attempts()) if attempt.job is not None]
+        jobs: list[tuple[Path, str | None]] = []
+        for submission in reversed(self.submissions()):
+            known = [array.job_id(index) for array, index, keys in submission.jobs() if self.key in keys]
+            jobs += [(submission.folder, job) for job in [*known, *tried]]
+        # Those of `run --isolate` lie in the output folder itself.
+        jobs += [(self.out, job) for job in tried]
+        paths = (folder / LOGS / f"{job}_{rank}_log.out" for folder, job in jobs)
+        return next((path for path in paths if path.exists()), None)
+
+
+def show(cell: str, out: Path, console: Console, warn: Callable[[str], None], *, follow: bool, rank: int) -> int:
+    """Prints the log of the last job of a cell, named by the first digits of its key or by a part of its label.
+
+    With `follow`, also what is added until the cell has come to its end, and how; then 1 unless it is done. Returns 1
+    after a line on why, if there is no log, or none yet. Raises ValueError unless just one cell is meant, and its jobs
+    have such a rank.
+    """
+    target = _meant(cell, out, warn)
+    _check_rank(target, rank)
+    path = target.log(rank)
+    if path is None:
+        state, made = target.state(), target.attempts()
+        by_hand = made and made[-1].job is None and state.state != "pending"
+        if by_hand:
+            _print(console, f"run by hand: its output went to the terminal of {made[-1].where}")
+        if by_hand or not follow or not state.live:
+            _print(console, f"{target.label}: {_words(state)}")
+            return 1
+    if follow:
+        return _follow(target, console, rank)
+    assert path is not None
+    _write(console, _Tail(path).more())
+    return 0
+
+
+def _follow(target: Target, console: Console, rank: int) -> int:
+    tail: _Tail | None = None
+    next_question, told = 0.0, ""
+    while True:
+        state = None
+        made = target.attempts()
+        if made and made[-1].alive(time.time()):
+            next_question, told = 0.0, ""
+        elif time.monotonic() >= next_question:
+            state, next_question = target.state(), time.monotonic() + ASK
+        # After the state: what was written up to the end comes before how it ended.
+        path = target.log(rank)
+        if path is not None and (tail is None or tail.path != path):
+            tail = _Tail(path)
+        if tail is not None:
+            _write(console, tail.more())
+        if state is not None and state.state != told:
+            _print(console, f"{target.label}: {_words(state)}")
+            told = state.state
+        if state is not None and not state.live:
+            return 0 if state.state == "done" else 1
+        time.sleep(POLL)
+
+
+def _meant(cell: str, out: Path, warn: Callable[[str], None]) -> Target:
+    if not out.is_dir():
+        raise ValueError(f"there is no folder {out}; --out names the folder of the records")
+    known, problems = read_all(out)
+    for problem in problems:
+        warn(f"damaged, left out: {problem}")
+    labels = of_folder(out) | {key: label for submission in known for key, label in submission.cells.items()}
+    names = shortened(labels)
+    exact = [key for key, label in labels.items() if cell in (key, label, names[key])]
+    parts = [key for key, label in labels.items() if key.startswith(cell) or cell in label or cell in names[key]]
+    found = exact or parts
+    if not found:
+        raise ValueError(
+            f"no cell that was submitted or begun in {out} has a key that begins with {cell!r}, or a name that holds "
+            "it; `attention-bench status --all` lists them"
+        )
+    if len(found) > 1:
+        listed = "; ".join(f"{key} {labels[key]}" for key in found[:LISTED])
+        more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        raise ValueError(f"{cell!r} means {len(found)} cells: name one by the first digits of its key: {listed}{more}")
+    return Target(found[0], labels[found[0]], out)
+
+
+def _check_rank(target: Target, rank: int) -> None:
+    held = [array for submission in target.submissions() for array in submission.arrays if _holds(array.jobs, target)]
+    processes = Resources(**held[-1].resources).processes if held else 1
+    if not 0 <= rank < processes:
+        allowed = f"0 to {processes - 1}" if processes > 1 else "0"
+        raise ValueError(f"--rank {rank}: allowed is {allowed}, as the job of this cell has so many processes")
+
+
+def _holds(jobs: list[list[str]], target: Target) -> bool:
+    return any(target.key in keys for keys in jobs)
+
+
+def _words(state: CellState) -> str:
+    title = TITLES.get(state.state, state.state)
+    return f"{title}: {state.detail}" if state.detail else title
+
+
+class _Tail:
+    """A file that is being written; one that was cut is read from its beginning again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.position = path, 0
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def more(self) -> Iterator[str]:
+        """What was added since it was read last, in parts."""
+        with self.path.open("rb") as stream:
+            if self.path.stat().st_size < self.position:
+                self.position = 0
+                self.decoder.reset()
+            stream.seek(self.position)
+            while part := stream.read(1 << 20):
+                self.position += len(part)
+                yield self.decoder.decode(part)
+
+
+def _write(console: Console, parts: Iterator[str]) -> None:
+    """As it is: progress bars and colours were meant for a terminal."""
+    for part in parts:
+        console.file.write(part)
+    console.file.flush()
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(Text(line), soft_wrap=True)

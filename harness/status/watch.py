@@ -1,0 +1,216 @@
+"""`attention-bench status`: looks at where the cells stand, once or again and again, for people and for machines.
+
+Imports no torch: it must answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from harness.jobs.states import STATES, Standing, State, of_folder, standing
+from harness.jobs.submissions import Submission, read_all
+from harness.status.overview import Overview
+from harness.status.rows import totals
+
+ENDED_BADLY: tuple[State, ...] = ("failed", "dropped", "cancelled")
+
+SWEEPS_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen at a time: the submissions that were asked for, oldest first, and where the cells stand."""
+
+    submissions: Sequence[Submission]
+    standing: Standing
+    time: datetime  # in UTC
+
+
+def submitted(sweep: str | None, out: Path, warn: Callable[[str], None]) -> list[Submission]:
+    """The submissions of a sweep, or all, oldest first; a warning for each whose file is damaged.
+
+    Raises ValueError if there are none.
+    """
+    known, problems = _known(out)
+    _warn(problems, warn)
+    chosen = _named(sweep, known)
+    if not chosen:
+        raise ValueError(_none(sweep, out, known))
+    return chosen
+
+
+def of(submissions: Sequence[Submission], out: Path, known: Sequence[Submission] | None = None) -> Standing:
+    """Where the cells that these submissions submitted stand, as far as these are concerned.
+
+    With `known`, all cells of their sweeps, as far as those are concerned.
+    """
+    if known is not None:
+        return standing(out, _cells(submissions), known)
+    cells = {key: label for each in submissions for key, label in each.cells.items() if key in each.submitted}
+    return standing(out, cells, submissions)
+
+
+def show(
+    sweep: str | None,
+    out: Path,
+    console: Console,
+    warn: Callable[[str], None],
+    labels: Callable[[str], Mapping[str, str]],
+    *,
+    every: float | None = None,
+    everything: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Prints where the cells stand; with `every`, again after so many seconds, until nothing is to come.
+
+    `labels`: of the cells of a sweep that was never submitted, by key.
+
+    Returns 1 if files are damaged, and with `every` also if cells have failed, were dropped or cancelled; else 0.
+    Raises ValueError if there is nothing to show.
+    """
+    by_hand = _by_hand(sweep, out, labels)
+    said: set[str] = set()
+
+    def look() -> Look:
+        seen = _look(sweep, out, by_hand)
+        if not as_json:
+            _warn([problem for problem in seen.standing.problems if problem not in said], warn)
+            said.update(seen.standing.problems)
+        return seen
+
+    def view(seen: Look) -> Overview:
+        return Overview(_heading(sweep, out, seen.submissions), seen.standing, everything)
+
+    if every is not None:
+        seen = _watch(look, view, console, every)
+    elif as_json:
+        seen = look()
+        console.out(_json(sweep, seen), highlight=False)
+    else:
+        seen = look()
+        _print(view(seen), console)
+    badly = every is not None and any(cell.state in ENDED_BADLY for cell in seen.standing.cells)
+    return 1 if badly or seen.standing.problems else 0
+
+
+def _watch(look: Callable[[], Look], view: Callable[[Look], Overview], console: Console, every: float) -> Look:
+    """On a terminal the view, kept up to date; elsewhere a line whenever the counts change, and the last view."""
+    seen = look()
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            while seen.standing.live:
+                when = f"as of {seen.time.astimezone():%H:%M:%S}, looks again every {every:g} s"
+                hint = f"{when}; Ctrl-C ends the watch, not the jobs"
+                live.update(Group(view(seen), Text(f"\n{hint}", style="dim")), refresh=True)
+                time.sleep(every)
+                seen = look()
+            live.update(view(seen), refresh=True)
+        return seen
+    before = ""
+    while seen.standing.live:
+        line = totals(seen.standing, speed=False)
+        if seen.standing.slurm is not None:
+            line += "; Slurm does not answer"
+        if line != before:
+            console.print(Text(f"{seen.time.astimezone():%H:%M:%S}  {line}"), soft_wrap=True)
+        before = line
+        time.sleep(every)
+        seen = look()
+    _print(view(seen), console)
+    return seen
+
+
+def _look(sweep: str | None, out: Path, by_hand: Mapping[str, str]) -> Look:
+    now = datetime.now(UTC)
+    known, problems = _known(out)
+    chosen = _named(sweep, known)
+    cells = _cells(chosen)
+    cells |= {key: label for key, label in by_hand.items() if key not in cells}
+    if sweep is None:
+        cells |= {key: label for key, label in of_folder(out).items() if key not in cells}
+    if not cells:
+        raise ValueError("; ".join([_none(sweep, out, known), *problems]))
+    # Another sweep may have submitted some of the cells as well, and later.
+    found = standing(out, cells, known)
+    return Look(chosen, replace(found, problems=[*problems, *found.problems]), now)
+
+
+def _by_hand(sweep: str | None, out: Path, labels: Callable[[str], Mapping[str, str]]) -> Mapping[str, str]:
+    """The cells of a sweep that was not submitted: `attention-bench run` may be at them. Labels by key."""
+    known, _ = _known(out)
+    if sweep is None or _named(sweep, known):
+        return {}
+    try:
+        return labels(sweep)
+    except ValueError as problem:
+        raise ValueError(f"{_none(sweep, out, known)}; {problem}") from problem
+
+
+def _known(out: Path) -> tuple[list[Submission], list[str]]:
+    if not out.is_dir():
+        raise ValueError(f"there is no folder {out}; --out names the folder of the records")
+    return read_all(out)
+
+
+def _named(sweep: str | None, known: Sequence[Submission]) -> list[Submission]:
+    return [submission for submission in known if sweep in (None, submission.sweep)]
+
+
+def _cells(submissions: Sequence[Submission]) -> dict[str, str]:
+    return {key: label for submission in submissions for key, label in submission.cells.items()}
+
+
+def _none(sweep: str | None, out: Path, known: Sequence[Submission]) -> str:
+    if sweep is None:
+        return f"nothing was submitted or begun in {out}"
+    names = ", ".join(dict.fromkeys(submission.sweep for submission in known))
+    return f"no sweep {sweep!r} was submitted in {out}; {f'these were: {names}' if names else 'nor was any other'}"
+
+
+def _heading(sweep: str | None, out: Path, submissions: Sequence[Submission]) -> str:
+    """Which sweeps, where, and since when."""
+    if not submissions:
+        return f"{sweep or 'cells begun'} in {out}, never submitted"
+    sweeps = list(dict.fromkeys(submission.sweep for submission in submissions))
+    if len(sweeps) > SWEEPS_NAMED:
+        sweeps[SWEEPS_NAMED:] = [f"{len(sweeps) - SWEEPS_NAMED} other sweeps"]
+    where = ", ".join(dict.fromkeys(submission.cluster.name for submission in submissions))
+    last = f"{datetime.fromtimestamp(submissions[-1].created):%d %b %H:%M}"
+    when = last if len(submissions) == 1 else f"{len(submissions)} times, last {last}"
+    return f"{', '.join(sweeps)} on {where}, submitted {when}"
+
+
+def _warn(problems: Sequence[str], warn: Callable[[str], None]) -> None:
+    for problem in problems:
+        warn(f"damaged, left out: {problem}")
+
+
+def _print(view: Overview, console: Console) -> None:
+    if console.is_terminal:
+        console.print(view)
+        return
+    for line in view.lines():
+        console.print(Text(line), soft_wrap=True)
+
+
+def _json(sweep: str | None, seen: Look) -> str:
+    """One object: sweep, cells (every field of CellState), totals (counts by state), slurm, problems, time (ISO)."""
+    found = seen.standing
+    values = {
+        "sweep": sweep,
+        "cells": [asdict(cell) for cell in found.cells],
+        "totals": {state: count for state in STATES if (count := found.count(state))},
+        "slurm": found.slurm,
+        "problems": found.problems,
+        "time": seen.time.isoformat(timespec="seconds"),
+    }
+    return json.dumps(values, indent=1)

@@ -1,1 +1,0 @@
-"""What `attention-bench new` writes, under another name."""
