@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from backbones._build import build
 from backbones._spec import BackboneSpec
 
 # The gate of PolaFormer, which official checkpoints keep in one linear layer with the projection of the host.
@@ -35,8 +36,6 @@ def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bo
 
     Raises ValueError for a position table that cannot be resized; if not `strict`, it too is passed on as it is.
     """
-    from backbones import build
-
     with torch.device("meta"):
         ours = build(spec).state_dict()
     names = {official_name(name): name for name in ours}

@@ -1,0 +1,55 @@
+"""From a spec to its model: the table of the five families."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from attentions import Macs
+from backbones._spec import BackboneSpec
+from backbones.cswin import CSWin, CSWinSpec
+from backbones.deit import DeiT, DeiTSpec
+from backbones.pvt import PVT, PVTSpec
+from backbones.pvt_v2 import PVTv2, PVTv2Spec
+from backbones.swin import Swin, SwinSpec
+
+
+def build(spec: BackboneSpec, *, drop_path: float = 0.0) -> nn.Module:
+    """The model of a spec: (B, in_channels, H, W) -> logits (B, num_classes).
+
+    `drop_path` is the largest rate of stochastic depth. Under `torch.device("meta")` no weights are allocated.
+
+    Raises:
+        ValueError: where an attention cannot work at one of its sites.
+    """
+    match spec:
+        case DeiTSpec():
+            return DeiT(spec, drop_path)
+        case PVTSpec():
+            return PVT(spec, drop_path)
+        case PVTv2Spec():
+            return PVTv2(spec, drop_path)
+        case SwinSpec():
+            return Swin(spec, drop_path)
+        case CSWinSpec():
+            return CSWin(spec, drop_path)
+    raise TypeError(f"no family for {type(spec).__name__}")
+
+
+FAMILIES: dict[str, type[BackboneSpec]] = {
+    family.family: family for family in (DeiTSpec, PVTSpec, PVTv2Spec, SwinSpec, CSWinSpec)
+}
+
+
+def from_json(plain: Mapping[str, Any]) -> BackboneSpec:
+    """The spec whose `to_json()` these values are. Raises ValueError for an unknown family, or values not allowed."""
+    values = dict(plain)
+    family = values.pop("family", None)
+    if family not in FAMILIES:
+        raise ValueError(f"unknown backbone family {family!r}; there is: {', '.join(FAMILIES)}")
+    return FAMILIES[family](**values)
+
+
+def macs(spec: BackboneSpec) -> Macs:
+    """Closed formula: multiply-adds for one image."""
+    return sum(spec.macs_by_part().values(), Macs())
