@@ -36,12 +36,6 @@ def warn(line: str, style: str | None = None) -> None:
     note(f"attention-bench: {line}", style)
 
 
-def count(number: int, noun: str) -> str:
-    """A number and what is counted: "1 job", "2 processes"."""
-    plural = "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}{plural * (number != 1)}"
-
-
 def must_be_new(out: Path) -> None:
     """Raises ValueError for a file that would be overwritten."""
     if out.exists():

@@ -14,7 +14,7 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.app import CERTIFICATES, Positional, count, out_console, say, shown, warn
+from harness.cli.app import CERTIFICATES, Positional, out_console, say, shown, warn
 
 if TYPE_CHECKING:
     from attentions import AttentionSpec
@@ -83,6 +83,7 @@ def check(
     import results
     from harness.certificate.certify import LAWS, certify
     from harness.runner.records import check_writable
+    from results.wording import count
 
     specs = _named(attention)
     folder = out / CERTIFICATES

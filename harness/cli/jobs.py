@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from harness.cli.app import Positional, count, must_be_new, out_console, say, shown, warn
+from harness.cli.app import Positional, must_be_new, out_console, say, shown, warn
 from harness.cli.options import CellOptions
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def cancel(
     from harness.cli.selection import narrowed
     from harness.jobs import launch
     from harness.status import watch
+    from results.wording import count
 
     def look() -> tuple[list[Submission], list[CellState], list[CellState]]:
         known = watch.submitted(sweep, out, warn)
@@ -225,6 +226,7 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
     from attentions import for_a_while
     from harness.jobs import launch, submissions
     from harness.status import watch
+    from results.wording import count
 
     asked = watch.submitted(sweep, out, warn)
 
@@ -267,6 +269,8 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
 
 def _report(submission: Submission, out: Path) -> None:
     """What was submitted, and how to see what becomes of it."""
+    from results.wording import count
+
     jobs = sum(len(array.jobs) for array in submission.arrays)
     ids = ", ".join(str(array.id) for array in submission.arrays)
     where = "on this machine" if submission.cluster.is_local else f"to {submission.cluster.name}"

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import results
-from harness.cli.app import count
 from harness.estimates.estimate import Estimator
 from harness.estimates.totals import total
 from harness.jobs.launch import Choice
 from harness.jobs.plan import Allocation, on_gpu
 from harness.process.environment import cores
+from results.wording import count
 from slurm import Cluster, Resources
 
 

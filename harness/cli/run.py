@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from harness.cli.app import Positional, count, note, out_console, say, shown, text, warn
+from harness.cli.app import Positional, note, out_console, say, shown, text, warn
 from harness.cli.options import CellOptions
 from harness.cli.sheets import frame_of, print_table
 
@@ -190,6 +190,7 @@ def _measure(cells: Sequence[Cell], out: Path, *, isolate: bool = False, dry_run
     from harness.process.ranks import ranks
     from harness.runner.records import recorded
     from harness.runner.run_all import run_all
+    from results.wording import count
 
     if dry_run:
         for cell in cells:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from harness.jobs.states import STATES, CellState, Standing, State
 from harness.process.attempts import STALE
+from results.wording import count, duration
 
 ROWS = 40
 """About so many rows are shown unless all are asked for."""
@@ -94,9 +95,8 @@ def sections(cells: Sequence[CellState], everything: bool) -> Iterator[Section]:
 
 def totals(standing: Standing, speed: bool = True) -> str:
     """One line: how many cells there are of each state and, with `speed`, how fast and how long yet those trained."""
-    counts = [f"{count:,} {TITLES.get(state, state)}" for state in STATES if (count := standing.count(state))]
-    cells = len(standing.cells)
-    line = f"{cells:,} cell{'s' * (cells != 1)}: {', '.join(counts)}"
+    counts = [f"{number:,} {TITLES.get(state, state)}" for state in STATES if (number := standing.count(state))]
+    line = f"{count(len(standing.cells), 'cell')}: {', '.join(counts)}"
     running = [cell for cell in standing.cells if cell.state == "running" and speed]
     if rates := [cell.images_per_s for cell in running if cell.images_per_s]:
         line += f"; those running: {_number(sum(rates))} images/s{' together' * (len(rates) > 1)}"
@@ -116,18 +116,6 @@ def shortened(labels: Mapping[str, str]) -> dict[str, str]:
         return found[1] if len(options[found[1]]) == 1 else found[0]
 
     return {key: re.sub(_OPTIONS, short, label) for key, label in labels.items()}
-
-
-def duration(seconds: float) -> str:
-    """As 40 s, 12 min, 1 h 20 min or 3 d 4 h."""
-    minutes = round(seconds / 60)
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 24 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
 def _grouped(state: State, cells: Sequence[CellState]) -> Iterator[Row]:

@@ -1,0 +1,27 @@
+"""Numbers, durations and lists in words, the same in every table, status line and error."""
+
+from collections.abc import Sequence
+
+
+def count(number: int, noun: str) -> str:
+    """A number and what is counted: "1 job", "2 processes", "1,281,167 images"."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{plural * (number != 1)}"
+
+
+def and_more(items: Sequence[str], shown: int = 3, separator: str = ", ") -> str:
+    """The first few of a list, and how many are left: "a, b, c and 4 more"."""
+    rest = f" and {len(items) - shown:,} more" if len(items) > shown else ""
+    return separator.join(items[:shown]) + rest
+
+
+def duration(seconds: float) -> str:
+    """As "40 s", "12 min", "1 h 20 min" or "3 d 4 h"."""
+    minutes = round(seconds / 60)
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
