@@ -1,6 +1,8 @@
 """Any attention in any stage of any family, at any resolution that the family allows."""
 
 import dataclasses
+import inspect
+import sys
 
 import pytest
 import torch
@@ -48,6 +50,12 @@ def test_the_presets_are_the_published_models_and_a_micro_one_per_family():
     assert families == {"deit", "pvt", "pvt_v2", "swin", "cswin"}
     for name in MICROS:
         assert 0.1e6 < parameters(backbones.preset(name)) < 0.5e6
+
+
+@pytest.mark.parametrize("name", [*backbones.presets(), *backbones.ALIASES])
+def test_a_preset_and_an_alias_can_be_searched_for(name):
+    lines = inspect.getsource(sys.modules[backbones.preset.__module__]).splitlines()
+    assert len([line for line in lines if line.startswith(f'    "{name}": ')]) == 1
 
 
 @pytest.mark.parametrize(
