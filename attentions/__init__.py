@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from attentions._contract import Attention, Grid, Macs, Site
+from attentions._contract import Attention, Given, Grid, Macs, Site
 from attentions._registry import (
     broken,
     explained,
@@ -22,6 +22,7 @@ from attentions._spec import AttentionSpec
 __all__ = [
     "Attention",
     "AttentionSpec",
+    "Given",
     "Grid",
     "Macs",
     "Site",

@@ -8,6 +8,9 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+Given = Tensor | None
+"""The type of an argument that an attention gets only where it asks for it (`takes_bias` and the like)."""
+
 
 class Grid(NamedTuple):
     """A row-major grid of tokens, behind `prefix` tokens (a class token) which lie outside it."""
@@ -107,27 +110,13 @@ class Attention(nn.Module):
         self.site = site
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         """Return the mixed tokens, (B, N, C), in the dtype of v."""
         raise NotImplementedError
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         """The definition, as obvious as it can be written: the reference of `forward` and of its gradients.
 

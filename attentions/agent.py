@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, split_heads
 from attentions._linear import ValueConvolution, check_kernel_size, pooled
 from attentions._naive import cell_means, mix_per_head
@@ -96,14 +96,7 @@ class AgentAttention(Attention):
         return bias if self.ca_bias is None else torch.cat((self.ca_bias, bias), dim=-2)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         heads = self.site.heads
         agents = pooled(q, self.site.queries, self.agents).to(q.dtype)
@@ -116,14 +109,7 @@ class AgentAttention(Attention):
         return out if self.dwc is None else out + self.dwc(v)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         site = self.site
         a = cell_means(q, site.queries, self.agents)

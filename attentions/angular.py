@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, region_masks, scores, split_heads
 from attentions._linear import ValueConvolution, check_kernel_size, linear_product_macs
 from attentions._naive import mix_per_head, normalised, same_region
@@ -46,14 +46,7 @@ class LinearAngularAttention(Attention):
         self.dwc = None if kernel_size is None else ValueConvolution(site, kernel_size)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # Norms, and sums over thousands of keys, leave the range of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
@@ -94,14 +87,7 @@ class LinearAngularAttention(Attention):
         return (weights * (weights > threshold)) @ v
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         def unit(x: Tensor) -> Tensor:
             return x / x.square().sum(dim=-1, keepdim=True).sqrt()

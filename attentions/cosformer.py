@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Grid, Macs, Site
+from attentions._contract import Attention, Given, Grid, Macs, Site
 from attentions._linear import EPS, linear_product, linear_product_macs
 from attentions._naive import mix_per_head, normalised
 from attentions._positions import positions
@@ -48,14 +48,7 @@ class CosformerAttention(Attention):
         return torch.cat((x * angles.cos(), x * angles.sin()), dim=-1).flatten(-2)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
@@ -64,14 +57,7 @@ class CosformerAttention(Attention):
             return linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         queries = self.site.queries
 

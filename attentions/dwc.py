@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._linear import ValueConvolution, check_kernel_size
 from attentions._registry import register
 
@@ -33,14 +33,7 @@ class ValueConvolutionOnly(Attention):
         self.dwc = ValueConvolution(site, kernel_size)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         out = self.dwc(v, regions)
         prefix = self.site.queries.prefix
@@ -50,14 +43,7 @@ class ValueConvolutionOnly(Attention):
         return out + F.pad(mean, (0, 0, 0, out.shape[1] - prefix))
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         out = self.dwc.naive(v, regions)
         prefix = self.site.queries.prefix

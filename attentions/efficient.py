@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, split_heads
 from attentions._naive import mix_per_head, same_region
 from attentions._registry import register
@@ -33,14 +33,7 @@ class EfficientAttention(Attention):
         self.normalization = normalization
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         dtype = v.dtype
         # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
@@ -69,14 +62,7 @@ class EfficientAttention(Attention):
         return (k * mine).transpose(-2, -1) @ (v / mine.sum(dim=-2, keepdim=True).clamp(min=1))
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
             same = q.new_ones(len(q), q.shape[1], k.shape[1]) if regions is None else same_region(regions)

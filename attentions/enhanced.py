@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Grid, Macs, Site
+from attentions._contract import Attention, Given, Grid, Macs, Site
 from attentions._linear import EPS, linear_product, linear_product_macs
 from attentions._naive import convolved, mix_per_head, normalised
 from attentions._registry import register
@@ -110,14 +110,7 @@ class MultiScaleLinearAttention(Attention):
         self.fuse = nn.Linear(len(scales) * site.dim, site.dim, bias=False)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         dtype = v.dtype
         # A query that few keys are like magnifies what is rounded in it: its sums of nearby tokens run in float32 too.
@@ -131,14 +124,7 @@ class MultiScaleLinearAttention(Attention):
         return out + self.fuse(torch.cat(further, dim=-1)).to(dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
             return normalised(torch.einsum("bnc,bmc->bnm", q.clamp(min=0), k.clamp(min=0)), EPS, regions)

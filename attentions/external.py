@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, split_heads
 from attentions._naive import same_region
 from attentions._registry import register
@@ -39,14 +39,7 @@ class ExternalAttention(Attention):
             nn.init.trunc_normal_(memories.weight, std=0.02)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # A softmax over thousands of tokens leaves the resolution of half precision: it runs in float32.
         with torch.autocast(q.device.type, enabled=False):
@@ -70,14 +63,7 @@ class ExternalAttention(Attention):
         return logs
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         same = q.new_ones(len(q), q.shape[1], q.shape[1]) if regions is None else same_region(regions)
         heads = []

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._linear import EPS, ValueConvolution, check_kernel_size, linear_product, linear_product_macs
 from attentions._naive import mix_per_head, normalised
 from attentions._registry import register
@@ -57,14 +57,7 @@ class FocusedAttention(Attention):
         return power * (x.norm(dim=-1, keepdim=True) / power.norm(dim=-1, keepdim=True))
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # Powers, and sums over thousands of keys, leave the range of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
@@ -79,14 +72,7 @@ class FocusedAttention(Attention):
         return out if self.dwc is None else out + self.dwc(v, regions)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         p = self.focusing_factor
         if self.positional_encoding is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs
+from attentions._contract import Attention, Given, Macs
 from attentions._heads import region_masks
 from attentions._naive import same_region
 from attentions._registry import register
@@ -25,14 +25,7 @@ class HydraAttention(Attention):
     takes_regions = True
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # Norms, and sums over thousands of keys, leave the range of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
@@ -46,14 +39,7 @@ class HydraAttention(Attention):
             return (q * sum(sums, torch.zeros_like(q))).to(v.dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         q = q / q.square().sum(dim=-1, keepdim=True).sqrt()
         k = k / k.square().sum(dim=-1, keepdim=True).sqrt()

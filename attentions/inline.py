@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, region_masks, split_heads
 from attentions._linear import check_kernel_size, from_query_grid, linear_product_macs, to_query_grid
 from attentions._naive import convolved, mix_per_head, same_region
@@ -133,14 +133,7 @@ class InLineAttention(Attention):
         return x if self.feature_map == "identity" else F.relu(x)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         assert x is not None
         dtype = v.dtype
@@ -158,14 +151,7 @@ class InLineAttention(Attention):
             return (out if self.residual is None else out + self.residual(v, x, regions)).to(dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         assert x is not None
         if self.feature_map == "relu":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._linear import EPS, ValueConvolution, check_kernel_size, linear_product, linear_product_macs
 from attentions._naive import mix_per_head, normalised
 from attentions._registry import register
@@ -40,14 +40,7 @@ class LinearAttention(Attention):
         return F.relu(x) if self.feature_map == "relu" else F.elu(x) + 1
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
@@ -57,14 +50,7 @@ class LinearAttention(Attention):
         return out if self.dwc is None else out + self.dwc(v, regions)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         def features(x: Tensor) -> Tensor:
             return x.clamp(min=0) if self.feature_map == "relu" else torch.where(x > 0, x + 1, x.exp())

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, split_heads
 from attentions._naive import mix_per_head
 from attentions._registry import register
@@ -40,14 +40,7 @@ class LinformerAttention(Attention):
         return self.mix_keys, self.mix_keys if self.mix_values is None else self.mix_values
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # Sums over thousands of keys, and the scores of such sums, leave the range of half precision.
         with torch.autocast(q.device.type, enabled=False):
@@ -61,14 +54,7 @@ class LinformerAttention(Attention):
             return merge_heads((q @ keys.transpose(-2, -1)).softmax(dim=-1) @ values).to(v.dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         mix_keys, mix_values = self.mixtures()
         keys = torch.einsum("lm,bmc->blc", mix_keys, k)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Grid, Macs, Site
+from attentions._contract import Attention, Given, Grid, Macs, Site
 from attentions._linear import EPS, ValueConvolution, check_kernel_size, linear_product, linear_product_macs
 from attentions._naive import mix_per_head, same_region
 from attentions._positions import positions
@@ -82,14 +82,7 @@ class MllaAttention(Attention):
         return self.turn_queries(q), self.turn_keys(k)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
@@ -100,14 +93,7 @@ class MllaAttention(Attention):
         return out if self.lepe is None else out + self.lepe(v, regions)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         site = self.site
 

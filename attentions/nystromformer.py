@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, split_heads
 from attentions._linear import ValueConvolution, check_kernel_size
 from attentions._naive import mix_per_head
@@ -61,14 +61,7 @@ class NystromformerAttention(Attention):
         return F.adaptive_avg_pool1d(x.transpose(1, 2), self.landmarks).unflatten(1, (self.site.heads, -1))
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # The inverse magnifies roundings, and sums over thousands of keys leave the resolution of half precision.
         with torch.autocast(q.device.type, enabled=False):
@@ -82,14 +75,7 @@ class NystromformerAttention(Attention):
         return out if self.dwc is None else out + self.dwc(v)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         m = self.landmarks
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._linear import EPS, linear_product, linear_product_macs
 from attentions._naive import mix_per_head, normalised, same_region
 from attentions._registry import register
@@ -79,14 +79,7 @@ class PerformerAttention(Attention):
         return peaks
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # Exponentials, and sums over thousands of keys, leave the range of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
@@ -103,14 +96,7 @@ class PerformerAttention(Attention):
             return linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         root = math.sqrt(q.shape[-1] // self.site.heads)
 

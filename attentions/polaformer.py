@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, region_masks, split_heads
 from attentions._linear import EPS, ValueConvolution, check_kernel_size
 from attentions._naive import normalised
@@ -75,14 +75,7 @@ class PolaFormerAttention(Attention):
         return torch.cat((F.relu(x), F.relu(-x)), dim=-1)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         assert x is not None
         dtype = v.dtype
@@ -108,14 +101,7 @@ class PolaFormerAttention(Attention):
             return (out * gate).to(dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         assert x is not None
         if self.positional_encoding is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._linear import EPS, linear_product, linear_product_macs
 from attentions._naive import mix_per_head, normalised, same_region
 from attentions._registry import register
@@ -56,14 +56,7 @@ class RalaAttention(Attention):
         return weights.permute(0, 3, 1, 2)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
@@ -79,14 +72,7 @@ class RalaAttention(Attention):
         return out if self.gate is None else (out * self.gate(x)).to(v.dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         def phi(x: Tensor) -> Tensor:
             return torch.where(x > 0, x + 1, x.exp())

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, scores, split_heads
 from attentions._naive import mix_per_head
 from attentions._registry import register
@@ -31,14 +31,7 @@ class SigmoidAttention(Attention):
         self.offset = -math.log(site.keys.tokens)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         dtype = v.dtype
         q, k, v = (split_heads(x, self.site.heads) for x in (q, k, v))
@@ -48,14 +41,7 @@ class SigmoidAttention(Attention):
         return merge_heads(logits.sigmoid().to(dtype) @ v).to(dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
             logits = torch.einsum("bnc,bmc->bnm", q, k) / math.sqrt(q.shape[-1])

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, split_heads
 from attentions._linear import pooled
 from attentions._naive import cell_means, mix_per_head
@@ -59,14 +59,7 @@ class SoftAttention(Attention):
         self.iterations = iterations
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         # The inverse magnifies roundings, and sums over thousands of keys leave the range of half precision.
         with torch.autocast(q.device.type, enabled=False):
@@ -79,14 +72,7 @@ class SoftAttention(Attention):
             return merge_heads(out).to(v.dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         def similarity(x: Tensor, y: Tensor) -> Tensor:
             differences = x[:, :, None, :] - y[:, None, :, :]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, scores, split_heads
 from attentions._naive import mix_per_head
 from attentions._registry import register
@@ -30,14 +30,7 @@ class SoftmaxAttention(Attention):
         self.fused = fused
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         dtype = v.dtype
         q, k, v = (split_heads(x, self.site.heads) for x in (q, k, v))
@@ -51,14 +44,7 @@ class SoftmaxAttention(Attention):
         return merge_heads(weights.softmax(dim=-1).to(dtype) @ v).to(dtype)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
             scores = torch.einsum("bnc,bmc->bnm", q, k) / math.sqrt(q.shape[-1])

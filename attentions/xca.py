@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Attention, Macs, Site
+from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, region_masks, split_heads
 from attentions._naive import same_region
 from attentions._registry import register
@@ -32,14 +32,7 @@ class CrossCovarianceAttention(Attention):
         self.temperature = nn.Parameter(torch.ones(site.heads, 1, 1))
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         dtype = v.dtype
         # Norms, and sums over thousands of tokens, leave the range of half precision: they run in float32.
@@ -60,14 +53,7 @@ class CrossCovarianceAttention(Attention):
         return v @ (products * temperature).softmax(dim=-2)
 
     def naive(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        bias: Tensor | None = None,
-        x: Tensor | None = None,
-        regions: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         d, tokens = self.site.head_dim, q.shape[1]
         same = q.new_ones(len(q), tokens, tokens) if regions is None else same_region(regions)

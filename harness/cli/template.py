@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions import Attention, Macs, Site, register
+from attentions import Attention, Given, Macs, Site, register
 
 EPS = 1e-6
-Given = Tensor | None
 
 
 @register("my_attention")
