@@ -5,9 +5,8 @@ import pkgutil
 
 from attentions._contract import Attention, Given, Grid, Macs, Site
 from attentions._registry import (
-    broken,
-    explained,
-    for_a_while,
+    broken_packages,
+    error_line,
     load,
     load_file,
     loaded_files,
@@ -15,6 +14,7 @@ from attentions._registry import (
     names,
     register,
     source_digest,
+    temporary_registry,
     unknown,
 )
 from attentions._spec import AttentionSpec
@@ -26,9 +26,8 @@ __all__ = [
     "Grid",
     "Macs",
     "Site",
-    "broken",
-    "explained",
-    "for_a_while",
+    "broken_packages",
+    "error_line",
     "load",
     "load_file",
     "loaded_files",
@@ -36,6 +35,7 @@ __all__ = [
     "names",
     "register",
     "source_digest",
+    "temporary_registry",
     "unknown",
 ]
 

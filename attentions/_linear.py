@@ -28,21 +28,21 @@ def linear_product(
     heads: int,
     regions: Tensor | None = None,
     n_regions: int = 1,
-    turn: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda q, k: (q, k),
+    rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda q, k: (q, k),
 ) -> Tensor:
     """Attention with weights q.k / sum over keys of q.k, in linear order: q (k^T v) instead of (q k^T) v.
 
-    q (B, N, F) and k (B, M, F) are features and not negative, v is (B, M, C); the sums run over keys as means, so
-    that they do not grow with M. With `regions` (B, N) each token meets the keys of its own region only. `turn` is what
-    happens to q and k before they meet in the numerator, and not in the sum.
+    q (B, N, F) and k (B, M, F) are features and not negative, v is (B, M, C). Sums over keys are taken as means, so
+    that they do not grow with M. With `regions` (B, N) each token meets the keys of its own region only. `rotate` is
+    applied to q and k in the numerator, but not in the sum.
     """
     if regions is not None:
         own = region_masks(regions, n_regions, q.dtype)
-        return sum((linear_product(q, k * mine, v, heads, turn=turn) * mine for mine in own), torch.zeros_like(v))
-    q, k, turned_q, turned_k, v = (split_heads(x, heads) for x in (q, k, *turn(q, k), v))
+        return sum((linear_product(q, k * mine, v, heads, rotate=rotate) * mine for mine in own), torch.zeros_like(v))
+    q, k, rotated_q, rotated_k, v = (split_heads(x, heads) for x in (q, k, *rotate(q, k), v))
     normaliser = q @ k.mean(dim=-2, keepdim=True).transpose(-2, -1) + EPS
-    keys_values = turned_k.transpose(-2, -1) @ (v / k.shape[-2])
-    return merge_heads(turned_q @ keys_values / normaliser)
+    keys_values = rotated_k.transpose(-2, -1) @ (v / k.shape[-2])
+    return merge_heads(rotated_q @ keys_values / normaliser)
 
 
 def linear_product_macs(site: Site, features: int | None = None) -> Macs:

@@ -18,14 +18,14 @@ from pathlib import Path
 
 from attentions import _options
 from attentions._contract import Attention
-from attentions._source import digest
+from attentions._source import class_digest
 
 GROUP = "attention_bench.attentions"
 """The entry points by which an installed package announces modules that register attentions."""
 
 _REGISTRY: dict[str, type[Attention]] = {}
 
-_USERS = "attention_bench_user_"
+_USER_PREFIX = "attention_bench_user_"
 """How the names of modules begin that are files of the user's."""
 
 
@@ -43,10 +43,10 @@ def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
         if not _is_name(name):
             raise ValueError(f"attention name {name!r} is not an identifier")
         if name in _REGISTRY:
-            raise ValueError(f"attention name {name!r} is taken by {_whereabouts(_REGISTRY[name])}")
+            raise ValueError(f"attention name {name!r} is taken by {_location(_REGISTRY[name])}")
         _options.check(cls)
         # Now: of the code that runs, whatever becomes of its file later.
-        digest(cls)  # type: ignore[arg-type]
+        class_digest(cls)  # type: ignore[arg-type]
         _REGISTRY[name] = cls
         return cls
 
@@ -67,7 +67,7 @@ def load(text: str) -> list[str]:
     before = set(_REGISTRY)
     is_file = text.endswith(".py") or not all(map(_is_name, text.split("."))) or os.path.isfile(text)
     module = load_file(Path(text)) if is_file else load_module(text)
-    found = [name for name, cls in _REGISTRY.items() if name not in before or _is_of(cls, module.__name__)]
+    found = [name for name, cls in _REGISTRY.items() if name not in before or _is_defined_in(cls, module.__name__)]
     if not found:
         raise ValueError(f'no attention is registered in {text}: decorate a class with @register("name")')
     return found
@@ -91,7 +91,7 @@ def load_file(path: Path) -> types.ModuleType:
         content = path.read_bytes()
     except OSError as problem:
         raise ValueError(f"{path} cannot be read: {problem.strerror}") from problem
-    name = f"{_USERS}{path.stem}_{hashlib.sha256(content).hexdigest()[:8]}"
+    name = f"{_USER_PREFIX}{path.stem}_{hashlib.sha256(content).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -104,7 +104,7 @@ def load_file(path: Path) -> types.ModuleType:
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as problem:
         del sys.modules[name]
-        raise ValueError(f"{path} cannot be loaded: {explained(problem, name)}") from problem
+        raise ValueError(f"{path} cannot be loaded: {error_line(problem, name)}") from problem
     return module
 
 
@@ -120,11 +120,11 @@ def load_module(name: str) -> types.ModuleType:
     except (Exception, SystemExit) as problem:
         if isinstance(problem, ModuleNotFoundError) and f"{name}.".startswith(f"{problem.name}."):
             raise ValueError(f"there is no installed module {name!r}; the name of a file ends in .py") from problem
-        raise ValueError(f"module {name} cannot be loaded: {explained(problem, name)}") from problem
+        raise ValueError(f"module {name} cannot be loaded: {error_line(problem, name)}") from problem
 
 
 @contextmanager
-def for_a_while() -> Iterator[None]:
+def temporary_registry() -> Iterator[None]:
     """What is loaded meanwhile is forgotten afterwards: another version of the same file can be loaded then."""
     registered, modules = dict(_REGISTRY), set(sys.modules)
     try:
@@ -133,28 +133,28 @@ def for_a_while() -> Iterator[None]:
         _REGISTRY.clear()
         _REGISTRY.update(registered)
         for name in set(sys.modules) - modules:
-            if name.startswith(_USERS):
+            if name.startswith(_USER_PREFIX):
                 del sys.modules[name]
 
 
 def loaded_files() -> list[Path]:
     """The files that `load_file` has run, in order: what another process has to run before it can do the same."""
-    return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(_USERS)]
+    return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
 
 
-def source(name: str) -> str:
+def origin(name: str) -> str:
     """What `load` takes in another process to register this attention there."""
     module = sys.modules[lookup(name).__module__]
-    return str(module.__file__) if module.__name__.startswith(_USERS) else module.__name__
+    return str(module.__file__) if module.__name__.startswith(_USER_PREFIX) else module.__name__
 
 
 def source_digest(name: str) -> str:
     """A hash of the code of an attention, as it was when it was loaded: certificates and records hold it."""
-    return digest(lookup(name))  # type: ignore[arg-type]
+    return class_digest(lookup(name))  # type: ignore[arg-type]
 
 
 @cache
-def broken() -> tuple[str, ...]:
+def broken_packages() -> tuple[str, ...]:
     """A line for each installed package that announces attentions which cannot be loaded; loads all others."""
     lines = []
     # In an order of their own, so that of two with one name it is always the same that is left out.
@@ -169,11 +169,11 @@ def broken() -> tuple[str, ...]:
 
 def names() -> list[str]:
     """The registered attentions, sorted; those of installed packages too."""
-    broken()
+    broken_packages()
     return sorted(_REGISTRY)
 
 
-def registered(name: str) -> bool:
+def is_registered(name: str) -> bool:
     """Whether an attention is loaded; packages that announce some are not looked at."""
     return name in _REGISTRY
 
@@ -186,7 +186,7 @@ def lookup(name: str) -> type[Attention]:
     """
     if name not in _REGISTRY and name not in names():
         line = unknown("attention", name, names())
-        raise ValueError("; ".join((f"{line}; one of your own is loaded by --import FILE.py", *broken())))
+        raise ValueError("; ".join((f"{line}; one of your own is loaded by --import FILE.py", *broken_packages())))
     return _REGISTRY[name]
 
 
@@ -198,7 +198,7 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}{hint} (allowed: {', '.join(allowed) or 'none'})"
 
 
-def explained(problem: BaseException, module: str) -> str:
+def error_line(problem: BaseException, module: str) -> str:
     """What went wrong in a user's code in one line, with the file and line of that module or package it happened at."""
     text = " ".join(str(problem).split())
     # What was raised with a sentence is that sentence; of other errors the kind says more.
@@ -215,14 +215,14 @@ def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _is_of(cls: type[Attention], module: str) -> bool:
+def _is_defined_in(cls: type[Attention], module: str) -> bool:
     """Whether a class is defined in a module, or below it."""
     return f"{cls.__module__}.".startswith(f"{module}.")
 
 
-def _whereabouts(cls: type[Attention]) -> str:
+def _location(cls: type[Attention]) -> str:
     """Where a class is defined, for people."""
-    if cls.__module__.startswith(_USERS):
+    if cls.__module__.startswith(_USER_PREFIX):
         return f"{cls.__qualname__} in {sys.modules[cls.__module__].__file__}"
     return f"{cls.__module__}.{cls.__qualname__}"
 

@@ -17,7 +17,7 @@ NO_NUMBERS = ("attentions", "attentions._contract", "attentions._registry")
 
 
 @cache
-def digest(attention: type) -> str:
+def class_digest(attention: type) -> str:
     """A hash of the file that defines a class, and of what that imports of its own package and of this folder.
 
     It is taken once: a user may go on editing the file of what has been loaded. What was typed into an interpreter has

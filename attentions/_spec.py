@@ -10,7 +10,7 @@ from typing import Any
 
 from attentions._contract import Attention, Site
 from attentions._options import canonical, fits, schema, type_text
-from attentions._registry import load, lookup, registered, source, unknown
+from attentions._registry import is_registered, load, lookup, origin, unknown
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class AttentionSpec:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process may not have loaded a user's attention yet.
-        return _restore, (self.name, dict(self.options), source(self.name))
+        return _restore, (self.name, dict(self.options), origin(self.name))
 
 
 def _restore(name: str, options: dict[str, Any], where: str) -> AttentionSpec:
-    if not registered(name):
+    if not is_registered(name):
         load(where)
     return AttentionSpec(name, options)
 

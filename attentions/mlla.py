@@ -73,13 +73,13 @@ class MllaAttention(Attention):
                 f"channels and an even number in each head, and here are {site.dim} channels, {site.head_dim} in a head"
             )
         self.rotary = rotary
-        self.turn_queries = Rotation(site.queries, site.queries, site.dim) if rotary else nn.Identity()
-        self.turn_keys = Rotation(site.keys, site.queries, site.dim) if rotary else nn.Identity()
+        self.rotate_queries = Rotation(site.queries, site.queries, site.dim) if rotary else nn.Identity()
+        self.rotate_keys = Rotation(site.keys, site.queries, site.dim) if rotary else nn.Identity()
         # At a site of one head, each channel has a kernel of its own.
         self.lepe = None if kernel_size is None else ValueConvolution(dataclasses.replace(site, heads=1), kernel_size)
 
-    def turned(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return self.turn_queries(q), self.turn_keys(k)
+    def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return self.rotate_queries(q), self.rotate_keys(k)
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
@@ -88,7 +88,7 @@ class MllaAttention(Attention):
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1
-            mixed = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions, self.turned)
+            mixed = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions, self.rotate)
             out = mixed.to(v.dtype)
         return out if self.lepe is None else out + self.lepe(v, regions)
 
@@ -100,7 +100,7 @@ class MllaAttention(Attention):
         def phi(x: Tensor) -> Tensor:
             return torch.where(x > 0, x + 1, x.exp())
 
-        def turned(x: Tensor, grid: Grid, head: int) -> Tensor:
+        def rotate(x: Tensor, grid: Grid, head: int) -> Tensor:
             """Channels of one head, of x (B, N, d)."""
             if not self.rotary:
                 return x
@@ -120,7 +120,7 @@ class MllaAttention(Attention):
 
         def weights(q: Tensor, k: Tensor, head: int) -> Tensor:
             scores = torch.einsum("bnc,bmc->bnm", phi(q), phi(k))
-            rotated = torch.einsum("bnc,bmc->bnm", turned(phi(q), site.queries, head), turned(phi(k), site.keys, head))
+            rotated = torch.einsum("bnc,bmc->bnm", rotate(phi(q), site.queries, head), rotate(phi(k), site.keys, head))
             if regions is not None:
                 scores, rotated = scores * same_region(regions), rotated * same_region(regions)
             return rotated / (scores.sum(dim=-1, keepdim=True) + EPS * k.shape[1])

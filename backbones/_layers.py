@@ -90,7 +90,7 @@ def init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def takes_input(core: Attention, x: Tensor) -> Tensor | None:
+def input_for(core: Attention, x: Tensor) -> Tensor | None:
     """The input of the projections, for an attention that asks for it."""
     return x if core.takes_input else None
 

@@ -102,7 +102,7 @@ class Backbone(nn.Module):
         self._check_size(x)
         for index in range(len(self.levels)):
             x = self.level(index, x)
-        return self._finished(x)
+        return self._final_features(x)
 
     def _check_size(self, x: Tensor) -> None:
         # A function that tracers know: a branch would end them.
@@ -110,12 +110,12 @@ class Backbone(nn.Module):
         torch._assert(x.shape[-2] == height, self.wrong_size)
         torch._assert(x.shape[-1] == width, self.wrong_size)
 
-    def _finished(self, x: Tensor) -> Tensor:
+    def _final_features(self, x: Tensor) -> Tensor:
         x = self.last_norm(x)
         grid = self.levels[-1].grid
         return x if grid.prefix else x.unflatten(1, (grid.height, grid.width))
 
-    def _taken(self, indices: int | Sequence[int] | None) -> list[int]:
+    def _chosen_levels(self, indices: int | Sequence[int] | None) -> list[int]:
         """The levels meant, counted from the start."""
         levels = range(len(self.levels))
         wanted = levels if indices is None else range(-indices, 0) if isinstance(indices, int) else indices
@@ -147,26 +147,26 @@ class Backbone(nn.Module):
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt={str(output_fmt)!r} is not allowed; features of levels are NCHW")
-        taken = self._taken(indices)
-        count = max(taken) + 1 if stop_early else len(self.levels)
+        chosen = self._chosen_levels(indices)
+        count = max(chosen) + 1 if stop_early else len(self.levels)
         maps = []
         self._check_size(x)
         for index in range(count):
             x = self.level(index, x)
-            if index in taken:
+            if index in chosen:
                 _, channels, _, grid = self.levels[index]
                 tokens = self.last_norm(x) if norm and channels == self.num_features else x
                 maps.append(to_image(tokens[:, grid.prefix :], grid))
         if intermediates_only:
             return maps
-        return (self._finished(x) if count == len(self.levels) else x), maps
+        return (self._final_features(x) if count == len(self.levels) else x), maps
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove what the features of these levels do not need; return the levels, counted from the start."""
-        taken = self._taken(indices)
-        count = max(taken) + 1
+        chosen = self._chosen_levels(indices)
+        count = max(chosen) + 1
         shorter = count < len(self.levels)
         if shorter:
             self.keep_levels(count)
@@ -178,7 +178,7 @@ class Backbone(nn.Module):
             self.reset_classifier(0, "")
         left = dict(self.named_parameters())
         self.never_used = tuple(name for name in self.never_used if name in left)
-        return taken
+        return chosen
 
     def pool(self, x: Tensor) -> Tensor:
         """Features as of `forward_features` -> (B, C), or as they are where `global_pool` is ""."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from attentions import Attention, AttentionSpec, Grid, Macs, Site, explained, lookup
+from attentions import Attention, AttentionSpec, Grid, Macs, Site, error_line, lookup
 
 SOFTMAX = AttentionSpec("softmax")
 
@@ -55,7 +55,7 @@ class Mount:
         macs = Macs()
         for site in self.sites:
             groups = self.grid.height * self.grid.width // (site.queries.height * site.queries.width)
-            with _users_code(self.attention, "macs()"):
+            with _errors_in_one_line(self.attention, "macs()"):
                 macs += on_meta(self.attention, site).macs() * groups
         return macs
 
@@ -68,19 +68,19 @@ def on_meta(attention: AttentionSpec, site: Site) -> Attention:
 # By the class, too: a name may stand for another version of it later.
 @lru_cache(maxsize=4096)
 def _on_meta(_: type[Attention], attention: AttentionSpec, site: Site) -> Attention:
-    with torch.device("meta"), _users_code(attention, "the constructor"):
+    with torch.device("meta"), _errors_in_one_line(attention, "the constructor"):
         return attention.build(site)
 
 
 @contextmanager
-def _users_code(attention: AttentionSpec, what: str) -> Iterator[None]:
+def _errors_in_one_line(attention: AttentionSpec, what: str) -> Iterator[None]:
     """What goes wrong meanwhile is ValueError, in one line: the code may be in a file of the user's."""
     try:
         yield
     except ValueError:
         raise
     except Exception as problem:
-        said = explained(problem, lookup(attention.name).__module__)
+        said = error_line(problem, lookup(attention.name).__module__)
         raise ValueError(f"{what} of {attention.name} fails: {said}") from problem
 
 
@@ -112,7 +112,7 @@ class BackboneSpec(ABC):
         object.__setattr__(self, "attention", AttentionSpec.of(self.attention))
         object.__setattr__(self, "image_size", _pair(self.image_size))
         self._check_numbers()
-        self._settle()
+        self._apply_rules()
         self.tested_blocks()
         step = self.image_step
         if any(side < step or side % step for side in self.image_size):
@@ -163,7 +163,7 @@ class BackboneSpec(ABC):
             raise self.error(f"{name}={value!r} is not allowed; it takes {many}numbers from 1 up, one a stage")
         return tuple(parts)
 
-    def _settle(self) -> None:  # noqa: B027, most families leave nothing to a rule
+    def _apply_rules(self) -> None:  # noqa: B027, most families leave nothing to a rule
         """Put numbers in place of the fields that a rule decides."""
 
     @property

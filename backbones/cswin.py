@@ -55,7 +55,7 @@ class CSWinSpec(BackboneSpec):
     mlp_ratio: int = 4
     input_before_norm: bool = field(default=False, metadata=LATER)
 
-    def _settle(self) -> None:
+    def _apply_rules(self) -> None:
         sevens = all(side // self.patch_size // 4 % 7 == 0 for side in self.image_size)
         for name in ("split_size", "softmax_split_size"):
             if getattr(self, name) is None:

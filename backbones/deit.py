@@ -17,11 +17,11 @@ from backbones._layers import (
     drop_path_rates,
     fill_normal,
     init_weights,
+    input_for,
     make_mlp,
     mlp_macs,
     norm_macs,
     projection_macs,
-    takes_input,
     to_tokens,
 )
 from backbones._model import WITH_PREVIOUS, Backbone, Level
@@ -99,7 +99,7 @@ class AttentionHost(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.proj(self.core(q, k, v, x=takes_input(self.core, x)))
+        return self.proj(self.core(q, k, v, x=input_for(self.core, x)))
 
 
 def make_block(spec: DeiTSpec, mount: Mount, drop_path: float) -> PreNormBlock:

@@ -22,11 +22,11 @@ from backbones._layers import (
     drop_path_rates,
     fill_normal,
     init_weights,
+    input_for,
     make_mlp,
     mlp_macs,
     norm_macs,
     projection_macs,
-    takes_input,
     to_image,
     to_tokens,
 )
@@ -122,7 +122,7 @@ class PVTSpec(PyramidSpec):
     class_token: bool = True
     final_norm: bool = field(default=True, metadata=LATER)
 
-    def _settle(self) -> None:
+    def _apply_rules(self) -> None:
         if self.class_token and not self.final_norm:
             raise self.error("final_norm=False is not allowed with a class token, which is read through that norm")
 
@@ -185,7 +185,7 @@ class ReducedKeyHost(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         k, v = self.kv(self.reduce(x)).chunk(2, dim=-1)
-        return self.proj(self.core(self.q(x), k, v, x=takes_input(self.core, x)))
+        return self.proj(self.core(self.q(x), k, v, x=input_for(self.core, x)))
 
 
 def never_used(model: nn.Module) -> tuple[str, ...]:

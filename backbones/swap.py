@@ -13,30 +13,30 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from attentions import AttentionSpec, Grid, Site
-from backbones._layers import takes_input
+from backbones._layers import input_for
 
 
 class SwappedAttention(nn.Module):
     """The projections and norms of timm's attention, under their names, around a registered one (`core`)."""
 
-    def __init__(self, timms: TimmAttention, attention: AttentionSpec, site: Site) -> None:
+    def __init__(self, original: TimmAttention, attention: AttentionSpec, site: Site) -> None:
         super().__init__()
         self.heads = site.heads
-        self.qkv, self.q_norm, self.k_norm = timms.qkv, timms.q_norm, timms.k_norm
-        like = timms.qkv.weight
+        self.qkv, self.q_norm, self.k_norm = original.qkv, original.q_norm, original.k_norm
+        like = original.qkv.weight
         with torch.device(like.device):
             self.core = attention.build(site).to(like.dtype)
         # Gates came to timm after 1.0.22.
-        self.norm, self.gate = timms.norm, getattr(timms, "gate", None)
-        self.proj, self.proj_drop = timms.proj, timms.proj_drop
-        self.train(timms.training)
+        self.norm, self.gate = original.norm, getattr(original, "gate", None)
+        self.proj, self.proj_drop = original.proj, original.proj_drop
+        self.train(original.training)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         if attn_mask is not None or is_causal:
             raise ValueError("an attention that was swapped in takes no attn_mask, and is not causal")
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         q, k = self._normed(q, self.q_norm), self._normed(k, self.k_norm)
-        out = self.norm(self.core(q, k, v, x=takes_input(self.core, x)))
+        out = self.norm(self.core(q, k, v, x=input_for(self.core, x)))
         if self.gate is not None:
             out = out * self.gate(x).sigmoid()
         return self.proj_drop(self.proj(out))
@@ -83,15 +83,15 @@ def swap(model: nn.Module, attention: AttentionSpec | str, first: int | None = N
 
 
 def _swapped(block: nn.Module, attention: AttentionSpec, grid: Grid) -> SwappedAttention:
-    timms: Any = getattr(block, "attn", None)
-    if type(timms) is not TimmAttention:
+    original: Any = getattr(block, "attn", None)
+    if type(original) is not TimmAttention:
         raise ValueError(f"its blocks ({type(block).__name__}) do not hold timm's plain attention, which swap replaces")
-    dim, inner = timms.qkv.in_features, timms.qkv.out_features // 3
+    dim, inner = original.qkv.in_features, original.qkv.out_features // 3
     if inner != dim:
         raise ValueError(f"its attention has {inner} channels where its tokens have {dim}; they must be as many")
-    if timms.attn_drop.p > 0:
-        raise ValueError(f"its attention drops weights (attn_drop_rate={timms.attn_drop.p}), which no other one has")
+    if original.attn_drop.p > 0:
+        raise ValueError(f"its attention drops weights (attn_drop_rate={original.attn_drop.p}), which no other one has")
     try:
-        return SwappedAttention(timms, attention, Site(dim, timms.num_heads, grid, grid))
+        return SwappedAttention(original, attention, Site(dim, original.num_heads, grid, grid))
     except ValueError as problem:
         raise ValueError(f"{attention.name}: {problem}") from None

@@ -18,13 +18,13 @@ from backbones._layers import (
     drop_path_rates,
     fill_normal,
     init_weights,
+    input_for,
     make_drop_path,
     make_mlp,
     mlp_macs,
     norm_macs,
     partition,
     projection_macs,
-    takes_input,
     to_tokens,
     unpartition,
 )
@@ -55,7 +55,7 @@ class SwinSpec(BackboneSpec):
     patch_size: int = 4
     mlp_ratio: int = 4
 
-    def _settle(self) -> None:
+    def _apply_rules(self) -> None:
         if self.softmax_window is None:
             object.__setattr__(self, "softmax_window", 12 if self.window > 56 else 7)
 
@@ -186,7 +186,7 @@ class WindowHost(nn.Module):
         bias = self.bias(mask, x.shape[0]) if self.core.takes_bias else None
         if regions is not None:
             regions = regions.repeat(x.shape[0] // regions.shape[0], 1)
-        return self.proj(self.core(q, k, v, bias=bias, x=takes_input(self.core, x), regions=regions))
+        return self.proj(self.core(q, k, v, bias=bias, x=input_for(self.core, x), regions=regions))
 
 
 def relative_position_index(height: int, width: int) -> Tensor:

@@ -36,7 +36,7 @@ FIRST_CONVOLUTION = {
     "cswin": "stage1_conv_embed.0",
 }
 TIMM_ARGUMENTS = ("num_classes", "in_chans", "img_size", "global_pool", "drop_rate", "drop_path_rate")
-CALLED_OTHERWISE = {"name", "num_classes", "in_channels", "image_size"}
+RENAMED_FIELDS = {"name", "num_classes", "in_channels", "image_size"}
 """Fields of a spec that are no arguments, or have another name among timm's."""
 
 WINDOWS = ("window", "softmax_window", "split_size", "softmax_split_size")
@@ -64,7 +64,7 @@ def create(
         TypeError: for an argument that there is not.
         ValueError: for values that do not fit each other.
     """
-    own = [field.name for field in fields(preset(name)) if field.name not in CALLED_OTHERWISE]
+    own = [field.name for field in fields(preset(name)) if field.name not in RENAMED_FIELDS]
     for override in overrides:
         if override not in own:
             raise TypeError(unknown(f"argument of {name}", override, [*TIMM_ARGUMENTS, *own]))

@@ -36,8 +36,8 @@ def _fresh_generator() -> None:
 def users_attentions() -> Iterator[None]:
     """What a test loads is forgotten after it: its attentions, the user's files and modules (plugin...)."""
     modules = set(sys.modules)
-    with attentions.for_a_while():
+    with attentions.temporary_registry():
         yield
-    attentions.broken.cache_clear()
+    attentions.broken_packages.cache_clear()
     for name in [name for name in set(sys.modules) - modules if name.startswith("plugin")]:
         del sys.modules[name]

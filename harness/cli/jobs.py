@@ -223,7 +223,7 @@ def cluster(
 
 def _again(sweep: str | None, out: Path, failed: bool) -> int:
     """Submits the failed, or the dropped and cancelled, cells of former submissions anew."""
-    from attentions import for_a_while
+    from attentions import temporary_registry
     from harness.jobs import launch, submissions
     from harness.status import watch
     from results.wording import count
@@ -253,7 +253,7 @@ def _again(sweep: str | None, out: Path, failed: bool) -> int:
             if not wanted:
                 continue
             # Each with the user's files of its own: another submission may have other versions of them.
-            with for_a_while():
+            with temporary_registry():
                 cells = [cell for cell in launch.of_submission(submission, as_now=failed) if cell.key in wanted]
                 chosen = launch.choose(cells, out, failed=failed)
                 planned = launch.planned(chosen, submission.cluster)

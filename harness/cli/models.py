@@ -16,7 +16,7 @@ def list_(kind: Annotated[str, Positional] = "all") -> int:
     import attentions
     from harness.cli import catalogue
 
-    for line in attentions.broken():
+    for line in attentions.broken_packages():
         warn(line)
     say(catalogue.listing(kind), end="")
     return 0

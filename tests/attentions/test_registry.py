@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attentions import AttentionSpec, Site, _registry, broken, load, loaded_files, lookup, names
+from attentions import AttentionSpec, Site, _registry, broken_packages, load, loaded_files, lookup, names
 
 
 def test_every_file_of_the_folder_is_registered_under_its_own_name():
@@ -274,9 +274,9 @@ def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     folder = tmp_path / "site-packages"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
-    broken.cache_clear()
+    broken_packages.cache_clear()
     yield folder
-    broken.cache_clear()
+    broken_packages.cache_clear()
 
 
 def install(folder: Path, package: str, text: str) -> None:
@@ -294,7 +294,7 @@ def test_what_a_package_announces_has_a_name_like_all_others(site_packages: Path
     install(site_packages, "plugin_a", WHOLE)
     assert str(AttentionSpec.parse("mine(depth=3, sizes=())")) == "mine(depth=3, sizes=())"
     assert "mine" in names()
-    assert broken() == ()
+    assert broken_packages() == ()
     assert load("plugin_a.attention") == ["mine"]
     assert load("plugin_a") == ["mine"]
 
@@ -315,7 +315,7 @@ def test_a_broken_package_is_said_and_keeps_no_other_from_working(site_packages:
         "the attentions of package plugin_c are left out: no attention is registered in plugin_c.attention: decorate "
         'a class with @register("name")',
     )
-    assert broken() == said
+    assert broken_packages() == said
     message = refused(lambda: lookup("minee"))
     assert message.startswith("unknown attention 'minee'; did you mean mine")
     assert all(line in message for line in said)

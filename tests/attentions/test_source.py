@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from attentions import load, lookup, source_digest
-from attentions._source import digest
+from attentions._source import class_digest
 from tests.attentions.test_registry import WHOLE
 
 pytestmark = pytest.mark.usefixtures("users_attentions")
@@ -16,7 +16,7 @@ TWICE = "def f(x):\n    return 2 * x\n"
 
 def anew(name: str) -> str:
     """The hash that a process would find which loads the files as they are now."""
-    return digest.__wrapped__(lookup(name))
+    return class_digest.__wrapped__(lookup(name))
 
 
 @pytest.mark.parametrize("later", [WHOLE.replace("return v", "return 2 * v"), "def half(", None])

@@ -320,13 +320,13 @@ def test_a_package_that_cannot_be_loaded_is_said_by_list_and_disturbs_nothing_el
         "attention-bench: the attentions of package plugin-a are left out: module plugin_a cannot be loaded: "
         "ZeroDivisionError: division by zero (plugin_a.py, line 1)\n"
     )
-    _registry.broken.cache_clear()
+    _registry.broken_packages.cache_clear()
     assert ask("show deit_micro --attention linear").err == ""
     answer = ask("list attentions")
     assert (answer.status, answer.err) == (0, said)
     assert "linear" in answer.out
     assert said.removeprefix("attention-bench: ") in refused(ask, "show deit_micro --attention mine")
-    _registry.broken.cache_clear()
+    _registry.broken_packages.cache_clear()
     Path("plugin_a.py").write_text(MINE + "# mended\n")
     answer = ask("show deit_micro --attention mine")
     assert (answer.status, answer.err) == (0, "")

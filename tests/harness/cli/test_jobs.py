@@ -209,7 +209,7 @@ def test_submissions_with_other_versions_of_one_file_are_resumed_together(
         file = here / version / "mine.py"
         file.parent.mkdir()
         file.write_text(WHOLE.replace("return v", f"return {scale} * v"))
-        with attentions.for_a_while():
+        with attentions.temporary_registry():
             attentions.load(str(file))
             cells = [Cell(preset("deit_micro", attention=f"mine(depth={scale})"), Costs())]
             labels = {cell.key: cell.label for cell in cells}
