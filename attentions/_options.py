@@ -17,16 +17,18 @@ PLAIN = (bool, int, float, str, type(None))
 def check(cls: type[Attention]) -> None:
     """Raise ValueError, in one sentence, for a class that cannot be mounted, counted or described by its options."""
     if not (isinstance(cls, type) and issubclass(cls, Attention)):
-        raise ValueError(f"{getattr(cls, '__qualname__', cls)} is no subclass of attentions.Attention")
-    for method, what in (("forward", "what it computes"), ("macs", "the closed formula of its multiply-adds")):
+        raise ValueError(f"{getattr(cls, '__qualname__', cls)} is not a subclass of attentions.Attention")
+    for method, what in (("forward", "the computation itself"), ("macs", "the closed formula of its multiply-adds")):
         if getattr(cls, method) is getattr(Attention, method):
             raise ValueError(f"{cls.__qualname__} has no {method}(), {what}")
     if not isinstance(cls.reads, str) or not set(cls.reads) <= set("qkv"):
-        raise ValueError(f"{cls.__qualname__}: reads={cls.reads!r} is not allowed; it takes letters of q, k and v")
+        raise ValueError(f"{cls.__qualname__}: reads={cls.reads!r} is not allowed; it takes letters from q, k and v")
     if isinstance(cls.exponent, bool) or not isinstance(cls.exponent, (int, float)) or cls.exponent < 0:
         raise ValueError(f"{cls.__qualname__}: exponent={cls.exponent!r} is not allowed; it takes a number from 0 up")
     if not isinstance(cls.exempt, Mapping) or not all(isinstance(reason, str) for reason in cls.exempt.values()):
-        raise ValueError(f"{cls.__qualname__}: exempt={cls.exempt!r} is not allowed; it takes reasons by names of laws")
+        raise ValueError(
+            f"{cls.__qualname__}: exempt={cls.exempt!r} is not allowed; it takes a mapping from laws to reasons"
+        )
     signature = inspect.signature(cls.forward)
     tokens = (None,) * 4  # self, q, k, v
     try:
@@ -45,7 +47,7 @@ def schema(cls: type[Attention]) -> dict[str, inspect.Parameter]:
     try:
         hints = typing.get_type_hints(cls.__init__)
     except NameError as problem:
-        raise ValueError(f"{cls.__qualname__}: an annotation of the constructor is unknown: {problem}") from None
+        raise ValueError(f"{cls.__qualname__}: the constructor has an unknown annotation: {problem}") from None
     if not parameters or parameters[0].name != "site" or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
         raise ValueError(f"{cls.__qualname__}: the constructor's first argument must be `site`")
     options = {}

@@ -37,11 +37,11 @@ def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
             constructor `(self, site, *, option: type = default, ...)`; in one sentence.
     """
     if not isinstance(name, str):
-        raise ValueError('the decorator takes a name, as in @register("my_attention")')
+        raise ValueError('register takes a name, as in @register("my_attention")')
 
     def add(cls: type[Attention]) -> type[Attention]:
         if not _is_name(name):
-            raise ValueError(f"attention name {name!r} is not an identifier")
+            raise ValueError(f"attention name {name!r} is not a valid Python name")
         if name in _REGISTRY:
             raise ValueError(f"attention name {name!r} is taken by {_location(_REGISTRY[name])}")
         _options.check(cls)
@@ -119,7 +119,7 @@ def load_module(name: str) -> types.ModuleType:
             return importlib.import_module(name)
     except (Exception, SystemExit) as problem:
         if isinstance(problem, ModuleNotFoundError) and f"{name}.".startswith(f"{problem.name}."):
-            raise ValueError(f"there is no installed module {name!r}; the name of a file ends in .py") from problem
+            raise ValueError(f"no module {name!r} is installed; the name of a file must end in .py") from problem
         raise ValueError(f"module {name} cannot be loaded: {error_line(problem, name)}") from problem
 
 
@@ -163,7 +163,7 @@ def broken_packages() -> tuple[str, ...]:
             load(point.value.partition(":")[0])
         except ValueError as problem:
             package = point.dist.name if point.dist is not None else point.name
-            lines.append(f"the attentions of package {package} are left out: {problem}")
+            lines.append(f"the attentions of package {package} are skipped: {problem}")
     return tuple(lines)
 
 
@@ -186,7 +186,7 @@ def lookup(name: str) -> type[Attention]:
     """
     if name not in _REGISTRY and name not in names():
         line = unknown("attention", name, names())
-        raise ValueError("; ".join((f"{line}; one of your own is loaded by --import FILE.py", *broken_packages())))
+        raise ValueError("; ".join((f"{line}; load your own with --import FILE.py", *broken_packages())))
     return _REGISTRY[name]
 
 

@@ -69,8 +69,8 @@ class MllaAttention(Attention):
         check_kernel_size(kernel_size)
         if rotary and (site.dim % 4 or site.head_dim % 2):
             raise ValueError(
-                "it turns pairs of channels with the row and as many with the column, so it needs a multiple of 4 "
-                f"channels and an even number in each head, and here are {site.dim} channels, {site.head_dim} in a head"
+                "it rotates half of the pairs of channels by row and half by column, so it needs a multiple of 4 "
+                f"channels and an even number per head; here there are {site.dim} channels, {site.head_dim} per head"
             )
         self.rotary = rotary
         self.rotate_queries = Rotation(site.queries, site.queries, site.dim) if rotary else nn.Identity()

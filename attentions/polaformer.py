@@ -56,7 +56,7 @@ class PolaFormerAttention(Attention):
         if alpha < 1:
             raise ValueError(f"alpha={alpha} is not allowed; it takes a number from 1 up")
         if site.head_dim % 2:
-            raise ValueError(f"it halves the values of a head, and here a head has {site.head_dim} channels")
+            raise ValueError(f"it splits the values of each head in half, but a head here has {site.head_dim} channels")
         self.alpha = alpha
         self.power = nn.Parameter(torch.zeros(1, site.heads, 1, site.head_dim))
         self.scale = nn.Parameter(torch.zeros(1, 1, site.dim))

@@ -28,7 +28,7 @@ class CrossCovarianceAttention(Attention):
         super().__init__(site)
         queries, keys = site.queries.tokens, site.keys.tokens
         if queries != keys:
-            raise ValueError(f"it needs as many keys as queries, and here are {queries} queries and {keys} keys")
+            raise ValueError(f"it needs as many keys as queries; here there are {queries} queries and {keys} keys")
         self.temperature = nn.Parameter(torch.ones(site.heads, 1, 1))
 
     def forward(

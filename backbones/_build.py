@@ -46,7 +46,7 @@ def from_json(plain: Mapping[str, Any]) -> BackboneSpec:
     values = dict(plain)
     family = values.pop("family", None)
     if family not in FAMILIES:
-        raise ValueError(f"unknown backbone family {family!r}; there is: {', '.join(FAMILIES)}")
+        raise ValueError(f"unknown backbone family {family!r}; allowed: {', '.join(FAMILIES)}")
     return FAMILIES[family](**values)
 
 

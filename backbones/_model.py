@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         self.output_fmt = "NLC" if self.num_prefix_tokens else "NHWC"
         self.global_pool = "token" if self.num_prefix_tokens else "avg"
         height, width = spec.image_size
-        self.wrong_size = f"{spec.name} was built for images of {height}x{width}; others need another image_size"
+        self.wrong_size = f"{spec.name} was built for images of {height}x{width}; other sizes need another image_size"
         self.head_drop: nn.Module = nn.Identity()
         self.grad_checkpointing = False
 
@@ -120,7 +120,7 @@ class Backbone(nn.Module):
         levels = range(len(self.levels))
         wanted = levels if indices is None else range(-indices, 0) if isinstance(indices, int) else indices
         if not wanted or not all(-len(levels) <= index < len(levels) for index in wanted):
-            raise ValueError(f"{self.spec.name} has {len(levels)} levels of features, so not {indices}")
+            raise ValueError(f"{self.spec.name} has {len(levels)} levels of features; indices={indices} is not allowed")
         return [levels[index] for index in wanted]
 
     def forward_intermediates(

@@ -118,7 +118,7 @@ class BackboneSpec(ABC):
         if any(side < step or side % step for side in self.image_size):
             height, width = self.image_size
             raise self.error(
-                f"image size {height}x{width} does not divide: both sides must be multiples of {step}{self._near()}"
+                f"image size {height}x{width} is not allowed; both sides must be multiples of {step}{self._near()}"
             )
         for mount in self.mounts():
             if any(site.regions > 1 for site in mount.sites) and not lookup(mount.attention.name).takes_regions:
@@ -139,7 +139,7 @@ class BackboneSpec(ABC):
                 continue
             if kind in (str, bool):
                 if not isinstance(value, kind):
-                    takes = "True or False" if kind is bool else "a text"
+                    takes = "True or False" if kind is bool else "a string"
                     raise self.error(f"{name}={value!r} is not allowed; it takes {takes}")
             elif "tuple" in str(kind):
                 count = None if name == "block_counts" else len(self.depths)
@@ -160,7 +160,7 @@ class BackboneSpec(ABC):
             parts = list(value) if isinstance(value, (tuple, list)) else []
         if not parts or len(parts) != (count or len(parts)) or not all(_is_number(part) for part in parts):
             many = "" if count is None else f"{count} "
-            raise self.error(f"{name}={value!r} is not allowed; it takes {many}numbers from 1 up, one a stage")
+            raise self.error(f"{name}={value!r} is not allowed; it takes {many}numbers from 1 up, one per stage")
         return tuple(parts)
 
     def _apply_rules(self) -> None:  # noqa: B027, most families leave nothing to a rule
@@ -200,7 +200,7 @@ class BackboneSpec(ABC):
         if len(letters) != count or ("M" in letters) != bool(digits):
             raise self.error(
                 f"stages={self.stages!r} is not allowed; it takes {count} letter{'s' * (count > 1)} L, S or M, "
-                f"and with an M the number of its L blocks behind them (as in {'L' * (count - 1)}M2)"
+                f"and after an M also the number of its L blocks at the end (as in {'L' * (count - 1)}M2)"
             )
         tested = []
         for letter, depth in zip(letters, self.depths, strict=True):

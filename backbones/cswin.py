@@ -89,7 +89,7 @@ class CSWinSpec(BackboneSpec):
         if stage == len(self.depths) - 1 or split >= max(grid.height, grid.width):
             return Mount(stage + 1, block, grid, attention, tested, (Site(dim, heads, grid, grid),), (None,))
         if heads % 2:
-            raise self.error(f"stage {stage + 1} has {heads} heads, which two branches of stripes cannot share")
+            raise self.error(f"stage {stage + 1} has {heads} heads, which two branches of stripes cannot share equally")
         if grid.height % split or grid.width % split:
             side = grid.height if grid.height % split else grid.width
             raise self.error(

@@ -33,7 +33,7 @@ class SwappedAttention(nn.Module):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         if attn_mask is not None or is_causal:
-            raise ValueError("an attention that was swapped in takes no attn_mask, and is not causal")
+            raise ValueError("a swapped-in attention takes no attn_mask and is not causal")
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         q, k = self._normed(q, self.q_norm), self._normed(k, self.k_norm)
         out = self.norm(self.core(q, k, v, x=input_for(self.core, x)))
@@ -65,11 +65,11 @@ def swap(model: nn.Module, attention: AttentionSpec | str, first: int | None = N
     """
     spec = AttentionSpec.of(attention)
     if not isinstance(model, VisionTransformer):
-        raise ValueError(f"{type(model).__name__} is no VisionTransformer of timm, the only kind that swap can change")
+        raise ValueError(f"{type(model).__name__} is not a timm VisionTransformer, the only kind swap can change")
     if model.dynamic_img_size:
-        raise ValueError("the model takes images of any size (dynamic_img_size), and an attention has one grid")
+        raise ValueError("the model takes images of any size (dynamic_img_size), but an attention has one grid")
     if not isinstance(model.patch_drop, nn.Identity):
-        raise ValueError("the model drops patches in training (patch_drop_rate), and an attention needs its whole grid")
+        raise ValueError("the model drops patches in training (patch_drop_rate), but an attention needs a full grid")
     blocks: list[Any] = list(model.blocks)
     count = len(blocks) if first is None else first
     if not 1 <= count <= len(blocks):
@@ -85,12 +85,15 @@ def swap(model: nn.Module, attention: AttentionSpec | str, first: int | None = N
 def _swapped(block: nn.Module, attention: AttentionSpec, grid: Grid) -> SwappedAttention:
     original: Any = getattr(block, "attn", None)
     if type(original) is not TimmAttention:
-        raise ValueError(f"its blocks ({type(block).__name__}) do not hold timm's plain attention, which swap replaces")
+        raise ValueError(
+            f"its blocks ({type(block).__name__}) do not contain timm's plain Attention, which swap replaces"
+        )
     dim, inner = original.qkv.in_features, original.qkv.out_features // 3
     if inner != dim:
-        raise ValueError(f"its attention has {inner} channels where its tokens have {dim}; they must be as many")
+        raise ValueError(f"its attention has {inner} channels but its tokens have {dim}; the numbers must be equal")
     if original.attn_drop.p > 0:
-        raise ValueError(f"its attention drops weights (attn_drop_rate={original.attn_drop.p}), which no other one has")
+        rate = original.attn_drop.p
+        raise ValueError(f"its attention drops weights (attn_drop_rate={rate}), which no registered attention does")
     try:
         return SwappedAttention(original, attention, Site(dim, original.num_heads, grid, grid))
     except ValueError as problem:

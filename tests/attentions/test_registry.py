@@ -181,21 +181,24 @@ def test_a_file_is_loaded_once_and_its_attentions_are_named(tmp_path: Path) -> N
         (WHOLE + 'raise RuntimeError("two\\nlines")', "{path} cannot be loaded: RuntimeError: two lines (mine.py, "),
         (WHOLE + WHOLE, "'mine' is taken by Mine in {path} (mine.py, line 17)"),
         (changed(('"mine"', '"linear"')), "'linear' is taken by attentions.linear.LinearAttention (mine.py, line 4)"),
-        (changed(('"mine"', '"my-own"')), "attention name 'my-own' is not an identifier (mine.py, line 4)"),
-        (changed(('"mine"', '"class"')), "attention name 'class' is not an identifier (mine.py, line 4)"),
+        (changed(('"mine"', '"my-own"')), "attention name 'my-own' is not a valid Python name (mine.py, line 4)"),
+        (changed(('"mine"', '"class"')), "attention name 'class' is not a valid Python name (mine.py, line 4)"),
         (
             changed(('@register("mine")', "@register")),
             'takes a name, as in @register("my_attention") (mine.py, line 4)',
         ),
         (
             changed((CLASS, CLASS + '\n    reads = "qx"')),
-            "Mine: reads='qx' is not allowed; it takes letters of",
+            "Mine: reads='qx' is not allowed; it takes letters from",
         ),
         (changed((CLASS, CLASS + "\n    exponent = -1")), "Mine: exponent=-1 is not allowed; it takes a number from 0"),
-        (changed((CLASS, CLASS + "\n    exempt = ['mask']")), "Mine: exempt=['mask'] is not allowed; it takes reasons"),
-        (changed((CLASS, "class Mine:")), "Mine is no subclass of attentions.Attention (mine.py, line 4)"),
-        (changed((CLASS, "def Mine():")), "Mine is no subclass of attentions.Attention (mine.py, line 4)"),
-        (changed(("def forward", "def forwards")), "Mine has no forward(), what it computes (mine.py, line 4)"),
+        (
+            changed((CLASS, CLASS + "\n    exempt = ['mask']")),
+            "Mine: exempt=['mask'] is not allowed; it takes a mapping from laws",
+        ),
+        (changed((CLASS, "class Mine:")), "Mine is not a subclass of attentions.Attention (mine.py, line 4)"),
+        (changed((CLASS, "def Mine():")), "Mine is not a subclass of attentions.Attention (mine.py, line 4)"),
+        (changed(("def forward", "def forwards")), "Mine has no forward(), the computation itself (mine.py, line 4)"),
         (changed(("def macs", "def mac")), "Mine has no macs(), the closed formula of its multiply-adds (mine.py, "),
         (
             changed((", bias=None", "")),
@@ -224,7 +227,7 @@ def test_a_file_is_loaded_once_and_its_attentions_are_named(tmp_path: Path) -> N
         (changed((OPTIONS, "*, depth: tuple[int, int] = (1, 2)")), "'depth' is annotated tuple[int, int]; allowed are"),
         (
             changed((OPTIONS, "*, depth: 'Depth' = 2")),
-            "annotation of the constructor is unknown: name 'Depth'",
+            "constructor has an unknown annotation: name 'Depth'",
         ),
     ],
     ids=lambda value: value[:60] if "\n" not in value else "",
@@ -258,8 +261,8 @@ def test_what_is_no_file_and_no_module_is_one_clear_line(tmp_path: Path, monkeyp
         ("notes.txt", "there is no Python file 'notes.txt': its name must end in .py"),
         ("", "there is no Python file '.': it is a folder"),
         (f"{'x' * 300}.py", f"there is no Python file '{'x' * 300}.py'"),
-        ("nowhere", "there is no installed module 'nowhere'; the name of a file ends in .py"),
-        ("attentions.nowhere", "there is no installed module 'attentions.nowhere'; the name of a file ends in .py"),
+        ("nowhere", "no module 'nowhere' is installed; the name of a file must end in .py"),
+        ("attentions.nowhere", "no module 'attentions.nowhere' is installed; the name of a file must end in .py"),
         ("json", 'no attention is registered in json: decorate a class with @register("name")'),
     ):
         assert refused(lambda text=text: load(text)) == said
@@ -308,11 +311,11 @@ def test_a_broken_package_is_said_and_keeps_no_other_from_working(site_packages:
     assert not {name for name in sys.modules if name.startswith("plugin")}, "who needs none of them loads none"
     assert lookup("mine").__module__ == "plugin_d.attention"
     said = (
-        "the attentions of package plugin_a are left out: module plugin_a.attention cannot be loaded: attention name "
+        "the attentions of package plugin_a are skipped: module plugin_a.attention cannot be loaded: attention name "
         "'linear' is taken by attentions.linear.LinearAttention (attention.py, line 4)",
-        "the attentions of package plugin_b are left out: module plugin_b.attention cannot be loaded: "
+        "the attentions of package plugin_b are skipped: module plugin_b.attention cannot be loaded: "
         "ZeroDivisionError: division by zero (attention.py, line 14)",
-        "the attentions of package plugin_c are left out: no attention is registered in plugin_c.attention: decorate "
+        "the attentions of package plugin_c are skipped: no attention is registered in plugin_c.attention: decorate "
         'a class with @register("name")',
     )
     assert broken_packages() == said

@@ -97,7 +97,7 @@ def test_zeros_give_the_learned_power_no_gradient_and_no_nan(dtype):
         ("agent(agents=5)", SITES["map"], "agents=5 is not allowed; it takes None or a square number"),
         ("agent(agents=0)", SITES["map"], "agents=0 is not allowed"),
         ("polaformer(alpha=0)", SITES["map"], "alpha=0 is not allowed; it takes a number from 1 up"),
-        ("polaformer", Site(9, 3, Grid(2, 2), Grid(2, 2)), "it halves the values of a head, and here a head has 3"),
+        ("polaformer", Site(9, 3, Grid(2, 2), Grid(2, 2)), "each head in half, but a head here has 3"),
         ("inline(kernel_size=2)", SITES["map"], "kernel_size=2 is not allowed"),
     ],
 )

@@ -131,7 +131,7 @@ def test_windows_follow_the_image_where_they_have_to():
         ({"img_size": 36, "window": 8}, ValueError, ["9x9 map", "8x8 windows"]),
         ({"img_size": "large"}, ValueError, ["image_size='large'"]),
         ({"global_pool": "max"}, ValueError, ["global_pool='max' is not allowed; it takes 'avg' or ''"]),
-        ({"features_only": True, "out_indices": (3,)}, ValueError, ["2 levels of features, so not (3,)"]),
+        ({"features_only": True, "out_indices": (3,)}, ValueError, ["2 levels of features; indices=(3,) is not"]),
     ],
 )
 def test_what_is_not_allowed_is_one_clear_line(arguments, kind, parts):
@@ -247,7 +247,7 @@ def test_a_feature_extractor_has_no_parameter_that_it_does_not_use(name):
 def test_images_of_another_size_are_refused_in_one_line(name):
     model = timm.create_model(name)
     height, width = model.spec.image_size
-    said = f"{name} was built for images of {height}x{width}; others need another image_size"
+    said = f"{name} was built for images of {height}x{width}; other sizes need another image_size"
     for size in ((2 * height, width), (height, 2 * width)):
         for call in (model, model.forward_intermediates):
             with pytest.raises(AssertionError, match=said):

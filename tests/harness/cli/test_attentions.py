@@ -107,7 +107,7 @@ def test_help_says_it(ask: Ask) -> None:
         ("my_sweeps.py", 'no attention is registered in my_sweeps.py: decorate a class with @register("name")'),
         ("./folder", "there is no Python file 'folder': it is a folder"),
         ("notes.txt", "there is no Python file 'notes.txt': its name must end in .py"),
-        ("no_module", "there is no installed module 'no_module'; the name of a file ends in .py"),
+        ("no_module", "no module 'no_module' is installed; the name of a file must end in .py"),
         ("syntax.py", "syntax.py cannot be loaded: SyntaxError: '(' was never closed (syntax.py, line 2)"),
         ("taken.py", "attention name 'softmax' is taken by attentions.softmax.SoftmaxAttention (taken.py, line 4)"),
         ("half.py", "half.py cannot be loaded: ZeroDivisionError: division by zero (half.py, line 13)"),
@@ -169,7 +169,7 @@ def test_a_trained_one_is_evaluated_and_compared(ask: Ask) -> None:
     evaluate = f"evaluate --checkpoint runs/{key} --data photos"
     said = refused(ask, evaluate)
     assert said.startswith("unknown attention 'mine'")
-    assert said.endswith("; one of your own is loaded by --import FILE.py\n")
+    assert said.endswith("; load your own with --import FILE.py\n")
     assert ask(f"{evaluate} --import mine.py").status == 0
     assert "mine" in ask("compare").out
 
@@ -317,7 +317,7 @@ def test_a_package_that_cannot_be_loaded_is_said_by_list_and_disturbs_nothing_el
     Path("plugin_a-1.0.dist-info/entry_points.txt").write_text(f"[{_registry.GROUP}]\na = plugin_a\n")
     Path("plugin_a.py").write_text("1 / 0")
     said = (
-        "attention-bench: the attentions of package plugin-a are left out: module plugin_a cannot be loaded: "
+        "attention-bench: the attentions of package plugin-a are skipped: module plugin_a cannot be loaded: "
         "ZeroDivisionError: division by zero (plugin_a.py, line 1)\n"
     )
     _registry.broken_packages.cache_clear()
