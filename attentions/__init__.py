@@ -1,4 +1,4 @@
-"""Attentions: what mixes tokens. One file each, named as it is registered; every file of this folder is loaded."""
+"""Attentions: how tokens mix. One file each, named as it is registered; every file in this folder is loaded."""
 
 import importlib
 import pkgutil

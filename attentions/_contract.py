@@ -13,7 +13,7 @@ Given = Tensor | None
 
 
 class Grid(NamedTuple):
-    """A row-major grid of tokens, behind `prefix` tokens (a class token) which lie outside it."""
+    """A row-major grid of tokens, preceded by `prefix` tokens (a class token) that lie outside it."""
 
     height: int
     width: int
@@ -27,9 +27,9 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """Where an attention is mounted: every shape that it may rely on, and nothing else.
+    """The place an attention is mounted: every shape that it may rely on, and nothing else.
 
-    `regions` > 1 says that a batch entry holds tokens of up to so many regions which must not mix (a shifted
+    `regions` > 1 means that a batch entry holds tokens of up to that many regions, which must not mix (a shifted
     window across the image border); `forward` then gets a `regions` tensor.
 
     Raises:
@@ -53,10 +53,10 @@ class Site:
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-adds by what they are spent on. One multiply-add counts 1 (papers call it one FLOP).
+    """Multiply-adds by what they are spent on. One multiply-add counts as 1 (papers call it one FLOP).
 
-    `norms` is 5 per element of a LayerNorm, the convention of fvcore; it stands beside `total`, which holds
-    matrix products and convolutions only.
+    `norms` is 5 per element of a LayerNorm, as fvcore counts it; it is not part of `total`, which covers matrix
+    products and convolutions only.
     """
 
     attention: int = 0
@@ -79,31 +79,31 @@ class Macs:
 class Attention(nn.Module):
     """Mixes tokens at one `Site`: q (B, N, C), k and v (B, M, C) -> (B, N, C), heads not yet split.
 
-    N and M are `site.queries.tokens` and `site.keys.tokens`; B counts images, or windows, or stripes. A
-    subclass names its options as keyword-only arguments of its constructor, each with an annotation and a
-    default: that signature is the option schema. Where its mathematics does not work at a site, the constructor raises
-    ValueError with one sentence on why.
+    N and M are `site.queries.tokens` and `site.keys.tokens`; B counts images, windows or stripes. A subclass names
+    its options as keyword-only arguments of its constructor, each with an annotation and a default: that signature is
+    the option schema. Where its mathematics does not work at a site, the constructor raises ValueError with one
+    sentence on why.
 
-    What a subclass declares here is held to be true, and `attention-bench check` tests it.
+    What a subclass declares here is taken to be true, and `attention-bench check` tests it.
     """
 
     takes_bias: ClassVar[bool] = False
-    """Takes `bias`, additive, (B, heads, N, M), or (1, heads, N, M) for all entries: relative position bias, mask."""
+    """Takes an additive `bias`, (B, heads, N, M), or (1, heads, N, M) for all entries: relative position bias, mask."""
 
     takes_input: ClassVar[bool] = False
     """Takes `x`, the input of the block's projections, (B, N, C)."""
 
     takes_regions: ClassVar[bool] = False
-    """Can be mounted where `site.regions` > 1; takes `regions`, (B, N) integers: unlike ones must not mix."""
+    """Works where `site.regions` > 1; takes `regions`, (B, N) integers: tokens of different regions must not mix."""
 
     reads: ClassVar[str] = "qkv"
-    """Which of q, k and v it looks at, by their letters: a host has no gradient for the projections of the others."""
+    """The letters of q, k and v that it reads: the host's projections of the others get no gradient."""
 
     exponent: ClassVar[int] = 1
-    """Time and multiply-adds grow with this power of the number of tokens, where queries and keys are as many."""
+    """Time and multiply-adds grow with this power of the number of tokens, where there are as many keys as queries."""
 
     exempt: ClassVar[Mapping[str, str]] = {}
-    """Laws of the certificate, by their names, that do not hold by design, each with the reason in one sentence."""
+    """Laws of the certificate that do not hold by design: each name, and the reason in one sentence."""
 
     def __init__(self, site: Site) -> None:
         super().__init__()
@@ -118,21 +118,21 @@ class Attention(nn.Module):
     def naive(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        """The definition, as obvious as it can be written: the reference of `forward` and of its gradients.
+        """Return what `forward` does, by the definition: the reference for its outputs and gradients.
 
-        Loops and full maps of weights, from the parameters of this module; nothing that `forward` is made of. It runs
-        in float64 on a few dozen tokens.
+        Write it as obviously as possible: loops and full maps of weights, from the parameters of this module, with
+        none of the code that `forward` uses. It runs in float64 on a few dozen tokens.
         """
         raise NotImplementedError
 
     @property
     def uses_positions(self) -> bool:
-        """Whether a token's place matters (a convolution, pooling, a positional encoding); it may depend on options.
+        """Whether a token's position matters (a convolution, pooling, a positional encoding); may depend on options.
 
-        Where it does not, permuting the tokens permutes the output, and nothing else.
+        Where it does not, permuting the tokens permutes the output, and changes nothing else.
         """
         return False
 
     def macs(self) -> Macs:
-        """Closed formula of the multiply-adds for one batch entry."""
+        """Return the multiply-adds for one batch entry, by a closed formula."""
         raise NotImplementedError

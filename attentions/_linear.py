@@ -1,4 +1,4 @@
-"""What linear attentions share: the product in linear order, and the depthwise convolution of the values."""
+"""Shared by linear attentions: the product in linear order, and the depthwise convolution of the values."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def linear_product(
     n_regions: int = 1,
     rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda q, k: (q, k),
 ) -> Tensor:
-    """Attention with weights q.k / sum over keys of q.k, in linear order: q (k^T v) instead of (q k^T) v.
+    """Mix v with weights q.k / (sum over keys of q.k), in linear order: q (k^T v) instead of (q k^T) v.
 
-    q (B, N, F) and k (B, M, F) are features and not negative, v is (B, M, C). Sums over keys are taken as means, so
-    that they do not grow with M. With `regions` (B, N) each token meets the keys of its own region only. `rotate` is
-    applied to q and k in the numerator, but not in the sum.
+    q (B, N, F) and k (B, M, F) are non-negative features, v is (B, M, C); returns (B, N, C). Sums over
+    keys are taken as means, so that they do not grow with M. With `regions` (B, N) each token meets only the keys of
+    its own region. `rotate` is applied to q and k in the numerator, but not in the sum.
     """
     if regions is not None:
         own = region_masks(regions, n_regions, q.dtype)
@@ -46,9 +46,9 @@ def linear_product(
 
 
 def linear_product_macs(site: Site, features: int | None = None) -> Macs:
-    """Multiply-adds of `linear_product`: k^T v over the keys, q (k^T v) and the normaliser over the queries.
+    """Return the multiply-adds of `linear_product`: k^T v over keys, q (k^T v) and the normaliser over queries.
 
-    `features` is F per head; None if there are as many as channels.
+    `features` is F per head; default: as many as channels.
     """
     n, m = site.queries.tokens, site.keys.tokens
     features = site.head_dim if features is None else features
@@ -56,10 +56,10 @@ def linear_product_macs(site: Site, features: int | None = None) -> Macs:
 
 
 def to_query_grid(v: Tensor, site: Site) -> Tensor:
-    """The values (B, M, C) without their prefix tokens as an image of the query grid, (B, C, H, W).
+    """Return the values (B, M, C), without prefix tokens, as an image on the query grid, (B, C, H, W).
 
-    Where queries and keys lie on different grids, v is brought to the query grid by linear interpolation over the
-    flattened token axis, as the official FLatten-PVT does.
+    Where queries and keys lie on different grids, v is interpolated to the query grid, linearly along the flattened
+    token axis, as in the official FLatten-PVT.
     """
     grid = site.queries
     v = v[:, site.keys.prefix :]
@@ -70,24 +70,24 @@ def to_query_grid(v: Tensor, site: Site) -> Tensor:
 
 
 def pooled(x: Tensor, grid: Grid, cells: tuple[int, int]) -> Tensor:
-    """Means of the tokens (B, N, C) over cells of their grid, so many down and across: (B, cells, C).
+    """Return the means of tokens (B, N, C) over `cells` of their grid, counted down and across: (B, cells, C).
 
-    Cells of unequal size overlap. Prefix tokens have no part in them.
+    Where the grid does not divide evenly, cells overlap. Prefix tokens are not included.
     """
     image = x[:, grid.prefix :].unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
     return F.adaptive_avg_pool2d(image, cells).flatten(2).transpose(1, 2)
 
 
 def from_query_grid(image: Tensor, site: Site) -> Tensor:
-    """(B, C, H, W) -> (B, N, C), with zeros for the prefix tokens."""
+    """Return an image (B, C, H, W) as tokens (B, N, C), with zeros for the prefix tokens."""
     return F.pad(image.flatten(2).transpose(1, 2), (0, 0, site.queries.prefix, 0))
 
 
 class ValueConvolution(nn.Conv2d):
     """Depthwise convolution of the values on their grid, its kernels shared by all heads ("DWC", FLatten sec. 4.2).
 
-    Takes v (B, M, C) and returns (B, N, C). Values from another grid are interpolated (`to_query_grid`). Prefix
-    tokens lie outside the grid: they are skipped, and get zeros.
+    Takes v (B, M, C) and returns (B, N, C). Values on another grid are interpolated (`to_query_grid`). Prefix tokens
+    lie outside the grid: they are skipped, and get zeros.
     """
 
     def __init__(self, site: Site, kernel_size: int) -> None:
@@ -95,7 +95,7 @@ class ValueConvolution(nn.Conv2d):
         self.site = site
 
     def forward(self, v: Tensor, regions: Tensor | None = None) -> Tensor:
-        # Widened before they are repeated, so that the gradients of heads and regions are added up in what v is in.
+        # Widened before they are repeated, so that the gradients of heads and regions are summed in the dtype of v.
         wide = torch.promote_types(v.dtype, self.weight.dtype)
         weight = self.weight.to(wide).repeat(self.site.heads, 1, 1, 1)
         assert self.bias is not None
@@ -106,14 +106,14 @@ class ValueConvolution(nn.Conv2d):
         return sum((self.convolve(v * mine, weight, bias) * mine for mine in own), torch.zeros_like(v))
 
     def convolve(self, v: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        # The heads go to the channels, not to the batch: tokens are channels_last already, and nothing is copied.
+        # Heads are put into channels, not into the batch: tokens are channels_last already, so nothing is copied.
         image = to_query_grid(v, self.site)
         out = F.conv2d(image, weight, bias, padding=self.padding, groups=self.site.dim)
-        # Autocast convolves float32 values in half precision.
+        # Autocast runs the convolution of float32 values in half precision.
         return from_query_grid(out, self.site).to(v.dtype)
 
     def naive(self, v: Tensor, regions: Tensor | None = None) -> Tensor:
-        """The same as a sum over taps."""
+        """Return the same, as a sum over taps."""
         heads = self.site.heads
         assert self.bias is not None
         return convolved(v, self.weight.repeat(heads, 1, 1, 1), self.bias.repeat(heads), self.site, regions)

@@ -1,4 +1,4 @@
-"""Pieces of definitions, written out: what the `naive` references of several attentions need. Slow on purpose.
+"""Pieces of definitions, written out, that several `naive` references share. Slow on purpose.
 
 B batch, N queries, M keys, C channels, h heads, d = C / h.
 """
@@ -17,7 +17,7 @@ from attentions._contract import Grid, Site
 def mix_per_head(
     q: Tensor, k: Tensor, v: Tensor, heads: int, weights: Callable[[Tensor, Tensor, int], Tensor]
 ) -> Tensor:
-    """q (B, N, C), k and v (B, M, C) -> (B, N, C): `weights(q, k, head)` makes the (B, N, M) map of a head."""
+    """Mix v (B, M, C) head by head, (B, N, C): `weights(q, k, head)` returns the (B, N, M) map of a head."""
     d = v.shape[-1] // heads
     parts = [slice(head * d, (head + 1) * d) for head in range(heads)]
     mixed = [weights(q[..., part], k[..., part], head) @ v[..., part] for head, part in enumerate(parts)]
@@ -25,21 +25,21 @@ def mix_per_head(
 
 
 def same_region(regions: Tensor) -> Tensor:
-    """(B, N) labels -> (B, N, N): 1 where two tokens may mix, else 0."""
+    """Return (B, N, N), 1 where two tokens may mix and 0 elsewhere, for labels (B, N)."""
     return (regions[:, :, None] == regions[:, None, :]).double()
 
 
 def normalised(scores: Tensor, eps: float, regions: Tensor | None = None) -> Tensor:
-    """Scores (B, N, M) over their sum over keys; eps is added to the mean, as the linear order does."""
+    """Divide scores (B, N, M) by their sum over keys; eps is added to the mean, as in the linear order."""
     if regions is not None:
         scores = scores * same_region(regions)
     return scores / (scores.sum(dim=-1, keepdim=True) + eps * scores.shape[-1])
 
 
 def cell_means(x: Tensor, grid: Grid, cells: tuple[int, int]) -> Tensor:
-    """Means of the tokens (B, N, C) over cells of their grid: (B, cells, C).
+    """Return the means of tokens (B, N, C) over `cells` of their grid: (B, cells, C).
 
-    Cells of unequal size overlap: from the floor of the first edge to the ceiling of the second.
+    A cell runs from the floor of its first edge to the ceiling of its second: uneven cells overlap.
     """
     height, width, prefix = grid
     rows, columns = cells
@@ -54,7 +54,7 @@ def cell_means(x: Tensor, grid: Grid, cells: tuple[int, int]) -> Tensor:
 
 
 def convolved(v: Tensor, weight: Tensor, bias: Tensor, site: Site, regions: Tensor | None = None) -> Tensor:
-    """Depthwise convolution of the values (B, M, C) as a sum over taps, (B, N, C); prefix tokens get zeros.
+    """Convolve the values (B, M, C) depthwise, as a sum over taps: (B, N, C); prefix tokens get zeros.
 
     `weight` is (C, 1, kernel, kernel) and `bias` (C,).
     """

@@ -1,4 +1,4 @@
-"""What a class must be to be registered: its options are the keyword-only arguments of its constructor."""
+"""What a class needs to be registered. Its options are the keyword-only arguments of its constructor."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Literal
 from attentions._contract import Attention
 
 PLAIN = (bool, int, float, str, type(None))
-"""Types of values whose text reads the same everywhere; options are of these, or choices and tuples of them."""
+"""Types whose values have the same text everywhere; options have these, or choices and tuples of them."""
 
 
 def check(cls: type[Attention]) -> None:
-    """Raise ValueError, in one sentence, for a class that cannot be mounted, counted or described by its options."""
+    """Raise ValueError, in one sentence, if a class cannot be mounted, counted or described by its options."""
     if not (isinstance(cls, type) and issubclass(cls, Attention)):
         raise ValueError(f"{getattr(cls, '__qualname__', cls)} is not a subclass of attentions.Attention")
     for method, what in (("forward", "the computation itself"), ("macs", "the closed formula of its multiply-adds")):
@@ -42,7 +42,7 @@ def check(cls: type[Attention]) -> None:
 
 
 def schema(cls: type[Attention]) -> dict[str, inspect.Parameter]:
-    """The options of an attention, annotations resolved. Raises ValueError for a constructor that is not strict."""
+    """Return the options of an attention, with annotations resolved. Raises ValueError for a loose constructor."""
     _, *parameters = inspect.signature(cls.__init__).parameters.values()
     try:
         hints = typing.get_type_hints(cls.__init__)
@@ -84,7 +84,7 @@ def _is_known(annotation: Any) -> bool:
 
 
 def fits(value: object, annotation: Any) -> bool:
-    """Whether a value is of an option's annotation; an int is a float, a bool is neither."""
+    """Return whether a value matches an option's annotation; an int is also a float, a bool is neither."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return any(value == arm and type(value) is type(arm) for arm in arguments)
@@ -100,22 +100,22 @@ def fits(value: object, annotation: Any) -> bool:
 
 
 def canonical(value: object, annotation: Any) -> object:
-    """A value that fits its option's annotation, in the one form that is compared, hashed and shown.
+    """Return a value that fits its option's annotation in the form that is compared, hashed and shown.
 
-    1 and 1.0 are one attention where the option is a float: 1.0.
+    For an option that is a float, 1 and 1.0 mean the same attention: 1.0.
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is tuple:
         return tuple(canonical(each, arguments[0]) for each in value) if isinstance(value, tuple) else value
     if origin in (typing.Union, types.UnionType):
-        # Of an int that may be either, the int is meant.
+        # Where both int and float are allowed, an int stays an int.
         fitting = [arm for arm in arguments if fits(value, arm)]
         return canonical(value, next((arm for arm in fitting if arm is not float), float))
     return float(value) if annotation is float and isinstance(value, int) else value
 
 
 def type_text(annotation: Any) -> str:
-    """An annotation as a person writes it."""
+    """Return an annotation as a person writes it."""
     if typing.get_origin(annotation) is Literal:
         return " or ".join(repr(arm) for arm in typing.get_args(annotation))
     is_class = isinstance(annotation, type) and not typing.get_args(annotation)

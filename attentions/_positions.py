@@ -1,4 +1,4 @@
-"""Where tokens lie: rows and columns on the grid of the queries."""
+"""Positions of tokens: rows and columns on the grid of the queries."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from attentions._contract import Grid
 
 
 def positions(grid: Grid, on: Grid) -> Tensor:
-    """Rows and columns of the tokens of `grid`, without its prefix, in steps of `on`: (height * width, 2), float64.
+    """Return rows and columns of the tokens of `grid`, without prefix, in steps of `on`: (height * width, 2), float64.
 
-    A coarser grid over the same image is laid on `on` with its edges on the edges: the places are centres of cells.
+    A coarser grid of the same image is aligned with `on` at the edges; positions are the centres of its cells.
     """
     rows, columns = (
         (torch.arange(length, dtype=torch.float64) + 0.5) * (steps / length) - 0.5

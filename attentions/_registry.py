@@ -1,4 +1,4 @@
-"""Attentions by name: those of this folder, of a user's files and modules, and of packages that announce theirs."""
+"""Attentions by name: from this folder, a user's files and modules, and packages that announce theirs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from attentions._contract import Attention
 from attentions._source import class_digest
 
 GROUP = "attention_bench.attentions"
-"""The entry points by which an installed package announces modules that register attentions."""
+"""The entry point group in which an installed package announces modules that register attentions."""
 
 _REGISTRY: dict[str, type[Attention]] = {}
 
 _USER_PREFIX = "attention_bench_user_"
-"""How the names of modules begin that are files of the user's."""
+"""The prefix of module names made for a user's files."""
 
 
 def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
     """Class decorator: make an `Attention` available by `name` in every command, sweep and preset.
 
     Raises:
-        ValueError: if the name is taken or none, or the class is not what `Attention` asks for: forward, macs, and a
-            constructor `(self, site, *, option: type = default, ...)`; in one sentence.
+        ValueError: in one sentence, if the name is taken or invalid, or the class is not what `Attention` asks for:
+            forward, macs, and a constructor `(self, site, *, option: type = default, ...)`.
     """
     if not isinstance(name, str):
         raise ValueError('register takes a name, as in @register("my_attention")')
@@ -45,7 +45,7 @@ def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
         if name in _REGISTRY:
             raise ValueError(f"attention name {name!r} is taken by {_location(_REGISTRY[name])}")
         _options.check(cls)
-        # Now: of the code that runs, whatever becomes of its file later.
+        # Taken now, from the code that runs: its file may change later.
         class_digest(cls)  # type: ignore[arg-type]
         _REGISTRY[name] = cls
         return cls
@@ -54,12 +54,12 @@ def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
 
 
 def _is_name(text: str) -> bool:
-    """Whether an attention can be called so: a Python identifier, and no keyword."""
+    """Return whether a text is a valid name of an attention: a Python identifier that is no keyword."""
     return text.isidentifier() and not keyword.iskeyword(text)
 
 
 def load(text: str) -> list[str]:
-    """Load what a command line names, `my_attention.py` or an installed `package.module`; the attentions it registers.
+    """Load `my_attention.py` or an installed `package.module`; return the names of the attentions it registers.
 
     Raises:
         ValueError: if there is no such file or module, it cannot be loaded, or it registers no attention.
@@ -74,14 +74,14 @@ def load(text: str) -> list[str]:
 
 
 def load_file(path: Path) -> types.ModuleType:
-    """Run a Python file outside the packages, which may register attentions, once; return its module.
+    """Run a Python file outside the packages once, and return its module; the file may register attentions.
 
-    A copy of the file elsewhere is the same module: what is pickled of it here can be read there.
+    A copy of the file elsewhere is the same module: what is pickled from it here can be read there.
 
     Raises:
-        ValueError: if there is no such file, or it cannot be imported; says why in one line, and registers nothing.
+        ValueError: in one line, if there is no such file or it cannot be imported; nothing is registered then.
     """
-    # These of os.path say no where those of Path raise: a folder that may not be searched, a name that is too long.
+    # os.path returns False where Path raises: for a folder that may not be searched, or a name that is too long.
     if path.suffix != ".py" or not os.path.isfile(path):
         ending = "" if path.suffix == ".py" else ": its name must end in .py"
         why = ": it is a folder" if os.path.isdir(path) else ending
@@ -109,7 +109,7 @@ def load_file(path: Path) -> types.ModuleType:
 
 
 def load_module(name: str) -> types.ModuleType:
-    """Import an installed module, which may register attentions.
+    """Import an installed module and return it; it may register attentions.
 
     Raises:
         ValueError: as `load_file`.
@@ -125,7 +125,7 @@ def load_module(name: str) -> types.ModuleType:
 
 @contextmanager
 def temporary_registry() -> Iterator[None]:
-    """What is loaded meanwhile is forgotten afterwards: another version of the same file can be loaded then."""
+    """Forget on exit what was loaded inside: another version of the same file can then be loaded."""
     registered, modules = dict(_REGISTRY), set(sys.modules)
     try:
         yield
@@ -138,26 +138,26 @@ def temporary_registry() -> Iterator[None]:
 
 
 def loaded_files() -> list[Path]:
-    """The files that `load_file` has run, in order: what another process has to run before it can do the same."""
+    """Return the files that `load_file` has run, in order: another process must run them to have the same names."""
     return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
 
 
 def origin(name: str) -> str:
-    """What `load` takes in another process to register this attention there."""
+    """Return the file or module to `load` in another process to register this attention there."""
     module = sys.modules[lookup(name).__module__]
     return str(module.__file__) if module.__name__.startswith(_USER_PREFIX) else module.__name__
 
 
 def source_digest(name: str) -> str:
-    """A hash of the code of an attention, as it was when it was loaded: certificates and records hold it."""
+    """Return the hash of an attention's code as it was loaded; certificates and records contain it."""
     return class_digest(lookup(name))  # type: ignore[arg-type]
 
 
 @cache
 def broken_packages() -> tuple[str, ...]:
-    """A line for each installed package that announces attentions which cannot be loaded; loads all others."""
+    """Load the attentions that installed packages announce; return a line for each package that cannot be loaded."""
     lines = []
-    # In an order of their own, so that of two with one name it is always the same that is left out.
+    # Sorted, so that of two attentions with the same name always the same one is skipped.
     for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.value):
         try:
             load(point.value.partition(":")[0])
@@ -168,21 +168,21 @@ def broken_packages() -> tuple[str, ...]:
 
 
 def names() -> list[str]:
-    """The registered attentions, sorted; those of installed packages too."""
+    """Return the names of all registered attentions, sorted, including those of installed packages."""
     broken_packages()
     return sorted(_REGISTRY)
 
 
 def is_registered(name: str) -> bool:
-    """Whether an attention is loaded; packages that announce some are not looked at."""
+    """Return whether an attention is already loaded, without loading packages that announce some."""
     return name in _REGISTRY
 
 
 def lookup(name: str) -> type[Attention]:
-    """The class registered as `name`.
+    """Return the class registered as `name`.
 
     Raises:
-        ValueError: if there is none; names the near ones and all allowed ones.
+        ValueError: if there is none; the message lists similar names and all allowed ones.
     """
     if name not in _REGISTRY and name not in names():
         line = unknown("attention", name, names())
@@ -191,7 +191,7 @@ def lookup(name: str) -> type[Attention]:
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """One line for a misspelt name: what is wrong, what is near, what is allowed."""
+    """Return one line on a misspelt name: what is wrong, what is near, what is allowed."""
     allowed = list(allowed)
     near = difflib.get_close_matches(name, allowed, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -199,9 +199,9 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
 
 
 def error_line(problem: BaseException, module: str) -> str:
-    """What went wrong in a user's code in one line, with the file and line of that module or package it happened at."""
+    """Return one line on an error in a user's code, with the file and line in that module or package."""
     text = " ".join(str(problem).split())
-    # What was raised with a sentence is that sentence; of other errors the kind says more.
+    # A ValueError's own sentence is enough; for other errors, their type is needed too.
     text = text if type(problem) is ValueError else f"{type(problem).__name__}: {text}".rstrip(": ")
     places = [
         f" ({Path(frame.f_code.co_filename).name}, line {line})"
@@ -216,12 +216,12 @@ def _top(module: str) -> str:
 
 
 def _is_defined_in(cls: type[Attention], module: str) -> bool:
-    """Whether a class is defined in a module, or below it."""
+    """Return whether a class is defined in a module or below it."""
     return f"{cls.__module__}.".startswith(f"{module}.")
 
 
 def _location(cls: type[Attention]) -> str:
-    """Where a class is defined, for people."""
+    """Return where a class is defined, for people."""
     if cls.__module__.startswith(_USER_PREFIX):
         return f"{cls.__qualname__} in {sys.modules[cls.__module__].__file__}"
     return f"{cls.__module__}.{cls.__qualname__}"
@@ -229,7 +229,7 @@ def _location(cls: type[Attention]) -> str:
 
 @contextmanager
 def _all_or_nothing() -> Iterator[None]:
-    """What is registered meanwhile is forgotten if it ends with an error."""
+    """Undo on an error what was registered inside."""
     before = dict(_REGISTRY)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The code that an attention is made of, as a hash: a certificate is of this code, and says nothing of other code."""
+"""A hash of the code an attention is made of: a certificate holds for this code, and for no other."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-# The contract and the registry make no numbers.
+# The contract and the registry do not affect results.
 NO_NUMBERS = ("attentions", "attentions._contract", "attentions._registry")
 
 
 @cache
 def class_digest(attention: type) -> str:
-    """A hash of the file that defines a class, and of what that imports of its own package and of this folder.
+    """Return a hash of the file that defines a class, and of all it imports from its own package and this folder.
 
-    It is taken once: a user may go on editing the file of what has been loaded. What was typed into an interpreter has
-    no file, and is known again nowhere else.
+    It is computed once, as a user may keep editing a file after it has been loaded. A class typed into an interpreter
+    has no file: its hash is random, and matches nothing else.
     """
     try:
         todo = [(attention.__module__, inspect.getsourcefile(attention))]
     except (OSError, TypeError):
         todo = [(attention.__module__, None)]
-    # As bytes, whatever encoding they are in.
+    # As bytes, so that the encoding does not matter.
     texts: dict[str, bytes] = {}
     while todo:
         module, path = todo.pop()
@@ -41,10 +41,10 @@ def class_digest(attention: type) -> str:
     return hashlib.sha256(ordered).hexdigest()[:16]
 
 
-# What several attentions share is parsed once.
+# Cached, as several attentions share files.
 @cache
 def _imported(text: bytes, module: str) -> tuple[str, ...]:
-    """What may be modules of its own package, or of this folder, among the names that a module imports."""
+    """Return the names a module imports that may be modules of its own package or of this folder."""
     tops, found = {module.partition(".")[0], "attentions"}, []
     for node in ast.walk(ast.parse(text)):
         names = []
@@ -61,7 +61,7 @@ def _imported(text: bytes, module: str) -> tuple[str, ...]:
 
 @cache
 def _file_of(module: str) -> str | None:
-    """The file of a module; None of what is none, such as a function that is imported from one."""
+    """Return the file of a module; None if the name is not one, such as a function imported from a module."""
     with suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(module)
         return None if spec is None else spec.origin

@@ -1,4 +1,4 @@
-"""`AttentionSpec`: an attention by name with every option spelled out, as text and back."""
+"""`AttentionSpec`: an attention by name with every option spelled out, to text and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attentions._registry import is_registered, load, lookup, origin, unknown
 class AttentionSpec:
     """An attention by name with every option spelled out, so that equal specs mean equal modules.
 
-    Options left out take the constructor's defaults; `str` gives the canonical text, which `parse` reads back.
+    Missing options take the constructor's defaults; `str` gives the canonical text, which `parse` reads.
 
     Raises:
         ValueError: for an unknown name or option, or a value of the wrong type.
@@ -42,7 +42,7 @@ class AttentionSpec:
 
     @classmethod
     def parse(cls, text: str) -> AttentionSpec:
-        """Read `focused` or `focused(focusing_factor=4, kernel_size=None)`; strings may go without quotes."""
+        """Read `focused` or `focused(focusing_factor=4, kernel_size=None)`; strings need no quotes."""
         try:
             node = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError):
@@ -66,11 +66,11 @@ class AttentionSpec:
 
     @classmethod
     def of(cls, value: AttentionSpec | str) -> AttentionSpec:
-        """A spec as it is, or one read from text."""
+        """Return a spec unchanged, or parse one from text."""
         return value if isinstance(value, AttentionSpec) else cls.parse(str(value))
 
     def build(self, site: Site) -> Attention:
-        """The module at `site`. Raises ValueError where its mathematics or its options do not allow it there."""
+        """Build the module at `site`. Raises ValueError if its mathematics or options do not work there."""
         return lookup(self.name)(site, **self.options)
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ class AttentionSpec:
         return hash(str(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process may not have loaded a user's attention yet.
+        # A process that unpickles this may not have loaded a user's attention yet.
         return _restore, (self.name, dict(self.options), origin(self.name))
 
 

@@ -1,6 +1,6 @@
-"""Agent attention: softmax attention by way of a few agent tokens. Han et al., ECCV 2024, arXiv 2312.08874.
+"""Agent attention: softmax attention through a few agent tokens. Han et al., ECCV 2024, arXiv 2312.08874.
 
-softmax(q a^T / sqrt(d) + B2) softmax(a k^T / sqrt(d) + B1) v, and a depthwise convolution of the values: agents a,
+softmax(q a^T / sqrt(d) + B2) softmax(a k^T / sqrt(d) + B1) v, plus a depthwise convolution of the values: agents a,
 pooled from the queries, first gather from the keys what the queries then read from the agents. Linear in the tokens.
 """
 
@@ -17,12 +17,12 @@ from attentions._linear import ValueConvolution, check_kernel_size, pooled
 from attentions._naive import cell_means, mix_per_head
 from attentions._registry import register
 
-# Side of the maps from which the biases are interpolated.
+# Side of the maps the biases are interpolated from.
 BLOCK = 7
 
 
 def published_agents(tokens: int) -> int:
-    """Agents for so many tokens: 9-16-49-49 in the stages of the official pyramids, from 224 to 447 pixels."""
+    """Return the agents for a number of tokens: 9-16-49-49 in official pyramids, from 224 to 447 pixels."""
     if tokens >= 56 * 56:
         return 9
     return 16 if tokens >= 28 * 28 else 49
@@ -30,18 +30,18 @@ def published_agents(tokens: int) -> int:
 
 @register("agent")
 class AgentAttention(Attention):
-    """Agent attention. The agents are the queries, averaged over the cells of a grid of s x s, where s * s = agents.
+    """Agent attention. The agents are the queries, averaged over the cells of an s x s grid, where s * s = agents.
 
-    On a map with fewer rows or columns than s, the grid has as many as the map: on a stripe of 56 x 1, 49 agents are
+    On a map with fewer rows or columns than s, the grid has as many as the map: on a 56 x 1 stripe, 49 agents become
     7 x 1. Prefix tokens (the class token) are among the keys and queries, with biases of their own, but not in the
     agents, and the convolution gives them zeros.
 
     Options:
-        agents: how many, a square number; None is what the stages of the official pyramids have, by the tokens of the
-            grid: 9 from 56 x 56 up, 16 from 28 x 28 up, else 49.
-        agent_bias: learned biases between agents and places: maps of 7 x 7, interpolated, plus rows and columns.
-        kernel_size: of the depthwise convolution of the values which is added to the output; None for no convolution,
-            as in CSWin, whose LePE is one already.
+        agents: their number, a square; None for that of the official pyramids, which depends on the tokens of the grid:
+            9 from 56 x 56 up, 16 from 28 x 28 up, else 49.
+        agent_bias: learned biases between agents and positions: interpolated 7 x 7 maps, plus rows and columns.
+        kernel_size: of the depthwise convolution of the values, which is added to the output; None for no convolution,
+            as in CSWin, whose LePE already is one.
     """
 
     def __init__(
@@ -62,25 +62,25 @@ class AgentAttention(Attention):
         self.agent_bias = agent_bias
         if agent_bias:
             n, heads, keys = self.agents[0] * self.agents[1], site.heads, site.keys
-            # As in official checkpoints: a is an agent and n a place; h, w and c are rows, columns and class tokens.
+            # Named as in official checkpoints: a is an agent, n a position; h, w and c are rows, columns, class tokens.
             self.an_bias = nn.Parameter(torch.empty(heads, n, BLOCK, BLOCK))
             self.na_bias = nn.Parameter(torch.empty(heads, n, BLOCK, BLOCK))
-            # One row or column is all of the map: what is added to all keys alike does not change their softmax.
-            # Of four dimensions, where official ones have a first of 1: torch moves none of five to channels_last.
+            # A single row or column is the full map: a bias equal for all keys does not change their softmax.
+            # Four dimensions, without the official leading 1: torch cannot move five to channels_last.
             self.ah_bias = nn.Parameter(torch.empty(heads, n, keys.height, 1)) if keys.height > 1 else None
             self.aw_bias = nn.Parameter(torch.empty(heads, n, 1, keys.width)) if keys.width > 1 else None
             self.ha_bias = nn.Parameter(torch.empty(heads, height, 1, n)) if height > 1 else None
             self.wa_bias = nn.Parameter(torch.empty(heads, 1, width, n)) if width > 1 else None
             self.ac_bias = nn.Parameter(torch.empty(1, heads, n, keys.prefix)) if keys.prefix else None
             self.ca_bias = nn.Parameter(torch.empty(1, heads, prefix, n)) if prefix else None
-            # The paper does not say how they start; this is how the position biases of Swin do.
+            # The paper does not give their initial values; Swin's position biases start like this.
             for bias in self.parameters():
                 nn.init.trunc_normal_(bias, std=0.02)
-        # One kernel for each channel, where FLatten's are shared by the heads.
+        # One kernel per channel, while FLatten's are shared by the heads.
         self.dwc = None if kernel_size is None else ValueConvolution(replace(site, heads=1), kernel_size)
 
     def key_bias(self) -> Tensor:
-        """B1, of agents and keys, (1, heads, n, M)."""
+        """Return B1, between agents and keys, (1, heads, n, M)."""
         keys = self.site.keys
         block = F.interpolate(self.an_bias, size=(keys.height, keys.width), mode="bilinear")
         bias = sum((lines for lines in (self.ah_bias, self.aw_bias) if lines is not None), block)
@@ -88,7 +88,7 @@ class AgentAttention(Attention):
         return bias if self.ac_bias is None else torch.cat((self.ac_bias, bias), dim=-1)
 
     def query_bias(self) -> Tensor:
-        """B2, of queries and agents, (1, heads, N, n)."""
+        """Return B2, between queries and agents, (1, heads, N, n)."""
         grid = self.site.queries
         block = F.interpolate(self.na_bias, size=(grid.height, grid.width), mode="bilinear").permute(0, 2, 3, 1)
         bias = sum((lines for lines in (self.ha_bias, self.wa_bias) if lines is not None), block)
@@ -126,7 +126,7 @@ class AgentAttention(Attention):
         return out if self.dwc is None else out + self.dwc.naive(v)
 
     def _naive_biases(self) -> tuple[list[Tensor], list[Tensor]]:
-        """B1 (n, M) and B2 (N, n) of each head, place by place."""
+        """Return B1 (n, M) and B2 (N, n) of each head, position by position."""
         to_keys, to_queries = [], []
         for head in range(self.site.heads):
             _, width, prefix = keys = self.site.keys
@@ -148,7 +148,7 @@ class AgentAttention(Attention):
     @property
     def uses_positions(self) -> bool:
         height, width, prefix = self.site.queries
-        # One agent, or one for each token: which token lies where does not matter to them.
+        # With one agent, or one per token, the positions of tokens do not matter.
         pooled = self.agents not in ((1, 1), (height, width))
         return self.agent_bias or self.dwc is not None or pooled or prefix > 0
 
@@ -159,9 +159,9 @@ class AgentAttention(Attention):
 
 
 def _between(block: Tensor, y: int, x: int, height: int, width: int) -> Tensor:
-    """A map (n, 7, 7) at a place of a grid of height x width, between its four nearest values: (n,)."""
+    """Interpolate a map (n, 7, 7) at a position of a height x width grid from its four nearest values: (n,)."""
     total = torch.zeros_like(block[:, 0, 0])
-    # The centre of the place, in the map's own units, in which centres lie at whole numbers.
+    # The centre of the position in units of the map, whose centres lie at integers.
     down, right = (y + 0.5) * BLOCK / height - 0.5, (x + 0.5) * BLOCK / width - 0.5
     for row in range(BLOCK):
         for column in range(BLOCK):

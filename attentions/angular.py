@@ -1,10 +1,10 @@
 """Linear-angular attention: weights 1/2 + q.k / pi. Castling-ViT, You et al., CVPR 2023, arXiv 2211.10526.
 
-The similarity of two tokens is 1 - angle / pi. With q and k of length 1 its series is 1/2 + q.k / pi and odd powers
+The similarity of two tokens is 1 - angle / pi. For q and k of length 1 its series is 1/2 + q.k / pi plus odd powers
 of q.k: the linear terms are kept, and the rest is left to a depthwise convolution of the values and, in training
-only, to a sparse softmax attention. The paper's equations leave the normalisation out; here, as in other kernel
-attentions, weights are divided by their sum. The authors' published code differs: it adds half of a token's own value,
-divides the output by its length, and convolves along the tokens instead of on their grid.
+only, to a sparse softmax attention. The paper's equations omit the normalisation; here, as in other kernel attentions,
+weights are divided by their sum. The authors' published code differs: it adds half of a token's own value, divides the
+output by its length, and convolves along the tokens instead of on their grid.
 """
 
 import math
@@ -22,17 +22,16 @@ from attentions._registry import register
 
 @register("angular")
 class LinearAngularAttention(Attention):
-    """Linear-angular attention; q and k are brought to length 1 in each head.
+    """Linear-angular attention; q and k are scaled to length 1 in each head.
 
-    No weight is below 1/2 - 1/pi, so the sum that they are divided by is never near zero.
+    No weight is below 1/2 - 1/pi, so the sum of weights, the divisor, is never near zero.
 
     Options:
-        kernel_size: of the depthwise convolution of the values which is added to the output; None for no convolution.
-            It is the convolution on the grid of the other attentions here, so that only the kernel differs.
-        threshold: of the auxiliary softmax attention, 0.02 in the paper; None for none. In training mode,
-            softmax(q k^T / sqrt(d)) with all weights set to zero which are not above the threshold is added to the
-            weights; it takes time and memory quadratic in the tokens. In evaluation mode it is left out, and `macs`
-            does not count it.
+        kernel_size: of the depthwise convolution of the values, which is added to the output; None for no convolution.
+            It runs on the grid, as in the other attentions here, so that only the kernel differs.
+        threshold: of the auxiliary softmax attention, 0.02 in the paper; None for none. In training mode, the weights
+            of softmax(q k^T / sqrt(d)) above the threshold are added to the weights; this takes time and memory
+            quadratic in the tokens. In evaluation mode it is omitted, and `macs` does not count it.
     """
 
     takes_regions = True
@@ -48,7 +47,7 @@ class LinearAngularAttention(Attention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # Norms, and sums over thousands of keys, leave the range of half precision: they run in float32.
+        # Norms, and sums over thousands of keys, exceed the range of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k, values = (split_heads(x.to(wide), self.site.heads) for x in (q, k, v))
@@ -59,11 +58,11 @@ class LinearAngularAttention(Attention):
         return out if self.dwc is None else out + self.dwc(v, regions)
 
     def _linear(self, q: Tensor, k: Tensor, v: Tensor, regions: Tensor | None) -> Tensor:
-        """The linear-angular part of (B, heads, N, d), sums over keys taken as means."""
+        """Return the linear-angular part, (B, heads, N, d), with sums over keys taken as means."""
         q, k = F.normalize(q, dim=-1) / math.pi, F.normalize(k, dim=-1)
 
         def sums(k: Tensor, v: Tensor, share: Tensor | float) -> tuple[Tensor, Tensor]:
-            """Weighted values and weights, of the given share of the keys; the others are zero."""
+            """Return summed values and weights for the given share of the keys; the others are zero."""
             keys_values = k.transpose(-2, -1) @ (v / k.shape[-2])
             weights = share / 2 + q @ k.mean(dim=-2, keepdim=True).transpose(-2, -1)
             return v.mean(dim=-2, keepdim=True) / 2 + q @ keys_values, weights
@@ -73,13 +72,13 @@ class LinearAngularAttention(Attention):
             return mixed / weights
         own = [mine.unsqueeze(1) for mine in region_masks(regions, self.site.regions, q.dtype)]
         parts = [(*sums(k * mine, v * mine, mine.mean(dim=-2, keepdim=True)), mine) for mine in own]
-        # Divided only once: the sum of a region that an entry of the batch lacks is zero.
+        # Divided only at the end: if a batch entry lacks a region, the sum of that region is zero.
         mixed = sum((values * mine for values, _, mine in parts), torch.zeros_like(v))
         return mixed / sum((weights * mine for _, weights, mine in parts), torch.zeros_like(v[..., :1]))
 
     @staticmethod
     def _sparse(q: Tensor, k: Tensor, v: Tensor, regions: Tensor | None, threshold: float) -> Tensor:
-        """The auxiliary softmax attention of (B, heads, N, d), weights above the threshold only."""
+        """Return the auxiliary softmax attention, (B, heads, N, d), with only the weights above the threshold."""
         logits = scores(q, k)
         if regions is not None:
             logits = logits.masked_fill((regions[:, :, None] != regions[:, None, :])[:, None], -math.inf)

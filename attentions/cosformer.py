@@ -17,7 +17,7 @@ from attentions._registry import register
 
 
 def angles(grid: Grid, on: Grid) -> Tensor:
-    """Angles of the tokens of `grid` (tokens, 1): a right one over all tokens of `on`, in their order."""
+    """Return angles of the tokens of `grid`, (tokens, 1): from 0 to a right angle over all tokens of `on`, in order."""
     rows, columns = positions(grid, on).unbind(dim=-1)
     places = torch.cat((torch.arange(grid.prefix, dtype=torch.float64), on.prefix + rows * on.width + columns))
     return (places * (math.pi / 2 / on.tokens)).unsqueeze(-1).float()
@@ -27,10 +27,10 @@ def angles(grid: Grid, on: Grid) -> Tensor:
 class CosformerAttention(Attention):
     """Linear attention with relu features, weighted by the cosine of a distance.
 
-    Weights are relu(q_i).relu(k_j) cos(pi / 2 * (i - j) / N) over their sum, where i and j are places in a line. It
-    is that of the flattened queries, prefix tokens first. Keys on a grid of their own stand where the centres of
-    their cells are in the line of the queries. The cosine of a difference is a product of two features for each
-    channel, relu(x) cos and relu(x) sin, so the order stays linear.
+    Weights are relu(q_i).relu(k_j) cos(pi / 2 * (i - j) / N) over their sum, where i and j are positions in the
+    sequence of the flattened queries, prefix tokens first. Keys on a grid of their own take the positions that the
+    centres of their cells have in that sequence. The cosine of a difference is a product of two features per channel,
+    relu(x) cos and relu(x) sin, so the order stays linear.
     """
 
     takes_regions = True
@@ -43,14 +43,14 @@ class CosformerAttention(Attention):
         self.register_buffer("key_angles", angles(site.keys, site.queries), persistent=False)
 
     def features(self, x: Tensor, angles: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, 2C), the cosine and the sine features of a head beside one another."""
+        """Return cosine and sine features of x (B, N, C), side by side in each head: (B, N, 2C)."""
         x, angles = F.relu(x).unflatten(-1, (self.site.heads, -1)), angles.to(x.dtype).unsqueeze(-1)
         return torch.cat((x * angles.cos(), x * angles.sin()), dim=-1).flatten(-2)
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
+        # Sums over thousands of keys exceed the range and resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = self.features(q.to(wide), self.query_angles), self.features(k.to(wide), self.key_angles)
@@ -69,7 +69,7 @@ class CosformerAttention(Attention):
                 row_there = (row + 0.5) * queries.height / grid.height - 0.5
                 column_there = (column + 0.5) * queries.width / grid.width - 0.5
                 place = queries.prefix + row_there * queries.width + column_there
-            # The buffers are in float32.
+            # Rounded, as the buffers are in float32.
             return torch.tensor(math.pi / 2 * place / queries.tokens, dtype=torch.float32).item()
 
         ours = [angle(token, queries) for token in range(queries.tokens)]

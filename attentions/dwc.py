@@ -1,7 +1,7 @@
-"""Depthwise convolution of the values alone: the ablation of FLatten (arXiv 2308.00442) which its table 4 leaves out.
+"""Depthwise convolution of the values alone: an ablation that table 4 of FLatten (arXiv 2308.00442) does not have.
 
-No token attends to another: what is left of focused attention when the product of q, k and v is taken away. q and k are
-projected by the host as ever, so that only the mixing differs, and are not used.
+No token attends to another: this is what remains of focused attention without the product of q, k and v. The host still
+projects q and k, so that only the mixing differs, but they are not used.
 """
 
 import torch
@@ -17,8 +17,8 @@ from attentions._registry import register
 class ValueConvolutionOnly(Attention):
     """The depthwise convolution branch by itself.
 
-    A prefix token (the class token) has no place on the grid, so the convolution would never show it the image: it
-    reads the mean of the values instead.
+    A prefix token (the class token) is not on the grid, so the convolution would never show it the image: it reads the
+    mean of the values instead.
 
     Options:
         kernel_size: of the depthwise convolution, odd.

@@ -1,7 +1,7 @@
 """Efficient attention: rho_q(q) (rho_k(k)^T v). Shen et al., WACV 2021, arXiv 1812.01243.
 
-Queries and keys are normalised by themselves, so that the keys become d maps of the image, each of which sums values
-into a global context vector, and a query a mixture of these vectors. No sum over keys is divided by.
+Queries and keys are normalised separately: the keys become d maps of the image, each of which sums values into a global
+context vector, and each query mixes these vectors. Nothing is divided by a sum over keys.
 """
 
 from typing import Literal
@@ -19,11 +19,11 @@ from attentions._registry import register
 class EfficientAttention(Attention):
     """Efficient attention, head by head.
 
-    With regions, a map of the keys spans the tokens of one region.
+    With regions, each map of the keys spans the tokens of one region.
 
     Options:
-        normalization: "softmax", of q over the channels of a head and of k over the tokens; or "scaling", q k^T
-            divided by the number of keys, in which queries and keys keep their signs.
+        normalization: "softmax", of q over the channels of a head and of k over the tokens; or "scaling", q k^T divided
+            by the number of keys, where queries and keys keep their signs.
     """
 
     takes_regions = True
@@ -36,7 +36,7 @@ class EfficientAttention(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         dtype = v.dtype
-        # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
+        # Sums over thousands of keys exceed the range and resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k, v = (split_heads(x.to(wide), self.site.heads) for x in (q, k, v))
@@ -51,10 +51,10 @@ class EfficientAttention(Attention):
             return merge_heads(out).to(dtype)
 
     def _context(self, k: Tensor, v: Tensor, mine: Tensor | None = None) -> Tensor:
-        """rho_k(k)^T v over the keys that are `mine` (B, 1, M, 1), or all: (B, heads, d, d)."""
+        """Return rho_k(k)^T v over the keys in `mine` (B, 1, M, 1), or all keys: (B, heads, d, d)."""
         if self.normalization == "softmax":
             if mine is not None:
-                # Not -inf: a region that an entry of the batch lacks has no key at all, and would be NaN.
+                # Not -inf: if a batch entry lacks a region, the region has no keys, and its softmax would be NaN.
                 k = k.masked_fill(~mine, torch.finfo(k.dtype).min)
             return k.softmax(dim=-2).transpose(-2, -1) @ v
         if mine is None:
@@ -69,7 +69,7 @@ class EfficientAttention(Attention):
             if self.normalization == "scaling":
                 return torch.einsum("bnc,bmc->bnm", q, k) * same / same.sum(dim=-1, keepdim=True)
             q = q.exp() / q.exp().sum(dim=-1, keepdim=True)
-            # What the maps of the keys sum to, for each query over the keys that it may meet.
+            # The sums of the maps of the keys, for each query over the keys that it may meet.
             sums = torch.einsum("bnm,bmc->bnc", same, k.exp())
             return torch.einsum("bnc,bmc->bnm", q / sums, k.exp()) * same
 

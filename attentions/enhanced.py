@@ -1,9 +1,9 @@
 """Multi-scale linear attention: EfficientViT, Cai et al., ICCV 2023, arXiv 2205.14756.
 
-Relu linear attention over the tokens q, k, v and, in as many heads again for each scale, over sums of nearby tokens.
-It is not what `linear(kernel_size=5)` is, whose convolution is added to the output and leaves q and k alone. The row
+Relu linear attention over the tokens q, k, v and, with as many more heads per scale, over sums of nearby tokens. It
+differs from `linear(kernel_size=5)`, whose convolution is added to the output and leaves q and k alone. The row
 "Enhanced Linear Attn" of FLatten (arXiv 2308.00442, table 3) is neither: it has 5.8 M parameters on DeiT-T, where
-`linear(kernel_size=5)` has 5.74 M and this 6.77 M. It cites the first version of the EfficientViT paper.
+`linear(kernel_size=5)` has 5.74 M and this 6.77 M. That row cites the first version of the EfficientViT paper.
 """
 
 from dataclasses import replace
@@ -21,23 +21,23 @@ from attentions._registry import register
 class Aggregation(nn.Module):
     """Sums of nearby tokens: a depthwise convolution on the grid, then a pointwise one in each head.
 
-    (B, N, C) -> (B, N, C), computed in the dtype of the tokens whatever that of the weights. Prefix tokens lie outside
-    the grid: they skip the depthwise convolution.
+    (B, N, C) -> (B, N, C), computed in the dtype of the tokens, whatever the dtype of the weights. Prefix tokens lie
+    outside the grid: they skip the depthwise convolution.
     """
 
     def __init__(self, site: Site, grid: Grid, scale: int) -> None:
         super().__init__()
-        # Of tokens on one grid only.
+        # q, k and v are aggregated separately, each on one grid.
         self.site = replace(site, queries=grid, keys=grid)
         self.depthwise = nn.Conv2d(site.dim, site.dim, scale, padding=scale // 2, groups=site.dim, bias=False)
         self.pointwise = nn.Conv2d(site.dim, site.dim, 1, groups=site.heads, bias=False)
 
     def forward(self, x: Tensor, regions: Tensor | None) -> Tensor:
         height, width, prefix = self.site.queries
-        # Tokens are channels_last already: nothing is copied.
+        # Tokens are channels_last already, so nothing is copied.
         tokens = x.transpose(1, 2)
         image = tokens[:, :, prefix:].unflatten(2, (height, width))
-        # Widened once, so that the gradients of regions are added up in what x is in.
+        # Widened once, so that the gradients of regions are summed in the dtype of x.
         weight = self.depthwise.weight.to(x.dtype)
         if regions is None:
             sums = self._nearby(image, weight)
@@ -55,7 +55,7 @@ class Aggregation(nn.Module):
         return F.conv2d(image, weight, padding=self.depthwise.padding, groups=self.site.dim)
 
     def naive(self, x: Tensor, regions: Tensor | None) -> Tensor:
-        """The same as a sum over taps, and a product in each head."""
+        """Return the same, as a sum over taps and a product in each head."""
         prefix = self.site.queries.prefix
         sums = convolved(x, self.depthwise.weight, x.new_zeros(x.shape[-1]), self.site, regions)
         parts = torch.cat((x[:, :prefix], sums[:, prefix:]), dim=1).chunk(self.site.heads, dim=-1)
@@ -70,7 +70,7 @@ class Aggregation(nn.Module):
 
 
 class Scale(nn.Module):
-    """The aggregations of one scale: of q on the grid of the queries, of k and v on that of the keys."""
+    """The aggregations at one scale: q on the grid of the queries, k and v on that of the keys."""
 
     def __init__(self, site: Site, scale: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Scale(nn.Module):
         return self.q(q, regions), self.k(k, regions), self.v(v, regions)
 
     def naive(self, q: Tensor, k: Tensor, v: Tensor, regions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The same from the definitions."""
+        """Return the same, from the definitions."""
         return self.q.naive(q, regions), self.k.naive(k, regions), self.v.naive(v, regions)
 
     def macs(self) -> Macs:
@@ -93,11 +93,11 @@ class Scale(nn.Module):
 class MultiScaleLinearAttention(Attention):
     """Relu linear attention at several scales.
 
-    In the paper one projection follows the heads of all scales. Here the host has its part for the tokens themselves,
-    and `fuse` brings the other scales into it, with as many parameters and multiply-adds. There is no batch norm.
+    In the paper one projection follows the heads of all scales. Here the host has the part for the tokens themselves,
+    and `fuse` adds the other scales to it, with the same parameters and multiply-adds in total. There is no batch norm.
 
     Options:
-        scales: side of the depthwise convolution of each further scale, odd; the paper's models have one, of 5.
+        scales: kernel size of the depthwise convolution of each further scale, odd; the paper's models have one, 5.
     """
 
     takes_regions = True
@@ -113,7 +113,7 @@ class MultiScaleLinearAttention(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         dtype = v.dtype
-        # A query that few keys are like magnifies what is rounded in it: its sums of nearby tokens run in float32 too.
+        # A query similar to few keys magnifies its rounding errors: its sums of nearby tokens run in float32 too.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             tokens = (q.to(wide), k.to(wide), v.to(wide))

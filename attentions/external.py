@@ -1,7 +1,8 @@
 """External attention: norm(q M_k^T) M_v with learned memories. Guo et al., arXiv 2105.02358.
 
-Tokens do not meet each other but S learned keys and values, the same for all images. The double normalisation, a
-softmax over the tokens and then a sum over the memory of 1, is where the tokens of an image do depend on each other.
+Tokens meet S learned keys and values, the same for all images, instead of each other. Only through the double
+normalisation, a softmax over tokens and then division by the sum over the memory, do tokens of an image depend on each
+other.
 """
 
 import torch
@@ -18,9 +19,9 @@ from attentions._registry import register
 class ExternalAttention(Attention):
     """Multi-head external attention: learned memories, shared by the heads, in place of keys and values.
 
-    `m_k.weight` is (S, d) and `m_v.weight` (d, S). It reads neither k nor v. The host projects them all the same, so
-    that only the mixing differs. The authors' form for classification also has four times as many heads, between
-    projections that widen the tokens by 4 and narrow them again; here the host's projections leave the width as it is.
+    `m_k.weight` is (S, d) and `m_v.weight` (d, S). It reads neither k nor v; the host projects them nevertheless, so
+    that only the mixing differs. The authors' classification model also has four times as many heads, between
+    projections that widen the tokens by 4 and narrow them again; here the host's projections keep the width.
 
     Options:
         memory: S, the number of keys and values in the memories.
@@ -41,23 +42,23 @@ class ExternalAttention(Attention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # A softmax over thousands of tokens leaves the resolution of half precision: it runs in float32.
+        # A softmax over thousands of tokens needs more resolution than half precision has: it runs in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             scores = F.linear(split_heads(q.to(wide), self.site.heads), self.m_k.weight.to(wide))
-            # Over its sum, a softmax is the softmax of its logarithm, which does not vanish for a token far from
+            # A softmax divided by its sum is the softmax of its logarithm, which does not vanish for a token far below
             # the largest one: no epsilon is needed.
             logs = self._log_softmax_over_tokens(scores, regions)
             return merge_heads(F.linear(logs.softmax(dim=-1), self.m_v.weight.to(wide))).to(v.dtype)
 
     def _log_softmax_over_tokens(self, scores: Tensor, regions: Tensor | None) -> Tensor:
-        """Of scores (B, heads, N, S), over the tokens of each region."""
+        """Return log softmax of scores (B, heads, N, S) over the tokens of each region."""
         if regions is None:
             return scores.log_softmax(dim=-2)
         logs = scores
         for region in range(self.site.regions):
             mine = (regions == region)[:, None, :, None]
-            # Not -inf: a region that an entry of the batch lacks has no token at all, and would be NaN.
+            # Not -inf: if a batch entry lacks a region, the region has no tokens, and its softmax would be NaN.
             others_out = scores.masked_fill(~mine, torch.finfo(scores.dtype).min)
             logs = torch.where(mine, others_out.log_softmax(dim=-2), logs)
         return logs

@@ -2,7 +2,7 @@
 
 Linear attention whose feature map sharpens the direction of a token, phi(x) = |x| x^p / |x^p| on relu(x), and a
 depthwise convolution of the values, which restores the rank of the attention map. Beyond the paper's equations, as in
-the official implementation: q and k are divided by a learned softplus scale per channel, and a learned positional
+the official implementation, q and k are divided by a learned softplus scale per channel, and a learned positional
 encoding is added to k.
 """
 
@@ -22,9 +22,9 @@ class FocusedAttention(Attention):
 
     Options:
         focusing_factor: the power p; 1 leaves directions as they are.
-        kernel_size: of the depthwise convolution of the values which is added to the output; None for no convolution.
-        positional_encoding: the learned encoding of the keys, which fixes the resolution. It holds M * C parameters;
-            the second row of the paper's module ablation (5.7 M) goes without it.
+        kernel_size: of the depthwise convolution of the values, which is added to the output; None for no convolution.
+        positional_encoding: the learned encoding of the keys, which fixes the resolution. It has M * C parameters; the
+            second row of the paper's module ablation (5.7 M) does not include it.
     """
 
     takes_regions = True
@@ -49,23 +49,23 @@ class FocusedAttention(Attention):
         self.dwc = None if kernel_size is None else ValueConvolution(site, kernel_size)
 
     def focus(self, x: Tensor, scale: Tensor) -> Tensor:
-        """phi of x / scale, (B, N, C) and (1, 1, C): keeps a token's length, turns it towards its largest channels."""
+        """Return phi(x / scale) for (B, N, C) and (1, 1, C): it keeps a token's length, and sharpens its direction."""
         x = (F.relu(x) + EPS) / scale
-        # The direction does not depend on the scale of x, so x may be divided by its largest channel before the power:
-        # it is what keeps p = 32 within the range of float32. For the same reason no gradient flows through it.
+        # The direction does not depend on the scale of x, so x may be divided by its largest channel before the power,
+        # which keeps p = 32 within the range of float32. For the same reason no gradient needs to flow through it.
         power = (x / x.detach().amax(dim=-1, keepdim=True)) ** self.focusing_factor
         return power * (x.norm(dim=-1, keepdim=True) / power.norm(dim=-1, keepdim=True))
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # Powers, and sums over thousands of keys, leave the range of half precision: they run in float32.
+        # Powers, and sums over thousands of keys, exceed the range of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = q.to(wide), k.to(wide)
             if self.positional_encoding is not None:
                 k = k + self.positional_encoding
-            # Widened once for both, so that their gradients are added up in float32 if the parameter is half.
+            # Widened once for both, so that their gradients are summed in float32 if the parameter is half.
             scale = F.softplus(self.scale.to(wide))
             q, k = self.focus(q, scale), self.focus(k, scale)
             out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)

@@ -1,7 +1,7 @@
 """Hydra attention: phi(q) * (sum over tokens of phi(k) * v). Bolya et al., ECCV 2022 workshops, arXiv 2209.07484.
 
-Linear attention with as many heads as channels: all that a query takes from the image is one vector, by which its
-channels are multiplied. The kernel is the cosine similarity, phi(x) = x / |x| over all channels.
+Linear attention with as many heads as channels: a query takes a single vector from the image, by which its channels
+are multiplied. The kernel is the cosine similarity, phi(x) = x / |x| over all channels.
 """
 
 import torch
@@ -16,10 +16,10 @@ from attentions._registry import register
 
 @register("hydra")
 class HydraAttention(Attention):
-    """Hydra attention with the cosine kernel, over all channels, so heads do not matter to it.
+    """Hydra attention with the cosine kernel, over all channels, so that heads do not matter.
 
-    As in the paper, weights are not divided by their sum. It multiplies no matrices: its 2 M C + N C operations are
-    elementwise, which the multiply-adds of this benchmark do not count.
+    As in the paper, weights are not divided by their sum. It has no matrix products: its 2 M C + N C operations are
+    elementwise, which this benchmark's multiply-adds do not count.
     """
 
     takes_regions = True
@@ -27,7 +27,7 @@ class HydraAttention(Attention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # Norms, and sums over thousands of keys, leave the range of half precision: they run in float32.
+        # Norms, and sums over thousands of keys, exceed the range of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = F.normalize(q.to(wide), dim=-1), F.normalize(k.to(wide), dim=-1)

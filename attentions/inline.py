@@ -1,8 +1,8 @@
 """InLine attention: injective linear attention with a local residual. Han et al., NeurIPS 2024, arXiv 2412.06590.
 
-Linear attention divides by the sum of a query's scores, so that a query and its multiple get the same weights. Here the
-mean of the scores is subtracted instead, which leaves different queries different: the weight of key j for query i is
-(s q_i.k_j - s q_i.mean(k) + 1) / M, s = 1 / sqrt(d). The residual is a depthwise convolution of the values, whose
+Linear attention divides by the sum of a query's scores, so that a query and its multiples get the same weights. Here
+the mean of the scores is subtracted instead, which keeps different queries different: the weight of key j for query i
+is (s q_i.k_j - s q_i.mean(k) + 1) / M, s = 1 / sqrt(d). The residual is a depthwise convolution of the values, whose
 kernels are predicted for each image from the mean of its tokens.
 """
 
@@ -20,9 +20,9 @@ from attentions._registry import register
 
 
 def injective_product(q: Tensor, k: Tensor, v: Tensor, heads: int, own: Tensor | None = None) -> Tensor:
-    """The mix with weights (q_i.k_j - q_i.mean(k) + 1) / M, in linear order: (B, N, C), of q (B, N, C), k, v (B, M, C).
+    """Mix v with weights (q_i.k_j - q_i.mean(k) + 1) / M, in linear order: (B, N, C), for q (B, N, C), k, v (B, M, C).
 
-    With `own`, (B, M, 1), only those keys count for which it is 1; for the others it is 0.
+    With `own`, (B, M, 1) of 1 and 0, only the keys with a 1 count.
     """
     parts = (q, k, v if own is None else v * own, mean_token(k, own), mean_token(v, own))
     q, k, v, mean_key, mean_value = (split_heads(part, heads) for part in parts)
@@ -31,9 +31,9 @@ def injective_product(q: Tensor, k: Tensor, v: Tensor, heads: int, own: Tensor |
 
 
 def mean_token(x: Tensor, own: Tensor | None) -> Tensor:
-    """(B, N, C) -> (B, 1, C), the mean of all tokens, or of those for which `own`, (B, N, 1), is 1 and not 0.
+    """Return the mean (B, 1, C) of all tokens x (B, N, C), or of those for which `own`, (B, N, 1), is 1.
 
-    It is of float32 where x is half.
+    It is in float32 where x is in half precision.
     """
     if own is None:
         return x.mean(dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
@@ -41,12 +41,12 @@ def mean_token(x: Tensor, own: Tensor | None) -> Tensor:
 
 
 def count(own: Tensor) -> Tensor:
-    """How many tokens `own` says, (B, N, 1) -> (B, 1, 1), and at least 1: an image may lack a region."""
+    """Return the number of tokens in `own` (B, N, 1), as (B, 1, 1), and at least 1: an image may lack a region."""
     return own.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class LocalResidual(nn.ModuleList):
-    """Depthwise convolution of the values whose kernels two layers, grouped by heads, predict from a mean token.
+    """Depthwise convolution of the values, with kernels that two layers, grouped by heads, predict from a mean token.
 
     Takes v (B, M, C), in float32 or wider, and the tokens x (B, N, C), and returns (B, N, C). Prefix tokens lie outside
     the grid: they are skipped, and get zeros.
@@ -55,13 +55,13 @@ class LocalResidual(nn.ModuleList):
     def __init__(self, site: Site, kernel_size: int) -> None:
         hidden = nn.Conv1d(site.dim, site.dim, 1, groups=site.heads)
         taps = nn.Conv1d(site.dim, site.dim * kernel_size**2, 1, groups=site.heads)
-        # Named as in official checkpoints, where a GELU without parameters stands between the two.
+        # Named as in official checkpoints, where a GELU without parameters lies between the two.
         super().__init__((hidden, nn.GELU(), taps))
         self.site = site
         self.kernel_size = kernel_size
 
     def layers(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-        """Weight (channels, d, 1) and bias (channels,) of both layers."""
+        """Return weight (channels, d, 1) and bias (channels,) of both layers, in a dtype."""
         return [
             (layer.weight.to(dtype), layer.bias.to(dtype))
             for layer in self
@@ -69,7 +69,7 @@ class LocalResidual(nn.ModuleList):
         ]
 
     def forward(self, v: Tensor, x: Tensor, regions: Tensor | None = None) -> Tensor:
-        # Widened once for all regions, so that their gradients are added up in float32 if the parameters are half.
+        # Widened once for all regions, so that their gradients are summed in float32 if the parameters are half.
         layers = self.layers(v.dtype)
         if regions is None:
             return self.convolve(v, mean_token(x, None), layers)
@@ -80,7 +80,7 @@ class LocalResidual(nn.ModuleList):
         hidden, taps = layers
         heads, side = self.site.heads, self.kernel_size
         kernels = F.conv1d(F.gelu(F.conv1d(mean.transpose(1, 2), *hidden, groups=heads)), *taps, groups=heads)
-        # Each image has kernels of its own: the batch goes to the channels.
+        # Each image has kernels of its own: the batch is put into the channels.
         kernels = kernels.reshape(-1, 1, side, side)
         image = to_query_grid(v, self.site)
         rows = image.flatten(0, 1).unsqueeze(0)
@@ -88,7 +88,7 @@ class LocalResidual(nn.ModuleList):
         return from_query_grid(out.view(image.shape), self.site)
 
     def naive(self, v: Tensor, mean: Tensor, regions: Tensor | None = None) -> Tensor:
-        """The same for one image, (1, M, C) and (C,), head by head and as a sum over taps."""
+        """Return the same for one image, (1, M, C) and (C,), head by head and as a sum over taps."""
         values = dict(self.named_parameters())
         d, kernels = self.site.head_dim, []
         for head in range(self.site.heads):
@@ -108,10 +108,10 @@ class LocalResidual(nn.ModuleList):
 
 @register("inline")
 class InLineAttention(Attention):
-    """InLine attention. The weights of a query sum to 1, but may be negative, and have no bound.
+    """InLine attention. The weights of a query sum to 1, but may be negative, and are not bounded.
 
-    The mean token is that of `x` over all tokens, prefix tokens included. Those take part as queries and keys, and get
-    no residual.
+    The mean token is the mean of `x` over all tokens, prefix tokens included. Prefix tokens are also among the queries
+    and keys, but get no residual.
 
     Options:
         feature_map: of q and k: "identity" as in the official models, or "relu".
@@ -137,7 +137,7 @@ class InLineAttention(Attention):
     ) -> Tensor:
         assert x is not None
         dtype = v.dtype
-        # Products without a bound leave the range of half precision, and may cancel: all of it runs in float32.
+        # Unbounded products exceed the range of half precision, and may cancel: all of it runs in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k, v = (tokens.to(wide) for tokens in (q, k, v))

@@ -2,7 +2,7 @@
 
 With the relu feature map it is the "vanilla linear attention" of the FLatten paper (arXiv 2308.00442, table 4). A
 depthwise convolution of the values may be added; `enhanced` is the multi-scale attention of EfficientViT, whose
-convolutions make further q, k and v.
+convolutions produce further q, k and v.
 """
 
 from typing import Literal
@@ -19,11 +19,11 @@ from attentions._registry import register
 
 @register("linear")
 class LinearAttention(Attention):
-    """Kernel attention in linear order; the feature map acts on each channel, so heads do not matter to it.
+    """Kernel attention in linear order; the feature map acts on each channel, so that heads do not matter to it.
 
     Options:
         feature_map: "relu", or "elu" for elu(x) + 1.
-        kernel_size: of the depthwise convolution of the values which is added to the output; None for no convolution.
+        kernel_size: of the depthwise convolution of the values, which is added to the output; None for no convolution.
     """
 
     takes_regions = True
@@ -42,7 +42,7 @@ class LinearAttention(Attention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
+        # Sums over thousands of keys exceed the range and resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = self.features(q.to(wide)), self.features(k.to(wide))

@@ -18,13 +18,13 @@ from attentions._registry import register
 class LinformerAttention(Attention):
     """Softmax attention to a fixed number of learned mixtures of the keys.
 
-    softmax(q (E k)^T / sqrt(d)) F v, where E and F are learned (L, M) matrices which all heads share. They fix the
-    resolution, and start as the paper's theorem draws them: independent, normal, of variance 1 / L. Prefix tokens
-    are tokens like all others.
+    softmax(q (E k)^T / sqrt(d)) F v, where E and F are learned (L, M) matrices shared by all heads. They fix the
+    resolution, and start as the paper's theorem draws them: independent, normal, with variance 1 / L. Prefix tokens
+    are treated like all other tokens.
 
     Options:
-        length: L, the number of mixtures; no more than there are keys, where it is larger.
-        share: keys and values are mixed by one matrix, the paper's key-value sharing.
+        length: L, the number of mixtures; at most the number of keys is used.
+        share: mix keys and values with one matrix, the paper's key-value sharing.
     """
 
     def __init__(self, site: Site, *, length: int = 64, share: bool = False) -> None:
@@ -36,13 +36,13 @@ class LinformerAttention(Attention):
         self.mix_values = None if share else nn.Parameter(torch.randn(shape) * shape[0] ** -0.5)
 
     def mixtures(self) -> tuple[Tensor, Tensor]:
-        """E and F, each (L, M)."""
+        """Return E and F, each (L, M)."""
         return self.mix_keys, self.mix_keys if self.mix_values is None else self.mix_values
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # Sums over thousands of keys, and the scores of such sums, leave the range of half precision.
+        # Sums over thousands of keys, and the scores of such sums, exceed the range of half precision.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             keys, values = (
@@ -50,7 +50,7 @@ class LinformerAttention(Attention):
                 for tokens, mixture in zip((k, v), self.mixtures(), strict=True)
             )
             q = split_heads(q.to(wide) * self.site.head_dim**-0.5, self.site.heads)
-            # Written out: a map to so few keys is no larger than q, and fused kernels round large scores in backward.
+            # Not fused: a map to so few keys is no larger than q, and fused kernels round large scores in backward.
             return merge_heads((q @ keys.transpose(-2, -1)).softmax(dim=-1) @ values).to(v.dtype)
 
     def naive(

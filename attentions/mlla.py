@@ -1,7 +1,7 @@
 """Linear attention of MLLA: Demystify Mamba in Vision, Han et al., NeurIPS 2024, arXiv 2405.16605.
 
-phi(x) = elu(x) + 1, and in the place of Mamba's forget gate two positional encodings: a rotary one, which turns queries
-and keys in the numerator alone, and a locally enhanced one, a depthwise convolution of the values which is added.
+phi(x) = elu(x) + 1, and in place of Mamba's forget gate two positional encodings: a rotary one, which rotates queries
+and keys in the numerator only, and a locally enhanced one, a depthwise convolution of the values, which is added.
 
 B batch, N queries, M keys, C channels, h heads, d = C / h.
 """
@@ -22,11 +22,11 @@ BASE = 10000
 
 
 class Rotation(nn.Module):
-    """Turns pairs of channels by angles that grow with a token's place (RoFormer, arXiv 2104.09864).
+    """Rotation of pairs of channels by angles that grow with a token's position (RoFormer, arXiv 2104.09864).
 
-    Of all channels, before they are split into heads, the first half turns with the row and the second with the
-    column, each by BASE^(-4i / C) per step in its pair i: the first heads see rows and the last ones columns, as in the
-    official implementation. Prefix tokens lie outside the grid, and are not turned.
+    Of all channels, before they are split into heads, the first half rotates with the row and the second half with the
+    column, pair i of each by BASE^(-4i / C) per step: the first heads see rows and the last ones columns, as in the
+    official implementation. Prefix tokens lie outside the grid, and are not rotated.
     """
 
     cos: Tensor
@@ -41,7 +41,7 @@ class Rotation(nn.Module):
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, N, C) turned."""
+        """Return x (B, N, C), rotated."""
         even, odd = x.unflatten(-1, (-1, 2)).unbind(dim=-1)
         across = torch.stack((-odd, even), dim=-1).flatten(-2)
         return x * self.cos.to(x.dtype) + across * self.sin.to(x.dtype)
@@ -51,15 +51,15 @@ class Rotation(nn.Module):
 class MllaAttention(Attention):
     """Linear attention with rotary and locally enhanced positional encoding.
 
-    Keys on a grid of their own are turned by where they lie on the grid of the queries. The gates, the shortcut and the
-    first convolution of an MLLA block are the block's, not the attention's.
+    Keys on a grid of their own are rotated by their positions on the grid of the queries. The gates, the shortcut and
+    the first convolution of an MLLA block belong to the block, not to the attention.
 
     Options:
-        rotary: queries and keys are turned in the numerator.
-        kernel_size: of the depthwise convolution of the values which is added to the output; None for no convolution.
+        rotary: rotate queries and keys in the numerator.
+        kernel_size: of the depthwise convolution of the values, which is added to the output; None for no convolution.
 
     Raises:
-        ValueError: if the channels are not pairs for both directions of the grid, or a pair would be in two heads.
+        ValueError: if the channels do not form pairs for both directions of the grid, or heads would split a pair.
     """
 
     takes_regions = True
@@ -75,7 +75,7 @@ class MllaAttention(Attention):
         self.rotary = rotary
         self.rotate_queries = Rotation(site.queries, site.queries, site.dim) if rotary else nn.Identity()
         self.rotate_keys = Rotation(site.keys, site.queries, site.dim) if rotary else nn.Identity()
-        # At a site of one head, each channel has a kernel of its own.
+        # A site with one head gives each channel a kernel of its own.
         self.lepe = None if kernel_size is None else ValueConvolution(dataclasses.replace(site, heads=1), kernel_size)
 
     def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ class MllaAttention(Attention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
+        # Sums over thousands of keys exceed the range and resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1
@@ -101,7 +101,7 @@ class MllaAttention(Attention):
             return torch.where(x > 0, x + 1, x.exp())
 
         def rotate(x: Tensor, grid: Grid, head: int) -> Tensor:
-            """Channels of one head, of x (B, N, d)."""
+            """Rotate x (B, N, d), the channels of one head."""
             if not self.rotary:
                 return x
             quarter = site.dim // 4
@@ -112,7 +112,7 @@ class MllaAttention(Attention):
                 for i in range(quarter):
                     angles[grid.prefix + cell, i] = row / BASE ** (i / quarter)
                     angles[grid.prefix + cell, quarter + i] = column / BASE ** (i / quarter)
-            # The tables of `Rotation` are in float32.
+            # Rounded, as the tables of `Rotation` are in float32.
             angles = angles[:, head * site.head_dim // 2 : (head + 1) * site.head_dim // 2]
             cos, sin = angles.cos().float().to(x), angles.sin().float().to(x)
             even, odd = x[..., 0::2], x[..., 1::2]

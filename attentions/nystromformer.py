@@ -1,4 +1,4 @@
-"""Nystromformer: softmax attention by way of a few landmarks. Xiong et al., AAAI 2021, arXiv 2102.03902.
+"""Nystromformer: softmax attention through a few landmarks. Xiong et al., AAAI 2021, arXiv 2102.03902.
 
 B batch, N queries, M keys, C channels, h heads, d = C / h, m landmarks.
 """
@@ -17,9 +17,10 @@ from attentions._registry import register
 
 
 def pseudo_inverse(maps: Tensor, iterations: int) -> Tensor:
-    """Moore-Penrose inverse of maps (..., m, m) whose rows sum up to 1, by the third-order iteration of Razavi et al.
+    """Return the Moore-Penrose inverse of maps (..., m, m) whose rows sum to 1.
 
-    It starts from the transpose over the product of the largest row sum, 1, and the largest column sum of each map.
+    The third-order iteration of Razavi et al. starts from the transpose, divided by the product of the largest row
+    sum, 1, and the largest column sum.
     """
     unit = torch.eye(maps.shape[-1], dtype=maps.dtype, device=maps.device)
     inverse = maps.transpose(-2, -1) / maps.sum(dim=-2).amax(dim=-1)[..., None, None]
@@ -31,19 +32,19 @@ def pseudo_inverse(maps: Tensor, iterations: int) -> Tensor:
 
 @register("nystromformer")
 class NystromformerAttention(Attention):
-    """Softmax attention by way of landmarks of the queries and the keys.
+    """Softmax attention through landmarks of the queries and the keys.
 
     softmax(q k'^T) pinv(softmax(q' k'^T)) softmax(q' k^T) v + conv(v), with landmarks q' and k', and all scores
-    over sqrt(d). Landmarks are means of m segments of the flattened tokens, prefix tokens included. Segment i of n
-    tokens is from floor(i n / m) to ceil((i + 1) n / m): where m does not divide n, neighbours share a token. The
-    paper convolves values along their sequence, with a kernel for each head; here they lie on a grid, and the
-    convolution is the one that linear attentions have.
+    divided by sqrt(d). Landmarks are means of m segments of the flattened tokens, prefix tokens included. Segment i of
+    n tokens runs from floor(i n / m) to ceil((i + 1) n / m): where m does not divide n, neighbours share a token. The
+    paper convolves values along their sequence, with one kernel per head; here they lie on a grid, and the convolution
+    is the one of the linear attentions.
 
     Options:
-        landmarks: m; no more than there are queries and keys, where it is larger.
-        iterations: of the pseudo-inverse. Each magnifies roundings up to 13 / 4 times: with 20 of them the gradients of
-            q and k are noise in float32 where tokens are nearly alike, with 6 they are right to 2e-5.
-        kernel_size: of the depthwise convolution of the values which is added to the output; None for no convolution.
+        landmarks: m; at most the number of queries or keys is used.
+        iterations: of the pseudo-inverse. Each magnifies rounding errors up to 13 / 4 times: in float32, where tokens
+            are nearly alike, the gradients of q and k are noise with 20 iterations, and accurate to 2e-5 with 6.
+        kernel_size: of the depthwise convolution of the values, which is added to the output; None for no convolution.
     """
 
     def __init__(self, site: Site, *, landmarks: int = 64, iterations: int = 6, kernel_size: int | None = 3) -> None:
@@ -57,13 +58,13 @@ class NystromformerAttention(Attention):
         self.dwc = None if kernel_size is None else ValueConvolution(site, kernel_size)
 
     def means(self, x: Tensor) -> Tensor:
-        """Segment means of x (B, N, C): (B, h, d, m)."""
+        """Return the segment means of x (B, N, C): (B, h, d, m)."""
         return F.adaptive_avg_pool1d(x.transpose(1, 2), self.landmarks).unflatten(1, (self.site.heads, -1))
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # The inverse magnifies roundings, and sums over thousands of keys leave the resolution of half precision.
+        # The inverse magnifies rounding errors, and sums over thousands of keys need more than half precision.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = q.to(wide) * self.site.head_dim**-0.5, k.to(wide)
@@ -103,7 +104,7 @@ class NystromformerAttention(Attention):
 
     @property
     def uses_positions(self) -> bool:
-        # As many landmarks as tokens are the tokens, and one is the mean of all.
+        # As many landmarks as tokens are the tokens themselves, and a single one is the mean of all.
         tokens = max(self.site.queries.tokens, self.site.keys.tokens)
         return self.dwc is not None or 1 < self.landmarks < tokens
 

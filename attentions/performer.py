@@ -16,16 +16,16 @@ from attentions._naive import mix_per_head, normalised, same_region
 from attentions._registry import register
 
 FLOOR = {"softmax": 1e-6, "relu": 1e-3}
-"""What is added to a feature, by kernel, so that no token is without weight."""
+"""What is added to each feature, by kernel, so that every token has some weight."""
 
 
 def directions(features: int, dim: int, orthogonal: bool) -> Tensor:
-    """Random directions (m, d), each of them normal; orthogonal to one another within blocks of d, or independent."""
+    """Return random directions (m, d), each normal; orthogonal to one another within blocks of d, or independent."""
     normal = torch.randn(features, dim)
     if not orthogonal:
         return normal
     blocks = [nn.init.orthogonal_(torch.empty(dim, dim)) for _ in range(0, features, dim)]
-    # An orthogonal direction has length 1, a normal one is as long as it happens to be.
+    # Orthogonal directions have length 1, normal ones a random length.
     return torch.cat(blocks)[:features] * normal.norm(dim=-1, keepdim=True)
 
 
@@ -34,13 +34,13 @@ class PerformerAttention(Attention):
     """Positive random features, whose products are those of softmax attention in expectation.
 
     phi(x) = exp(w.x - |x|^2 / 2) for each random direction w, on x / d^(1/4), so that phi(q).phi(k) estimates
-    m exp(q.k / sqrt(d)). The directions are drawn when the module is built, the same for all heads, are kept in its
-    state, and are not drawn again in training. Exponents are taken relative to the largest of a query, and to the
-    largest of all keys of a head (and region): what is left of that in the output is the floor below the features.
+    m exp(q.k / sqrt(d)). The directions are drawn when the module is built, are the same for all heads, are part of its
+    state, and are not redrawn in training. Exponents are taken relative to the largest of a query, and to the largest
+    of all keys of a head (and region): these factors cancel in the output, except against the floor of the features.
 
     Options:
         features: m, the number of random directions; None for d log(d), rounded.
-        orthogonal: directions are orthogonal to one another, which lowers the variance; False for independent ones.
+        orthogonal: make the directions orthogonal, which lowers the variance; False for independent ones.
         kernel: "softmax", or "relu" for the features relu(w.x), the paper's generalised attention.
     """
 
@@ -63,12 +63,12 @@ class PerformerAttention(Attention):
         self.register_buffer("projection", directions(self.features, site.head_dim, orthogonal))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, C) -> the heads of x / d^(1/4), (B, N, h, d), and their products with the directions, (B, N, h, m)."""
+        """Return the heads of x / d^(1/4), (B, N, h, d), and their products with the directions, (B, N, h, m)."""
         x = x.unflatten(-1, (self.site.heads, -1)) * self.site.head_dim**-0.25
         return x, F.linear(x, self.projection.to(x.dtype))
 
     def peaks(self, exponents: Tensor, regions: Tensor | None) -> Tensor:
-        """The largest of the exponents (B, M, h, m) of a head's keys, and of those in the same region if there are."""
+        """Return the largest exponent (B, M, h, m) over a head's keys, or over those in the same region, if any."""
         largest = exponents.amax(dim=-1, keepdim=True)
         if regions is None:
             return largest.amax(dim=1, keepdim=True)
@@ -81,14 +81,14 @@ class PerformerAttention(Attention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # Exponentials, and sums over thousands of keys, leave the range of half precision: they run in float32.
+        # Exponentials, and sums over thousands of keys, exceed the range of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             (_, q), (k_heads, k) = self.project(q.to(wide)), self.project(k.to(wide))
             if self.kernel == "relu":
                 q, k = F.relu(q), F.relu(k)
             else:
-                # A query's |q|^2 is the same for all of its features, and goes with their largest.
+                # A query's |q|^2 is the same for all of its features, and cancels with their largest.
                 k = k - k_heads.square().sum(dim=-1, keepdim=True) / 2
                 q = (q - q.amax(dim=-1, keepdim=True)).exp()
                 k = (k - self.peaks(k, regions)).exp()

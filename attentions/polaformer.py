@@ -1,10 +1,10 @@
 """PolaFormer's polarity-aware linear attention. Meng et al., ICLR 2025, arXiv 2501.15061.
 
-relu cuts off what is negative in q and k. Here q and k are split into their positive and negative parts: half of the
-values of a head are mixed by the products of parts of the same sign, the other half by those of opposite signs. A
-learned power for each channel sharpens the parts, and a gate from the input weighs the output. Beyond the paper's
-equations, as in the official implementation and as in focused attention: the softplus scale, the positional encoding of
-the keys and the depthwise convolution of the values.
+relu discards the negative parts of q and k. Here q and k are split into positive and negative parts: half of the values
+of a head are mixed by the products of parts of the same sign, the other half by those of opposite signs. A learned
+power per channel sharpens the parts, and a gate from the input weights the output. Beyond the paper's equations, as in
+the official implementation and in focused attention: the softplus scale, the positional encoding of the keys and the
+depthwise convolution of the values.
 """
 
 import torch
@@ -21,9 +21,9 @@ from attentions._registry import register
 def polarity_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Mix v (B, heads, M, d): its first half by same-signed scores, its second half by opposite-signed ones.
 
-    q (B, heads, N, 2 d) and k (B, heads, M, 2 d) hold the positive and then the negative parts, none of them below 0.
-    Same-signed is q.k as they are, opposite-signed q.k with the parts of k exchanged. They are exchanged in k^T v, a
-    small matrix, so that q, k and v are read once for both. The sums run over keys as means.
+    q (B, heads, N, 2 d) and k (B, heads, M, 2 d) hold the positive, then the negative parts, all non-negative.
+    Same-signed scores are q.k, opposite-signed ones q.k with the parts of k swapped. They are swapped in k^T v, a small
+    matrix, so that q, k and v are read once for both. Sums over keys are taken as means.
     """
     d = v.shape[-1]
     mean = k.mean(dim=-2, keepdim=True)
@@ -37,12 +37,12 @@ def polarity_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class PolaFormerAttention(Attention):
     """Polarity-aware linear attention with a learned power and a gate.
 
-    Prefix tokens (the class token) are mixed and gated as the others are; the convolution gives them zeros.
+    Prefix tokens (the class token) are mixed and gated like the others; the convolution gives them zeros.
 
     Options:
-        alpha: the power of a channel is 1 + alpha * sigmoid(learned), so between 1 and 1 + alpha.
-        kernel_size: of the depthwise convolution of the values which is added to the output; None for no convolution.
-        positional_encoding: the learned encoding of the keys, which fixes the resolution. It holds M * C parameters.
+        alpha: the power of a channel is 1 + alpha * sigmoid(learned), thus between 1 and 1 + alpha.
+        kernel_size: of the depthwise convolution of the values, which is added to the output; None for no convolution.
+        positional_encoding: the learned encoding of the keys, which fixes the resolution. It has M * C parameters.
     """
 
     takes_input = True
@@ -67,10 +67,10 @@ class PolaFormerAttention(Attention):
         self.dwc = None if kernel_size is None else ValueConvolution(site, kernel_size)
 
     def features(self, x: Tensor, scale: Tensor, power: Tensor) -> Tensor:
-        """The parts of x / scale to their powers, (B, N, C) -> (B, heads, N, 2 d): positive, then negative."""
+        """Return the parts of x / scale to their powers, (B, N, C) -> (B, heads, N, 2 d): positive, then negative."""
         x = split_heads(x / scale, self.site.heads)
-        # A channel has but one sign, so one power serves both parts. The exponent is 1 or more, so 0 stays 0; torch's
-        # gradients there, of x and of the exponent, are 0 and not NaN.
+        # Each entry has only one sign, so one power serves both parts. The exponent is at least 1, so 0 stays 0, and
+        # torch's gradients there, of x and of the exponent, are 0 and not NaN.
         x = x.sign() * x.abs() ** power
         return torch.cat((F.relu(x), F.relu(-x)), dim=-1)
 
@@ -80,8 +80,8 @@ class PolaFormerAttention(Attention):
         assert x is not None
         dtype = v.dtype
         gate = self.g(x)
-        # Powers, and sums over thousands of keys, leave the range of half precision: they run in float32. So does the
-        # convolution: the gate scales its gradients.
+        # Powers, and sums over thousands of keys, exceed the range of half precision: they run in float32. So does the
+        # convolution, as the gate scales its gradients.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k, v = q.to(wide), k.to(wide), v.to(wide)

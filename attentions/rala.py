@@ -1,7 +1,8 @@
 """Rank-augmented linear attention: Breaking the Low-Rank Dilemma of Linear Attention, Fan et al., arXiv 2411.07635.
 
-Linear attention with phi(x) = elu(x) + 1 whose rank is raised twice: the sum of k^T v over keys is weighted by how much
-a global query, the mean of all queries, attends to each key; the output is multiplied by a linear map of the input.
+Linear attention with phi(x) = elu(x) + 1, whose rank is raised twice: the sum of k^T v over keys is weighted by how
+much a global query, the mean of all queries, attends to each key; the output is multiplied by a linear map of the
+input.
 
 B batch, N queries, M keys, C channels, h heads, d = C / h.
 """
@@ -21,12 +22,12 @@ class RalaAttention(Attention):
     """Linear attention with weighted keys and gated outputs.
 
     Key j counts alpha_j = M softmax_j(mean(phi(q)).phi(k_j) / sqrt(d)) times, in the numerator and in the normaliser;
-    the weights of all keys sum up to M. With regions, mean and softmax are those of a region. The rotary and the
-    convolutional positional encodings of the paper's RAVLT belong to that backbone.
+    the weights of all keys sum to M. With regions, mean and softmax are per region. The rotary and the convolutional
+    positional encodings of the paper's RAVLT belong to that backbone.
 
     Options:
-        reweight: keys are weighted by the global query.
-        gate: the output is multiplied by a linear map of the block's input.
+        reweight: weight keys by the global query.
+        gate: multiply the output by a linear map of the block's input.
     """
 
     takes_input = True
@@ -38,7 +39,7 @@ class RalaAttention(Attention):
         self.gate = nn.Linear(site.dim, site.dim) if gate else None
 
     def weights(self, q: Tensor, k: Tensor, regions: Tensor | None) -> Tensor:
-        """alpha of each key, (B, M, h, 1), for features q (B, N, h, d) and k (B, M, h, d)."""
+        """Return alpha of each key, (B, M, h, 1), for features q (B, N, h, d) and k (B, M, h, d)."""
         scale = self.site.head_dim**-0.5
         keys = k.permute(0, 2, 3, 1)
         if regions is None:
@@ -47,7 +48,7 @@ class RalaAttention(Attention):
         weights = torch.zeros_like(keys[:, :, :1])
         for region in range(self.site.regions):
             others = regions != region
-            # A window may lack a region; nothing is divided by zero then.
+            # At least 1, as a window may lack a region.
             count = (~others).sum(dim=-1).clamp(min=1)[:, None, None, None]
             mean = q.masked_fill(others[:, :, None, None], 0).sum(dim=1).unsqueeze(-2) / count
             others = others[:, None, None, :]
@@ -58,17 +59,17 @@ class RalaAttention(Attention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # Sums over thousands of keys leave the range and the resolution of half precision: they run in float32.
+        # Sums over thousands of keys exceed the range and resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1
             if self.reweight:
-                # Heads stay behind the tokens: with the usual transposed views, what torch 2.14 compiles for the CPU
-                # writes out of bounds in the backward pass.
+                # Heads stay behind the tokens: with the usual transposed views, the code that torch 2.14 compiles for
+                # the CPU writes out of bounds in the backward pass.
                 heads_q, heads_k = (tokens.unflatten(-1, (self.site.heads, -1)) for tokens in (q, k))
                 k = (heads_k * self.weights(heads_q, heads_k, regions)).flatten(-2)
             out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
-        # The gate is a projection like those of the host, and runs in the precision that they run in.
+        # The gate is a projection like those of the host, and runs in the same precision.
         return out if self.gate is None else (out * self.gate(x)).to(v.dtype)
 
     def naive(
@@ -80,7 +81,7 @@ class RalaAttention(Attention):
         def alpha(q: Tensor, k: Tensor) -> Tensor:
             if not self.reweight:
                 return torch.ones_like(k[..., 0])
-            # (B, M, N) and (B, M, M): the queries and the keys that a key's mean and softmax run over.
+            # (B, M, N) and (B, M, M): the queries and the keys that a key's mean and softmax are taken over.
             queries, keys = q.new_ones(len(k), k.shape[1], q.shape[1]), k.new_ones(len(k), k.shape[1], k.shape[1])
             if regions is not None:
                 queries = keys = same_region(regions)

@@ -1,7 +1,7 @@
 """Sigmoid attention: sigmoid(q k^T / sqrt(d) - log M) v. Ramapuram et al., ICLR 2025, arXiv 2409.04431.
 
-Each weight is decided by its own pair of tokens: there is no sum over keys to divide by. The offset -log M starts the
-weights of a query near the sum that softmax gives them, 1.
+Each weight depends only on its own pair of tokens: nothing is divided by a sum over keys. With the offset -log M, the
+weights of a query start with a sum near 1, as those of softmax have.
 """
 
 import math
@@ -19,8 +19,8 @@ from attentions._registry import register
 class SigmoidAttention(Attention):
     """Sigmoid attention, quadratic in the tokens.
 
-    The offset is the paper's, for M keys, and not learned. The (B, heads, N, M) map of weights is held in memory. Where
-    work is in float16, its scores are in float32.
+    The offset is the paper's, for M keys, and not learned. The (B, heads, N, M) map of weights is kept in memory; in
+    float16, its scores are in float32.
     """
 
     takes_bias = True

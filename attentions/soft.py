@@ -16,17 +16,17 @@ from attentions._registry import register
 
 
 def gaussian(x: Tensor, y: Tensor) -> Tensor:
-    """exp(-|x_i - y_j|^2 / (2 sqrt(d))) for x (..., N, d) and y (..., M, d): (..., N, M)."""
+    """Return exp(-|x_i - y_j|^2 / (2 sqrt(d))) for x (..., N, d) and y (..., M, d): (..., N, M)."""
     lengths = x.square().sum(dim=-1, keepdim=True) + y.square().sum(dim=-1).unsqueeze(-2)
-    # Of equal vectors the difference of sums may come out below zero, and far below if they are long.
+    # For equal vectors the difference of sums may be below zero, and far below if they are long.
     distances = (lengths - 2 * x @ y.transpose(-2, -1)).clamp(min=0)
     return (distances * (-0.5 * x.shape[-1] ** -0.5)).exp()
 
 
 def pseudo_inverse(kernel: Tensor, iterations: int) -> Tensor:
-    """Moore-Penrose inverse of symmetric kernels (..., m, m) with no negative eigenvalue, by Newton and Raphson.
+    """Return the Moore-Penrose inverse of symmetric kernels (..., m, m) without negative eigenvalues.
 
-    It starts from the kernel over its squared 1-norm, which converges whatever the kernel.
+    The Newton-Raphson iteration starts from the kernel divided by its squared 1-norm, which converges for every kernel.
     """
     inverse = kernel / kernel.sum(dim=-2).amax(dim=-1)[..., None, None].square()
     for _ in range(iterations):
@@ -36,18 +36,18 @@ def pseudo_inverse(kernel: Tensor, iterations: int) -> Tensor:
 
 @register("soft")
 class SoftAttention(Attention):
-    """A Gaussian kernel in the place of softmax, at low rank by way of landmarks.
+    """A Gaussian kernel in place of softmax, at low rank through landmarks.
 
-    K(q, l) pinv(K(l, l)) K(l, k) v with the Gaussian kernel K, and landmarks l which are pooled from the queries.
-    The paper projects queries and keys by one matrix, so that q = k and the map is symmetric; here the host
-    projects them by two. With q = k it is the paper's attention; else the landmarks of the queries stand for the
-    keys too, which keeps the kernel that is inverted symmetric, with ones on its diagonal. Weights are not
-    normalised, as in the paper. Landmarks are means on the grid; prefix tokens have no part in them.
+    K(q, l) pinv(K(l, l)) K(l, k) v with the Gaussian kernel K, and landmarks l pooled from the queries. The paper
+    projects queries and keys by one matrix, so that q = k and the map is symmetric; here the host projects them by two.
+    With q = k it is the paper's attention; otherwise the landmarks of the queries also represent the keys, which keeps
+    the inverted kernel symmetric, with ones on its diagonal. Weights are not normalised, as in the paper. Landmarks are
+    means on the grid, without the prefix tokens.
 
     Options:
         side: the grid is pooled to side * side landmarks, or to its own height or width where that is less.
-        iterations: of the pseudo-inverse. Each doubles roundings at worst: where tokens are nearly alike, the gradients
-            of q in float32 are right to 2e-2 with the published 20 of them, to 2e-5 with 10.
+        iterations: of the pseudo-inverse. Each at worst doubles rounding errors: in float32, where tokens are nearly
+            alike, the gradients of q are accurate to 2e-2 with the published 20, and to 2e-5 with 10.
     """
 
     def __init__(self, site: Site, *, side: int = 7, iterations: int = 20) -> None:
@@ -61,7 +61,7 @@ class SoftAttention(Attention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # The inverse magnifies roundings, and sums over thousands of keys leave the range of half precision.
+        # The inverse magnifies rounding errors, and sums over thousands of keys exceed the range of half precision.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q = q.to(wide)
@@ -94,7 +94,7 @@ class SoftAttention(Attention):
     @property
     def uses_positions(self) -> bool:
         height, width, prefix = self.site.queries
-        # One landmark, or one for each token: which token lies where does not matter to them.
+        # With one landmark, or one per token, the positions of tokens do not matter.
         return prefix > 0 or self.pooled not in ((1, 1), (height, width))
 
     def macs(self) -> Macs:

@@ -17,9 +17,9 @@ class SoftmaxAttention(Attention):
     """Softmax attention, quadratic in the tokens.
 
     Options:
-        fused: one call of torch's scaled_dot_product_attention; False writes the product out, which needs memory
-            for the (B, heads, N, M) map. The result is the same up to rounding; speed and memory are not. Where work
-            is in float16, the written-out scores are in float32.
+        fused: one call of torch's scaled_dot_product_attention; False for separate products, which need memory for the
+            (B, heads, N, M) map. The results are equal up to rounding; speed and memory are not. In float16, the
+            separate scores are in float32.
     """
 
     takes_bias = True

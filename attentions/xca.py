@@ -1,7 +1,7 @@
 """Cross-covariance attention: v softmax(k^T q / temperature). XCiT, El-Nouby et al., NeurIPS 2021, arXiv 2106.09681.
 
-Channels attend to channels: the d x d map of a head comes from the products of channels of q and k, each of length 1
-over the tokens. The local patch interaction of XCiT is a part of its block, not of the attention.
+Channels attend to channels: the d x d map of a head consists of products of channels of q and k, each scaled to length
+1 over the tokens. The local patch interaction of XCiT is part of its block, not of the attention.
 """
 
 import torch
@@ -18,8 +18,8 @@ from attentions._registry import register
 class CrossCovarianceAttention(Attention):
     """Cross-covariance attention, which needs as many keys as queries.
 
-    A class token is a token as any other here. `temperature` (heads, 1, 1) is learned and multiplies the products, as
-    in the official implementation: it is the paper's 1 / tau, and starts as 1. With regions, each has its own map.
+    A class token is a token like any other. `temperature` (heads, 1, 1) is learned and multiplies the products, as in
+    the official implementation: it is the paper's 1 / tau, and starts at 1. With regions, each has a map of its own.
     """
 
     takes_regions = True
@@ -35,7 +35,7 @@ class CrossCovarianceAttention(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
         dtype = v.dtype
-        # Norms, and sums over thousands of tokens, leave the range of half precision: they run in float32.
+        # Norms, and sums over thousands of tokens, exceed the range of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k, v = (split_heads(x.to(wide), self.site.heads) for x in (q, k, v))
@@ -48,7 +48,7 @@ class CrossCovarianceAttention(Attention):
 
     @staticmethod
     def _mix(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
-        """The channels (B, heads, N, d) of v mixed by the map of q and k."""
+        """Mix the channels of v (B, heads, N, d) by the map of q and k."""
         products = F.normalize(k, dim=-2).transpose(-2, -1) @ F.normalize(q, dim=-2)
         return v @ (products * temperature).softmax(dim=-2)
 
@@ -65,7 +65,7 @@ class CrossCovarianceAttention(Attention):
             def lengths(x: Tensor) -> Tensor:
                 return torch.einsum("bnm,bmc->bnc", same, x.square()).sqrt()
 
-            # Of one channel of q with each of k, over the tokens m that a token n may meet: (B, N, d).
+            # One channel of q times each of k, over the tokens m that a token n may meet: (B, N, d).
             products = torch.einsum("bnm,bmc,bm->bnc", same, k[..., part], q[..., channel])
             cosines = products / lengths(k[..., part]) / lengths(q[..., channel, None])
             scores = (cosines * self.temperature[head]).exp()

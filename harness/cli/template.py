@@ -11,19 +11,19 @@ EPS = 1e-6
 
 @register("my_attention")
 class MyAttention(Attention):
-    """q (B, N, C), k and v (B, M, C) -> (B, N, C): the mean of v, weighted by phi(q) . phi(k), in each head.
+    """The mean of v weighted by phi(q) . phi(k) in each head: q (B, N, C), k and v (B, M, C) -> (B, N, C).
 
     Options:
-        temperature: what q and k are divided by before phi(x) = elu(x) + 1.
+        temperature: the divisor of q and k before phi(x) = elu(x) + 1.
     """
 
-    # What is declared here, `attention-bench check` tests. Time grows with this power of the tokens: 1 or 2.
+    # `attention-bench check` tests what is declared here. Time grows with this power of the tokens: 1 or 2.
     exponent = 1
-    # takes_bias = True      `bias`, for position tables (Swin), is added to a map of scores (B, heads, N, M)
+    # takes_bias = True      `bias` (B, heads, N, M) is added to a map of scores: position tables (Swin)
     # takes_input = True     `x` (B, N, C) is the input of the block
-    # takes_regions = True   `regions` (B, N): tokens of unlike regions do not mix (Swin, across the border)
-    # reads = "qv"           which of q, k and v it looks at, where not all
-    # uses_positions, a property that returns True: a token's place matters (convolution, pooling)
+    # takes_regions = True   `regions` (B, N): tokens of different regions do not mix (Swin, across the border)
+    # reads = "qv"           the ones of q, k and v that it reads; default: all
+    # uses_positions, a property that returns True: a token's position matters (convolution, pooling)
 
     # An option is a keyword-only argument with a type and a default: --attention "my_attention(temperature=2.0)".
     # `site` has every shape: dim, heads, head_dim, and the grids queries and keys (height, width, prefix, tokens).
@@ -36,7 +36,7 @@ class MyAttention(Attention):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
-        # Sums over many tokens leave the range of half precision: they run in float32, whatever autocast says.
+        # Sums over many tokens exceed the range of half precision: they run in float32, also under autocast.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = (F.elu(t.to(wide) / self.temperature) + 1 for t in (q, k))
@@ -46,7 +46,7 @@ class MyAttention(Attention):
             out = q @ keys_values / normaliser
         return out.transpose(1, 2).flatten(2).to(v.dtype)
 
-    # The definition, as obvious as it can be: outputs and gradients of forward are compared with it.
+    # The definition, as obvious as possible: outputs and gradients of forward are compared with it.
     def naive(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
@@ -59,7 +59,7 @@ class MyAttention(Attention):
             heads.append(weights @ v_h / (weights.sum(dim=-1, keepdim=True) + EPS * k.shape[1]))
         return torch.cat(heads, dim=-1)
 
-    # For one batch entry: products by matmul or einsum are `attention`, those of linear layers `projections`.
+    # For one batch entry: products by matmul or einsum count as `attention`, linear layers as `projections`.
     def macs(self) -> Macs:
         n, m, d = self.site.queries.tokens, self.site.keys.tokens, self.site.head_dim
         return Macs(attention=(m * d + n * d + n) * self.site.dim)
