@@ -1,4 +1,4 @@
-"""Backbones: who meets whom. Five families, a closed set; each mounts any registered attention."""
+"""Backbones: which tokens meet. Five families, a closed set; each mounts any registered attention."""
 
 from attentions import Macs
 from backbones._build import build, from_json, macs

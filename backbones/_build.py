@@ -15,12 +15,12 @@ from backbones.swin import Swin, SwinSpec
 
 
 def build(spec: BackboneSpec, *, drop_path: float = 0.0) -> nn.Module:
-    """The model of a spec: (B, in_channels, H, W) -> logits (B, num_classes).
+    """Build the model of a spec: (B, in_channels, H, W) -> logits (B, num_classes).
 
-    `drop_path` is the largest rate of stochastic depth. Under `torch.device("meta")` no weights are allocated.
+    `drop_path` is the maximum rate of stochastic depth. Under `torch.device("meta")` no weights are allocated.
 
     Raises:
-        ValueError: where an attention cannot work at one of its sites.
+        ValueError: if an attention cannot work at one of its sites.
     """
     match spec:
         case DeiTSpec():
@@ -42,7 +42,7 @@ FAMILIES: dict[str, type[BackboneSpec]] = {
 
 
 def from_json(plain: Mapping[str, Any]) -> BackboneSpec:
-    """The spec whose `to_json()` these values are. Raises ValueError for an unknown family, or values not allowed."""
+    """Return the spec with this `to_json()`. Raises ValueError for an unknown family or invalid values."""
     values = dict(plain)
     family = values.pop("family", None)
     if family not in FAMILIES:
@@ -51,5 +51,5 @@ def from_json(plain: Mapping[str, Any]) -> BackboneSpec:
 
 
 def macs(spec: BackboneSpec) -> Macs:
-    """Closed formula: multiply-adds for one image."""
+    """Return the multiply-adds for one image, by a closed formula."""
     return sum(spec.macs_by_part().values(), Macs())

@@ -1,6 +1,6 @@
-"""What the hosts of several families share.
+"""Layers that the hosts of several families share.
 
-timm is imported where a model is built: it takes as long as all the rest, and many a command builds none.
+timm is imported only where a model is built: its import takes as long as all others, and many commands build no model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from attentions import Attention, Grid, Macs
 
 
 def partition(x: Tensor, grid: Grid, window: tuple[int, int] | None) -> Tensor:
-    """(B, H * W, C) -> (B * windows, h * w, C), windows of (h, w) tokens in row-major order; None leaves x whole."""
+    """Split (B, H * W, C) into windows of (h, w) tokens, (B * windows, h * w, C), row-major; None returns x."""
     if window is None:
         return x
     h, w = window
@@ -21,7 +21,7 @@ def partition(x: Tensor, grid: Grid, window: tuple[int, int] | None) -> Tensor:
 
 
 def unpartition(x: Tensor, grid: Grid, window: tuple[int, int] | None) -> Tensor:
-    """The inverse of `partition`: (B * windows, h * w, C) -> (B, H * W, C)."""
+    """Invert `partition`: (B * windows, h * w, C) -> (B, H * W, C)."""
     if window is None:
         return x
     h, w = window
@@ -30,17 +30,17 @@ def unpartition(x: Tensor, grid: Grid, window: tuple[int, int] | None) -> Tensor
 
 
 def to_image(x: Tensor, grid: Grid) -> Tensor:
-    """(B, H * W, C) -> (B, C, H, W)."""
+    """Return tokens (B, H * W, C) as an image (B, C, H, W)."""
     return x.transpose(1, 2).reshape(x.shape[0], x.shape[-1], grid.height, grid.width)
 
 
 def to_tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H * W, C)."""
+    """Return an image (B, C, H, W) as tokens (B, H * W, C)."""
     return x.flatten(2).transpose(1, 2)
 
 
 def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:
-    """Stochastic depth, growing linearly from 0 to `rate` over all blocks, per stage."""
+    """Return the rates of stochastic depth per stage, growing linearly from 0 to `rate` over all blocks."""
     rates = iter(torch.linspace(0, rate, sum(depths), device="cpu").tolist())
     return [[next(rates) for _ in range(depth)] for depth in depths]
 
@@ -52,14 +52,14 @@ def make_drop_path(rate: float) -> nn.Module:
 
 
 def make_mlp(dim: int, ratio: int) -> nn.Module:
-    """dim -> ratio * dim, GELU, -> dim."""
+    """Return an MLP with a GELU: dim -> ratio * dim -> dim."""
     from timm.layers import Mlp
 
     return Mlp(dim, dim * ratio)
 
 
 class PreNormBlock(nn.Module):
-    """Tokens plus their attention, then plus their MLP, each behind a LayerNorm: the block of DeiT, PVT and PVTv2."""
+    """Attention and MLP, each after a LayerNorm and added to the tokens: the block of DeiT, PVT and PVTv2."""
 
     def __init__(self, dim: int, attn: nn.Module, mlp: nn.Module, eps: float, drop_path: float) -> None:
         super().__init__()
@@ -75,15 +75,15 @@ class PreNormBlock(nn.Module):
 
 
 def fill_normal(x: Tensor) -> Tensor:
-    """Fills x in place from a truncated normal of standard deviation 0.02, as positions and linear layers start."""
+    """Fill x in place from a truncated normal with standard deviation 0.02, as for positions and linear layers."""
     from timm.layers import trunc_normal_
 
     return trunc_normal_(x, std=0.02)
 
 
 def init_weights(module: nn.Module) -> None:
-    """Truncated normal (0.02) for linear layers, zero biases, as all five official implementations have it."""
-    # Without weights (the meta device) there is nothing to fill, and going through the motions takes half of a count.
+    """Initialise linear layers, truncated normal (0.02) with zero biases, as in all five official implementations."""
+    # On the meta device there is nothing to fill, and doing so anyway takes half of the time of a count.
     if isinstance(module, nn.Linear) and not module.weight.is_meta:
         fill_normal(module.weight)
         if module.bias is not None:
@@ -91,7 +91,7 @@ def init_weights(module: nn.Module) -> None:
 
 
 def input_for(core: Attention, x: Tensor) -> Tensor | None:
-    """The input of the projections, for an attention that asks for it."""
+    """Return x, the input of the projections, if the attention takes it, else None."""
     return x if core.takes_input else None
 
 

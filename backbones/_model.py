@@ -1,7 +1,7 @@
-"""What the five families share as classifiers: features, a head that can be changed, and the rest that timm asks for.
+"""The classifier interface of the five families: features, a head that can be replaced, and the rest timm expects.
 
-The names of methods and attributes are those of timm's models, so that its scripts and whoever builds on it (detectors,
-layer-wise learning rates) can use ours. Parameters are not named here: each family keeps its official names.
+Methods and attributes have the names of timm's models, so that its scripts and what builds on it (detectors, layer-wise
+learning rates) can use ours. Parameters are not named here: each family keeps its official names.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from backbones._layers import init_weights, to_image
 from backbones._spec import BackboneSpec
 
 WITH_PREVIOUS = (99999,)
-"""timm's sign, in a group matcher, for a parameter that goes with the layer before it."""
+"""timm's mark, in a group matcher, for a parameter that belongs to the layer before it."""
 
 
 class Level(NamedTuple):
-    """A place where features can be taken: a stage of a pyramid, a block of a DeiT.
+    """A point where features can be read: a stage of a pyramid, a block of a DeiT.
 
-    `module` is the name of the last module that works on it, `reduction` the pixels per token in each direction.
+    `module` is the name of its last module, `reduction` the pixels per token in each direction.
     """
 
     module: str
@@ -36,14 +36,14 @@ class Level(NamedTuple):
 class Backbone(nn.Module):
     """(B, in_channels, H, W) -> logits (B, num_classes), by levels.
 
-    A family says what happens in each level (`level`), and keeps its classifier as `head`. Images have the size of the
-    spec: position tables, windows and reductions belong to it.
+    A family defines each level (`level`), and keeps its classifier in `head`. Images must have the size of the spec:
+    position tables, windows and reductions depend on it.
     """
 
     head: nn.Module
     norm: nn.Module | None
     never_used: tuple[str, ...] = ()
-    """Parameters that no output depends on."""
+    """Names of parameters that no output depends on."""
 
     def __init__(self, spec: BackboneSpec, levels: Sequence[Level]) -> None:
         super().__init__()
@@ -66,11 +66,11 @@ class Backbone(nn.Module):
         return self.levels[-1].grid.prefix
 
     def level(self, index: int, x: Tensor) -> Tensor:
-        """Tokens (B, N, C) of a level from those of the level before it, or from the image."""
+        """Return the tokens (B, N, C) of a level from those of the level before it, or from the image."""
         raise NotImplementedError
 
     def last_norm(self, x: Tensor) -> Tensor:
-        """What stands between the last level and the pooling."""
+        """Apply what lies between the last level and the pooling."""
         assert self.norm is not None
         return self.norm(x)
 
@@ -79,33 +79,33 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that put parameters in layers, from the stem on; `coarse` takes a stage for a layer."""
+        """Return patterns that group parameters into layers, from the stem on; `coarse` makes each stage a layer."""
         raise NotImplementedError
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters beside biases and norms which the official optimiser does not decay."""
+        """Return the parameters, besides biases and norms, that the official optimiser does not decay."""
         return set()
 
     def run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
-        """The blocks one after the other; under `set_grad_checkpointing` none keeps what its backward pass needs."""
+        """Run the blocks in order; under `set_grad_checkpointing` none keeps its activations for the backward pass."""
         for block in blocks:
             x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
         return x
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute each block again in the backward pass, which takes time and saves memory."""
+        """Recompute each block in the backward pass, which saves memory and takes time."""
         self.grad_checkpointing = enable
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images -> features behind the last norm: a map (B, H, W, C), or tokens (B, N, C) that begin with the class
-        token where there is one. Raises AssertionError, as timm's models do, for images of another size."""
+        """Return the features of images after the last norm: a map (B, H, W, C), or, with a class token, tokens
+        (B, N, C) that begin with it. Raises AssertionError, as timm's models do, for images of another size."""
         self._check_size(x)
         for index in range(len(self.levels)):
             x = self.level(index, x)
         return self._final_features(x)
 
     def _check_size(self, x: Tensor) -> None:
-        # A function that tracers know: a branch would end them.
+        # torch._assert can be traced; a branch cannot.
         height, width = self.spec.image_size
         torch._assert(x.shape[-2] == height, self.wrong_size)
         torch._assert(x.shape[-1] == width, self.wrong_size)
@@ -116,7 +116,7 @@ class Backbone(nn.Module):
         return x if grid.prefix else x.unflatten(1, (grid.height, grid.width))
 
     def _chosen_levels(self, indices: int | Sequence[int] | None) -> list[int]:
-        """The levels meant, counted from the start."""
+        """Return the chosen levels, counted from the start."""
         levels = range(len(self.levels))
         wanted = levels if indices is None else range(-indices, 0) if isinstance(indices, int) else indices
         if not wanted or not all(-len(levels) <= index < len(levels) for index in wanted):
@@ -132,18 +132,18 @@ class Backbone(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Features of several levels as maps (B, C, H, W), without prefix tokens, and beside them those of the end.
+        """Return the final features, and those of several levels as maps (B, C, H, W), without prefix tokens.
 
         Args:
             x: images.
-            indices: the levels, negative ones from the end; a number means so many last ones, None all of them.
-            norm: apply the last norm to the levels as wide as it.
-            stop_early: stop at the last of these levels; what is returned beside the maps is its tokens.
+            indices: the levels, negative ones from the end; a number means that many last ones, None all.
+            norm: apply the last norm to the levels with its number of channels.
+            stop_early: stop at the last of these levels; its tokens are returned in place of the final features.
             output_fmt: NCHW.
-            intermediates_only: return the maps alone.
+            intermediates_only: return only the maps.
 
         Raises:
-            ValueError: for another format, or a level that there is not.
+            ValueError: for another format, or a level that does not exist.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt={str(output_fmt)!r} is not allowed; features of levels are NCHW")
@@ -164,7 +164,7 @@ class Backbone(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove what the features of these levels do not need; return the levels, counted from the start."""
+        """Remove modules that these levels do not need; return the levels, counted from the start."""
         chosen = self._chosen_levels(indices)
         count = max(chosen) + 1
         shorter = count < len(self.levels)
@@ -181,7 +181,7 @@ class Backbone(nn.Module):
         return chosen
 
     def pool(self, x: Tensor) -> Tensor:
-        """Features as of `forward_features` -> (B, C), or as they are where `global_pool` is ""."""
+        """Pool the output of `forward_features` to (B, C), or return it unchanged where `global_pool` is ""."""
         if self.global_pool == "token":
             return x[:, 0]
         if self.global_pool == "avg":
@@ -201,10 +201,10 @@ class Backbone(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier, or none where `num_classes` is 0; `global_pool` is avg, token or "" (features unpooled).
+        """Replace the classifier, or remove it where `num_classes` is 0; `global_pool` is avg, token or "" (none).
 
         Raises:
-            ValueError: for another pooling, or the class token of a model without one.
+            ValueError: for another pooling, or "token" in a model without a class token.
         """
         if global_pool is not None:
             allowed = ("avg", "token", "") if self.num_prefix_tokens else ("avg", "")

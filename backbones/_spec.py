@@ -1,4 +1,4 @@
-"""`BackboneSpec`, what a backbone is, and `Mount`, where its blocks put their attention."""
+"""`BackboneSpec`, the description of a backbone, and `Mount`, where its blocks place their attention."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from attentions import Attention, AttentionSpec, Grid, Macs, Site, error_line, l
 SOFTMAX = AttentionSpec("softmax")
 
 LATER = {"later": True}
-"""Metadata of a field that came after records were made: at its default it is not written, so that their keys hold."""
+"""Metadata of a field added after records existed: it is not written at its default, so that old keys stay valid."""
 
 
 @dataclass(frozen=True)
 class Mount:
     """One block of the resolved table: its map of tokens, and the sites of its attention (one per branch).
 
-    `window` is the (height, width) of the group of tokens that meet, or None where all of the map meets; `shift` is
+    `window` is the (height, width) of the group of tokens that meet, or None where the full map meets; `shift` is
     Swin's cyclic shift; `reduction` divides the key grid in both directions.
     """
 
@@ -48,7 +48,7 @@ class Mount:
         return sum(site.heads for site in self.sites)
 
     def attention_macs(self) -> Macs:
-        """Multiply-adds of the attention for one image, all windows and branches together.
+        """Return the multiply-adds of the attention for one image, over all windows and branches.
 
         Raises ValueError if its formula does not work there.
         """
@@ -61,11 +61,11 @@ class Mount:
 
 
 def on_meta(attention: AttentionSpec, site: Site) -> Attention:
-    """The attention at a site, without weights. Raises ValueError where it cannot be mounted."""
+    """Return the attention at a site, without weights. Raises ValueError if it cannot be mounted there."""
     return _on_meta(lookup(attention.name), attention, site)  # type: ignore[arg-type]
 
 
-# By the class, too: a name may stand for another version of it later.
+# Cached by class, too: a name may later mean another version of it.
 @lru_cache(maxsize=4096)
 def _on_meta(_: type[Attention], attention: AttentionSpec, site: Site) -> Attention:
     with torch.device("meta"), _errors_in_one_line(attention, "the constructor"):
@@ -74,7 +74,7 @@ def _on_meta(_: type[Attention], attention: AttentionSpec, site: Site) -> Attent
 
 @contextmanager
 def _errors_in_one_line(attention: AttentionSpec, what: str) -> Iterator[None]:
-    """What goes wrong meanwhile is ValueError, in one line: the code may be in a file of the user's."""
+    """Turn every error inside into a ValueError of one line: the code may be in a user's file."""
     try:
         yield
     except ValueError:
@@ -89,15 +89,15 @@ class BackboneSpec(ABC):
     """A variant of a backbone family: plain values only, from which `backbones.build` makes the module.
 
     Fields that every family has (each is an override of `backbones.preset`):
-        name: the preset it came from; a label, equality does not look at it.
+        name: the preset it came from; a label that equality ignores.
         attention: the attention under test (spec or text).
-        stages: a letter per stage, L = the attention under test, S = softmax, M followed by a number after the
-            letters = the first so many blocks L, the others S ("LLMS3").
+        stages: a letter per stage. L is the attention under test, S is softmax, and M, with a number after the
+            letters, is L in that many first blocks and S in the others ("LLMS3").
         image_size: (height, width) in pixels; one number means a square.
         num_classes, in_channels.
 
     Raises:
-        ValueError: for values which do not fit each other, saying which values would.
+        ValueError: for values that do not fit each other; the message says which would.
     """
 
     family: ClassVar[str]
@@ -130,9 +130,9 @@ class BackboneSpec(ABC):
                     raise self.error(f"{mount.attention.name}: {problem}") from None
 
     def _check_numbers(self) -> None:
-        """Check each field against its annotation; numbers count from 1 up, tuples have one a stage."""
+        """Check each field against its annotation; numbers are 1 or more, tuples have one per stage."""
         kinds = typing.get_type_hints(type(self))
-        # How many stages there are is known once block_counts is in order.
+        # The number of stages is known once block_counts is checked.
         for name in sorted((f.name for f in fields(self)), key=lambda name: name != "block_counts"):
             value, kind = getattr(self, name), kinds[name]
             if name in ("attention", "image_size") or (value is None and type(None) in typing.get_args(kind)):
@@ -148,8 +148,8 @@ class BackboneSpec(ABC):
                 raise self.error(f"{name}={value!r} is not allowed; it takes a number from 1 up")
 
     def _numbers(self, name: str, value: Any, count: int | None) -> tuple[int, ...]:
-        """`count` numbers from a sequence, "56-28-14-7", or one number for all stages; ratios also from "8421"."""
-        # One digit a stage is how the official configurations write ratios; what may be above 9 cannot be read so.
+        """Return `count` numbers from a sequence, "56-28-14-7", or one for all stages; ratios also from "8421"."""
+        # Official configurations write ratios with one digit per stage; numbers that may exceed 9 cannot be read so.
         digits = name == "block_counts" or name.endswith("ratios")
         text = str(value) if isinstance(value, (str, int)) else ""
         if "-" in text:
@@ -163,8 +163,8 @@ class BackboneSpec(ABC):
             raise self.error(f"{name}={value!r} is not allowed; it takes {many}numbers from 1 up, one per stage")
         return tuple(parts)
 
-    def _apply_rules(self) -> None:  # noqa: B027, most families leave nothing to a rule
-        """Put numbers in place of the fields that a rule decides."""
+    def _apply_rules(self) -> None:  # noqa: B027, most families have no rules
+        """Fill in the fields that are None with what a rule gives, and check fields against each other."""
 
     @property
     @abstractmethod
@@ -174,26 +174,26 @@ class BackboneSpec(ABC):
     @property
     @abstractmethod
     def image_step(self) -> int:
-        """What both sides of the image must be multiples of."""
+        """The number that both sides of the image must be multiples of."""
 
     @abstractmethod
     def mounts(self) -> list[Mount]:
-        """The resolved table: every block in order. Raises ValueError where a window does not tile its map."""
+        """Return the resolved table: every block in order. Raises ValueError if a window does not tile its map."""
 
     def mounts_of(self, stage: int) -> list[Mount]:
-        """The blocks of a stage, which is counted from 0."""
+        """Return the blocks of a stage, counted from 0."""
         return [mount for mount in self.mounts() if mount.stage == stage + 1]
 
     @abstractmethod
     def macs_by_part(self) -> dict[str, Macs]:
-        """Closed formula: multiply-adds for one image, per part of the model ("stage 1", ..., "head")."""
+        """Return the multiply-adds for one image per part of the model ("stage 1", ..., "head"), by closed formulas."""
 
     @abstractmethod
     def part_of(self, key: str) -> str:
-        """The part of the model ("stage 1", ..., "head") that a parameter belongs to, by its name."""
+        """Return the part of the model ("stage 1", ..., "head") that a parameter belongs to, by its name."""
 
     def tested_blocks(self) -> tuple[int, ...]:
-        """How many leading blocks of each stage carry the attention under test."""
+        """Return the number of leading blocks with the attention under test, per stage."""
         match = re.fullmatch(r"([LSM]+)(\d*)", self.stages)
         count = len(self.depths)
         letters, digits = match.groups() if match else ("", "")
@@ -211,12 +211,12 @@ class BackboneSpec(ABC):
         return tuple(tested)
 
     def attention_of(self, stage: int, block: int) -> tuple[AttentionSpec, bool]:
-        """The attention of a block (both count from 0), and whether it is the one under test."""
+        """Return the attention of a block (both counted from 0), and whether it is the one under test."""
         tested = block < self.tested_blocks()[stage]
         return (self.attention if tested else SOFTMAX), tested
 
     def _near(self) -> str:
-        """The nearest image size at which all else fits, if there is one nearby."""
+        """Return the nearest image size at which everything else fits, as a hint; "" if there is none nearby."""
         step = self.image_step
         rounded = [max(step, round(side / step) * step) for side in self.image_size]
         moves = sorted((step * n for n in range(-64 // step, 64 // step + 1)), key=abs)
@@ -233,7 +233,7 @@ class BackboneSpec(ABC):
         return ValueError(f"{self.name}: {text}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: two specs build equal modules if these, but for `name`, are equal."""
+        """Return plain values: two specs build equal modules if these, except `name`, are equal."""
         plain: dict[str, Any] = {"name": self.name, "family": self.family}
         for f in fields(self):
             value = getattr(self, f.name)
@@ -246,7 +246,7 @@ class BackboneSpec(ABC):
 
 
 def halving_maps(image_size: tuple[int, int], patch_size: int, stages: int) -> list[Grid]:
-    """The map of each stage: the patches, then half as many on each side, rounding up: odd maps are padded."""
+    """Return the map of each stage: the patches, then half as many per side, rounded up, as odd maps are padded."""
     height, width = (side // patch_size for side in image_size)
     return [Grid(-(-height // 2**stage), -(-width // 2**stage)) for stage in range(stages)]
 

@@ -36,12 +36,12 @@ STEM_KERNEL = 7
 class CSWinSpec(BackboneSpec):
     """Geometry of a CSWin. Stage i has dim * 2^i channels.
 
-    split_size: the stripe width of the blocks under test, one a stage ("1-2-7-7"). A stripe as wide as the map, and
-        always the last stage, means the whole map in one branch over all channels.
-    softmax_split_size: of the softmax blocks beside them; None is as published, 1-2-7-7, or 1-2-12-12 where 7 does not
-        tile the map.
-    input_before_norm: an attention that takes the block's input gets it as it comes, as in InLine-CSWin; in all other
-        backbones, and here by default, it is that of the projections, behind the norm.
+    split_size: the stripe width of the blocks under test, one per stage ("1-2-7-7"). A stripe as wide as the map means
+        the full map in one branch over all channels; the last stage is always like this.
+    softmax_split_size: of the softmax blocks; None for the published 1-2-7-7, or 1-2-12-12 where 7 does not tile the
+        map.
+    input_before_norm: give an attention that takes the block's input that input before the norm, as in InLine-CSWin.
+        Default: after the norm, where the projections take theirs, as in all other backbones.
     """
 
     family: ClassVar[str] = "cswin"
@@ -71,7 +71,7 @@ class CSWinSpec(BackboneSpec):
         return self.patch_size
 
     def grids(self) -> list[Grid]:
-        """The map of each stage."""
+        """Return the map of each stage."""
         return halving_maps(self.image_size, self.patch_size, len(self.depths))
 
     def mounts(self) -> list[Mount]:
@@ -126,9 +126,9 @@ class CSWinSpec(BackboneSpec):
 
 
 class Branch(nn.Module):
-    """Attention in stripes of one direction (or on the whole map), plus the locally enhanced position encoding.
+    """Attention in stripes of one direction (or on the full map), plus the locally enhanced position encoding.
 
-    `get_v` is a depthwise 3x3 convolution of the values within a stripe, added to what the attention returns (LePE).
+    `get_v` is a depthwise 3x3 convolution of the values within a stripe, added to the attention's output (LePE).
     """
 
     def __init__(self, grid: Grid, window: tuple[int, int] | None, site: Site, attention: AttentionSpec) -> None:
@@ -160,9 +160,9 @@ class Block(nn.Module):
         self.drop_path = make_drop_path(drop_path)
 
     def mix(self, normed: Tensor, x: Tensor) -> Tensor:
-        """Attention of both branches, each on its share of the channels, (B, H * W, C) -> the same.
+        """Apply the attention of both branches, each to its share of the channels, (B, H * W, C) -> (B, H * W, C).
 
-        It is projected from `normed`; `x` is for an attention that takes the input.
+        q, k and v are projected from `normed`; `x` is for an attention that takes the input.
         """
         q, k, v = self.qkv(normed).chunk(3, dim=-1)
         parts = [part.chunk(len(self.attns), dim=-1) for part in (q, k, v, x)]
@@ -176,7 +176,7 @@ class Block(nn.Module):
 
 
 class Merge(nn.Module):
-    """Halves the map by a strided 3x3 convolution."""
+    """A strided 3x3 convolution that halves the map and doubles the channels."""
 
     def __init__(self, dim: int, grid: Grid) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class Merge(nn.Module):
 
 
 class ToTokens(nn.Module):
-    """(B, C, H, W) -> (B, H * W, C); the stem is a sequence whose second step has no parameters."""
+    """(B, C, H, W) -> (B, H * W, C), as the second step, without parameters, of the stem's sequence."""
 
     def forward(self, x: Tensor) -> Tensor:
         return to_tokens(x)

@@ -32,7 +32,7 @@ EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class DeiTSpec(BackboneSpec):
-    """Geometry of a DeiT. All blocks are one stage; tokens are a class token and the grid of patches."""
+    """Geometry of a DeiT. All blocks form one stage; tokens are a class token and the grid of patches."""
 
     family: ClassVar[str] = "deit"
 
@@ -88,7 +88,7 @@ class PatchEmbed(nn.Module):
 
 
 class AttentionHost(nn.Module):
-    """Projections around an attention whose queries and keys are the same tokens."""
+    """Projections around an attention whose queries and keys come from the same tokens."""
 
     def __init__(self, mount: Mount) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class DeiT(Backbone):
         fill_normal(self.cls_token)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters beside biases and norms which the official optimiser does not decay."""
+        """Return the parameters, besides biases and norms, that the official optimiser does not decay."""
         return {"pos_embed", "cls_token"}
 
     def level(self, index: int, x: Tensor) -> Tensor:

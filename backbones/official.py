@@ -1,4 +1,4 @@
-"""Official checkpoints in and out, and timm's in: pure functions from state to state.
+"""Conversion of checkpoints: official ones in and out, and timm's in, by pure functions from state to state.
 
 The hosts keep the official names; the attention adds one level, `core`. Buffers that are rebuilt (position indices,
 shift masks) are not part of our state.
@@ -17,24 +17,24 @@ from torch.nn import functional as F
 from backbones._build import build
 from backbones._spec import BackboneSpec
 
-# The gate of PolaFormer, which official checkpoints keep in one linear layer with the projection of the host.
+# PolaFormer's gate, which official checkpoints keep in one linear layer with the host's projection.
 GATE = re.compile(r"(.*\.)g\.(weight|bias)")
 FUSED = re.compile(r"(.*\.)(q|qkv)g\.(weight|bias)")
 
 REBUILT = ("relative_position_index", "attn_mask")
-# Of agents: biases of a for agents with h for rows or w for columns, in either order. Official ones have five
-# dimensions, of which the first is 1.
+# Biases between agents (a) and rows (h) or columns (w), in either order. Official ones have five dimensions, of which
+# the first is 1.
 LINES = re.compile(r"\.(a[hw]|[hw]a)_bias$")
 POSITIONS = re.compile(r"(?:^|\.)(pos_embed\d*|positional_encoding|relative_position_bias_table|(a[hw]|[hw]a)_bias)$")
 
 
 def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bool = True) -> dict[str, Tensor]:
-    """The official `state`, or timm's, under our names, its position tables resized where the resolution differs.
+    """Convert an official `state`, or timm's, to our names; resize its position tables if the resolution differs.
 
-    A strict `load_state_dict` into `build(spec)` takes the result. Keys that the model does not have are passed on as
-    they are, so that strict loading names them.
+    A strict `load_state_dict` into `build(spec)` accepts the result. Keys that the model does not have are passed on
+    unchanged, so that strict loading names them.
 
-    Raises ValueError for a position table that cannot be resized; if not `strict`, it too is passed on as it is.
+    Raises ValueError for a position table that cannot be resized; if not `strict`, it is passed on unchanged as well.
     """
     with torch.device("meta"):
         ours = build(spec).state_dict()
@@ -57,7 +57,7 @@ def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bo
 
 
 def to_official(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
-    """Our `state` under the official names; the inverse of `from_official` on parameters."""
+    """Convert our `state` to the official names; the inverse of `from_official` on parameters."""
     official = {official_name(name): value for name, value in state.items()}
     return fuse_gates({key: value.unsqueeze(0) if LINES.search(key) else value for key, value in official.items()})
 
@@ -67,7 +67,7 @@ def official_name(name: str) -> str:
 
 
 def from_timm(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
-    """The state of a Swin or PVTv2 of timm under the official names; any other state as it is.
+    """Convert the state of timm's Swin or PVTv2 to the official names; return any other state unchanged.
 
     timm's DeiT has the official names.
     """
@@ -79,7 +79,7 @@ def from_timm(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tens
 
 
 def _from_timm_swin(key: str) -> str:
-    # Merging begins a stage there, and ends the one before it in the official code.
+    # In timm, merging begins a stage; in the official code, it ends the one before.
     merging = re.fullmatch(r"layers\.(\d+)\.(downsample\..*)", key)
     return f"layers.{int(merging[1]) - 1}.{merging[2]}" if merging else key.replace("head.fc.", "head.")
 
@@ -94,7 +94,7 @@ def _from_timm_pvt_v2(key: str) -> str:
 
 
 def split_gates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An official state with `qg` or `qkvg`, of 2 C or 4 C rows, as `q` or `qkv` and, the last C rows, `g`."""
+    """Split `qg` or `qkvg`, of 2 C or 4 C rows, of an official state into `q` or `qkv` and the last C rows, `g`."""
     split = {}
     for key, value in state.items():
         match = FUSED.fullmatch(key)
@@ -108,7 +108,7 @@ def split_gates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fuse_gates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `split_gates`; a gate without a projection beside it, as in CSWin's branches, is left alone."""
+    """Invert `split_gates`; a gate without a projection beside it, as in CSWin's branches, is left unchanged."""
     fused = dict(state)
     for key in state:
         match = GATE.fullmatch(key)
@@ -123,20 +123,20 @@ def fuse_gates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _prefix(spec: BackboneSpec, key: str) -> int:
-    """Rows of a position table which stand for prefix tokens and not for places on the grid."""
+    """Return the number of rows of a position table that belong to prefix tokens and not to the grid."""
     part = spec.part_of(key)
     return next((mount.grid.prefix for mount in spec.mounts() if f"stage {mount.stage}" == part), 0)
 
 
 def resize_positions(key: str, table: Tensor, shape: torch.Size, prefix: int) -> Tensor:
-    """A position table for another resolution, interpolated as the official loaders do.
+    """Resize a position table to another resolution, with the interpolation of the official loaders.
 
     Position embeddings (1, N, C) and relative position bias tables (N, heads) are read as square grids and resized
-    bicubically (`pos_embed1` to `4` of PVT bilinearly, as PVT does on the fly); rows of prefix tokens stay. Biases of
-    agents and rows or columns are resized linearly, for which there is no official loader to go by.
+    bicubically (`pos_embed1` to `4` of PVT bilinearly, as PVT does on the fly); rows of prefix tokens are kept. Biases
+    between agents and rows or columns are resized linearly; no official loader resizes these.
 
     Raises:
-        ValueError: if a table is not of a square grid, or has other channels.
+        ValueError: if a table does not belong to a square grid, or has other channels.
     """
     if LINES.search(key):
         return resize_lines(key, table, shape)
@@ -157,7 +157,7 @@ def resize_positions(key: str, table: Tensor, shape: torch.Size, prefix: int) ->
 
 
 def resize_lines(key: str, table: Tensor, shape: torch.Size) -> Tensor:
-    """A table for more or fewer rows, or columns, interpolated linearly along the only axis that differs."""
+    """Resize a table to more or fewer rows, or columns, linearly along the only axis that differs."""
     axes = [axis for axis, (old, new) in enumerate(zip(table.shape, shape, strict=False)) if old != new]
     if table.ndim != len(shape) or len(axes) != 1:
         raise ValueError(f"cannot resize {key} from {tuple(table.shape)} to {tuple(shape)}: only one side may differ")

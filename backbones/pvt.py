@@ -38,10 +38,10 @@ EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidSpec(BackboneSpec):
-    """Geometry that PVT and PVTv2 share. One value a stage for each tuple.
+    """Geometry that PVT and PVTv2 share. Tuples have one value per stage.
 
     sr_ratios: the spatial reduction of the keys in the blocks under test; "8421" is short for (8, 4, 2, 1).
-    softmax_sr_ratios: the same in the softmax blocks beside them.
+    softmax_sr_ratios: the same in the softmax blocks.
     patch_sizes: the stride of each stage's patch embedding.
     """
 
@@ -58,21 +58,21 @@ class PyramidSpec(BackboneSpec):
         return self.block_counts
 
     def grids(self) -> list[Grid]:
-        """The map of each stage."""
+        """Return the map of each stage."""
         height, width = self.image_size
         grids = []
         for stage, size in enumerate(self.patch_sizes):
-            # Rounding up is for PVTv2, whose patches are padded; the sides of a PVT are multiples.
+            # Rounded up for PVTv2, whose patches are padded; the sides of a PVT are multiples.
             height, width = -(-height // size), -(-width // size)
             grids.append(Grid(height, width, prefix=self.prefix(stage)))
         return grids
 
     def prefix(self, stage: int) -> int:
-        """Tokens in front of the grid of a stage (counted from 0)."""
+        """Return the number of tokens in front of the grid of a stage (counted from 0)."""
         return 0
 
     def keys(self, stage: int, reduction: int) -> Grid:
-        """The grid of keys in a stage."""
+        """Return the grid of the keys in a stage."""
         grid = self.grids()[stage]
         if grid.height % reduction or grid.width % reduction:
             side = grid.height if grid.height % reduction else grid.width
@@ -97,7 +97,7 @@ class PyramidSpec(BackboneSpec):
         return f"stage {stage[1]}" if stage else "head"
 
     def host_macs(self, mount: Mount) -> Macs:
-        """Projections and reduction around the attention of a block."""
+        """Return the multiply-adds of the projections and the reduction around a block's attention."""
         (site,) = mount.sites
         macs = projection_macs(site.queries.tokens, site.dim, 2 * site.dim)
         macs += projection_macs(site.keys.tokens, site.dim, 2 * site.dim)
@@ -111,9 +111,9 @@ class PyramidSpec(BackboneSpec):
 class PVTSpec(PyramidSpec):
     """Geometry of a PVT.
 
-    class_token: one in the last stage, as PVT has, from which the logits are read, through the final norm. Its
-        successors average the tokens instead, and without a norm.
-    final_norm: FLatten-PVT and PolaFormer-PVT have one all the same, and never call it; Agent-PVT and InLine-PVT have
+    class_token: have one in the last stage, as PVT does, from which the logits are read through the final norm. Its
+        successors average the tokens instead, without a norm.
+    final_norm: have one. FLatten-PVT and PolaFormer-PVT have one that they never call; Agent-PVT and InLine-PVT have
         none.
     """
 
@@ -153,7 +153,7 @@ class PVTSpec(PyramidSpec):
 class ReducedKeyHost(nn.Module):
     """Projections around an attention whose keys may come from a smaller grid than its queries.
 
-    `sr` and `norm` make the smaller grid by a strided convolution; prefix tokens stay among the keys.
+    `sr` and `norm` make the smaller grid with a strided convolution; prefix tokens remain among the keys.
     """
 
     def __init__(self, mount: Mount) -> None:
@@ -170,13 +170,13 @@ class ReducedKeyHost(nn.Module):
             self.norm = nn.LayerNorm(site.dim)
 
     def never_used(self) -> list[str]:
-        """Names of the parameters that make what the attention does not read."""
+        """Return the names of the parameters whose outputs the attention does not read."""
         makers = {"q": ("q.",), "kv": ("kv.", "sr.", "norm.")}
         unread = [maker for made, maker in makers.items() if not set(made) & set(self.core.reads)]
         return [name for name, _ in self.named_parameters() if name.startswith(sum(unread, ()))]
 
     def reduce(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, M, C), the tokens from which keys and values are projected."""
+        """Reduce x (B, N, C) to the tokens (B, M, C) that keys and values are projected from."""
         if not self.reduced:
             return x
         prefix, patches = x.split((self.grid.prefix, x.shape[1] - self.grid.prefix), dim=1)
@@ -189,7 +189,7 @@ class ReducedKeyHost(nn.Module):
 
 
 def never_used(model: nn.Module) -> tuple[str, ...]:
-    """Names of the parameters of all hosts that make what their attention does not read."""
+    """Return the names of the parameters of all hosts whose outputs their attention does not read."""
     hosts = ((path, host) for path, host in model.named_modules() if isinstance(host, ReducedKeyHost))
     return tuple(f"{path}.{name}" for path, host in hosts for name in host.never_used())
 
@@ -209,7 +209,7 @@ def make_block(mount: Mount, mlp_ratio: int, drop_path: float) -> PreNormBlock:
 
 
 class Pyramid(Backbone):
-    """What PVT and PVTv2 share: the modules of stage n end in n."""
+    """The base of PVT and PVTv2: the names of modules of stage n end in n."""
 
     def __init__(self, spec: PyramidSpec) -> None:
         strides = accumulate(spec.patch_sizes, operator.mul)
@@ -257,7 +257,7 @@ class PVT(Pyramid):
             self.add_module(f"block{number}", blocks)
             channels = dim
         self.cls_token = nn.Parameter(torch.zeros(1, 1, channels)) if spec.class_token else None
-        # FLatten-PVT has this norm and never calls it: it is kept because official checkpoints and counts hold it.
+        # FLatten-PVT has this norm but never calls it: it is kept because official checkpoints and counts include it.
         self.norm = nn.LayerNorm(channels, eps=EPS) if spec.final_norm else None
         unused_norm = ("norm.weight", "norm.bias") if spec.final_norm and not spec.class_token else ()
         self.never_used = (*unused_norm, *never_used(self))
@@ -269,7 +269,7 @@ class PVT(Pyramid):
             fill_normal(self.cls_token)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters beside biases and norms which the official optimiser does not decay."""
+        """Return the parameters, besides biases and norms, that the official optimiser does not decay."""
         return {"cls_token"}
 
     def level(self, index: int, x: Tensor) -> Tensor:

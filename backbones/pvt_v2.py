@@ -30,7 +30,7 @@ POOLED = 7
 
 @dataclass(frozen=True, kw_only=True)
 class PVTv2Spec(PyramidSpec):
-    """Geometry of a PVTv2. `pooled_keys`: the keys of every block are pooled to 7x7 ("linear" PVTv2, b2_li)."""
+    """Geometry of a PVTv2. `pooled_keys`: pool the keys of every block to 7x7 ("linear" PVTv2, b2_li)."""
 
     family: ClassVar[str] = "pvt_v2"
 
@@ -38,7 +38,7 @@ class PVTv2Spec(PyramidSpec):
 
     @property
     def image_step(self) -> int:
-        # Patches overlap and are padded: any size will do.
+        # Patches overlap and are padded, so any size works.
         return 1
 
     def keys(self, stage: int, reduction: int) -> Grid:
@@ -68,7 +68,7 @@ class PVTv2Spec(PyramidSpec):
 
 
 def patch_kernel(stage: int) -> int:
-    """Kernel of a stage's patch embedding: patches overlap."""
+    """Return the kernel size of a stage's patch embedding; patches overlap."""
     return 7 if stage == 0 else 3
 
 
@@ -83,7 +83,7 @@ class OverlapPatchEmbed(nn.Module):
 
 
 class PooledKeyHost(ReducedKeyHost):
-    """Keys and values from an average pool to 7x7, a 1x1 convolution and a GELU."""
+    """Projections whose keys and values come from an average pool to 7x7, a 1x1 convolution and a GELU."""
 
     def __init__(self, mount: Mount) -> None:
         super().__init__(mount)
@@ -107,7 +107,7 @@ class DWConv(nn.Module):
 
 
 class ConvMlp(nn.Module):
-    """MLP with a depthwise convolution on its hidden channels, and a relu before it in the pooled-key form."""
+    """MLP with a depthwise convolution on its hidden channels, after a relu if keys are pooled."""
 
     def __init__(self, dim: int, hidden: int, grid: Grid, relu: bool) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class PVTv2(Pyramid):
         return getattr(self, f"norm{number}")(self.run(getattr(self, f"block{number}"), x))
 
     def last_norm(self, x: Tensor) -> Tensor:
-        # Each stage ends with a norm of its own.
+        # Each stage already ends with a norm of its own.
         return x
 
 

@@ -1,4 +1,4 @@
-"""A registered attention in the place of that of a vision transformer of timm, whose weights stay.
+"""Replacing the attention of a timm vision transformer by a registered one; all other weights are kept.
 
 model = swap(timm.create_model("vit_small_patch16_224", pretrained=True), "linear")
 """
@@ -26,7 +26,7 @@ class SwappedAttention(nn.Module):
         like = original.qkv.weight
         with torch.device(like.device):
             self.core = attention.build(site).to(like.dtype)
-        # Gates came to timm after 1.0.22.
+        # timm added gates after 1.0.22.
         self.norm, self.gate = original.norm, getattr(original, "gate", None)
         self.proj, self.proj_drop = original.proj, original.proj_drop
         self.train(original.training)
@@ -42,26 +42,26 @@ class SwappedAttention(nn.Module):
         return self.proj_drop(self.proj(out))
 
     def _normed(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """Each head by itself, (B, N, C) -> the same; what is no norm is not called."""
+        """Normalise each head by itself, (B, N, C) -> (B, N, C); return x unchanged if there is no norm."""
         if isinstance(norm, nn.Identity):
             return x
         return norm(x.unflatten(-1, (self.heads, -1))).flatten(-2)
 
 
 def swap(model: nn.Module, attention: AttentionSpec | str, first: int | None = None) -> VisionTransformer:
-    """Replace the attention in the blocks of a `VisionTransformer` of timm, in place; return the model.
+    """Replace the attention in the blocks of a timm `VisionTransformer`, in place; return the model.
 
-    Projections, norms of queries and keys, and all outside of the attention keep their weights, also by name; what the
-    attention has of its own is below `core`, freshly initialised. Class and register tokens are its prefix tokens.
+    Projections, norms of queries and keys, and everything outside the attention keep their weights and names; the
+    attention's own parameters are below `core`, freshly initialised. Class and register tokens are its prefix tokens.
 
     Args:
-        model: of timm, of any size; images must keep the size it was made for.
-        attention: registered, as a spec or text.
-        first: so many blocks from the start, the others stay as they are; None for all.
+        model: from timm, of any size; images must keep the size it was made for.
+        attention: a registered one, as a spec or text.
+        first: the number of blocks to change, from the start; None for all.
 
     Raises:
-        ValueError: in one sentence, for another model, or one with what a registered attention cannot do; the model is
-            then as it was.
+        ValueError: in one sentence, for another kind of model, or one with a feature that registered attentions lack;
+            the model is then unchanged.
     """
     spec = AttentionSpec.of(attention)
     if not isinstance(model, VisionTransformer):

@@ -38,10 +38,11 @@ MASKED = -100.0
 class SwinSpec(BackboneSpec):
     """Geometry of a Swin. Stage i has dim * 2^i channels.
 
-    window: of the blocks under test; a window as large as the map, or larger, means the whole map, unshifted.
-    softmax_window: of the softmax blocks beside them; None is the official rule, 7, or 12 with a window above 56.
-    honour_shift_mask: keep an attention without a bias, in shifted windows, from mixing opposite borders of the
-        image. The official linear blocks shift and ignore the mask, so False; attentions with a bias always honour it.
+    window: of the blocks under test; one at least as large as the map means the full map, unshifted.
+    softmax_window: of the softmax blocks; None for the official rule: 7, or 12 with a window above 56.
+    honour_shift_mask: keep an attention without a bias from mixing opposite borders of the image in shifted windows.
+        Default: False, as the official linear blocks shift but ignore the mask. Attentions with a bias always honour
+        it.
     """
 
     family: ClassVar[str] = "swin"
@@ -68,7 +69,7 @@ class SwinSpec(BackboneSpec):
         return self.patch_size
 
     def grids(self) -> list[Grid]:
-        """The map of each stage."""
+        """Return the map of each stage."""
         return halving_maps(self.image_size, self.patch_size, len(self.depths))
 
     def mounts(self) -> list[Mount]:
@@ -94,10 +95,10 @@ class SwinSpec(BackboneSpec):
 
     @staticmethod
     def tile(grid: Grid, window: int, block: int) -> tuple[Grid, int]:
-        """The window of a block on its map, and the shift; a map no larger than the window is never shifted."""
+        """Return the window of a block on its map, and the shift; a map no larger than the window is never shifted."""
         if window >= max(grid.height, grid.width):
             return grid, 0
-        # On a long map the official code clamps the window to the short side, and does not shift it then.
+        # On a long map the official code clamps the window to the short side, and then does not shift it.
         side = min(window, grid.height, grid.width)
         return Grid(side, side), side // 2 if block % 2 and side < min(grid.height, grid.width) else 0
 
@@ -155,7 +156,7 @@ class PatchMerging(nn.Module):
 
 
 class WindowHost(nn.Module):
-    """Projections around an attention in one window; relative position bias for an attention which takes a bias."""
+    """Projections around an attention in windows; relative position bias for an attention that takes a bias."""
 
     relative_position_index: Tensor
 
@@ -174,7 +175,7 @@ class WindowHost(nn.Module):
             self.register_buffer("relative_position_index", index, persistent=False)
 
     def bias(self, mask: Tensor | None, batch: int) -> Tensor:
-        """Relative position bias (1, heads, N, N), or its sum with a shift mask (windows, N, N), per batch entry."""
+        """Return the relative position bias (1, heads, N, N), or per batch entry plus a shift mask (windows, N, N)."""
         table = self.relative_position_bias_table[self.relative_position_index]
         bias = table.view(1, self.tokens, self.tokens, -1).permute(0, 3, 1, 2)
         if mask is None:
@@ -190,7 +191,7 @@ class WindowHost(nn.Module):
 
 
 def relative_position_index(height: int, width: int) -> Tensor:
-    """Row of the bias table for each pair of tokens of a window, (N * N,)."""
+    """Return the row of the bias table for each pair of tokens in a window, (N * N,)."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
     down = rows[:, None] - rows[None, :] + height - 1
@@ -199,7 +200,7 @@ def relative_position_index(height: int, width: int) -> Tensor:
 
 
 def shift_regions(grid: Grid, window: tuple[int, int], shift: int) -> Tensor:
-    """Labels 0 to 3 of the tokens of each window of the shifted map, (windows, N): unlike ones were not neighbours."""
+    """Label tokens 0 to 3 per window of the shifted map, (windows, N): different labels were not neighbours."""
     rows = (torch.arange(grid.height) >= grid.height - shift).long()
     columns = (torch.arange(grid.width) >= grid.width - shift).long()
     labels = (2 * rows[:, None] + columns[None, :]).view(1, -1, 1)
@@ -227,7 +228,7 @@ class Block(nn.Module):
         self.register_buffer("regions", regions, persistent=False)
 
     def mix(self, x: Tensor) -> Tensor:
-        """Attention in the windows of the map, (B, H * W, C) -> the same."""
+        """Apply the attention in the windows of the map, (B, H * W, C) -> (B, H * W, C)."""
         size = (self.grid.height, self.grid.width)
         if self.shift:
             x = x.unflatten(1, size).roll((-self.shift, -self.shift), dims=(1, 2)).flatten(1, 2)
@@ -243,7 +244,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """The names of a stage's modules; the merging at its end leads to the next one."""
+    """A stage's modules, by their official names; the merging at its end leads to the next stage."""
 
     def __init__(self, blocks: list[Block], downsample: PatchMerging | None) -> None:
         super().__init__()
@@ -280,7 +281,7 @@ class Swin(Backbone):
         self.apply(init_weights)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters beside biases and norms which the official optimiser does not decay."""
+        """Return the parameters, besides biases and norms, that the official optimiser does not decay."""
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
     def level(self, index: int, x: Tensor) -> Tensor:

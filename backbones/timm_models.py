@@ -1,9 +1,9 @@
-"""Every preset as a model of timm: `import backbones.timm_models`, then `timm.create_model("flatten_swin_t")`.
+"""Every preset as a timm model: `import backbones.timm_models`, then `timm.create_model("flatten_swin_t")`.
 
-A preset is registered under its own name, or, where timm has a model of that name, with `bench_` before it
+A preset is registered under its own name, or, where timm already has a model of that name, with the prefix `bench_`
 (`bench_pvt_v2_b0`). Arguments are timm's (num_classes, in_chans, img_size, global_pool, drop_rate, drop_path_rate), and
-the other fields of the preset's spec, such as attention, stages or window. `features_only=True` gives the maps of the
-stages. With `pretrained=True, pretrained_cfg_overlay={"file": ...}` official and timm's own weights are read.
+the other fields of the preset's spec, such as attention, stages or window. `features_only=True` returns the maps of the
+stages. With `pretrained=True, pretrained_cfg_overlay={"file": ...}`, official weights and timm's own can be read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FIRST_CONVOLUTION = {
 }
 TIMM_ARGUMENTS = ("num_classes", "in_chans", "img_size", "global_pool", "drop_rate", "drop_path_rate")
 RENAMED_FIELDS = {"name", "num_classes", "in_channels", "image_size"}
-"""Fields of a spec that are no arguments, or have another name among timm's."""
+"""Fields of a spec that are not arguments, or have another name in timm."""
 
 WINDOWS = ("window", "softmax_window", "split_size", "softmax_split_size")
 
@@ -55,13 +55,13 @@ def create(
     dtype: torch.dtype | None = None,
     **overrides: Any,
 ) -> Backbone:
-    """The model of a preset, by timm's arguments; `overrides` are fields of its spec.
+    """Build the model of a preset, by timm's arguments; `overrides` are fields of its spec.
 
-    Without classes it has no classifier. Parameters that no output depends on are frozen, so that
+    With `num_classes=0` it has no classifier. Parameters that no output depends on are frozen, so that
     DistributedDataParallel need not search for them.
 
     Raises:
-        TypeError: for an argument that there is not.
+        TypeError: for an unknown argument.
         ValueError: for values that do not fit each other.
     """
     own = [field.name for field in fields(preset(name)) if field.name not in RENAMED_FIELDS]
@@ -82,11 +82,11 @@ def create(
 
 
 def resized(name: str, img_size: int | tuple[int, int], **overrides: Any) -> BackboneSpec:
-    """The preset at another image size. Where its windows do not tile the maps there, they grow or shrink with it.
+    """Return the preset at another image size. If its windows do not tile the maps there, they are scaled with it.
 
     Raises:
-        ValueError: where they do not tile them either way, or for other values that do not fit; it speaks of the
-            windows as they were.
+        ValueError: if they do not tile the maps either way, or for other values that do not fit; the message is about
+            the original windows.
     """
     try:
         return preset(name, image_size=img_size, **overrides)
@@ -112,8 +112,8 @@ def _scaled(numbers: Any, ratio: float) -> Any:
 
 
 def _cfg(spec: BackboneSpec) -> dict[str, Any]:
-    """What timm keeps of a model beside its code; images are made as the paper's own code makes them to evaluate."""
-    # FLatten and its successors squash images, but for FLatten-DeiT; of the originals only Swin at 384 does.
+    """Return timm's configuration of a model; images are prepared as the paper's own code does for evaluation."""
+    # FLatten and its successors squash images, except FLatten-DeiT; of the originals only Swin at 384 does.
     large = max(spec.image_size) > 224
     original = spec.attention.name in ({"softmax", "focused"} if spec.family == "deit" else {"softmax"})
     squash = not original or (large and spec.family == "swin")
@@ -141,12 +141,12 @@ default_cfgs = generate_default_cfgs({timm_name: _cfg(preset(name)) for name, ti
 
 
 def _read(state: dict[str, Tensor], model: Backbone) -> dict[str, Tensor]:
-    """What a file holds under our names."""
+    """Convert the state in a file to our names."""
     return from_official(state, model.spec)
 
 
 def _entry(name: str) -> Callable[..., nn.Module]:
-    """The function that timm calls for a preset."""
+    """Return the function that timm calls for a preset."""
     depths = preset(name).depths
 
     def entry(pretrained: bool = False, **arguments: Any) -> nn.Module:
@@ -155,7 +155,7 @@ def _entry(name: str) -> Callable[..., nn.Module]:
             TIMM_NAMES[name],
             pretrained,
             pretrained_filter_fn=_read,
-            # Of a DeiT, whose blocks are one stage, the last three maps.
+            # For a DeiT, whose blocks form one stage, the last three maps.
             feature_cfg={"out_indices": len(depths) if len(depths) > 1 else 3, "feature_cls": "getter"},
             **arguments,
         )
@@ -164,6 +164,6 @@ def _entry(name: str) -> Callable[..., nn.Module]:
     return entry
 
 
-# timm finds the configuration of an entry by its name, in the module that it is of.
+# timm finds the configuration of an entry by its name, in the module that defines it.
 for _name, _timm_name in TIMM_NAMES.items():
     globals()[_timm_name] = register_model(_entry(_name))
