@@ -15,7 +15,7 @@ SITES = {
 
 
 def build(text: str, site: Site) -> Attention:
-    """In float64, with parameters that are not the zeros they start as."""
+    """Build a module in float64, with parameters other than their initial zeros."""
     torch.manual_seed(0)
     module = AttentionSpec.parse(text).build(site).double()
     for parameter in module.parameters():
@@ -24,13 +24,13 @@ def build(text: str, site: Site) -> Attention:
 
 
 def tokens(site: Site, batch: int = 2) -> list[Tensor]:
-    """q, k, v and x."""
+    """Return q, k, v and x."""
     generator = torch.Generator().manual_seed(1)
     sizes = (site.queries.tokens, site.keys.tokens, site.keys.tokens, site.queries.tokens)
     return [torch.randn(batch, n, site.dim, dtype=torch.float64, generator=generator).requires_grad_() for n in sizes]
 
 
 def mix(function: Callable[..., Tensor], inputs: list[Tensor]) -> Tensor:
-    """What a module, or its `naive`, makes of q, k, v and x."""
+    """Return the output of a module, or of its `naive`, for q, k, v and x."""
     q, k, v, x = inputs
     return function(q, k, v, x=x)

@@ -1,4 +1,4 @@
-"""What single attentions promise beside the laws that hold for all."""
+"""What single attentions promise besides the laws for all."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.attentions.common import SITES, build, tokens
 @pytest.mark.parametrize("factor", [1, 3, 8, 32])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_focusing_is_finite_at_every_factor_and_scale(factor, scale):
-    """x**32 leaves float32 for modest x; the paper's ablation goes there."""
+    """x**32 exceeds float32 for moderate x; the paper's ablation includes it."""
     site = SITES["map"]
     module = build(f"focused(focusing_factor={factor})", site)
     with torch.no_grad():

@@ -24,7 +24,7 @@ def test_values_that_make_no_sense_are_refused(text, site):
 
 
 @pytest.mark.parametrize(("dim", "heads"), [(6, 1), (12, 4)])
-def test_channels_that_cannot_be_turned_both_ways_are_refused(dim, heads):
+def test_channels_that_cannot_be_rotated_both_ways_are_refused(dim, heads):
     site = Site(dim, heads, Grid(2, 2), Grid(2, 2))
     with pytest.raises(
         ValueError, match=f"a multiple of 4 channels .*; here there are {dim} channels, {dim // heads} per "

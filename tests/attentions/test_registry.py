@@ -140,7 +140,7 @@ def changed(*changes: tuple[str, str]) -> str:
 
 
 def refused(call: Callable[[], object]) -> str:
-    """The one line that is said; nothing is registered."""
+    """Return the one line of the error; check that nothing is registered."""
     before = names()
     with pytest.raises(ValueError) as error:
         call()
@@ -273,7 +273,7 @@ def test_what_is_no_file_and_no_module_is_one_clear_line(tmp_path: Path, monkeyp
 
 @pytest.fixture
 def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that packages are installed in."""
+    """A folder where packages are installed."""
     folder = tmp_path / "site-packages"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
@@ -283,7 +283,7 @@ def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 
 def install(folder: Path, package: str, text: str) -> None:
-    """A package with one module `attention`, which it announces."""
+    """Install a package that announces its one module, `attention`."""
     (folder / package).mkdir()
     (folder / package / "__init__.py").touch()
     (folder / package / "attention.py").write_text(text)

@@ -1,4 +1,4 @@
-"""The hash of an attention's code: of what runs, of all that it is made of, and of nothing else."""
+"""The hash of an attention's code covers what runs and all that it is made of, and nothing else."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ TWICE = "def f(x):\n    return 2 * x\n"
 
 
 def anew(name: str) -> str:
-    """The hash that a process would find which loads the files as they are now."""
+    """Return the hash that a process loading the files now would find."""
     return class_digest.__wrapped__(lookup(name))
 
 
@@ -91,7 +91,7 @@ def test_what_it_imports_of_its_own_package_belongs_to_it(
 
 @pytest.mark.parametrize("line", ["from attentions.focused import FocusedAttention", "import attentions.focused"])
 def test_what_it_imports_of_ours_belongs_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
-    """A class that is derived from one of ours computes something else when that does."""
+    """A class derived from one of ours changes its results when that one does."""
     path = tmp_path / "mine.py"
     path.write_text(f"{line}\n{WHOLE}")
     load(str(path))

@@ -32,7 +32,7 @@ def test_agents_fit_the_map(queries, agents):
 
 
 def test_agents_are_means_of_queries_and_the_class_token_is_none_of_them():
-    """One agent without biases: each query reads from it alone, and it from the keys by the mean of the queries."""
+    """One agent without biases: each query reads only from it, and it attends to the keys with the mean query."""
     site = SITES["class token"]
     module, (q, k, v, _) = build("agent(agents=1, agent_bias=False, kernel_size=None)", site), tokens(site)
     mean = q[:, 1:].mean(dim=1, keepdim=True)
@@ -61,7 +61,7 @@ def test_kernels_of_inline_are_of_each_image():
 
 
 def test_opposite_signs_reach_the_second_half_of_the_values():
-    """A query against a key of the opposite direction: nothing in common for the first half, all for the second."""
+    """For a query opposite to a key, same-signed scores (first half) are zero, and the second half sees all."""
     site = Site(4, 1, Grid(1, 2), Grid(1, 2))
     module = AttentionSpec.parse("polaformer(kernel_size=None, positional_encoding=False)").build(site).double()
     q = torch.tensor([[[1.0, 2.0, 3.0, 4.0]] * 2], dtype=torch.float64)
@@ -76,7 +76,7 @@ def test_opposite_signs_reach_the_second_half_of_the_values():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
 def test_zeros_give_the_learned_power_no_gradient_and_no_nan(dtype):
-    """0 to a power p has the derivative 0 * log 0 by p."""
+    """The derivative of 0**p by p is 0 * log 0."""
     module, inputs = build("polaformer", SITES["map"]).to(dtype), [x.detach().to(dtype) for x in tokens(SITES["map"])]
     with torch.no_grad():
         module.positional_encoding.zero_()

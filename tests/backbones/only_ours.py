@@ -1,4 +1,4 @@
-"""A plugin of pytest that has timm's own model tests see a few models of ours instead of timm's."""
+"""A pytest plugin that runs timm's own model tests on a few models of ours instead of timm's."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from harness.measures.costs import autocast_on_meta
 MODELS = [*(name for name in backbones.presets() if name.endswith("_micro")), "pvt_v2_b0", "flatten_pvt_v2_b0"]
 TOKENS = [name for name in MODELS if backbones.preset(name).mounts()[-1].grid.prefix]
 
-# torch refuses autocast on the meta device, on which timm tests shapes and linear attentions compute in float32.
+# torch refuses autocast on the meta device, where timm tests shapes and linear attentions compute in float32.
 _meta = autocast_on_meta()
 _meta.__enter__()
 
@@ -20,7 +20,7 @@ def list_models(
     filter: str | Sequence[str] = "", module: str = "", pretrained: bool = False, exclude_filters: Sequence[str] = (),
     name_matches_cfg: bool = False, include_tags: bool | None = None,
 ) -> list[str]:  # fmt: skip
-    """As timm's tests call it: features of vision transformers (deit*) are tokens, those of all others are maps."""
+    """List models as timm's tests ask for them: features of vision transformers (deit*) are tokens, others maps."""
     if pretrained or (isinstance(filter, str) and filter):
         return []
     chosen = MODELS

@@ -1,4 +1,4 @@
-"""Any attention in any stage of any family, at any resolution that the family allows."""
+"""Any attention works in any stage of any family, at any resolution that the family allows."""
 
 import dataclasses
 import inspect

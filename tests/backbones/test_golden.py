@@ -1,4 +1,4 @@
-"""Every golden model: official keys and shapes taken strictly, parameters exact, logits of the official code."""
+"""Every golden model: keys and shapes match strictly, parameters exactly, and logits are the official code's."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def golden(name: str) -> dict:
 
 
 def official_state(reference: dict) -> dict[str, torch.Tensor]:
-    """Filled by the rule of the golden files; buffers which it leaves as built are zeros here, and must be dropped."""
+    """Fill a state by the rule of the golden files; buffers that the rule skips are zeros here, and must be dropped."""
     state = {}
     for key, shape, *buffer in reference["state_dict"]:
         values = None if buffer else fill_array(key, shape)

@@ -1,4 +1,4 @@
-"""The blocks stated a second time, in plain loops over the tokens of one image, from the papers and golden/QUIRKS.md.
+"""The blocks written a second time, as plain loops over the tokens of one image, from the papers and golden/QUIRKS.md.
 
 A map is a tensor (H * W, C) and its (height, width); a group of tokens that meet is a list of rows of that tensor.
 Weights go by their official names. Linear attention is written as its quadratic form, shifts and windows as lists of
@@ -179,7 +179,7 @@ def pvt_block(x: Tensor, w: Weights, attention: str, heads: int, size: Size) -> 
 
 
 def filled(module: nn.Module) -> Weights:
-    """Give the module lively weights, and return them under their official names."""
+    """Give the module weights away from zero, and return them under their official names."""
     fill_state_dict(module.state_dict())
     return {key.replace("core.", ""): value for key, value in module.double().eval().state_dict().items()}
 

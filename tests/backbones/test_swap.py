@@ -31,7 +31,7 @@ def images(dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 def vit_with(**changes: Any) -> VisionTransformer:
-    """With another attention of timm's, as its `attn_layer` makes it in other models."""
+    """Build one with another of timm's attentions, as `attn_layer` does in other models."""
     for change in changes:
         if change not in inspect.signature(Attention).parameters:
             pytest.skip(f"timm {timm.__version__} has no attention with {change}")

@@ -1,4 +1,4 @@
-"""Our presets as models of timm: created, changed, taken apart and trained as its scripts do it."""
+"""Our presets as timm models: created, changed, taken apart and trained as timm's scripts do."""
 
 import fnmatch
 import re
@@ -212,7 +212,7 @@ def test_a_model_with_a_class_token_can_pool_the_map_instead(name, arguments):
     [*((name, {}) for name in MICROS), ("pvt_micro", {"class_token": True}), ("swin_micro", {"attention": "focused"})],
 )
 def test_maps_of_the_levels(name, arguments):
-    """Of every level at once, of some, pruned and whole; each is what the level makes."""
+    """Read features of all levels and of some, pruned or not; each is the output of its level."""
     model = timm.create_model(name, img_size=(32, 64), **arguments).eval()
     x = images(32, 64)
     info = FeatureInfo(model.feature_info, tuple(range(len(model.levels))))
@@ -330,7 +330,7 @@ def test_weights_of_a_file_are_read_and_the_classifier_left_out_where_classes_di
 
 
 def test_timms_own_tests_pass(tmp_path):
-    """Those of its source distribution that are about models, run on ours."""
+    """Run the tests of models from timm's source distribution on ours."""
     fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "timm"]
     done = subprocess.run([*fetch, f"timm=={timm.__version__}", "-d", tmp_path], capture_output=True, timeout=120)
     if done.returncode:
@@ -358,7 +358,7 @@ def test_timms_own_tests_pass(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.backbones.only_ours", "-p", "no:cacheprovider"]
     deselected = [f"--deselect=test_models.py::{test}" for test in left_out]
     names = " or ".join(["micro", *LARGER])
-    # Our modules are not written in TorchScript's part of Python.
+    # Our modules are not written in the subset of Python that TorchScript supports.
     command += ["-W", "ignore", "-k", f"({names}) and not torchscript", *deselected]
     done = subprocess.run(
         [*command, "--rootdir", tmp_path, tmp_path / "test_models.py"],

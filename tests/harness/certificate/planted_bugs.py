@@ -1,6 +1,6 @@
-"""A sound attention, and copies of it with one mistake each; the certificate must find every one.
+"""A sound attention, and copies of it with one mistake each; the certificate must find all of them.
 
-`BUGS` has them by the law that must break. Each is what someone has got wrong once: in a paper's code, or in ours.
+`BUGS` lists them by the law that must fail. Each was once a real mistake, in a paper's code or in ours.
 """
 
 import math
@@ -151,7 +151,7 @@ class SoundSoftmax(Attention):
 
 @breaks("reference")
 class WrongNormaliser(Sound):
-    """The sum over channels that all heads share."""
+    """The normaliser sums over all channels, so that heads share it."""
 
     def mix(self, q, k, v):
         summed = q @ k.mean(dim=1, keepdim=True).transpose(-2, -1) + self.eps
@@ -171,7 +171,7 @@ class NormaliserOverQueries(Sound):
 
 @breaks("reference")
 class ForgottenEpsilon(Sound):
-    """Of the normaliser: a millionth of the output."""
+    """The eps of the normaliser is missing: a difference of a millionth of the output."""
 
     def mix(self, q, k, v):
         q, k, v = (split(x, self.site.heads) for x in (q, k, v))
@@ -191,7 +191,7 @@ class HeightAndWidthSwapped(Sound):
 
 @breaks("reference")
 class HeadsMixedUp(Sound):
-    """Tokens and heads are not transposed before they are merged."""
+    """Tokens and heads are not transposed before merging."""
 
     def mix(self, q, k, v):
         out = split(super().mix(q, k, v), self.site.heads)
@@ -215,7 +215,7 @@ class NormPerHead(Sound):
 
 @breaks("reference")
 class ScaledByAllChannels(SoundSoftmax):
-    """dim^-0.5 where head_dim^-0.5 belongs: the same with one head."""
+    """dim^-0.5 in place of head_dim^-0.5: equal with one head."""
 
     def scores(self, q, k, bias):
         return super().scores(q * self.site.heads**-0.5, k, bias)
@@ -230,7 +230,7 @@ class BiasAfterTheSoftmax(SoundSoftmax):
 
 @breaks("reference")
 class ForgetsKeysBeyondAHundred(Sound):
-    """Right at every small site: a DeiT has 197 tokens."""
+    """Correct at every small site; a DeiT has 197 tokens."""
 
     def mix(self, q, k, v):
         return super().mix(q, k[:, :100], v[:, :100])
@@ -238,7 +238,7 @@ class ForgetsKeysBeyondAHundred(Sound):
 
 @breaks("reference")
 class WantsABiasOfEachEntry(SoundSoftmax):
-    """An unshifted window's bias is one for all windows."""
+    """Without a shift, the bias has one entry for all windows."""
 
     def scores(self, q, k, bias):
         scores = super().scores(q, k, None)
@@ -253,7 +253,7 @@ class ClampsItsScores(SoundSoftmax):
 
 @breaks("reference")
 class ItsOwnReference(SoundSoftmax):
-    """What is compared with itself is right whatever it does."""
+    """The reference calls forward: comparing it with itself shows nothing."""
 
     def naive(self, q, k, v, *, bias=None, x=None, regions=None):
         return self(q, k, v, bias=bias, x=x)
@@ -294,7 +294,7 @@ class _Straight(torch.autograd.Function):
 
 @breaks("gradient")
 class WrongBackward(Sound):
-    """A kernel of one's own, whose backward forgets the mask of the relu; no definition is declared."""
+    """A custom kernel whose backward forgets the mask of the relu; it has no definition."""
 
     naive = Attention.naive
 
@@ -323,7 +323,7 @@ class BatchStatisticsInTraining(Sound):
 
 @breaks("batch")
 class SharedMaximum(SoundSoftmax):
-    """A maximum over the batch keeps the exponential in range, and is not divided out again."""
+    """A maximum over the batch keeps the exponential in range, but does not cancel."""
 
     naive = Attention.naive
 
@@ -335,7 +335,7 @@ class SharedMaximum(SoundSoftmax):
 
 @breaks("batch")
 class WindowsInTheWrongOrder(Sound):
-    """Windows are rolled on their way through, as if the batch were spatial."""
+    """Windows are rolled along the batch, as if it were spatial."""
 
     naive = Attention.naive
 
@@ -383,7 +383,7 @@ class IgnoresBias(SoundSoftmax):
 
 @breaks("mask")
 class MaskIsAFactor(SoundSoftmax):
-    """The mask multiplies the scores: -100 turns them round instead of cutting them off."""
+    """The mask multiplies the scores: -100 inverts them instead of suppressing them."""
 
     naive = Attention.naive
 
@@ -404,7 +404,7 @@ class ReadsInSecret(Sound):
 
 @breaks("reads")
 class KeysWithoutEffect(SoundSoftmax):
-    """A softmax over the queries' axis of one row: the scores cancel out."""
+    """A softmax over an axis of length 1: the scores cancel."""
 
     naive = Attention.naive
 
@@ -463,7 +463,7 @@ class UninitialisedOutput(Sound):
 
 @breaks("state")
 class ProjectionNotInTheState(Sound):
-    """Random features, drawn anew by whoever loads the weights."""
+    """Random features that are not in the state: whoever loads the weights draws others."""
 
     def __init__(self, site):
         super().__init__(site)
@@ -487,7 +487,7 @@ class RunningMean(Sound):
 
 @breaks("state")
 class TableThatStaysBehind(Sound):
-    """No buffer: it does not move to a GPU with the module."""
+    """A tensor that is not a buffer: it does not move to a GPU with the module."""
 
     def __init__(self, site):
         super().__init__(site)
@@ -499,7 +499,7 @@ class TableThatStaysBehind(Sound):
 
 @breaks("state")
 class CannotBeCopied(Sound):
-    """As a moving average of the weights copies a model."""
+    """It cannot be deep-copied, as a moving average of the weights copies a model."""
 
     def __init__(self, site):
         super().__init__(site)
@@ -508,7 +508,7 @@ class CannotBeCopied(Sound):
 
 @breaks("state")
 class FiveDimensions(Sound):
-    """torch moves no parameter of five dimensions to channels_last."""
+    """torch cannot move a parameter of five dimensions to channels_last."""
 
     def __init__(self, site):
         super().__init__(site)
@@ -520,7 +520,7 @@ class FiveDimensions(Sound):
 
 @breaks("deterministic")
 class SeedsTheGenerator(SoundSoftmax):
-    """Of the whole program: every other random number is another one."""
+    """It seeds the global generator: all other random numbers of the program change."""
 
     def __init__(self, site):
         Attention.__init__(self, site)
@@ -566,7 +566,7 @@ class WritesIntoItsInput(Sound):
 
 @breaks("inputs")
 class ReadsRawMemory(Sound):
-    """As a kernel does that takes its input for contiguous."""
+    """It assumes a contiguous input, as a kernel may."""
 
     def features(self, x):
         return super().features(torch.as_strided(x, x.shape, (x.shape[1] * x.shape[2], x.shape[2], 1)))
@@ -574,7 +574,7 @@ class ReadsRawMemory(Sound):
 
 @breaks("inputs")
 class ViewsItsHeads(Sound):
-    """Slices of what a layer projects together have other strides."""
+    """It uses view, but slices of a joint projection have other strides."""
 
     def features(self, x):
         return super().features(x.view(-1, x.shape[-1]).view(x.shape))
@@ -585,7 +585,7 @@ class ViewsItsHeads(Sound):
 
 @breaks("finite")
 class SumsInHalf(Sound):
-    """Without a wider dtype, and without a mean: the sum over keys leaves float16."""
+    """Without a wider dtype and without a mean, the sum over keys exceeds float16."""
 
     naive = Attention.naive
 
@@ -597,7 +597,7 @@ class SumsInHalf(Sound):
 
 @breaks("finite")
 class NothingToDivideBy(Sound):
-    """No eps: a token without a positive channel is 0 / 0."""
+    """No eps: a token without a positive channel gives 0 / 0."""
 
     naive = Attention.naive
     eps = 0.0
@@ -611,7 +611,7 @@ class UnshiftedExponential(SoundSoftmax):
 
 @breaks("near")
 class ReciprocalInHalf(Sound):
-    """Everything in the dtype of the input, and in many small steps: each of them rounds."""
+    """Everything in the dtype of the input, in many small steps that each round."""
 
     naive = Attention.naive
 
@@ -647,7 +647,7 @@ class OperatorThatNobodyCounts(SoundSoftmax):
 
 @breaks("growth of macs")
 class QuadraticInDisguise(Sound):
-    """Linear by name: the product is taken in the wrong order, and counted as it is."""
+    """Linear by name only: the product is taken in the quadratic order, and counted correctly."""
 
     def mix(self, q, k, v):
         q, k, v = (split(x, self.site.heads) for x in (q, k, v))
@@ -657,7 +657,7 @@ class QuadraticInDisguise(Sound):
 
 @breaks("growth of time")
 class QuadraticWithoutProducts(Sound):
-    """All pairs of tokens meet in elementwise operations, which no counter of products sees."""
+    """All pairs of tokens meet in elementwise operations, which counters of products do not see."""
 
     def mix(self, q, k, v):
         pairs = (q.mean(-1)[:, :, None] - k.mean(-1)[:, None, :]).cos().exp().mean(-1, keepdim=True)
@@ -679,7 +679,7 @@ class BranchesOnData(Sound):
 
 @breaks("shape")
 class SquareRoot(Sound):
-    """The grid is taken to be square, whatever the site says."""
+    """The grid is assumed to be square."""
 
     def convolved(self, v):
         if self.site.keys != self.site.queries:
@@ -690,7 +690,7 @@ class SquareRoot(Sound):
 
 @breaks("shape")
 class AnswersForTheKeys(Sound):
-    """One token out for each key."""
+    """It returns a token per key instead of per query."""
 
     def forward(self, q, k, v, *, bias=None, x=None, regions=None):
         return super().forward(q, k, v, regions=regions)[:, : k.shape[1]]
@@ -704,7 +704,7 @@ class AlwaysSingle(Sound):
 
 @breaks("shape")
 class WidensWhatIsHalf(Sound):
-    """Float32 out for bfloat16 in: the next layer of a model in bfloat16 refuses it."""
+    """It returns float32 for bfloat16, which the next layer of a bfloat16 model refuses."""
 
     def forward(self, q, k, v, *, bias=None, x=None, regions=None):
         return super().forward(q, k, v, regions=regions).to(torch.promote_types(v.dtype, torch.float32))
@@ -725,7 +725,7 @@ class FitsNowhere(Sound):
 
 @breaks("random sites")
 class OnePrefixTokenOnly(Sound):
-    """Right for every backbone that there is; register tokens would show it."""
+    """Correct for all existing backbones; register tokens would show the mistake."""
 
     def mix(self, q, k, v):
         out = super().mix(q, k, v)
@@ -734,7 +734,7 @@ class OnePrefixTokenOnly(Sound):
 
 @breaks("random sites")
 class SmallHeads(Sound):
-    """A kernel for heads of 8 channels and more."""
+    """A kernel that needs an even number of channels per head."""
 
     def mix(self, q, k, v):
         if self.site.head_dim == 3:
