@@ -58,7 +58,7 @@ def counts(choice: Choice, out: Path) -> Iterator[str]:
     }
     chosen = {cell.key for cell in choice.cells}
     left = Counter(state.state for state in choice.states.values() if state.key not in chosen)
-    yield f"{count(len(choice.states), 'cell')}, {len(chosen)} to submit"
+    yield f"{count(len(choice.states), 'cell')}, {len(chosen):,} to submit"
     for state, number in left.items():
         yield f"  {number} {reasons[state]}"
 

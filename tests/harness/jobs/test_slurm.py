@@ -23,9 +23,9 @@ def test_a_thousand_cells_while_nodes_go_down_and_jobs_are_cancelled_and_retried
     first = place.ask("submit sweeps.py:thousand --cluster low")
     assert first.status == 0, first.err
     assert first.seconds < 15
-    assert "submitted 1000 cells in 10 jobs to low" in first.out
+    assert "submitted 1,000 cells in 10 jobs to low" in first.out
     again = place.ask("submit sweeps.py:thousand --cluster low")
-    assert "1000 cells, 0 to submit" in again.out
+    assert "1,000 cells, 0 to submit" in again.out
     letting_go(place, lambda: len(place.records()) > 20)
     fail_node(NODES[0])
     letting_go(place, lambda: len(place.records()) > 150)
@@ -41,7 +41,7 @@ def test_a_thousand_cells_while_nodes_go_down_and_jobs_are_cancelled_and_retried
     place.set(seconds="0.3", fail="")
     resumed = place.ask("resume sweeps.py:thousand")
     left = 1000 - len(place.records())
-    assert f"submitted {left} cells" in resumed.out
+    assert f"submitted {left:,} cells" in resumed.out
     assert "nothing to submit" in place.ask("resume").out
     if any(record.status == "failed" for record in place.records()):
         assert "submitted" in place.ask("retry --failed").out
