@@ -18,7 +18,7 @@ certificates: .venv/installed
 	mkdir -p results/certificates && cp runs/zoo/certificates/*.json results/certificates
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -13,15 +13,19 @@ import results
 from harness.jobs import submissions
 from harness.jobs.states import CellState, standing
 from harness.process.attempts import FOLDER, Sidecar, attempts
+from tests.nightly import CELLS
 
 ROOT = Path(__file__).parents[2]
+JOBS = 10
+"""That the cells of the sweep `many` are packed into."""
+PACK = CELLS // JOBS
 
-CLUSTERS = """
+CLUSTERS = f"""
 [low]
 partition = "low"
 cpus_per_task = 1
 minutes = 60
-pack = 100
+pack = {PACK}
 
 [alone]
 partition = "low"
@@ -113,6 +117,10 @@ def thousand():
     return [Cell(preset("deit_micro", attention="mean_of_values"), Count(number)) for number in range(1000)]
 
 
+def many():
+    return thousand()[:{cells}]
+
+
 def ten():
     return thousand()[:10]
 
@@ -161,7 +169,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder, self.out = folder, folder / "runs"
         (folder / "clusters.toml").write_text(CLUSTERS)
-        (folder / "sweeps.py").write_text(SWEEPS.format(here=folder))
+        (folder / "sweeps.py").write_text(SWEEPS.format(here=folder, cells=CELLS))
         self.set(seconds="0", fail="", eat="", die="")
 
     def set(self, **files: str) -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from attentions import AttentionSpec, _registry
 from harness.certificate import costs
-from harness.certificate.certify import LAWS, certify
+from harness.certificate.certify import LAWS, SLOW, certify
 from harness.certificate.subject import Broken, Subject
 from tests.harness.certificate.planted_bugs import BUGS, Sound, SoundSoftmax
+from tests.nightly import LONG
 
 PLANTED = [(law, bug) for law, bugs in BUGS.items() for bug in bugs]
 
@@ -40,11 +41,17 @@ def test_a_planted_bug_is_found(law, bug, registered, monkeypatch):
     assert "\n" not in str(found.value)
 
 
-@pytest.mark.parametrize("sound", [Sound, SoundSoftmax])
+@pytest.mark.parametrize("sound", [Sound, pytest.param(SoundSoftmax, marks=LONG)])
 def test_a_sound_attention_passes_all_laws(sound, registered):
     certificate = certify(registered(sound))
     assert certificate.failed == ()
     assert [verdict.law for verdict in certificate.laws] == list(LAWS)
+
+
+def test_a_sound_attention_passes_all_laws_of_the_quick_form(registered):
+    certificate = certify(registered(SoundSoftmax), quick=True)
+    assert certificate.failed == ()
+    assert [verdict.law for verdict in certificate.laws] == [law for law in LAWS if law not in SLOW]
 
 
 @pytest.mark.parametrize("width", [16, 64])

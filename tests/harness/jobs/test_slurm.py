@@ -12,35 +12,48 @@ from pathlib import Path
 import pytest
 
 from tests.harness.image_sets import coloured
-from tests.harness.on_slurm import Place
+from tests.harness.on_slurm import JOBS, PACK, Place
 from tests.harness.training.test_resume import digest, metrics
+from tests.nightly import CELLS, NIGHTLY
 from tests.slurm.cluster import DAEMONS_PATH, NODES, fail_node, run, wait_for
 
 
-def test_a_thousand_cells_while_nodes_go_down_and_jobs_are_cancelled_and_retried(slurm: None, place: Place) -> None:
-    failing = ["7", "77", "777"]
-    place.set(seconds="0.3", fail=" ".join(failing))
+def test_a_thousand_cells_are_submitted_in_seconds_and_once(slurm: None, place: Place) -> None:
+    place.set(seconds="60")
     first = place.ask("submit sweeps.py:thousand --cluster low")
     assert first.status == 0, first.err
     assert first.seconds < 15
-    assert "submitted 1,000 cells in 10 jobs to low" in first.out
-    again = place.ask("submit sweeps.py:thousand --cluster low")
-    assert "1,000 cells, 0 to submit" in again.out
-    letting_go(place, lambda: len(place.records()) > 20)
+    assert f"submitted 1,000 cells in {1000 // PACK} jobs to low" in first.out
+    assert "1,000 cells, 0 to submit" in place.ask("submit sweeps.py:thousand --cluster low").out
+    assert f"cancelled: {1000 // PACK} jobs" in place.ask("cancel sweeps.py:thousand").out
+    wait_for(lambda: run("squeue", "-h") == "")
+    assert place.lines("runs_of") == []
+
+
+def test_many_cells_while_nodes_go_down_and_jobs_are_cancelled_and_retried(slurm: None, place: Place) -> None:
+    failing = [number for number in ("7", "77", "777") if int(number) < CELLS]
+    seconds = str(300 / CELLS) if NIGHTLY else "1"
+    place.set(seconds=seconds, fail=" ".join(failing))
+    first = place.ask("submit sweeps.py:many --cluster low")
+    assert first.status == 0, first.err
+    assert f"submitted {CELLS:,} cells in {JOBS} jobs to low" in first.out
+    again = place.ask("submit sweeps.py:many --cluster low")
+    assert f"{CELLS:,} cells, 0 to submit" in again.out
+    letting_go(place, lambda: len(place.records()) > 0.02 * CELLS)
     fail_node(NODES[0])
-    letting_go(place, lambda: len(place.records()) > 150)
+    letting_go(place, lambda: len(place.records()) > 0.15 * CELLS)
     fail_node(NODES[1])
     fail_node(NODES[2])
-    letting_go(place, lambda: len(place.records()) > 300)
+    letting_go(place, lambda: len(place.records()) > 0.30 * CELLS)
     place.set(seconds="60")  # on a slow machine the last ones must not be done before they are cancelled
-    cancelled = place.ask("cancel sweeps.py:thousand")
+    cancelled = place.ask("cancel sweeps.py:many")
     assert cancelled.status == 0, cancelled.err
     wait_for(lambda: run("squeue", "-h") == "")
     standing = place.states()
     assert {state.state for state in standing.values()} <= {"done", "failed", "cancelled", "dropped"}
-    place.set(seconds="0.3", fail="")
-    resumed = place.ask("resume sweeps.py:thousand")
-    left = 1000 - len(place.records())
+    place.set(seconds=seconds, fail="")
+    resumed = place.ask("resume sweeps.py:many")
+    left = CELLS - len(place.records())
     assert f"submitted {left:,} cells" in resumed.out
     assert "nothing to submit" in place.ask("resume").out
     if any(record.status == "failed" for record in place.records()):
@@ -49,14 +62,14 @@ def test_a_thousand_cells_while_nodes_go_down_and_jobs_are_cancelled_and_retried
     place.ask("retry --failed")
     letting_go(place, lambda: run("squeue", "-h") == "")
     found = place.records()
-    assert sorted(record.metrics["params_m"] for record in found) == list(range(1000)), place.logs()[-3000:]
+    assert sorted(record.metrics["params_m"] for record in found) == list(range(CELLS)), place.logs()[-3000:]
     assert {record.status for record in found} == {"done"}
-    assert "0 to submit" in place.ask("submit sweeps.py:thousand --cluster low").out
+    assert "0 to submit" in place.ask("submit sweeps.py:many --cluster low").out
     # A cell that was under way when its job was ended, or that failed, ran again; no other did.
     runs = Counter(place.lines("runs_of"))
-    assert len(runs) == 1000
-    twice = sum(runs.values()) - 1000
-    assert twice <= 10 * 5 + len(failing)
+    assert len(runs) == CELLS
+    twice = sum(runs.values()) - CELLS
+    assert twice <= JOBS * 5 + len(failing)
 
 
 def letting_go(place: Place, condition: Callable[[], bool]) -> None:

@@ -28,6 +28,7 @@ from harness.training.learner import Learner
 from harness.training.loop import train
 from tests.harness.image_sets import coloured
 from tests.harness.processes import PATIENCE, SERVER, become, free_port
+from tests.nightly import KILLS
 
 RECIPE = replace(
     MICRO,
@@ -46,7 +47,6 @@ RECIPE = replace(
     ema_decay=0.9,
 )
 UPDATES = 12  # an epoch
-KILLS = 20
 
 
 @dataclass(frozen=True)

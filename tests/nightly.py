@@ -1,0 +1,16 @@
+"""What `make nightly` tests at its full length, and `make test` in a smaller form."""
+
+import os
+
+import pytest
+
+NIGHTLY = os.environ.get("NIGHTLY") == "1"
+
+CELLS = 1000 if NIGHTLY else 100
+"""Of a sweep on a Slurm that misbehaves meanwhile."""
+
+KILLS = 20 if NIGHTLY else 4
+"""At random steps of one training."""
+
+LONG = pytest.mark.skipif(not NIGHTLY, reason="takes long: make nightly runs it, and a smaller form of it is run here")
+"""A test that has a smaller form beside it."""
