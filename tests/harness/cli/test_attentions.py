@@ -1,7 +1,6 @@
-"""Attentions of the user's own on the command line: --import in every command and in jobs, new, list, and the page."""
+"""Attentions of the user's own on the command line: --import in every command and in jobs, new, list."""
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -14,12 +13,10 @@ import attentions
 from attentions import AttentionSpec, Grid, Site, _registry
 from harness.cli.attentions import TEMPLATE
 from tests.harness.command_line import Ask, photos, records, refused
+from tests.pages import file_named
 from tests.slurm.cluster import wait_for
 
 pytestmark = pytest.mark.usefixtures("users_files", "users_attentions")
-
-ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "attentions" / "README.md"
 
 MINE = """
 from attentions import Attention, Macs, register
@@ -243,7 +240,7 @@ def test_new_writes_an_attention_that_works(ask: Ask) -> None:
 def test_the_template_and_the_example_are_what_they_say(
     ask: Ask, name: str, site: Site, tokens: tuple[int, int]
 ) -> None:
-    Path("cosine.py").write_text(example())
+    Path("cosine.py").write_text(file_named("cosine.py"))
     attentions.load(str(TEMPLATE))
     attentions.load("cosine.py")
     module = AttentionSpec.parse(name).build(site)
@@ -330,33 +327,3 @@ def test_a_package_that_cannot_be_loaded_is_said_by_list_and_disturbs_nothing_el
     Path("plugin_a.py").write_text(MINE + "# mended\n")
     answer = ask("show deit_micro --attention mine")
     assert (answer.status, answer.err) == (0, "")
-
-
-# attentions/README.md
-
-
-def blocks() -> list[tuple[str, str]]:
-    """The blocks of code of the page: language and text."""
-    return re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def example() -> str:
-    (text,) = (text for language, text in blocks() if language == "python")
-    return text
-
-
-def test_the_page_does_what_it_says(ask: Ask) -> None:
-    """Its example and its commands in order; what a block of `text` shows is what the commands before it print."""
-    Path("cosine.py").write_text(example())
-    assert 20 <= sum(bool(line.strip()) for line in example().splitlines()) <= 40
-    said = ""
-    for language, text in blocks():
-        if language == "bash":
-            said = ""
-            for line in text.splitlines():
-                answer = ask(line.removeprefix("attention-bench "))
-                assert (answer.status, answer.err) == (0, ""), line
-                said += answer.out
-        elif language == "text":
-            assert text in said
-    assert len(records()) == 6

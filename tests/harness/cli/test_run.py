@@ -15,6 +15,7 @@ from backbones import preset, to_official
 from harness.cli import reproduction
 from harness.published import models, official
 from tests.harness.command_line import Ask, photos, records, refused
+from tests.pages import file_named
 
 TRAIN = "train deit_micro --data photos --set num_classes=3 image_size=16 dim=16 depth=2"
 SHORT = f"{TRAIN} --change epochs=1 warmup_epochs=0 batch=22"
@@ -182,15 +183,14 @@ def test_evaluate_refuses(ask: Ask, line: str, said: str) -> None:
 
 
 @pytest.fixture
-def readme_sweep(ask: Ask) -> None:
-    """more_sweeps.py as it stands in the README, and its images."""
-    _, opening, rest = (Path(backbones.__file__).parents[1] / "README.md").read_text().partition("# more_sweeps.py\n")
-    Path("more_sweeps.py").write_text(opening + rest.partition("```")[0])
+def documented_sweep(ask: Ask) -> None:
+    """more_sweeps.py of docs/own_sweep.md, and its images."""
+    Path("more_sweeps.py").write_text(file_named("more_sweeps.py"))
     photos()
 
 
-@pytest.mark.usefixtures("readme_sweep")
-def test_the_sweep_of_the_readme_trains_and_then_evaluates_both_ways(ask: Ask) -> None:
+@pytest.mark.usefixtures("documented_sweep")
+def test_the_documented_sweep_trains_and_then_evaluates_both_ways(ask: Ask) -> None:
     answer = ask("run more_sweeps.py:both_ways --epochs 1 --seed 0 1")
     assert (answer.status, answer.err) == (0, "")
     by_key = {record.key: record for record in records()}
@@ -209,7 +209,7 @@ def test_the_sweep_of_the_readme_trains_and_then_evaluates_both_ways(ask: Ask) -
     assert {line.count("squash") + line.count("short_side") for line in rows} == {1}
 
 
-@pytest.mark.usefixtures("readme_sweep")
+@pytest.mark.usefixtures("documented_sweep")
 def test_an_evaluation_alone_is_refused_until_its_training_is_recorded(ask: Ask) -> None:
     only = "run more_sweeps.py:both_ways --epochs 1 --only"
     text = refused(ask, f"{only} evaluate")
