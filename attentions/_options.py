@@ -14,7 +14,7 @@ PLAIN = (bool, int, float, str, type(None))
 """Types whose values have the same text everywhere; options have these, or choices and tuples of them."""
 
 
-def check(cls: type[Attention]) -> None:
+def check_class(cls: type[Attention]) -> None:
     """Raise ValueError, in one sentence, if a class cannot be mounted, counted or described by its options."""
     if not (isinstance(cls, type) and issubclass(cls, Attention)):
         raise ValueError(f"{getattr(cls, '__qualname__', cls)} is not a subclass of attentions.Attention")

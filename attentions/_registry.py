@@ -44,7 +44,7 @@ def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
             raise ValueError(f"attention name {name!r} is not a valid Python name")
         if name in _REGISTRY:
             raise ValueError(f"attention name {name!r} is taken by {_location(_REGISTRY[name])}")
-        _options.check(cls)
+        _options.check_class(cls)
         # Taken now, from the code that runs: its file may change later.
         class_digest(cls)  # type: ignore[arg-type]
         _REGISTRY[name] = cls
