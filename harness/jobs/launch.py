@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
-
 import results
 from attentions import load_file, loaded_files
 from harness.cells import Cell, Evaluate, Train
@@ -23,7 +21,7 @@ from harness.jobs.plan import Allocation, arrays, on_gpu, plan, slots
 from harness.jobs.states import CellState, State, standing
 from harness.jobs.submissions import Array, Submission
 from harness.jobs.work import CellsJob
-from harness.process.environment import CHECKOUT, PACKAGES, ROOT, checkout, cores, gpus
+from harness.process.environment import CHECKOUT, PACKAGES, ROOT, check_device, checkout, cores, gpus
 from harness.runner.records import ended_at, recorded
 from harness.runner.run_all import check_needs
 from slurm import Cluster, cancel, cancel_local, check, limits, release, snapshot, submit_array, submit_local
@@ -98,8 +96,8 @@ def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
     """
     allocations = plan(choice.cells, cluster, choice.waited_for)
     if cluster.is_local:
-        if on_gpu(allocations) and not torch.cuda.is_available():
-            raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
+        if on_gpu(allocations):
+            check_device("cuda")
         if choice.waited_for:
             jobs = ", ".join(sorted(set(choice.waited_for.values())))
             raise ValueError(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from backbones import BackboneSpec, build
 from harness.cells import Metrics, Runtime, Speed
 from harness.cells.runtime import DTYPES, Device, Workload
+from harness.process.environment import check_device
 
 MIN_SAMPLES = 10
 """Fewest samples behind a median and its quartiles, however long they take."""
@@ -156,8 +157,7 @@ def prepare(
     The call returns logits (B, num_classes) or the loss. Raises ValueError where the machine has no CUDA
     device.
     """
-    if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda' but torch sees no CUDA device here; allowed is 'cpu'")
+    check_device(runtime.device)
     layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
     model = model.to(runtime.device).to(memory_format=layout)
     images = torch.randn(runtime.batch, *image, device=runtime.device).to(memory_format=layout)

@@ -1,6 +1,6 @@
 """The circumstances of a measurement: this project's commit, versions, device and host.
 
-Nothing here fails: what cannot be found out is None.
+Nothing here fails but `check_device`: what cannot be found out is None.
 """
 
 import json
@@ -119,6 +119,12 @@ def _output(*command: str) -> str | None:
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError if `device` is "cuda" and torch finds no CUDA device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but torch finds no CUDA device here; allowed: cpu")
 
 
 def gpus() -> list[str]:

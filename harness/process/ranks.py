@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from harness.process.environment import check_device
+
 Value = TypeVar("Value")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -149,6 +151,5 @@ def _number(variable: str, default: str | None = None) -> int:
 
 def usable(device: str, group: Ranks) -> torch.device:
     """This process's device. Raises ValueError where it is not there."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for and torch sees none; allowed here: cpu")
+    check_device(device)
     return group.device(device)

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 import results
@@ -12,6 +11,7 @@ from harness.cells import Cell, Costs, Evaluate, Speed, Train, in_order
 from harness.cells.recipe import split_batch
 from harness.images.batches import train_order
 from harness.images.sources import open_splits, open_val
+from harness.process.environment import check_device
 from harness.process.ranks import ranks
 from harness.runner.progress import CellProgress
 from harness.runner.records import check_writable, outcome, recorded
@@ -52,8 +52,8 @@ def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
     """
     todo = in_order(cell for cell in cells if recorded(cell, out) is None)
     check_needs(todo, out)
-    if any(cell.device == "cuda" for cell in todo) and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for, and torch sees no CUDA device here; allowed is cpu")
+    for cell in todo:
+        check_device(cell.device)
     images: dict[tuple[object, ...], int] = {}  # by what is opened, which is done once for all cells that need the same
     for cell in todo:
         classes = cell.backbone.num_classes

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import attentions
 from backbones import preset
@@ -97,7 +98,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask, users_files:
         ("submit sweeps.py:four --cluster local --probe", "--probe has no effect without --dry-run"),
         (
             "submit --backbone deit_micro --task speed --device cuda --cluster local",
-            "torch sees no CUDA device here; allowed is cpu",
+            "device cuda was asked for, but torch finds no CUDA device here; allowed: cpu",
         ),
         (
             "submit --backbone deit_micro --task speed --device cuda --cluster cpu",
@@ -121,7 +122,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask, users_files:
 def test_bad_input_is_one_line_and_nothing_is_written(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, line: str, said: str
 ) -> None:
-    monkeypatch.setattr(launch.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert said in refused(ask, line)
     if line.startswith("submit") and "--probe" not in line and "--out" not in line:
         assert said in refused(ask, f"{line} --dry-run")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import results
 from attentions import load_file
@@ -226,11 +227,11 @@ def test_each_kind_of_job_is_looked_at(out: Path, limits: None, counting: Make) 
 def test_on_this_machine_slurm_is_not_asked_and_cuda_must_be_there(
     out: Path, monkeypatch: pytest.MonkeyPatch, counting: Make
 ) -> None:
-    monkeypatch.setattr(launch.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("PATH", "/nowhere")
     assert len(planned(choose([counting()], out), LOCAL)) == 1
     said = line(lambda: planned(choose([speed_on_gpu()], out), LOCAL))
-    assert said == "device cuda was asked for, and torch sees no CUDA device here; allowed is cpu"
+    assert said == "device cuda was asked for, but torch finds no CUDA device here; allowed: cpu"
 
 
 def test_on_this_machine_nothing_waits_for_a_job_of_slurms(out: Path, slurm: Slurm, limits: None) -> None:
@@ -372,8 +373,8 @@ def test_on_this_machine_a_process_has_its_share_of_cores_and_a_gpu_if_any_of_it
     assert [(call["cpus"], call["gpus"]) for call in sbatch.calls] == [(4, []), (4, [])]
     assert [len(works) for works in sbatch.works] == [5, 5]
 
-    monkeypatch.setattr(launch.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
     sbatch.calls.clear()
     # The first cell of the first process needs no GPU, its second does.

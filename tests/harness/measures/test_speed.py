@@ -182,7 +182,9 @@ def test_peak_resident_set_is_that_of_the_work():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_missing_gpu_is_named():
-    with pytest.raises(ValueError, match="device is 'cuda' but torch sees no CUDA device here; allowed is 'cpu'"):
+    with pytest.raises(
+        ValueError, match="device cuda was asked for, but torch finds no CUDA device here; allowed: cpu"
+    ):
         run(Runtime(device="cuda"))
 
 

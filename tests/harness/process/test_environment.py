@@ -111,3 +111,13 @@ def test_the_gpus_of_this_machine_are_those_that_this_process_may_use(
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert module.gpus() == wanted
+
+
+def test_a_missing_device_is_refused_in_one_line_that_says_what_is_allowed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    module.check_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError) as refusal:
+        module.check_device("cuda")
+    module.check_device("cpu")
+    assert str(refusal.value) == "device cuda was asked for, but torch finds no CUDA device here; allowed: cpu"

@@ -302,7 +302,7 @@ def test_unknown_device_or_precision(changes: dict, message: str) -> None:
 def test_cuda_that_is_not_there(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    with pytest.raises(ValueError, match="torch sees none; allowed here: cpu"):
+    with pytest.raises(ValueError, match="torch finds no CUDA device here; allowed: cpu"):
         train(task(tmp_path, device="cuda"), deit(), tmp_path, print)
 
 
