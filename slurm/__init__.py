@@ -4,17 +4,17 @@ from slurm.clusters import Cluster, load
 from slurm.commands import SlurmUnreachable
 from slurm.detection import detect
 from slurm.inside import Work, this_job
-from slurm.limits import check, limits
+from slurm.limits import check_fits, limits
 from slurm.local import JobDied, call_apart, cancel_local, local_job, submit_local
-from slurm.queue import Job, Queue, ask, cancel, release
-from slurm.reasons import held, words
+from slurm.queue import JobInfo, Queue, ask, cancel, release
+from slurm.reasons import describe, is_held
 from slurm.snapshot import snapshot
 from slurm.submission import Resources, submit_array
 
 __all__ = [
     "Cluster",
-    "Job",
     "JobDied",
+    "JobInfo",
     "Queue",
     "Resources",
     "SlurmUnreachable",
@@ -23,9 +23,10 @@ __all__ = [
     "call_apart",
     "cancel",
     "cancel_local",
-    "check",
+    "check_fits",
+    "describe",
     "detect",
-    "held",
+    "is_held",
     "limits",
     "load",
     "local_job",
@@ -34,5 +35,4 @@ __all__ = [
     "submit_array",
     "submit_local",
     "this_job",
-    "words",
 ]

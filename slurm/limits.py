@@ -51,7 +51,7 @@ def limits(cluster: Cluster) -> Limits:
     )
 
 
-def check(
+def check_fits(
     cluster: Cluster, limits: Limits, *, nodes: int, tasks_per_node: int, cpus_per_task: int, gpus_per_node: int
 ) -> None:
     """Nothing, if the partition could run a job of this size with the cluster's GPU type, memory, minutes, constraint.

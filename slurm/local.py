@@ -100,7 +100,7 @@ class OneAfterTheOther:
         next(work for work in self.works if work.left() is not None).gave_up(reason)
 
 
-def local_job(name: str, index: int, id: str | None) -> queue.Job | None:
+def local_job(name: str, index: int, id: str | None) -> queue.JobInfo | None:
     """What is known of a job that `submit_local` started; None where its first process is gone, or was none of ours."""
     try:
         command = Path(f"/proc/{id}/cmdline").read_bytes()
@@ -108,7 +108,7 @@ def local_job(name: str, index: int, id: str | None) -> queue.Job | None:
         return None
     if b"submitit" not in command:  # the number has been given to another process since
         return None
-    return queue.Job(str(id), name, index, "RUNNING", "", socket.gethostname(), 0, None, None, None, None, "")
+    return queue.JobInfo(str(id), name, index, "RUNNING", "", socket.gethostname(), 0, None, None, None, None, "")
 
 
 def cancel_local(ids: Iterable[str]) -> None:

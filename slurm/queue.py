@@ -36,7 +36,7 @@ _no_accounting: set[str | None] = set()
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobInfo:
     """A single job, or one task of an array.
 
     `id` is "123", or "123_4" of task 4, whose `index` is 4 (0 of a single job). `state` and `reason` are Slurm's words;
@@ -82,7 +82,7 @@ class Queue:
     asked in vain: jobs that ended some minutes ago may be absent.
     """
 
-    jobs: Mapping[str, Mapping[int, Job]] = field(default_factory=dict)
+    jobs: Mapping[str, Mapping[int, JobInfo]] = field(default_factory=dict)
     unreachable: str | None = None
     unaccounted: str | None = None
 
@@ -100,7 +100,7 @@ def ask(names: Collection[str] | Mapping[str, Collection[int]]) -> Queue:
         text = output("squeue", "--me", "-h", "-r", "-t", "all", "-O", ",".join(f"{f}:|" for f in _QUEUED.split(",")))
     except SlurmUnreachable as problem:
         return Queue(unreachable=str(problem))
-    jobs: dict[str, dict[int, Job]] = {}
+    jobs: dict[str, dict[int, JobInfo]] = {}
     _add(jobs, queued(text), names)
     if _all_listed(names, jobs):
         return Queue(jobs)
@@ -153,7 +153,7 @@ def _unless_ended(*command: str) -> None:
             raise
 
 
-def queued(text: str) -> Iterator[Job]:
+def queued(text: str) -> Iterator[JobInfo]:
     """The jobs of squeue's lines."""
     for line in text.splitlines():
         # The name last, as that of a job which is not ours may hold anything.
@@ -162,7 +162,7 @@ def queued(text: str) -> Iterator[Job]:
             continue
         id, state, reason, nodes, elapsed, left, start, restarts, exit_code, partition, name = values
         for task, index in _tasks(id):
-            yield Job(
+            yield JobInfo(
                 task,
                 name,
                 index,
@@ -178,7 +178,7 @@ def queued(text: str) -> Iterator[Job]:
             )
 
 
-def recorded(text: str) -> Iterator[Job]:
+def recorded(text: str) -> Iterator[JobInfo]:
     """The ended jobs of sacct's lines.
 
     Those that sacct thinks alive are left out: squeue lists every such job, so the record is late or was never closed.
@@ -195,7 +195,9 @@ def recorded(text: str) -> Iterator[Job]:
         nodes = "" if nodes == "None assigned" else nodes
         seconds = int(elapsed) if elapsed.isdecimal() else 0
         for task, index in _tasks(id):
-            yield Job(task, name, index, state, reason, nodes, seconds, None, _time(start), None, exit_code, partition)
+            yield JobInfo(
+                task, name, index, state, reason, nodes, seconds, None, _time(start), None, exit_code, partition
+            )
 
 
 def _sacct(names: Collection[str]) -> str:
@@ -212,7 +214,7 @@ def _sacct(names: Collection[str]) -> str:
         raise
 
 
-def _add(jobs: dict[str, dict[int, Job]], found: Iterable[Job], names: Collection[str]) -> None:
+def _add(jobs: dict[str, dict[int, JobInfo]], found: Iterable[JobInfo], names: Collection[str]) -> None:
     """Add those of our names that are not there yet: squeue knows more, and sooner, than sacct."""
     # Tasks first: an array whose waiting tasks were all cancelled one by one is left behind as a single job, too.
     for job in sorted(found, key=lambda job: "_" not in job.id):
@@ -220,7 +222,7 @@ def _add(jobs: dict[str, dict[int, Job]], found: Iterable[Job], names: Collectio
             jobs.setdefault(job.name, {}).setdefault(job.index, job)
 
 
-def _all_listed(names: Collection[str] | Mapping[str, Collection[int]], jobs: dict[str, dict[int, Job]]) -> bool:
+def _all_listed(names: Collection[str] | Mapping[str, Collection[int]], jobs: dict[str, dict[int, JobInfo]]) -> bool:
     return isinstance(names, Mapping) and all(jobs.get(name, {}).keys() >= set(names[name]) for name in names)
 
 

@@ -5,7 +5,7 @@ import pwd
 import re
 import signal
 
-from slurm.queue import Job
+from slurm.queue import JobInfo
 
 WAITS = {
     "None": "waits for the scheduler to look at it",
@@ -78,12 +78,12 @@ HELD_STATES = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 """States of a job that was queued again and is held, whatever the reason."""
 
 
-def held(job: Job) -> bool:
+def is_held(job: JobInfo) -> bool:
     """Whether Slurm itself holds it, having queued it again; not what a user or an administrator holds."""
     return job.pending and (job.state in HELD_STATES or _plain(job.reason) in HELD)
 
 
-def words(job: Job) -> str:
+def describe(job: JobInfo) -> str:
     """What a job does, waits for, or ended of, and what its user can do: one line, whose subject is the job.
 
     What is not known here is shown as Slurm has it.
@@ -108,7 +108,7 @@ def _plain(reason: str) -> str:
     return reason.partition(",")[0].replace("_", " ")
 
 
-def _waiting(job: Job) -> str:
+def _waiting(job: JobInfo) -> str:
     reason = _plain(job.reason)
     if reason == "BeginTime":
         again = "queued again, and waits" if job.restarts else "waits"
@@ -138,7 +138,7 @@ def _by(reason: str) -> str:
         return f" by user {number}"
 
 
-def _failed(job: Job) -> str:
+def _failed(job: JobInfo) -> str:
     if job.reason == "BadConstraints":
         return "failed, as no node has what it asks for: look at features, GPUs and memory"
     found = re.fullmatch(r"(\d+):(\d+)", job.exit_code or "")

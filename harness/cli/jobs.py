@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +12,6 @@ from harness.cli.app import Positional, must_be_new, out_console, say, shown, wa
 from harness.cli.options import CellOptions
 
 if TYPE_CHECKING:
-    from harness.jobs.states import CellState, Standing
     from harness.jobs.submissions import Submission
 
 A_DAY = 24 * 60 * 60
@@ -41,27 +39,20 @@ def submit(
         dry_run: print what would be submitted and what it would take, and submit nothing.
         probe: for that, measure the speed of models here for a moment; without it, it comes from records or GMACs.
     """
+    import slurm
     from harness.cli import preview
     from harness.jobs import launch
-    from slurm import load
 
     if probe and not dry_run:
         raise ValueError("--probe has no effect without --dry-run")
     cells = choice.cells()
-    where = load(cluster)
-    chosen = launch.choose(cells, out)
-    planned = launch.planned(chosen, where)
+    where = slurm.load(cluster)
     if dry_run:
-        for line in preview.lines(chosen, planned, where, out, probe=probe):
+        chosen = launch.choose(cells, launch.look_for(cells, out))
+        for line in preview.lines(chosen, launch.planned(chosen, where), where, out, probe=probe):
             say(line)
         return 0
-    submitted = None
-    if planned:
-        with launch.alone(out, warn):
-            # Another shell may have submitted some of them meanwhile.
-            chosen = launch.choose(cells, out)
-            planned = launch.planned(chosen, where)
-            submitted = launch.submit(chosen, planned, where, out, choice.sweep or "grid") if planned else None
+    chosen, submitted = launch.submit_alone(cells, where, out, choice.sweep or "grid", warn)
     for line in preview.counts(chosen, out):
         say(line)
     if submitted is not None:
@@ -83,7 +74,7 @@ def resume(
         sweep: as it was submitted; left out, every one.
         out: folder of the records.
     """
-    return _again(sweep, out, failed=False)
+    return _resubmit(sweep, out, failed=False)
 
 
 def retry(
@@ -103,7 +94,7 @@ def retry(
         raise ValueError(
             "retry --failed runs the failed cells again; resume goes on with what was dropped or cancelled"
         )
-    return _again(sweep, out, failed=True)
+    return _resubmit(sweep, out, failed=True)
 
 
 def cancel(
@@ -120,24 +111,11 @@ def cancel(
         out: folder of the records.
     """
     from harness.cli.selection import narrowed
-    from harness.jobs import launch
-    from harness.status import watch
+    from harness.jobs import cancelling
     from results.wording import count
 
-    def look() -> tuple[list[Submission], list[CellState], list[CellState]]:
-        known = watch.submitted(sweep, out, warn)
-        stand = watch.of(known, out)
-        chosen = narrowed(stand.cells, only)
-        replace(stand, cells=chosen).must_be_known("nothing is cancelled")
-        return known, stand.cells, chosen
-
-    look()  # what is refused leaves no lock behind
-    with launch.alone(out, warn):
-        known, cells, chosen = look()
-        ids = launch.withdraw(chosen, known)
-    # A job may hold more than those that were meant.
-    ended = sum(state.live and state.job in ids for state in cells)
-    say(f"cancelled: {count(len(ids), 'job')} with {count(ended, 'unfinished cell')}")
+    ids, cells = cancelling.cancel(sweep, out, lambda cells: narrowed(cells, only), warn)
+    say(f"cancelled: {count(len(ids), 'job')} with {count(cells, 'unfinished cell')}")
     return 0
 
 
@@ -221,47 +199,23 @@ def cluster(
     return 0
 
 
-def _again(sweep: str | None, out: Path, failed: bool) -> int:
-    """Submits the failed, or the dropped and cancelled, cells of former submissions anew."""
-    from attentions import temporary_registry
-    from harness.jobs import launch, submissions
-    from harness.status import watch
+def _resubmit(sweep: str | None, out: Path, failed: bool) -> int:
+    """Resubmit the failed, or the dropped and cancelled, cells of former submissions."""
+    from harness.jobs import resubmit
     from results.wording import count
 
-    asked = watch.submitted(sweep, out, warn)
+    done = []
 
-    def look() -> tuple[list[Submission], Standing]:
-        # Another sweep may have submitted some of the cells: of several submissions, the last one speaks.
-        known, _ = submissions.read_all(out)
-        stand = watch.of(asked, out, known)
-        if not failed:
-            stand.must_be_known("some of the cells may be at work; nothing is submitted")
-        return known, stand
+    def released(jobs: list[str]) -> None:
+        done.extend(jobs)
+        say(f"released {count(len(jobs), 'held job')}")
 
-    look()  # what is refused leaves no lock behind
-    cells_submitted = 0
-    with launch.alone(out, warn):
-        known, stand = look()
-        last = {key: submission for submission in known for key in submission.submitted}
-        wanted_states = launch.FAILED if failed else launch.DROPPED
-        states = [state for state in stand.cells if state.state in wanted_states]
-        released = [] if failed else launch.let_go(stand.cells)
-        if released:
-            say(f"let go: {count(len(released), 'job')} that Slurm held")
-        for submission in known:
-            wanted = {state.key for state in states if last.get(state.key) is submission}
-            if not wanted:
-                continue
-            # Each with the user's files of its own: another submission may have other versions of them.
-            with temporary_registry():
-                cells = [cell for cell in launch.of_submission(submission, as_now=failed) if cell.key in wanted]
-                chosen = launch.choose(cells, out, failed=failed)
-                planned = launch.planned(chosen, submission.cluster)
-                if planned:
-                    like = None if failed else submission
-                    _report(launch.submit(chosen, planned, submission.cluster, out, submission.sweep, like), out)
-                    cells_submitted += len(chosen.cells)
-    if not (cells_submitted or released):
+    def submitted(submission: Submission) -> None:
+        done.append(submission.id)
+        _report(submission, out)
+
+    resubmit.resubmit(sweep, out, failed=failed, warn=warn, on_release=released, on_submit=submitted)
+    if not done:
         what = "has failed" if failed else "was dropped or cancelled"
         say(f"nothing to submit: no cell {what}")
     return 0

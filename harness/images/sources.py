@@ -59,7 +59,7 @@ def open_val(source: DataSource, num_classes: int) -> Reader:
     return val
 
 
-def glance(source: DataSource, *splits: Split) -> None:
+def check_present(source: DataSource, *splits: Split) -> None:
     """Looks whether these splits are there, without listing their images, before a job waits for hours in vain.
 
     A folder that this machine does not see is passed over: it may lie on the disks of the nodes that will read it.

@@ -1,96 +1,145 @@
-"""Submitting cells, submitting again what was dropped or has failed, and cancelling."""
+"""Submitting cells: which of them, in which arrays, and what is written down before Slurm is asked to run them."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import pickle
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import results
-from attentions import load_file, loaded_files
+import slurm
+from attentions import loaded_files
 from harness.cells import Cell, Evaluate, Train
-from harness.images.sources import glance
+from harness.images.sources import check_present
 from harness.jobs import submissions
+from harness.jobs.lock import submission_lock
 from harness.jobs.plan import Allocation, arrays, on_gpu, plan, slots
-from harness.jobs.states import CellState, State, standing
+from harness.jobs.states import CellState, Standing, State, look_at
 from harness.jobs.submissions import Array, Submission
 from harness.jobs.work import CellsJob
 from harness.process.environment import CHECKOUT, PACKAGES, ROOT, check_device, checkout, cores, gpus
-from harness.runner.records import ended_at, recorded
+from harness.runner.records import settles
 from harness.runner.run_all import check_needs
-from slurm import Cluster, cancel, cancel_local, check, limits, release, snapshot, submit_array, submit_local
-
-CELLS = "cells.pickle"
+from slurm import Cluster
 
 DROPPED: tuple[State, ...] = ("dropped", "cancelled")
-"""States of cells that were submitted, and that nothing will be done about unless they are submitted again."""
+"""States of cells that were submitted, and will not run unless they are submitted again."""
 
 FAILED: tuple[State, ...] = ("failed", "oom")
 
 
 @dataclass(frozen=True)
+class Look:
+    """What one look at an output folder and at Slurm has found: its submissions, and the states of cells."""
+
+    out: Path
+    submissions: list[Submission]
+    damaged: list[str]  # a line for each submission whose file is
+    standing: Standing
+
+    def of(self, labels: Mapping[str, str]) -> Standing:
+        """Return the states of these cells (labels by key). Slurm is not asked again for cells in no submission."""
+        seen = {state.key: state for state in self.standing.cells}
+        unseen = {key: label for key, label in labels.items() if key not in seen}
+        new = look_at(self.out, unseen, self.submissions)
+        seen |= {state.key: state for state in new.cells}
+        records = {**self.standing.records, **new.records}
+        return replace(self.standing, cells=[seen[key] for key in labels], records=records)
+
+    def after(self, submission: Submission) -> Look:
+        """Return what another look would find after this submission: its cells are pending in its jobs."""
+        jobs = {key: array.job_id(index) for array, index, keys in submission.jobs() for key in keys}
+        cells = [
+            CellState(state.key, state.label, "pending", job=jobs[state.key]) if state.key in jobs else state
+            for state in self.standing.cells
+        ]
+        return replace(self, submissions=[*self.submissions, submission], standing=replace(self.standing, cells=cells))
+
+
+@dataclass(frozen=True)
 class Choice:
-    """Which of the cells are to be submitted, and how all of them stand."""
+    """Which of the cells are to be submitted, and the states of all of them."""
 
     cells: list[Cell]
     states: dict[str, CellState]
     waited_for: dict[str, str]  # ids of the jobs that record what some of the cells need
+    failed: dict[str, str]  # when those of the cells had failed that are tried again
 
 
-def choose(cells: Sequence[Cell], out: Path, *, failed: bool = False) -> Choice:
-    """Those that are neither recorded nor at work; with `failed`, those that have failed, and no others.
+def look_for(cells: Sequence[Cell], out: Path) -> Look:
+    """Look at the states of these cells, and of the trainings whose weights they need."""
+    known, damaged = submissions.read_all(out)
+    return Look(out, known, damaged, look_at(out, _labels(cells), known))
 
-    What has failed without having been submitted was run by hand, and is asked for anew.
 
-    Raises ValueError where it cannot be known whether some are at work, and for a cell whose weights nobody makes.
+def choose(cells: Sequence[Cell], look: Look, *, failed: bool = False) -> Choice:
+    """Choose the cells that are neither recorded, running nor waiting; with `failed`, those that have failed instead.
+
+    A cell that failed without having been submitted was run by hand, and is chosen in both cases.
+
+    Raises ValueError where it cannot be known whether some are running, and for a cell whose weights nothing makes.
     """
-    known, problems = submissions.read_all(out)
-    if problems:
-        raise ValueError(f"{problems[0]}: what it submitted may be at work; mend or remove its folder")
-    needed = {cell.takes.run: cell.takes.label for cell in cells if cell.takes is not None}
-    stand = standing(out, needed | {cell.key: cell.label for cell in cells}, known)
-    stand.must_be_known("some of the cells were submitted, and may be at work")
-    states = {state.key: state for state in stand.cells}
-    submitted = {key for submission in known for key in submission.submitted}
+    if look.damaged:
+        raise ValueError(f"{look.damaged[0]}: what it submitted may be running; mend or remove its folder")
+    standing = look.of(_labels(cells))
+    standing.must_be_known("some of the cells were submitted, and may be running")
+    states = {state.key: state for state in standing.cells}
+    submitted = {key for submission in look.submissions for key in submission.submitted}
 
-    def wanted(cell: Cell) -> bool:
-        state = states[cell.key].state
+    def is_wanted(cell: Cell) -> bool:
+        state, record = states[cell.key].state, standing.records.get(cell.key)
+        # A training that ran out of memory may be split otherwise this time; what else did is recorded.
+        if record is not None and settles(record, cell):
+            return False
         if state in FAILED:
             return failed or cell.key not in submitted
         return not failed and state in ("unsubmitted", *DROPPED)
 
-    # A training that ran out of memory may be split otherwise this time; what else did is recorded.
-    chosen = [cell for cell in cells if wanted(cell) and recorded(cell, out) is None]
+    chosen = [cell for cell in cells if is_wanted(cell)]
     keys = {cell.key for cell in chosen}
-    # For the processes of this machine no job can be made to wait.
-    here = _of_this_machine(known)
+    # No job can be made to wait for the processes of this machine.
+    here = local_ids(look.submissions)
     waited_for = {
         key: str(states[key].job)
         for cell in chosen
         for key in cell.needs
         if key not in keys and states[key].live and states[key].job not in {None, *here}
     }
-    check_needs(chosen, out, waited_for)
+    check_needs(chosen, look.out, waited_for)
     _check_images(chosen)
-    return Choice(chosen, {cell.key: states[cell.key] for cell in cells}, waited_for)
+    return Choice(
+        chosen,
+        {cell.key: states[cell.key] for cell in cells},
+        waited_for,
+        {key: standing.records[key].created for key in keys if key in standing.records},
+    )
+
+
+def _labels(cells: Sequence[Cell]) -> dict[str, str]:
+    """The labels by key of the cells and of the trainings whose weights they need."""
+    needed = {cell.takes.run: cell.takes.label for cell in cells if cell.takes is not None}
+    return needed | {cell.key: cell.label for cell in cells}
+
+
+def local_ids(known: Sequence[Submission]) -> set[str | None]:
+    """Return the ids of the jobs that are processes of this machine."""
+    return {array.job_id(index) for each in known if each.cluster.is_local for array, index, _ in each.jobs()}
 
 
 def _check_images(cells: Sequence[Cell]) -> None:
-    """Raises ValueError for images that are not there."""
+    """Raise ValueError for images that are missing."""
     for source in dict.fromkeys(cell.task.data for cell in cells if isinstance(cell.task, Train)):
-        glance(source, "train", "val")
+        check_present(source, "train", "val")
     for source in dict.fromkeys(cell.task.data for cell in cells if isinstance(cell.task, Evaluate)):
-        glance(source, "val")
+        check_present(source, "val")
 
 
 def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
-    """The arrays that `submit` would submit; on this machine, what each process does one after the other.
+    """Return the arrays to submit; on this machine, what each process runs, one allocation after the other.
 
     Raises ValueError, in one line, for what could never run on the cluster.
     """
@@ -101,21 +150,41 @@ def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
         if choice.waited_for:
             jobs = ", ".join(sorted(set(choice.waited_for.values())))
             raise ValueError(
-                f"some cells need trainings that are under way (job {jobs}), for which nothing on this machine waits: "
-                "submit them to the same cluster, or when these are done"
+                f"some cells need trainings that are not finished (job {jobs}), and processes of this machine cannot "
+                "wait for a job of Slurm: submit them to the same cluster, or when these trainings are done"
             )
         return slots(allocations, cluster)
-    most = limits(cluster)
+    limits = slurm.limits(cluster)
     for each in dict.fromkeys(allocation.resources for allocation in allocations):
-        check(
+        slurm.check_fits(
             cluster,
-            most,
+            limits,
             nodes=each.nodes,
             tasks_per_node=each.tasks_per_node,
             cpus_per_task=each.cpus_per_task,
             gpus_per_node=each.gpus_per_node,
         )
-    return arrays(allocations, most.max_array_size)
+    return arrays(allocations, limits.max_array_size)
+
+
+def submit_alone(
+    cells: Sequence[Cell], cluster: Cluster, out: Path, sweep: str, warn: Callable[[str], None]
+) -> tuple[Choice, Submission | None]:
+    """Submit what is missing of these cells, one shell at a time; return the choice, and None if nothing is missing.
+
+    Raises ValueError, in one line, as `choose`, `planned` and `submit` do; before the lock is taken if possible, so
+    that a refused command leaves no file behind.
+    """
+    choice = choose(cells, look_for(cells, out))
+    arrays = planned(choice, cluster)
+    if not arrays:
+        return choice, None
+    with submission_lock(out, warn):
+        # Another shell may have submitted some of them meanwhile.
+        again = choose(cells, look_for(cells, out))
+        if (again.cells, again.waited_for) != (choice.cells, choice.waited_for):
+            arrays = planned(again, cluster)
+        return again, submit(again, arrays, cluster, out, sweep) if arrays else None
 
 
 def submit(
@@ -126,46 +195,31 @@ def submit(
     sweep: str,
     like: Submission | None = None,
 ) -> Submission:
-    """Submits the cells; `like`: with the code of that submission rather than with the code as it is now.
+    """Submit the cells; with `like`, run the code of that submission rather than the code as it is now.
 
     Raises ValueError, in one line, if Slurm refuses or the folder cannot be written; what was submitted until then is
     written down.
     """
     out = out.resolve()
     code, files, originals = _code(out) if like is None else (like.code, like.files, like.originals)
-    failed = {cell.key: ended for cell in choice.cells if (ended := ended_at(cell.key, out)) is not None}
     name = submissions.name_of(sweep)
     named = [_array(f"{name}.{number}", array, cluster) for number, array in enumerate(planned_arrays)]
-    cells = {key: state.label for key, state in choice.states.items()}
+    labels = {key: state.label for key, state in choice.states.items()}
     folder = out / submissions.FOLDER / name
-    submission = Submission(folder, sweep, cluster, time.time(), code, files, originals, cells, failed, named)
-    results.write_bytes(folder / CELLS, pickle.dumps(choice.cells))
+    submission = Submission(folder, sweep, cluster, time.time(), code, files, originals, labels, choice.failed, named)
+    results.write_bytes(folder / submissions.CELLS, pickle.dumps(choice.cells))
     submission.write()
     jobs = dict(choice.waited_for)
-    for number, array in enumerate(planned_arrays):
-        works = [CellsJob(pickle.dumps(list(each.cells)), files, out, failed) for each in array]
-        resources = array[0].resources
+    for number, allocations in enumerate(planned_arrays):
+        cpus = max(1, cores() // len(planned_arrays))  # of each process, on this machine
         try:
-            if cluster.is_local:
-                visible = [gpus()[number]] if on_gpu(array) else []
-                cpus = max(1, cores() // len(planned_arrays))
-                id = submit_local(works, folder=folder, code=code, cpus=cpus, gpus=visible)
-            else:
-                id = submit_array(
-                    works,
-                    name=named[number].name,
-                    folder=folder,
-                    code=code,
-                    cluster=cluster,
-                    resources=resources,
-                    after=[jobs[key] for key in array[0].after],
-                )
+            id = _start(submission, number, allocations, [jobs[key] for key in allocations[0].after], cpus)
         except ValueError as problem:
             if number == 0:
                 shutil.rmtree(folder)
                 raise
             raise ValueError(
-                f"{problem}; {number} of {len(named)} arrays are submitted: ask again for the rest"
+                f"{problem}; {number} of {len(named)} arrays are submitted: the same command submits the others"
             ) from None
         named[number] = replace(named[number], id=id)
         jobs |= {key: str(named[number].job_id(index)) for index, keys in enumerate(named[number].jobs) for key in keys}
@@ -173,82 +227,28 @@ def submit(
     return submission
 
 
-def of_submission(submission: Submission, *, as_now: bool) -> list[Cell]:
-    """Its cells; `as_now`: with the user's files as they are now rather than as they were.
-
-    Raises ValueError if they cannot be read, the copy of the code is gone, or the user's tasks have changed since.
-    """
-    if not (as_now or submission.code.is_dir()):
-        raise ValueError(
-            f"the code that sweep {submission.sweep} was submitted with is gone ({submission.code}): submit it again, "
-            "which takes the code as it is, and submits what is missing"
-        )
-    for file in submission.originals if as_now else submission.files:
-        load_file(file)
-    path = submission.folder / CELLS
-    try:
-        return pickle.loads(path.read_bytes())
-    except (AttributeError, ImportError) as problem:
-        raise ValueError(
-            f"the tasks of sweep {submission.sweep} have changed since it was submitted ({problem}): remove the "
-            "records of those that failed, and submit it again"
-        ) from problem
-    except (OSError, pickle.UnpicklingError, EOFError, LookupError) as problem:
-        raise ValueError(f"{path} cannot be read: {problem}") from problem
-
-
-def withdraw(states: Iterable[CellState], known: Sequence[Submission]) -> list[str]:
-    """Cancels the jobs that the live ones of these cells are submitted in, and notes it; the ids of these jobs.
-
-    Raises ValueError if Slurm does not answer.
-    """
-    jobs = dict.fromkeys(state.job for state in states if state.live and state.job is not None)
-    here = _of_this_machine(known)
-    if ours := [id for id in jobs if id not in here]:
-        cancel(ours)
-    cancel_local(id for id in jobs if id in here)
-    for submission in known:
-        held = [key for array, index, keys in submission.jobs() if array.job_id(index) in jobs for key in keys]
-        if held:
-            replace(submission, cancelled=sorted({*submission.cancelled, *held})).write()
-    return list(jobs)
-
-
-def let_go(states: Iterable[CellState]) -> list[str]:
-    """Releases the jobs of these cells that Slurm holds; their ids.
-
-    Raises ValueError if Slurm does not answer or refuses.
-    """
-    jobs = list(dict.fromkeys(state.job for state in states if state.held and state.job is not None))
-    release(jobs)
-    return jobs
-
-
-def _of_this_machine(known: Sequence[Submission]) -> set[str | None]:
-    """The ids of the jobs that are processes of this machine."""
-    return {array.job_id(index) for each in known if each.cluster.is_local for array, index, _ in each.jobs()}
-
-
-@contextmanager
-def alone(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
-    """Keeps two shells from submitting the same cells at a time; the second one waits, and `warn`s that it does."""
-    folder = out / submissions.FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")  # noqa: SIM115
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waits = f"another command submits or cancels in {out}: this one goes on when that has ended"
-            warn(waits)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as problem:
-        raise ValueError(f"cannot write to the output folder {out}: {problem.strerror}") from problem
-    with lock:
-        yield
+def _start(
+    submission: Submission, number: int, allocations: Sequence[Allocation], after: Sequence[str], cpus: int
+) -> str:
+    """Hand one array over to Slurm, or to a process of this machine, and return its id."""
+    out, folder = submission.folder.parents[1], submission.folder
+    works = [CellsJob(pickle.dumps(list(each.cells)), submission.files, out, submission.failed) for each in allocations]
+    if submission.cluster.is_local:
+        visible = [gpus()[number]] if on_gpu(allocations) else []
+        return slurm.submit_local(works, folder=folder, code=submission.code, cpus=cpus, gpus=visible)
+    return slurm.submit_array(
+        works,
+        name=submission.arrays[number].name,
+        folder=folder,
+        code=submission.code,
+        cluster=submission.cluster,
+        resources=allocations[0].resources,
+        after=after,
+    )
 
 
 def _array(name: str, allocations: Sequence[Allocation], cluster: Cluster) -> Array:
+    """What submission.json says of an array; on this machine, all its allocations are one job."""
     jobs = [[cell.key for cell in allocation.cells] for allocation in allocations]
     if cluster.is_local:
         jobs = [[key for keys in jobs for key in keys]]
@@ -256,10 +256,10 @@ def _array(name: str, allocations: Sequence[Allocation], cluster: Cluster) -> Ar
 
 
 def _code(out: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
-    """A copy of the code as it is now; the user's own files in it; where these lie."""
+    """Copy the code as it is now; return the copy, the user's own files in it, and the originals of these."""
     commit, dirty = checkout(ROOT)
     files = {CHECKOUT: (json.dumps({"commit": commit, "dirty": dirty}) + "\n").encode()}
     originals = loaded_files()
     users = {f"user/{number}/{file.name}": file.read_bytes() for number, file in enumerate(originals)}
-    copy = snapshot(ROOT, PACKAGES, out / submissions.FOLDER / submissions.CODE, files | users)
+    copy = slurm.snapshot(ROOT, PACKAGES, out / submissions.FOLDER / submissions.CODE, files | users)
     return copy, tuple(copy / name for name in users), tuple(originals)

@@ -1,22 +1,23 @@
-"""Where cells stand: told from records, run folders and submissions, and by Slurm if it answers. Imports no torch.
+"""The state of each cell, from its record, run folder and submissions, and from Slurm if it answers. Imports no torch.
 
-What the disk says comes first: a record is final, an attempt with a fresh sign of life runs. Slurm is asked, once for
-all, about jobs of cells that have no record yet: why they wait, and whether what stopped will run again.
+The disk comes first: a record is final, and an attempt with a recent sign of life is running. Slurm is asked, once for
+all, about the jobs of cells without a record: why they wait, and whether what has stopped will run again.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import results
+import slurm
 from harness.jobs.submissions import Array, Submission
 from harness.process.attempts import FOLDER, Sidecar, attempts
 from results import Record
-from slurm import Job, ask, held, local_job, words
+from slurm import JobInfo
 
 State = Literal["done", "oom", "failed", "running", "pending", "unknown", "cancelled", "dropped", "unsubmitted"]
 STATES: tuple[State, ...] = get_args(State)
@@ -27,14 +28,14 @@ LIVE: tuple[State, ...] = ("running", "pending", "unknown")
 
 @dataclass(frozen=True)
 class CellState:
-    """One cell. `detail` is a sentence: what it waits for, how far it is, or what went wrong and what to do."""
+    """One cell. `detail` is a sentence: what it waits for, its progress, or what went wrong and what to do."""
 
     key: str
     label: str
     state: State
     detail: str = ""
     job: str | None = None
-    held: bool = False  # by Slurm, which queued its job again: `resume` lets it go
+    held: bool = False  # by Slurm, which queued its job again: `resume` releases it
     attempts: int = 0
     interrupted: int = 0  # attempts that ended or died before there was a record: preempted, lost, stopped
     epoch: int | None = None
@@ -52,29 +53,30 @@ class CellState:
 
 @dataclass(frozen=True)
 class Standing:
-    """All cells asked for, and what was found amiss: a line each."""
+    """The states of all cells asked for, with their records by key, and what is damaged: one line each."""
 
     cells: list[CellState]
     problems: list[str] = field(default_factory=list)  # damaged files
     slurm: str | None = None  # why Slurm was not, or not fully, asked
+    records: Mapping[str, Record] = field(default_factory=dict)  # also of a failure that is being tried again
 
     def count(self, state: State) -> int:
         return sum(cell.state == state for cell in self.cells)
 
     @property
     def live(self) -> bool:
-        """Whether anything is still to come."""
+        """Whether any cell is running or still to run."""
         return any(cell.live for cell in self.cells)
 
-    def must_be_known(self, so: str) -> None:
-        """Raises ValueError, with `so`, where Slurm does not say whether some of the cells are at work."""
+    def must_be_known(self, consequence: str) -> None:
+        """Raise ValueError, ending in `consequence`, where Slurm does not say whether some cells are running."""
         if self.slurm is not None and self.count("unknown"):
-            raise ValueError(f"{self.slurm}; {so}")
+            raise ValueError(f"{self.slurm}; {consequence}")
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a cell was submitted last: the job that runs it, and how many cells the job has."""
+    """Where a cell was submitted last: the job that runs it, by its index in the array."""
 
     submission: Submission
     array: Array
@@ -82,48 +84,42 @@ class _Place:
 
 
 SUSPENDED = ("SUSPENDED", "STOPPED")
-"""States of a job that has its nodes and does not run: its processes give no sign of life."""
+"""States of a job that holds its nodes but does not run: its processes give no sign of life."""
 
 
-def standing(out: Path, cells: Mapping[str, str], submissions: Sequence[Submission]) -> Standing:
-    """How the cells (labels by key) stand that were submitted in these, oldest first, or were run by hand."""
+def look_at(out: Path, cells: Mapping[str, str], submissions: Sequence[Submission]) -> Standing:
+    """Return the states of cells (labels by key), of which some are in these submissions (oldest first).
+
+    Asks Slurm once, or not at all where no cell needs it.
+    """
     now = time.time()
-    places: dict[str, list[_Place]] = {key: [] for key in cells}
-    for submission in submissions:
-        for array, index, keys in submission.jobs():
-            for key in keys:
-                if key in places:
-                    places[key].append(_Place(submission, array, index))
     problems: list[str] = []
     records = {key: _record(out, key, problems) for key in cells}
     open_places = {
-        key: found[-1]
-        for key, found in places.items()
-        if found and not ((record := records[key]) and _final(record, found[-1].submission))
+        key: place
+        for key, place in _last_places(submissions).items()
+        if key in cells and not _settles(records[key], place.submission)
     }
-    jobs, slurm, unaccounted = _jobs(list(open_places.values()))
+    jobs, unreachable, unaccounted = _jobs(list(open_places.values()))
     states = []
     for key, label in cells.items():
         made, damaged = attempts(out / key)
         problems += damaged
-        place, record = open_places.get(key), records[key]
+        place = open_places.get(key)
         job = None if place is None else jobs.get((place.array.name, place.index))
         if place is not None and (job is None or not job.alive):
             # Between the look at the disk and the look at Slurm it may have come to its end.
-            record = _record(out, key, [])
-            if record is not None and _final(record, place.submission):
+            records[key] = _record(out, key, [])
+            if _settles(records[key], place.submission):
                 place = None
-        if place is None and record is None and not made:
-            states.append(CellState(key, label, "unsubmitted"))
-        else:
-            asked = place is not None and (slurm is None or place.submission.cluster.is_local)
-            whole = record if place is None else None
-            states.append(_state(key, label, whole, made, place, job, asked, unaccounted, now))
-    return Standing(states, problems, slurm)
+        asked = place is not None and (unreachable is None or place.submission.cluster.is_local)
+        record = records[key] if place is None else None
+        states.append(_Evidence(key, label, record, made, place, job, asked, unaccounted, now).cell_state())
+    return Standing(states, problems, unreachable, {key: record for key, record in records.items() if record})
 
 
 def of_folder(out: Path) -> dict[str, str]:
-    """Labels by key of all cells that were ever begun in an output folder, by whatever command."""
+    """Return the labels by key of all cells that were ever begun in an output folder, by whatever command."""
     found = {}
     for folder in sorted(out.glob(f"*/{FOLDER}")):
         made, _ = attempts(folder.parent)
@@ -132,92 +128,131 @@ def of_folder(out: Path) -> dict[str, str]:
     return found
 
 
-def _state(
-    key: str,
-    label: str,
-    record: Record | None,
-    made: list[Sidecar],
-    place: _Place | None,
-    job: Job | None,
-    asked: bool,
-    unaccounted: str | None,
-    now: float,
-) -> CellState:
-    last = made[-1] if made else None
-    id = last.job if last is not None else None
-    if place is not None:
-        id = place.array.job_id(place.index) or (job.id if job is not None else None)
-    # A command that took over from a job which is gone is in none.
-    by_hand = last is not None and not last.job and last.alive(now) and (job is None or not job.alive)
-    facts = CellState(
-        key,
-        label,
-        "unknown",
-        job=None if by_hand else id,
-        attempts=len(made),
-        interrupted=sum(each.interrupted for each in made if each is not last or not each.alive(now)),
-    )
-    if record is not None:
-        return _with(facts, record.status, record.reason)  # type: ignore[arg-type]
-    # A sign of life may be younger than its process's death, which Slurm knows of.
-    away = job is None or not job.alive or job.pending
-    gone = asked and place is not None and away and (last is None or last.job == id)
-    suspended = asked and job is not None and job.state in SUSPENDED
-    if last is not None and last.alive(now) and not gone and not suspended:
-        return _with(facts, "running", last.text, last, now)
-    if place is None:
-        assert last is not None
-        hint = "" if "the same command" in _end(last, now) else "; the command that began it goes on with it"
-        return _with(facts, "dropped", _end(last, now) + hint)
-    if not asked:
-        return _with(facts, "unknown", "" if last is None else _end(last, now))
-    if job is not None and job.pending:
-        # What a run that was stopped tells a user to do, Slurm does.
-        before = "" if last is None or last.job != id else _end(last, now).partition("; the same command")[0]
-        again = before and f"; before: {before}"
-        lets_go = "; attention-bench resume lets it go" if held(job) else ""
-        return _with(replace(facts, held=held(job)), "pending", words(job) + lets_go + again)
-    if job is not None and job.state in SUSPENDED:
-        return _with(facts, "running", words(job), last, now)
-    if job is not None and job.alive:
-        if last is not None and last.job == id and last.ended is None:
-            return _with(facts, "running", f"no sign of life for {now - last.beat:.0f} s on {last.host}", last, now)
-        cells = len(place.array.jobs[place.index])
-        return _with(
-            facts,
-            "pending",
-            f"its job starts, or is at others of its {cells} cells" if cells > 1 else "its job starts",
+@dataclass(frozen=True)
+class _Evidence:
+    """What is known of a cell, and the state that follows from it."""
+
+    key: str
+    label: str
+    record: Record | None  # None also where it is that of a failure which is being tried again
+    attempts: list[Sidecar]
+    place: _Place | None  # None: never submitted, or settled by the record
+    job: JobInfo | None  # what Slurm, or this machine, knows of the job at that place
+    asked: bool  # whether Slurm answered, so that no job means that there is none
+    unaccounted: str | None  # why sacct did not answer
+    now: float
+
+    @property
+    def last(self) -> Sidecar | None:
+        """The newest attempt."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def id(self) -> str | None:
+        """The id of the job that it was submitted in, or was last run in."""
+        if self.place is None:
+            return None if self.last is None else self.last.job
+        return self.place.array.job_id(self.place.index) or (None if self.job is None else self.job.id)
+
+    @property
+    def job_alive(self) -> bool:
+        return self.job is not None and self.job.alive
+
+    @property
+    def beats(self) -> bool:
+        """Whether the newest attempt gave a recent sign of life."""
+        return self.last is not None and self.last.alive(self.now)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the newest attempt is running. Slurm knows better where a sign of life outlives its process."""
+        stopped = self.asked and self.job is not None and self.job.state in SUSPENDED
+        away = self.job is None or not self.job.alive or self.job.pending
+        gone = self.asked and away and (self.last is None or self.last.job == self.id)
+        return self.beats and not stopped and not gone
+
+    @property
+    def runs_by_hand(self) -> bool:
+        """Whether a command that is in no job is running it; it may have taken over from a job that is gone."""
+        return self.beats and self.last is not None and not self.last.job and not self.job_alive
+
+    def cell_state(self) -> CellState:
+        state, detail, progress = self._conclusion()
+        last = self.last if progress else None
+        return CellState(
+            self.key,
+            self.label,
+            state,
+            detail,
+            job=None if self.runs_by_hand else self.id,
+            held=state == "pending" and self.job is not None and slurm.is_held(self.job),
+            attempts=len(self.attempts),
+            interrupted=sum(each.interrupted for each in self.attempts if not (each is self.last and self.beats)),
+            **({} if last is None else _progress(last, self.now)),
         )
-    if key in place.submission.cancelled or (job is not None and job.state == "CANCELLED"):
-        by = " by you" if key in place.submission.cancelled or job is None else words(job).removeprefix("cancelled")
-        return _with(facts, "cancelled", f"cancelled{by}; attention-bench resume submits it again")
-    if place.submission.cluster.is_local:
-        why = "its process has ended"
-    elif job is not None:
-        why = f"its job {words(job)}"
-    elif place.array.id is None:
-        why = "it did not reach Slurm"
-    else:
-        untold = f", and how it ended is not told ({unaccounted})" if unaccounted else ""
-        why = f"Slurm knows its job no more{untold}"
-    return _with(facts, "dropped", f"{why}; attention-bench resume submits it again")
+
+    def _conclusion(self) -> tuple[State, str, bool]:
+        """The state, the sentence on it, and whether the newest attempt's progress belongs to it."""
+        if self.record is not None:
+            return self.record.status, self.record.reason, False  # type: ignore[return-value]
+        if self.last is not None and self.runs:
+            return "running", self.last.text, True
+        if self.place is None:
+            return ("unsubmitted", "", False) if self.last is None else ("dropped", self._interruption(), False)
+        if not self.asked:
+            return "unknown", "" if self.last is None else _end(self.last, self.now), False
+        if self.job is None or not self.job.alive:
+            return self._ended(self.place)
+        if self.job.pending:
+            return "pending", self._wait(self.job), False
+        if self.job.state in SUSPENDED:
+            return "running", slurm.describe(self.job), True
+        if self.last is not None and self.last.job == self.id and self.last.ended is None:
+            return "running", f"no sign of life for {self.now - self.last.beat:.0f} s on {self.last.host}", True
+        cells = len(self.place.array.jobs[self.place.index])
+        others = f", or is running another of its {cells} cells" if cells > 1 else ""
+        return "pending", f"its job is starting{others}", False
+
+    def _interruption(self) -> str:
+        """How a run by hand ended without a record, and what continues it."""
+        assert self.last is not None
+        end = _end(self.last, self.now)
+        return end if "the same command" in end else f"{end}; the command that started it continues it"
+
+    def _wait(self, job: JobInfo) -> str:
+        """Why a pending job waits; how its last attempt ended, without what a user would do, as Slurm does it."""
+        release = "; attention-bench resume releases it" if slurm.is_held(job) else ""
+        if self.last is None or self.last.job != self.id:
+            return slurm.describe(job) + release
+        return f"{slurm.describe(job)}{release}; before: {_end(self.last, self.now).partition('; the same command')[0]}"
+
+    def _ended(self, place: _Place) -> tuple[State, str, bool]:
+        """The state of a cell whose job is over, or is not known: cancelled or dropped, and why."""
+        job, again = self.job, "; attention-bench resume submits it again"
+        by_user = self.key in place.submission.cancelled
+        if by_user or (job is not None and job.state == "CANCELLED"):
+            return "cancelled", ("cancelled by you" if by_user or job is None else slurm.describe(job)) + again, False
+        if place.submission.cluster.is_local:
+            return "dropped", f"its process has ended{again}", False
+        if job is not None:
+            return "dropped", f"its job {slurm.describe(job)}{again}", False
+        if place.array.id is None:
+            return "dropped", f"it did not reach Slurm{again}", False
+        unknown = f", and cannot say how it ended ({self.unaccounted})" if self.unaccounted else ""
+        return "dropped", f"Slurm no longer knows its job{unknown}{again}", False
 
 
-def _with(facts: CellState, state: State, detail: str, last: Sidecar | None = None, now: float = 0.0) -> CellState:
-    values = (
-        {}
-        if last is None
-        else {
-            "epoch": last.epoch,
-            "epochs": last.epochs,
-            "step": last.step,
-            "steps": last.steps,
-            "images_per_s": last.images_per_s,
-            "left_s": last.left_s,
-            "beat_age_s": round(now - last.beat, 1),
-        }
-    )
-    return CellState(**{**vars(facts), "state": state, "detail": detail, **values})
+def _progress(last: Sidecar, now: float) -> dict[str, Any]:
+    """The fields of a CellState that say how far an attempt is."""
+    return {
+        "epoch": last.epoch,
+        "epochs": last.epochs,
+        "step": last.step,
+        "steps": last.steps,
+        "images_per_s": last.images_per_s,
+        "left_s": last.left_s,
+        "beat_age_s": round(now - last.beat, 1),
+    }
 
 
 def _end(last: Sidecar, now: float) -> str:
@@ -228,7 +263,7 @@ def _end(last: Sidecar, now: float) -> str:
 
 
 def _record(out: Path, key: str, problems: list[str]) -> Record | None:
-    """The record of a cell, if it is there and whole; a line is added to `problems` if it is damaged."""
+    """Return the record of a cell if it is there and intact; add a line to `problems` if it is damaged."""
     path = out / f"{key}.json"
     try:
         return results.read(path)
@@ -238,22 +273,32 @@ def _record(out: Path, key: str, problems: list[str]) -> Record | None:
         return None
 
 
-def _final(record: Record, submission: Submission) -> bool:
+def _settles(record: Record | None, submission: Submission) -> bool:
     """Whether a record ends the matter: a failure that is older than the last submission is being tried again."""
-    return record.status == "done" or record.created != submission.failed.get(record.key)
+    return record is not None and (record.status == "done" or record.created != submission.failed.get(record.key))
 
 
-def _jobs(places: Sequence[_Place]) -> tuple[dict[tuple[str, int], Job], str | None, str | None]:
-    """What is known of the jobs of these places, by array name and index; why squeue, and why sacct, did not tell."""
-    found: dict[tuple[str, int], Job] = {}
+def _last_places(submissions: Sequence[Submission]) -> dict[str, _Place]:
+    """Where each cell was submitted last, by key."""
+    return {
+        key: _Place(submission, array, index)
+        for submission in submissions
+        for array, index, keys in submission.jobs()
+        for key in keys
+    }
+
+
+def _jobs(places: Sequence[_Place]) -> tuple[dict[tuple[str, int], JobInfo], str | None, str | None]:
+    """Return what is known of the jobs at these places, by array name and index; why squeue, and sacct, did not say."""
+    found: dict[tuple[str, int], JobInfo] = {}
     wanted: dict[str, set[int]] = {}
     for place in places:
         name, index = place.array.name, place.index
         if not place.submission.cluster.is_local:
             wanted.setdefault(name, set()).add(index)
-        elif (job := local_job(name, index, place.array.job_id(index))) is not None:
+        elif (job := slurm.local_job(name, index, place.array.job_id(index))) is not None:
             found[name, index] = job
-    queue = ask(wanted)
+    queue = slurm.ask(wanted)
     for name, jobs in queue.jobs.items():
         found |= {(name, index): job for index, job in jobs.items()}
     return found, queue.unreachable, queue.unaccounted

@@ -15,7 +15,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from slurm import Cluster
 
 FOLDER = "submissions"
 FILE = "submission.json"
+CELLS = "cells.pickle"
 CODE = "code"
 
 
@@ -88,6 +89,45 @@ def name_of(sweep: str) -> str:
 def slug(sweep: str) -> str:
     """A sweep's name as part of file and job names: of `my_sweeps.py:batches` it is `batches`."""
     return re.sub(r"[^\w-]+", "-", sweep.rpartition(":")[2])[:40]
+
+
+def find(sweep: str | None, out: Path, warn: Callable[[str], None]) -> list[Submission]:
+    """Return the submissions of a sweep (None: all), oldest first; `warn` of each whose file is damaged.
+
+    Raises ValueError if there are none.
+    """
+    known, problems = read_existing(out)
+    for problem in problems:
+        warn(f"damaged, left out: {problem}")
+    chosen = of_sweep(sweep, known)
+    if not chosen:
+        raise ValueError(nothing_found(sweep, out, known))
+    return chosen
+
+
+def of_sweep(sweep: str | None, known: Sequence[Submission]) -> list[Submission]:
+    """Return those of a sweep (None: all)."""
+    return [submission for submission in known if sweep in (None, submission.sweep)]
+
+
+def nothing_found(sweep: str | None, out: Path, known: Sequence[Submission]) -> str:
+    """Say in one line that a sweep was not submitted in a folder (None: nothing was), and which were."""
+    if sweep is None:
+        return f"nothing was submitted or started in {out}"
+    names = ", ".join(dict.fromkeys(submission.sweep for submission in known))
+    return f"no sweep {sweep!r} was submitted in {out}; {f'these were: {names}' if names else 'nor was any other'}"
+
+
+def labels_of(known: Iterable[Submission]) -> dict[str, str]:
+    """Return the labels by key of all cells of these submissions' sweeps, submitted or not."""
+    return {key: label for submission in known for key, label in submission.cells.items()}
+
+
+def read_existing(out: Path) -> tuple[list[Submission], list[str]]:
+    """As `read_all`, of an output folder that must exist: raises ValueError if it does not."""
+    if not out.is_dir():
+        raise ValueError(f"there is no folder {out}; --out names the folder of the records")
+    return read_all(out)
 
 
 def read_all(out: Path) -> tuple[list[Submission], list[str]]:

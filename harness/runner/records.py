@@ -18,10 +18,15 @@ FINAL = ("done", "oom")
 def recorded(cell: Cell, out: Path) -> Record | None:
     """The final record of a cell in the folder `out`, or None."""
     record = _whole(cell, out)
-    if record is None or record.status not in FINAL:
-        return None
+    return record if record is not None and settles(record, cell) else None
+
+
+def settles(record: Record, cell: Cell) -> bool:
+    """Whether a record is the final one of a cell."""
+    if record.status not in FINAL or not cell.equals(record.cell):
+        return False
     # Whether a training fits depends on how its batch is split, which is no part of the key.
-    return None if record.status == "oom" and isinstance(cell.task, Train) else record
+    return not (record.status == "oom" and isinstance(cell.task, Train))
 
 
 def _whole(cell: Cell, out: Path) -> Record | None:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from harness.jobs.states import CellState, of_folder, standing
-from harness.jobs.submissions import Submission, read_all
+from harness.jobs.states import CellState, look_at, of_folder
+from harness.jobs.submissions import Submission, read_all, read_existing
 from harness.process.attempts import Sidecar, attempts
 from harness.status.rows import TITLES, shortened
 from slurm import Resources
@@ -47,7 +47,7 @@ class Target(NamedTuple):
         return attempts(self.out / self.key)[0]
 
     def state(self) -> CellState:
-        (found,) = standing(self.out, {self.key: self.label}, self.submissions()).cells
+        (found,) = look_at(self.out, {self.key: self.label}, self.submissions()).cells
         return found
 
     def log(self, rank: int) -> Path | None:
@@ -113,9 +113,7 @@ def _follow(target: Target, console: Console, rank: int) -> int:
 
 
 def _meant(cell: str, out: Path, warn: Callable[[str], None]) -> Target:
-    if not out.is_dir():
-        raise ValueError(f"there is no folder {out}; --out names the folder of the records")
-    known, problems = read_all(out)
+    known, problems = read_existing(out)
     for problem in problems:
         warn(f"damaged, left out: {problem}")
     labels = of_folder(out) | {key: label for submission in known for key, label in submission.cells.items()}

@@ -16,8 +16,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from harness.jobs.states import STATES, Standing, State, of_folder, standing
-from harness.jobs.submissions import Submission, read_all
+from harness.jobs.states import STATES, Standing, State, look_at, of_folder
+from harness.jobs.submissions import Submission, labels_of, nothing_found, of_sweep, read_existing
 from harness.status.overview import Overview
 from harness.status.rows import totals
 
@@ -33,30 +33,6 @@ class Look:
     submissions: Sequence[Submission]
     standing: Standing
     time: datetime  # in UTC
-
-
-def submitted(sweep: str | None, out: Path, warn: Callable[[str], None]) -> list[Submission]:
-    """The submissions of a sweep, or all, oldest first; a warning for each whose file is damaged.
-
-    Raises ValueError if there are none.
-    """
-    known, problems = _known(out)
-    _warn(problems, warn)
-    chosen = _named(sweep, known)
-    if not chosen:
-        raise ValueError(_none(sweep, out, known))
-    return chosen
-
-
-def of(submissions: Sequence[Submission], out: Path, known: Sequence[Submission] | None = None) -> Standing:
-    """Where the cells that these submissions submitted stand, as far as these are concerned.
-
-    With `known`, all cells of their sweeps, as far as those are concerned.
-    """
-    if known is not None:
-        return standing(out, _cells(submissions), known)
-    cells = {key: label for each in submissions for key, label in each.cells.items() if key in each.submitted}
-    return standing(out, cells, submissions)
 
 
 def show(
@@ -131,49 +107,28 @@ def _watch(look: Callable[[], Look], view: Callable[[Look], Overview], console: 
 
 def _look(sweep: str | None, out: Path, by_hand: Mapping[str, str]) -> Look:
     now = datetime.now(UTC)
-    known, problems = _known(out)
-    chosen = _named(sweep, known)
-    cells = _cells(chosen)
+    known, problems = read_existing(out)
+    chosen = of_sweep(sweep, known)
+    cells = labels_of(chosen)
     cells |= {key: label for key, label in by_hand.items() if key not in cells}
     if sweep is None:
         cells |= {key: label for key, label in of_folder(out).items() if key not in cells}
     if not cells:
-        raise ValueError("; ".join([_none(sweep, out, known), *problems]))
+        raise ValueError("; ".join([nothing_found(sweep, out, known), *problems]))
     # Another sweep may have submitted some of the cells as well, and later.
-    found = standing(out, cells, known)
+    found = look_at(out, cells, known)
     return Look(chosen, replace(found, problems=[*problems, *found.problems]), now)
 
 
 def _by_hand(sweep: str | None, out: Path, labels: Callable[[str], Mapping[str, str]]) -> Mapping[str, str]:
     """The cells of a sweep that was not submitted: `attention-bench run` may be at them. Labels by key."""
-    known, _ = _known(out)
-    if sweep is None or _named(sweep, known):
+    known, _ = read_existing(out)
+    if sweep is None or of_sweep(sweep, known):
         return {}
     try:
         return labels(sweep)
     except ValueError as problem:
-        raise ValueError(f"{_none(sweep, out, known)}; {problem}") from problem
-
-
-def _known(out: Path) -> tuple[list[Submission], list[str]]:
-    if not out.is_dir():
-        raise ValueError(f"there is no folder {out}; --out names the folder of the records")
-    return read_all(out)
-
-
-def _named(sweep: str | None, known: Sequence[Submission]) -> list[Submission]:
-    return [submission for submission in known if sweep in (None, submission.sweep)]
-
-
-def _cells(submissions: Sequence[Submission]) -> dict[str, str]:
-    return {key: label for submission in submissions for key, label in submission.cells.items()}
-
-
-def _none(sweep: str | None, out: Path, known: Sequence[Submission]) -> str:
-    if sweep is None:
-        return f"nothing was submitted or begun in {out}"
-    names = ", ".join(dict.fromkeys(submission.sweep for submission in known))
-    return f"no sweep {sweep!r} was submitted in {out}; {f'these were: {names}' if names else 'nor was any other'}"
+        raise ValueError(f"{nothing_found(sweep, out, known)}; {problem}") from problem
 
 
 def _heading(sweep: str | None, out: Path, submissions: Sequence[Submission]) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 import results
 from harness.jobs import submissions
-from harness.jobs.states import CellState, standing
+from harness.jobs.states import CellState, look_at
 from harness.process.attempts import FOLDER, Sidecar, attempts
 from tests.nightly import CELLS
 
@@ -210,7 +210,7 @@ class Place:
         known, problems = submissions.read_all(self.out)
         assert not problems
         labels = {key: label for submission in known for key, label in submission.cells.items()}
-        return {state.label: state for state in standing(self.out, labels, known).cells}
+        return {state.label: state for state in look_at(self.out, labels, known).cells}
 
     def attempts(self) -> list[Sidecar]:
         """At the one cell that there is."""

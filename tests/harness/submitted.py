@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import results
-from harness.jobs import states
+import slurm
 from harness.jobs.submissions import CODE, Array, Submission
 from harness.jobs.submissions import FOLDER as SUBMISSIONS
 from harness.process.attempts import FOLDER, Sidecar
 from results import Record
-from slurm import Cluster, Job, Queue, Resources
+from slurm import Cluster, JobInfo, Queue, Resources
 
 NOON = 1_800_014_400.0
 """Of 15 January 2027, UTC: the same day nearly everywhere."""
@@ -60,10 +60,10 @@ def record(out: Path, key: str, status: str = "done", error: str | None = None) 
     results.write(out, Record(key, cell, status, {}, {}, error))
 
 
-def job(submission: Submission, index: int, state: str, reason: str = "None", **values: Any) -> Job:
+def job(submission: Submission, index: int, state: str, reason: str = "None", **values: Any) -> JobInfo:
     (array,) = submission.arrays
     facts = {"nodes": "", "elapsed_s": 60, "left_s": 600, "start": None, "restarts": 0, "exit_code": None}
-    return Job(
+    return JobInfo(
         **{**facts, "id": f"{array.job_id(index)}", "name": array.name, "index": index, "partition": "low"} | values,
         state=state,
         reason=reason,
@@ -74,20 +74,20 @@ class Slurm:
     """What `slurm.ask` answers: the jobs of `tell`, or that it cannot be reached. `asked`: how often, about jobs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.jobs: list[Job] = []
+        self.jobs: list[JobInfo] = []
         self.unreachable: str | None = None
         self.unaccounted: str | None = None
         self.asked = 0
-        monkeypatch.setattr(states, "ask", self._ask)
+        monkeypatch.setattr(slurm, "ask", self._ask)
 
-    def tell(self, *jobs: Job) -> None:
+    def tell(self, *jobs: JobInfo) -> None:
         self.jobs = list(jobs)
 
     def _ask(self, names: Mapping[str, set[int]]) -> Queue:
         self.asked += bool(names)
         if self.unreachable is not None:
             return Queue(unreachable=self.unreachable)
-        found: dict[str, dict[int, Job]] = {}
+        found: dict[str, dict[int, JobInfo]] = {}
         for job in self.jobs:
             if job.name in names:
                 found.setdefault(job.name, {})[job.index] = job

@@ -9,7 +9,7 @@ import pytest
 from slurm import scontrol
 from slurm.clusters import Cluster
 from slurm.commands import SlurmUnreachable
-from slurm.limits import Limits, check, limits
+from slurm.limits import Limits, check_fits, limits
 from tests.slurm.cluster import NODES, run
 from tests.slurm.sites import CLOUD, PLAIN, UNIVERSITY, Texts, pretend
 
@@ -27,7 +27,7 @@ def fits(cluster: Cluster, known: Limits | None = None, nodes: int = 1, tasks: i
     known = known or limits(cluster)
     line = ""
     try:
-        check(
+        check_fits(
             cluster,
             known,
             nodes=nodes,

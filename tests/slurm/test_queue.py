@@ -9,7 +9,7 @@ import pytest
 
 from slurm import queue
 from slurm.commands import SlurmUnreachable
-from slurm.queue import ENDED, Job, Queue, ask, cancel, queued, recorded, release
+from slurm.queue import ENDED, JobInfo, Queue, ask, cancel, queued, recorded, release
 from slurm.reasons import words
 from tests.slurm.cluster import NODES, fail_node, run, wait_for
 
@@ -20,9 +20,9 @@ def submit(name: str, *options: str, script: str = "sleep 100", log: str = "/dev
     return run("sbatch", "--parsable", f"--job-name={name}", f"--output={log}", *options, "--wrap", script)
 
 
-def asked_until(names: list[str], condition: Callable[[dict[str, Job]], bool]) -> dict[str, Job]:
+def asked_until(names: list[str], condition: Callable[[dict[str, JobInfo]], bool]) -> dict[str, JobInfo]:
     """Jobs as squeue has them, as "name" or "name_index" of an array, once the condition holds."""
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, JobInfo] = {}
 
     def holds() -> bool:
         jobs.clear()
@@ -113,7 +113,7 @@ def test_what_is_interrupted_lives_on_if_slurm_queues_it_again(slurm: None) -> N
 
         ended, waited = set(), set()
 
-        def run_again(jobs: dict[str, Job]) -> bool:
+        def run_again(jobs: dict[str, JobInfo]) -> bool:
             ended.update(name for name in again if not jobs[name].alive)
             told = "queued again, and waits until"
             waited.update(name for name in again if jobs[name].pending and words(jobs[name]).startswith(told))
@@ -162,7 +162,7 @@ def test_what_ended_is_told_by_squeue_and_later_by_sacct(slurm: None, monkeypatc
 
     # As hours later. What still waits is not told from the records: squeue would list it.
     ran = commands(monkeypatch, forgetful=True)
-    found: dict[str, Job] = {}
+    found: dict[str, JobInfo] = {}
 
     def recorded_all() -> bool:
         answer = ask(names)
@@ -251,7 +251,7 @@ LINE = "12_4|RUNNING|None|n[1-2]|1-02:03:04|UNLIMITED|2026-11-24T23:27:09|2|0|lo
 def test_a_line_of_squeue() -> None:
     (job,) = queued(LINE)
     start = datetime(2026, 11, 24, 23, 27, 9).astimezone()
-    assert job == Job("12_4", "a|b", 4, "RUNNING", "None", "n[1-2]", 93784, None, start, 2, None, "low")
+    assert job == JobInfo("12_4", "a|b", 4, "RUNNING", "None", "n[1-2]", 93784, None, start, 2, None, "low")
 
 
 def test_lines_that_are_no_jobs_of_ours_are_passed_over() -> None:

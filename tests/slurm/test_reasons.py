@@ -5,23 +5,23 @@ from datetime import datetime
 
 import pytest
 
-from slurm.queue import Job
-from slurm.reasons import ENDS, HELD, HELD_STATES, RUNS, STUCK, WAITS, held, words
+from slurm.queue import JobInfo
+from slurm.reasons import ENDS, HELD, HELD_STATES, RUNS, STUCK, WAITS, describe, is_held
 
 
-def job(state: str, reason: str = "None", exit_code: str | None = None, restarts: int = 0) -> Job:
+def job(state: str, reason: str = "None", exit_code: str | None = None, restarts: int = 0) -> JobInfo:
     start = datetime(2026, 11, 24, 23, 15).astimezone()
-    return Job("7_1", "cells", 1, state, reason, "n1", 60, 240, start, restarts, exit_code, "low")
+    return JobInfo("7_1", "cells", 1, state, reason, "n1", 60, 240, start, restarts, exit_code, "low")
 
 
 @pytest.mark.parametrize("reason", WAITS)
 def test_a_reason_that_clears_by_itself(reason):
-    assert words(job("PENDING", reason)).startswith("waits")
+    assert describe(job("PENDING", reason)).startswith("waits")
 
 
 @pytest.mark.parametrize("reason", STUCK)
 def test_a_reason_that_does_not_clear_says_what_to_do(reason):
-    assert any(deed in words(job("PENDING", reason)) for deed in ("cancel it", "scontrol release 7_1"))
+    assert any(deed in describe(job("PENDING", reason)) for deed in ("cancel it", "scontrol release 7_1"))
 
 
 @pytest.mark.parametrize(
@@ -51,37 +51,37 @@ def test_a_reason_that_does_not_clear_says_what_to_do(reason):
     ],
 )
 def test_other_reasons_of_a_pending_job(reason, said):
-    assert said in words(job("PENDING", reason))
+    assert said in describe(job("PENDING", reason))
 
 
 def test_a_job_that_was_queued_again_says_until_when_it_waits():
-    assert words(job("PENDING", "BeginTime", restarts=2)) == "queued again, and waits until 24 Nov 23:15"
-    assert words(job("PENDING", "BeginTime")) == "waits until 24 Nov 23:15"
+    assert describe(job("PENDING", "BeginTime", restarts=2)) == "queued again, and waits until 24 Nov 23:15"
+    assert describe(job("PENDING", "BeginTime")) == "waits until 24 Nov 23:15"
 
 
 @pytest.mark.parametrize("reason", HELD)
 def test_what_slurm_holds_of_itself_can_be_let_go(reason):
     for each in (job("PENDING", reason), job("PENDING", reason.replace(" ", "_"))):
-        assert held(each)
-        assert "held by Slurm" in words(each)
-    assert not held(job("RUNNING", reason))
+        assert is_held(each)
+        assert "held by Slurm" in describe(each)
+    assert not is_held(job("RUNNING", reason))
 
 
 @pytest.mark.parametrize("reason", [*STUCK, *WAITS, "BeginTime"])
 def test_what_others_hold_or_what_waits_is_not_held_by_slurm(reason):
-    assert not held(job("PENDING", reason))
+    assert not is_held(job("PENDING", reason))
 
 
 @pytest.mark.parametrize("state", HELD_STATES)
 def test_held_states_are_held_whatever_the_reason(state):
-    assert held(job(state))
-    assert words(job(state)) == "queued again, but held by Slurm"
-    assert "could not start it" in words(job(state, "launch failed requeued held"))
+    assert is_held(job(state))
+    assert describe(job(state)) == "queued again, but held by Slurm"
+    assert "could not start it" in describe(job(state, "launch failed requeued held"))
 
 
 @pytest.mark.parametrize("state", [*RUNS, *ENDS, "FAILED", "CANCELLED"])
 def test_what_does_not_wait_is_told_by_its_state(state):
-    said = words(job(state, "PartitionConfig"))
+    said = describe(job(state, "PartitionConfig"))
     assert said != state
     assert "never starts" not in said
 
@@ -104,18 +104,18 @@ def test_what_does_not_wait_is_told_by_its_state(state):
     ],
 )
 def test_a_failure_by_its_exit_code(exit_code, said):
-    assert said in words(job("FAILED", "NonZeroExitCode", exit_code))
+    assert said in describe(job("FAILED", "NonZeroExitCode", exit_code))
 
 
 def test_a_job_that_fits_no_node_is_not_told_to_read_its_log():
-    assert "no node has what it asks for" in words(job("FAILED", "BadConstraints", "1:0"))
+    assert "no node has what it asks for" in describe(job("FAILED", "BadConstraints", "1:0"))
 
 
 def test_who_cancelled_is_told_where_known():
-    assert words(job("CANCELLED")) == "cancelled"
-    assert words(job("CANCELLED", f"by {os.getuid()}")) == "cancelled by you"
-    assert words(job("CANCELLED", "by 4123456789")) == "cancelled by user 4123456789"
+    assert describe(job("CANCELLED")) == "cancelled"
+    assert describe(job("CANCELLED", f"by {os.getuid()}")) == "cancelled by you"
+    assert describe(job("CANCELLED", "by 4123456789")) == "cancelled by user 4123456789"
 
 
 def test_an_unknown_state_is_shown_as_it_is():
-    assert words(job("LAUNCH_FAILED")) == "LAUNCH_FAILED"
+    assert describe(job("LAUNCH_FAILED")) == "LAUNCH_FAILED"

@@ -12,7 +12,7 @@ import torch
 import attentions
 from backbones import preset
 from harness.cells import Cell, Costs
-from harness.jobs import launch
+from harness.jobs import launch, resubmit, submissions
 from harness.jobs.submissions import Submission
 from harness.sweeps.expand import expand
 from results import Record
@@ -132,7 +132,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 def test_where_nothing_was_submitted_it_is_said(ask: Ask, here: Path, command: str) -> None:
     (here / "runs").mkdir()
     said = refused(ask, f"{command} --out runs")
-    assert said == "nothing was submitted or begun in runs\n"
+    assert said == "nothing was submitted or started in runs\n"
     submitted.submit(here / "runs", "sweeps.py:ten", [{"k": "K"}])
     if command != "status":
         said = refused(ask, command.replace(" ", " sweeps.py:twelve ", 1) if " " in command else f"{command} twelve")
@@ -174,8 +174,8 @@ def test_where_slurm_does_not_answer_nothing_is_cancelled_or_resumed_and_status_
     assert refused(ask, "cancel") == (
         "no squeue on the PATH: this machine has no Slurm; use --cluster local; nothing is cancelled\n"
     )
-    assert "may be at work" in refused(ask, "submit sweeps.py:four --cluster local")
-    assert "some of the cells may be at work; nothing is submitted" in refused(ask, "resume")
+    assert "may be running" in refused(ask, "submit sweeps.py:four --cluster local")
+    assert "some of the cells may be running; nothing is submitted" in refused(ask, "resume")
     shown = ask("status")
     assert (shown.status, shown.err) == (0, "")
     assert "no squeue on the PATH" in shown.out
@@ -188,7 +188,7 @@ def test_what_was_dropped_twice_goes_where_it_was_submitted_last(
     jobs = [{cell.key: cell.label for cell in cells}]
     for sweep, created in (("second", submitted.NOON + 1), ("first", submitted.NOON)):
         made = submitted.submit(here / "runs", sweep, jobs, id="999999999", created=created, cluster="local")
-        (made.folder / launch.CELLS).write_bytes(pickle.dumps(cells))
+        (made.folder / submissions.CELLS).write_bytes(pickle.dumps(cells))
     asked = []
 
     def submit(
@@ -197,7 +197,7 @@ def test_what_was_dropped_twice_goes_where_it_was_submitted_last(
         asked.append((sweep, len(choice.cells), like.sweep))
         return like
 
-    monkeypatch.setattr(launch, "submit", submit)
+    monkeypatch.setattr(resubmit, "submit", submit)
     assert ask("resume").status == 0
     assert asked == [("second", 4, "second")]
 
@@ -216,7 +216,7 @@ def test_submissions_with_other_versions_of_one_file_are_resumed_together(
             labels = {cell.key: cell.label for cell in cells}
             made = submitted.submit(here / "runs", version, [labels], id="999999999", cluster="local")
             replace(made, files=(file,), originals=(file,), created=submitted.NOON + number).write()
-            (made.folder / launch.CELLS).write_bytes(pickle.dumps(cells))
+            (made.folder / submissions.CELLS).write_bytes(pickle.dumps(cells))
     asked = []
 
     def submit(
@@ -225,7 +225,7 @@ def test_submissions_with_other_versions_of_one_file_are_resumed_together(
         asked.append((sweep, attentions.loaded_files(), attentions.source_digest("mine")))
         return like
 
-    monkeypatch.setattr(launch, "submit", submit)
+    monkeypatch.setattr(resubmit, "submit", submit)
     answer = ask("resume")
     assert (answer.status, answer.err) == (0, "")
     assert [(sweep, files) for sweep, files, _ in asked] == [
@@ -254,7 +254,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(ask: Ask) -> None:
 
 def ended(out: Path) -> Callable[[], bool]:
     """Whether the processes of all submissions have."""
-    ids = [array.id for submission in launch.submissions.read_all(out)[0] for array in submission.arrays]
+    ids = [array.id for submission in submissions.read_all(out)[0] for array in submission.arrays]
     return lambda: all(local_job("", 0, id) is None for id in ids)
 
 
@@ -286,7 +286,7 @@ def test_what_processes_of_this_machine_record_is_what_run_records(ask: Ask, her
     assert "4 cells: 4 done" in told(ask("status sweeps.py:four"))
     told(ask("run sweeps.py:four --out by_hand"))
     assert [comparable(record) for record in records("runs")] == [comparable(record) for record in records("by_hand")]
-    (submission,), _ = launch.submissions.read_all(here / "runs")
+    (submission,), _ = submissions.read_all(here / "runs")
     assert submission.originals == (here / "sweeps.py",)
     assert (submission.code / "user" / "0" / "sweeps.py").read_text() == (here / "sweeps.py").read_text()
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import pytest
 import torch
 
 import results
+import slurm as slurm_package
 from attentions import load_file
 from backbones import preset
 from harness.cells import MICRO, Cell, DataSource, Runtime, Speed, Train
-from harness.jobs import launch, states, submissions
-from harness.jobs.launch import Choice, alone, choose, of_submission, planned, withdraw
+from harness.jobs import launch, submissions
+from harness.jobs.cancelling import withdraw
+from harness.jobs.launch import Choice, look_for, planned
+from harness.jobs.lock import submission_lock
+from harness.jobs.resubmit import cells_of, resubmit
 from harness.jobs.states import CellState, State
 from harness.jobs.submissions import FILE, Submission
 from harness.jobs.work import CellsJob
@@ -40,6 +45,10 @@ def training(seed: int = 0, data: DataSource = FASHION) -> Cell:
 
 def speed_on_gpu() -> Cell:
     return Cell(preset("deit_micro"), Speed(Runtime(device="cuda")))
+
+
+def choose(cells: Sequence[Cell], out: Path, *, failed: bool = False) -> Choice:
+    return launch.choose(cells, look_for(cells, out), failed=failed)
 
 
 @pytest.fixture
@@ -113,7 +122,7 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_twice(out: Path, slurm
     plant(out, slurm, cell, "pending")
     slurm.unreachable = "squeue: Unable to contact slurm controller"
     said = line(lambda: choose([cell, other], out))
-    assert said == "squeue: Unable to contact slurm controller; some of the cells were submitted, and may be at work"
+    assert said == "squeue: Unable to contact slurm controller; some of the cells were submitted, and may be running"
     assert choose([other], out).cells == [other], "of which nothing was submitted"
     results.write(out, record(cell, {}))
     assert choose([cell, other], out).cells == [other], "a record is a record"
@@ -126,7 +135,7 @@ def test_a_damaged_submission_may_be_at_work(out: Path, slurm: Slurm, counting: 
     path.write_text(text)
     said = line(lambda: choose([counting("linear")], out))
     assert said.startswith(f"{path}: not the file of a submission")
-    assert said.endswith("what it submitted may be at work; mend or remove its folder")
+    assert said.endswith("what it submitted may be running; mend or remove its folder")
 
 
 def test_what_another_job_makes_is_waited_for(out: Path, slurm: Slurm) -> None:
@@ -166,7 +175,7 @@ def test_what_a_process_of_this_machine_makes_cannot_be_waited_for(out: Path, mo
     """Its number is no job's of Slurm's."""
     here = submit(out, "s", [{training().key: training().label}], id="4711", cluster="local")
     submitted.attempt(out, training().key, job="4711")
-    monkeypatch.setattr(states, "local_job", lambda name, index, id: job(here, 0, "RUNNING"))
+    monkeypatch.setattr(slurm_package, "local_job", lambda name, index, id: job(here, 0, "RUNNING"))
     assert choose([training()], out).states[training().key].state == "running"
     said = line(lambda: choose([training().evaluation()], out))
     assert said.endswith("nor is that training among the cells to run")
@@ -205,7 +214,7 @@ def test_images_that_are_not_there_are_said_now(out: Path, tmp_path: Path, kind:
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A partition with one node of 8 CPUs, and arrays of at most 3."""
     node = Node("n1", frozenset({"p"}), (), 8, 64000, frozenset())
-    monkeypatch.setattr(launch, "limits", lambda cluster: Limits("p", "UP", 600, None, (node,), 0, 3))
+    monkeypatch.setattr(slurm_package, "limits", lambda cluster: Limits("p", "UP", 600, None, (node,), 0, 3))
 
 
 def test_arrays_are_split_and_what_could_never_run_is_refused(out: Path, limits: None, counting: Make) -> None:
@@ -239,7 +248,7 @@ def test_on_this_machine_nothing_waits_for_a_job_of_slurms(out: Path, slurm: Slu
     chosen = choose([training().evaluation()], out)
     assert planned(chosen, GPU)[0][0].after == (training().key,)
     said = line(lambda: planned(chosen, LOCAL))
-    assert said.startswith("some cells need trainings that are under way (job 70)")
+    assert said.startswith("some cells need trainings that are not finished (job 70)")
 
 
 # Submitting
@@ -254,14 +263,14 @@ class Sbatch:
         self.works: list[list[CellsJob]] = []
         self.seen: list[list[str | None]] = []
         self.refuses_at: int | None = None
-        monkeypatch.setattr(launch, "submit_array", self._array)
-        monkeypatch.setattr(launch, "submit_local", self._local)
+        monkeypatch.setattr(slurm_package, "submit_array", self._array)
+        monkeypatch.setattr(slurm_package, "submit_local", self._local)
         self.code = out.resolve() / submissions.FOLDER / submissions.CODE / "now"
         monkeypatch.setattr(launch, "_code", lambda out: (self.code, (), (Path("/u"),)))
 
     def _array(self, works: Sequence[CellsJob], **how: Any) -> str:
         (found,) = (each for each in submissions.read_all(self.out)[0] if each.folder == how["folder"])
-        assert len(pickle.loads((found.folder / launch.CELLS).read_bytes())) == len(found.cells)
+        assert len(pickle.loads((found.folder / submissions.CELLS).read_bytes())) == len(found.cells)
         self.seen.append([array.id for array in found.arrays])
         if self.refuses_at == len(self.calls):
             raise ValueError("Slurm refuses the job: planted")
@@ -301,9 +310,9 @@ def test_all_is_written_before_anything_is_submitted_and_each_id_after_its_array
     with pytest.raises(
         ValueError, match=r"the code that sweep sweeps.py:ten was submitted with is gone .*submit it again"
     ):
-        of_submission(made, as_now=False)
+        cells_of(made, as_now=False)
     sbatch.code.mkdir(parents=True)
-    assert of_submission(made, as_now=False) == cells
+    assert cells_of(made, as_now=False) == cells
     work = sbatch.works[0][0]
     assert (work.out, sbatch.calls[0]["code"]) == (out, sbatch.code)
     assert sbatch.calls[0]["cluster"].name == "gpu"
@@ -323,7 +332,7 @@ def test_what_it_refuses_later_says_how_much_is_submitted_and_keeps_it(
     cells = ten(counting)
     sbatch.refuses_at = 2
     said = line(lambda: sbatch.submit(choose(cells, out), replace(GPU, pack=1)))
-    assert said == "Slurm refuses the job: planted; 2 of 4 arrays are submitted: ask again for the rest"
+    assert said == "Slurm refuses the job: planted; 2 of 4 arrays are submitted: the same command submits the others"
     (found,), _ = submissions.read_all(out)
     assert [array.id for array in found.arrays] == ["90", "91", None, None]
     first, second, *_ = found.arrays
@@ -396,9 +405,9 @@ def test_cells_that_cannot_be_read_are_one_line(out: Path, counting: Make) -> No
     made = submit(out, "ten", [{"k": "K"}])
     for content in (None, b"", pickle.dumps([counting()])[:-20], b"nothing"):
         if content is not None:
-            (made.folder / launch.CELLS).write_bytes(content)
-        said = line(lambda: of_submission(made, as_now=False))
-        assert said.startswith(f"{made.folder / launch.CELLS} cannot be read: ")
+            (made.folder / submissions.CELLS).write_bytes(content)
+        said = line(lambda: cells_of(made, as_now=False))
+        assert said.startswith(f"{made.folder / submissions.CELLS} cannot be read: ")
 
 
 @pytest.mark.usefixtures("users_files")
@@ -410,17 +419,93 @@ def test_tasks_that_have_changed_since_are_said_and_the_copy_still_has_them(out:
         path.write_text(text + f"# {tmp_path}\n")
     module = load_file(original)
     made = replace(submit(out, "ten", [{"k": "K"}]), files=(copy,), originals=(original,))
-    (made.folder / launch.CELLS).write_bytes(pickle.dumps([module.Mine()]))
-    assert of_submission(made, as_now=True) == [module.Mine()]
+    (made.folder / submissions.CELLS).write_bytes(pickle.dumps([module.Mine()]))
+    assert cells_of(made, as_now=True) == [module.Mine()]
     # As another process finds it.
     del sys.modules[module.__name__]
     original.write_text(f"# nothing of {tmp_path}\n")
-    said = line(lambda: of_submission(made, as_now=True))
+    said = line(lambda: cells_of(made, as_now=True))
     assert said.startswith("the tasks of sweep ten have changed since it was submitted (")
-    (found,) = of_submission(made, as_now=False)
+    (found,) = cells_of(made, as_now=False)
     assert type(found).__name__ == "Mine"
     copy.unlink()
-    assert "there is no Python file" in line(lambda: of_submission(made, as_now=False))
+    assert "there is no Python file" in line(lambda: cells_of(made, as_now=False))
+
+
+# Resubmitting
+
+
+def dropped(out: Path, sweep: str, created: float, *cells: Cell) -> Submission:
+    """A submission that Slurm has forgotten."""
+    made = submit(out, sweep, [{cell.key: cell.label for cell in cells}], id="60", created=created)
+    (made.folder / submissions.CELLS).write_bytes(pickle.dumps(list(cells)))
+    return made
+
+
+def resumed(out: Path, sweep: str | None = None) -> list[Submission]:
+    found: list[Submission] = []
+    resubmit(sweep, out, failed=False, warn=print, on_release=print, on_submit=found.append)
+    return found
+
+
+def test_however_many_submissions_are_resumed_slurm_is_asked_twice(
+    out: Path, slurm: Slurm, sbatch: Sbatch, counting: Make
+) -> None:
+    """Once to refuse before the lock, and once under it."""
+    cells = ten(counting)[:5]
+    for number, cell in enumerate(cells):
+        dropped(out, f"s{number}", NOON + number, cell)
+    assert [each.sweep for each in resumed(out)] == ["s0", "s1", "s2", "s3", "s4"]
+    assert slurm.asked == 2
+
+
+def test_each_record_is_read_once_a_look(
+    out: Path, sbatch: Sbatch, counting: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = ten(counting)[:3]
+    for number, cell in enumerate(cells):
+        dropped(out, f"s{number}", NOON + number, cell)
+    done = counting()
+    submit(out, "done", [{done.key: done.label}], created=NOON + 9)
+    results.write(out, record(done, {}))
+    read: list[str] = []
+    original = results.read
+    monkeypatch.setattr(results, "read", lambda path: (read.append(path.stem), original(path))[1])
+    resumed(out)
+    assert read.count(done.key) == 2
+    # A second time after Slurm was asked: the job may have written it meanwhile.
+    assert [read.count(cell.key) for cell in cells] == [4, 4, 4]
+
+
+def test_what_is_resumed_waits_for_a_training_that_is_resumed_before_it(
+    out: Path, slurm: Slurm, sbatch: Sbatch
+) -> None:
+    dropped(out, "first", NOON, training())
+    dropped(out, "second", NOON + 1, training().evaluation())
+    made = resumed(out)
+    assert [each.sweep for each in made] == ["first", "second"]
+    assert [call["after"] for call in sbatch.calls] == [[], ["90"]]
+    assert slurm.asked == 2
+
+
+def test_a_training_of_another_sweep_is_waited_for_and_not_resumed(out: Path, slurm: Slurm, sbatch: Sbatch) -> None:
+    other = submit(out, "other", [{training().key: training().label}], created=NOON)
+    slurm.tell(job(other, 0, "PENDING"))
+    dropped(out, "mine", NOON + 1, training().evaluation())
+    assert [each.sweep for each in resumed(out, "mine")] == ["mine"]
+    assert [call["after"] for call in sbatch.calls] == [["70"]]
+    assert slurm.asked == 2
+
+
+def test_one_submit_asks_slurm_once_before_the_lock_and_once_under_it(
+    out: Path, slurm: Slurm, sbatch: Sbatch, counting: Make
+) -> None:
+    cells = ten(counting)
+    dropped(out, "ten", NOON, *cells)
+    choice, made = launch.submit_alone(cells, GPU, out, "ten", print)
+    assert made is not None
+    assert made.submitted == {cell.key for cell in choice.cells} == {cell.key for cell in cells}
+    assert slurm.asked == 2
 
 
 # Cancelling
@@ -429,8 +514,8 @@ def test_tasks_that_have_changed_since_are_said_and_the_copy_still_has_them(out:
 @pytest.fixture
 def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     found: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(launch, "cancel", lambda ids: found.append(("slurm", list(ids))))
-    monkeypatch.setattr(launch, "cancel_local", lambda ids: found.append(("local", list(ids))))
+    monkeypatch.setattr(slurm_package, "cancel", lambda ids: found.append(("slurm", list(ids))))
+    monkeypatch.setattr(slurm_package, "cancel_local", lambda ids: found.append(("local", list(ids))))
     return found
 
 
@@ -479,7 +564,7 @@ def test_a_slurm_that_does_not_answer_cancels_nothing_silently(out: Path, monkey
 
 
 def one_after_the_other(out: Path, log: Path) -> None:
-    with alone(out, print):
+    with submission_lock(out, print):
         for word in ("begins", "ends"):
             with open(log, "a") as stream:
                 stream.write(f"{word}\n")
@@ -497,13 +582,36 @@ def test_two_shells_submit_one_after_the_other(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().split() == ["begins", "ends"] * 3
 
 
+def hold(out: Path, told: Connection) -> None:
+    with submission_lock(out, print):
+        told.send("held")
+        time.sleep(PATIENCE)
+
+
+def test_a_second_shell_is_told_that_it_waits_and_continues_when_the_first_is_killed(tmp_path: Path) -> None:
+    here, there = SERVER.Pipe()
+    shell = SERVER.Process(target=hold, args=(tmp_path, there))
+    shell.start()
+    assert here.recv() == "held"
+    told: list[str] = []
+
+    def warn(line: str) -> None:
+        told.append(line)
+        shell.kill()
+
+    with submission_lock(tmp_path, warn):
+        assert told == [f"another command is submitting or cancelling in {tmp_path}: this one continues when it ends"]
+    with submission_lock(tmp_path, told.append):
+        assert len(told) == 1, "nobody is waited for"
+
+
 def test_an_output_folder_that_cannot_be_written_is_one_line_and_other_errors_stay_what_they_are(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "file").touch()
 
     def enter(out: Path, error: Exception | None = None) -> None:
-        with alone(out, print):
+        with submission_lock(out, print):
             if error is not None:
                 raise error
 

@@ -96,10 +96,10 @@ def test_what_slurm_holds_after_queueing_it_again_is_let_go(slurm: None, place: 
     waiting = [state for state in place.states().values() if state.state == "pending"]
     assert len(waiting) == left > 0
     assert {state.held for state in waiting} == {True}
-    assert "attention-bench resume lets it go" in waiting[0].detail
+    assert "attention-bench resume releases it" in waiting[0].detail
     assert "nothing to submit" in place.ask("retry --failed").out
     place.set(seconds="0")
-    assert place.ask("resume").out == "let go: 1 job that Slurm held\n"
+    assert place.ask("resume").out == "released 1 held job\n"
     wait_for(lambda: len(place.records()) == 10)
     assert len(set(place.lines("runs_of"))) == 10
 

@@ -218,11 +218,11 @@ def test_a_suspended_job_is_said_to_be(out: Path, slurm: Slurm) -> None:
     )
 
 
-def test_what_slurm_holds_is_said_to_be_let_go_by_resume(out: Path, slurm: Slurm) -> None:
+def test_what_slurm_holds_is_said_to_be_released_by_resume(out: Path, slurm: Slurm) -> None:
     made = submit(out, "mine", [{"a": "cell a"}])
     attempt(out, "a", job="70", ended="lost its node")
     slurm.tell(job(made, 0, "PENDING", "launch failed requeued held"))
-    said = "held by Slurm, as its node could not start it; attention-bench resume lets it go; before: lost its node"
+    said = "held by Slurm, as its node could not start it; attention-bench resume releases it; before: lost its node"
     assert said in Shown("mine", out).words
 
 
@@ -253,8 +253,11 @@ def test_what_a_command_took_over_from_a_job_that_is_gone_is_in_no_job(out: Path
 @pytest.mark.parametrize(
     ("unaccounted", "told"),
     [
-        (None, "cell a: Slurm knows its job no more; attention-bench resume"),
-        ("sacct: Connection refused", "no more, and how it ended is not told (sacct: Connection refused); attention-b"),
+        (None, "cell a: Slurm no longer knows its job; attention-bench resume"),
+        (
+            "sacct: Connection refused",
+            "its job, and cannot say how it ended (sacct: Connection refused); attention-bench",
+        ),
     ],
 )
 def test_what_slurm_has_forgotten_is_dropped(out: Path, slurm: Slurm, unaccounted: str | None, told: str) -> None:
@@ -303,7 +306,7 @@ def test_a_sweep_run_by_hand_is_asked_for_its_cells(out: Path, slurm: Slurm) -> 
 @pytest.mark.parametrize(
     ("sweep", "said"),
     [
-        (None, "nothing was submitted or begun in {out}"),
+        (None, "nothing was submitted or started in {out}"),
         ("quickstrat", "no sweep 'quickstrat' was submitted in {out}; nor was any other; unknown sweep"),
     ],
 )
@@ -312,19 +315,6 @@ def test_where_there_is_nothing_one_line_says_so(out: Path, slurm: Slurm, sweep:
         Shown(sweep, out)
     assert str(refused.value).startswith(said.format(out=out))
     assert "\n" not in str(refused.value)
-
-
-def test_submissions_of_a_sweep_oldest_first_or_what_there_is_instead(out: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no folder .*nowhere; --out names"):
-        watch.submitted(None, out / "nowhere", print)
-    with pytest.raises(ValueError, match="nothing was submitted"):
-        watch.submitted(None, out, print)
-    names = ("mine", "theirs", "mine")
-    made = [submit(out, sweep, [{"a": "cell"}], created=NOON + at) for at, sweep in enumerate(names)]
-    assert watch.submitted("mine", out, print) == [made[0], made[2]]
-    assert watch.submitted(None, out, print) == made
-    with pytest.raises(ValueError, match=r"no sweep 'other' was submitted in .*; these were: mine, theirs$"):
-        watch.submitted("other", out, print)
 
 
 def test_damaged_files_are_a_line_each_and_the_rest_is_shown(out: Path, slurm: Slurm) -> None:
@@ -339,9 +329,6 @@ def test_damaged_files_are_a_line_each_and_the_rest_is_shown(out: Path, slurm: S
     assert all(line.startswith("damaged, left out: ") for line in shown.errors)
     assert str(broken) in shown.errors[0]
     assert "1 running" in shown.lines[1]
-    warnings: list[str] = []
-    assert len(watch.submitted("mine", out, warnings.append)) == 1
-    assert str(broken) in warnings[0]
 
 
 def test_json_has_every_field_and_nothing_else_is_printed(out: Path, slurm: Slurm) -> None:
