@@ -1,4 +1,4 @@
-"""The commands that have cells run elsewhere: submit, status, cancel, retry, resume, logs, cluster."""
+"""The commands for cells that run elsewhere: submit, status, cancel, retry, resume, logs, cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 A_DAY = 24 * 60 * 60
 EVERY = 30.0
-"""Seconds between two looks at a sweep; Slurm's controller answers everybody."""
+"""Seconds between two looks at a sweep: all users share Slurm's controller."""
 
 
 def submit(
@@ -27,17 +27,18 @@ def submit(
     dry_run: bool = False,
     probe: bool = False,
 ) -> int:
-    """Have Slurm measure what is neither recorded nor at work yet, and return at once.
+    """Submit to Slurm all cells that are not yet recorded, running or waiting, and return at once.
 
-    `attention-bench submit quickstart --cluster gpu`, with a table [gpu] in clusters.toml; `cluster detect` writes a
-    first one. `--cluster local` needs no Slurm: processes of this machine, one a GPU or core.
+    For example, `attention-bench submit quickstart --cluster gpu` needs a table [gpu] in clusters.toml; to write a
+    first one, run `attention-bench cluster detect`. `--cluster local` needs no Slurm: it starts processes on this
+    machine, one per GPU or core.
 
     Args:
         choice: which cells.
-        cluster: a table of clusters.toml, here or in ~/.config/attention-bench, or local.
+        cluster: name of a table in clusters.toml (here or in ~/.config/attention-bench), or local.
         out: folder of the records, on a file system that all nodes share.
-        dry_run: print what would be submitted and what it would take, and submit nothing.
-        probe: for that, measure the speed of models here for a moment; without it, it comes from records or GMACs.
+        dry_run: print what would be submitted and an estimate of the time and disk space; submit nothing.
+        probe: base the estimate on a brief speed measurement on this machine, rather than on records or GMACs.
     """
     import slurm
     from harness.cli import preview
@@ -65,13 +66,13 @@ def resume(
     *,
     out: Path = Path("runs"),
 ) -> int:
-    """Submit again what was submitted and is neither recorded nor at work: what Slurm dropped, or was cancelled.
+    """Resubmit unfinished cells that Slurm dropped or that were cancelled.
 
-    It goes where it was submitted to, with the code of then; a training goes on from its checkpoint. Jobs that Slurm
-    holds, having queued them again, are let go.
+    Each is resubmitted to the same cluster with the code it was first submitted with; a training continues from its
+    checkpoint. Jobs that Slurm requeued and holds are released.
 
     Args:
-        sweep: as it was submitted; left out, every one.
+        sweep: name of the sweep as submitted; default: all.
         out: folder of the records.
     """
     return _resubmit(sweep, out, failed=False)
@@ -83,17 +84,15 @@ def retry(
     failed: bool = False,
     out: Path = Path("runs"),
 ) -> int:
-    """Submit again the cells that have failed, with the code as it is now.
+    """Resubmit the cells that have failed, with the code as it is now.
 
     Args:
-        sweep: as it was submitted; left out, every one.
-        failed: say so: those with a record of a failure.
+        sweep: name of the sweep as submitted; default: all.
+        failed: required: retry the cells whose record is a failure.
         out: folder of the records.
     """
     if not failed:
-        raise ValueError(
-            "retry --failed runs the failed cells again; resume goes on with what was dropped or cancelled"
-        )
+        raise ValueError("retry --failed runs the failed cells again; resume continues what was dropped or cancelled")
     return _resubmit(sweep, out, failed=True)
 
 
@@ -103,11 +102,11 @@ def cancel(
     only: tuple[str, ...] = (),
     out: Path = Path("runs"),
 ) -> int:
-    """Cancel what is at work or waits; trainings save at their next step, and `resume` goes on with them.
+    """Cancel running and waiting jobs; trainings save a checkpoint at their next step, and `resume` continues them.
 
     Args:
-        sweep: as it was submitted; left out, every one.
-        only: jobs that have a cell whose name holds one of these texts.
+        sweep: name of the sweep as submitted; default: all.
+        only: cancel only jobs with a cell whose name contains one of these texts.
         out: folder of the records.
     """
     from harness.cli.selection import narrowed
@@ -128,31 +127,31 @@ def status(
     all: bool = False,
     json: bool = False,
 ) -> int:
-    """Where the cells stand: done, running (how far, how fast, how long yet), waiting (for what), failed (of what).
+    """Show the state of each cell: done, running (progress, speed, time left), waiting (for what), failed (and why).
 
-    It is told from the folder of the records, and from Slurm for what is neither recorded nor seen to be alive there.
+    Read from the output folder; Slurm is asked only about cells without a record or heartbeat.
 
     Args:
-        sweep: as it was submitted; left out, all that was submitted or begun in the folder.
+        sweep: name of the sweep as submitted; default: all cells submitted or started in the folder.
         out: folder of the records.
-        watch: look again and again, until nothing is to come.
+        watch: keep the view up to date until no cell is running or waiting.
         every: time between two looks.
-        all: a line for every cell, done and waiting ones too.
-        json: print it for machines.
+        all: list every cell, including those that are done or waiting.
+        json: print one JSON object.
     """
     from harness.status import watch as view
 
     if watch and json:
         raise ValueError("--watch and --json exclude each other: --json prints one look")
     if not 1 <= every <= A_DAY:
-        raise ValueError(f"--every {every:g}: it takes a number of seconds from 1 to {A_DAY:g}")
+        raise ValueError(f"--every {every:g}: allowed are 1 to {A_DAY:g} seconds")
     return view.show(
         sweep, out, out_console, warn, _labels, every=every if watch else None, everything=all, as_json=json
     )
 
 
 def _labels(sweep: str) -> dict[str, str]:
-    """The labels of a sweep's cells, by key; this is what loads torch."""
+    """Return the labels of a sweep's cells, by key; this loads torch."""
     from harness.sweeps.expand import expand
 
     return {cell.key: cell.label for cell in expand(sweep)}
@@ -165,13 +164,13 @@ def logs(
     follow: bool = False,
     rank: int = 0,
 ) -> int:
-    """Print the log of the job that ran a cell last.
+    """Print the log of the job that last ran a cell.
 
     Args:
-        cell: its key or the first digits of it, as `status --all` shows it, or a part of its name.
+        cell: its key, or the first digits of it as shown by `status --all`, or a part of its name.
         out: folder of the records.
-        follow: print what is added, until the cell has come to its end.
-        rank: of which process of the job.
+        follow: keep printing new lines until the cell has ended.
+        rank: process of the job whose log is printed.
     """
     from harness.status import logs as view
 
@@ -183,11 +182,11 @@ def cluster(
     *,
     out: Path = Path("clusters.toml"),
 ) -> int:
-    """Write a first clusters.toml from what this machine's Slurm says of itself; each line says where it is from.
+    """Write a first clusters.toml from what this machine's Slurm reports; each line says where its value is from.
 
     Args:
         action: detect.
-        out: the file; an existing one is not overwritten.
+        out: the file to write; an existing one is not overwritten.
     """
     import results
     from slurm import detect
@@ -195,7 +194,7 @@ def cluster(
     assert action == "detect"
     must_be_new(out)
     results.write_text(out, detect())
-    say(f"wrote {out}: look at each table before the first submit")
+    say(f"wrote {out}: check each table before the first submit")
     return 0
 
 
@@ -222,7 +221,7 @@ def _resubmit(sweep: str | None, out: Path, failed: bool) -> int:
 
 
 def _report(submission: Submission, out: Path) -> None:
-    """What was submitted, and how to see what becomes of it."""
+    """Print what was submitted, and the command that watches it."""
     from results.wording import count
 
     jobs = sum(len(array.jobs) for array in submission.arrays)
@@ -230,4 +229,4 @@ def _report(submission: Submission, out: Path) -> None:
     where = "on this machine" if submission.cluster.is_local else f"to {submission.cluster.name}"
     say(f"submitted {count(len(submission.submitted), 'cell')} in {count(jobs, 'job')} {where} ({ids})")
     folder = "" if out == Path("runs") else f" --out {shlex.quote(str(out))}"
-    say(f"to watch it: attention-bench status {submission.sweep}{folder} --watch")
+    say(f"watch it with: attention-bench status {submission.sweep}{folder} --watch")

@@ -1,4 +1,4 @@
-"""What a submission would be, in lines: cells, jobs, what each gets, and about how long all of it takes."""
+"""A preview of a submission, in lines: cells, jobs, the resources of each, and an estimate of the time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from slurm import Cluster, Resources
 def lines(
     choice: Choice, planned: Sequence[Sequence[Allocation]], cluster: Cluster, out: Path, *, probe: bool
 ) -> Iterator[str]:
-    """The cells, the arrays with what each of their jobs gets, and an estimate.
+    """Yield lines on the cells, the arrays with the resources of each job, and an estimate.
 
-    Raises ValueError for a probe that cannot be made here.
+    Raises ValueError for a probe that cannot be made on this machine.
     """
     chosen = {cell.key for cell in choice.cells}
     for state in choice.states.values():
@@ -48,13 +48,13 @@ def lines(
 
 
 def counts(choice: Choice, out: Path) -> Iterator[str]:
-    """How many cells there are, and why some are not submitted."""
+    """Yield lines on how many cells there are, and why some are not submitted."""
     reasons = {
         "done": f"recorded in {out}",
         "oom": "recorded as out of memory",
-        "failed": "failed before: attention-bench retry --failed submits them again",
-        "running": "at work",
-        "pending": "submitted already",
+        "failed": "failed: attention-bench retry --failed resubmits them",
+        "running": "running",
+        "pending": "already submitted",
     }
     chosen = {cell.key for cell in choice.cells}
     left = Counter(state.state for state in choice.states.values() if state.key not in chosen)
@@ -67,7 +67,7 @@ def _array(array: Sequence[Allocation], cluster: Cluster) -> str:
     cells = sum(len(each.cells) for each in array)
     if cluster.is_local:
         where = "one GPU" if on_gpu(array) else f"this CPU of {cores()} cores"
-        return f"{count(cells, 'cell')} one after the other on {where}"
+        return f"{count(cells, 'cell')} in sequence on {where}"
     each = f" of up to {max(len(each.cells) for each in array)} cells" if cells > len(array) else ""
     throttle = f", at most {cluster.throttle} at a time" if cluster.throttle and cluster.throttle < len(array) else ""
     after = f", after {count(len(array[0].after), 'training')}" if array[0].after else ""
@@ -81,5 +81,5 @@ def _resources(each: Resources, cluster: Cluster) -> str:
     return (
         f"{count(each.nodes, 'node')} x ({count(each.tasks_per_node, 'process')}, {gpus}"
         f"{count(each.tasks_per_node * each.cpus_per_task, 'core')}{memory}){whole}, {each.minutes} min, "
-        f"partition {cluster.partition or 'by default'}"
+        f"{f'partition {cluster.partition}' if cluster.partition else 'default partition'}"
     )

@@ -1,1 +1,1 @@
-"""Cells that run elsewhere: what is submitted, what a job does, and the state of every cell."""
+"""Cells that run elsewhere: what is submitted, what a job does, and the state of each cell."""

@@ -1,8 +1,8 @@
-"""From cells to allocations: which cells share one, what each gets, and which has to wait for another.
+"""From cells to allocations: which cells share one, the resources of each, and which has to wait for another.
 
-A training gets an allocation of its own, of the size that the cluster's table says. Cells of seconds to minutes (costs,
-speed, evaluation) would spend more time in the queue than at work: those that need the same share one, one after the
-other, on one device.
+A training gets an allocation of its own, of the size in the cluster's table. Cells of seconds to minutes (costs, speed,
+evaluation) would spend more time in the queue than running: those with equal needs share an allocation, and run in
+sequence on one device.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Allocation:
-    """Cells that one job runs, what it gets, and the keys of cells that other jobs have to record before it starts."""
+    """Cells that one job runs, its resources, and the keys of cells that other jobs must record before it starts."""
 
     cells: tuple[Cell, ...]
     resources: Resources
@@ -31,14 +31,16 @@ class Allocation:
 
 
 def plan(cells: Sequence[Cell], cluster: Cluster, live: Collection[str] = ()) -> list[Allocation]:
-    """The allocations for these cells: what others wait for comes first, then what is short. `live`: keys at work.
+    """Return the allocations for these cells: those that others wait for come first, then short ones.
 
-    Raises ValueError for a cell that the cluster's table does not provide for.
+    `live`: keys of cells that are running or waiting in other jobs.
+
+    Raises ValueError for a cell that the cluster's table has no resources for.
     """
     by_key = {cell.key: cell for cell in cells}
     trainings: list[Allocation] = []
     packs: dict[tuple[Resources, tuple[str, ...]], list[Cell]] = {}
-    # Here nothing is spent in a queue, and `slots` deals single cells out evenly.
+    # On this machine there is no queue, and `slots` distributes single cells evenly.
     most = 1 if cluster.is_local else cluster.pack
     for cell in cells:
         resources = resources_of(cell, cluster)
@@ -57,7 +59,7 @@ def plan(cells: Sequence[Cell], cluster: Cluster, live: Collection[str] = ()) ->
 
 
 def arrays(allocations: Iterable[Allocation], most: int) -> list[list[Allocation]]:
-    """Allocations that can be submitted together: of like resources, waiting for the same, at most `most`."""
+    """Group allocations into arrays: of equal resources, waiting for the same cells, at most `most` in each."""
     return [
         list(part)
         for _, alike in groupby(allocations, key=lambda each: (each.resources, each.after))
@@ -66,9 +68,9 @@ def arrays(allocations: Iterable[Allocation], most: int) -> list[list[Allocation
 
 
 def slots(allocations: Sequence[Allocation], cluster: Cluster) -> list[list[Allocation]]:
-    """What each process of this machine does, one after the other: one a GPU, or one a core.
+    """Return what each process of this machine runs in sequence, with one process per GPU or per core.
 
-    Cells that wait for one another are the same process's. CPU speed is measured with nothing else beside it.
+    Cells that wait for one another share a process. CPU speed is measured with no other process beside it.
     """
     count = cluster.slots or cores()
     if on_gpu(allocations):
@@ -85,19 +87,22 @@ def slots(allocations: Sequence[Allocation], cluster: Cluster) -> list[list[Allo
 
 
 def on_gpu(allocations: Iterable[Allocation]) -> bool:
-    """Whether any of these wants a GPU."""
+    """Whether any of these needs a GPU."""
     return any(each.resources.gpus_per_node for each in allocations)
 
 
 def resources_of(cell: Cell, cluster: Cluster) -> Resources:
-    """What a cell gets. Raises ValueError where the cluster has no GPUs for it, or its batch cannot be split so."""
+    """Return the resources of a cell's job.
+
+    Raises ValueError if the cluster has no GPUs for it, or its batch cannot be split among that many processes.
+    """
     cuda = cell.device == "cuda"
     if cluster.is_local:
         return Resources(nodes=1, tasks_per_node=1, cpus_per_task=1, gpus_per_node=int(cuda), minutes=cluster.minutes)
     if cuda and not cluster.gpus_per_node:
         raise ValueError(
-            f"{cell.label} wants a GPU, and cluster {cluster.name} has none: set gpus_per_node in its table, "
-            "or --device cpu"
+            f"{cell.label} needs a GPU, and cluster {cluster.name} has none: set gpus_per_node in its table, "
+            "or give --device cpu"
         )
     nodes, tasks, share = 1, 1, 1 / (cluster.gpus_per_node or cluster.tasks_per_node)
     if isinstance(cell.task, Train):
@@ -115,7 +120,7 @@ def resources_of(cell: Cell, cluster: Cluster) -> Resources:
 
 
 def _fed(cell: Cell, cpus: int) -> Cell:
-    """The same cell, whose images are read by the cores beside the one that it works on, unless it says by how many.
+    """Return the same cell with data workers on the remaining cores, unless it sets a number.
 
     A sweep does not know where it will run; without this a GPU would wait for images most of the time.
     """
@@ -126,11 +131,11 @@ def _fed(cell: Cell, cpus: int) -> Cell:
 
 
 def _depth(cell: Cell, by_key: dict[str, Cell]) -> int:
-    """How many others have to run before it, one after the other."""
+    """Return how many other cells must run before it, in sequence."""
     return max((1 + _depth(by_key[key], by_key) for key in cell.needs if key in by_key), default=0)
 
 
 def _parts(items: Sequence[Item], most: int) -> list[tuple[Item, ...]]:
-    """In as few parts of at most `most` as possible, of like size."""
+    """Split into as few parts as possible, of about equal size, at most `most` items each."""
     count = math.ceil(len(items) / most)
     return [tuple(items[len(items) * n // count : len(items) * (n + 1) // count]) for n in range(count)]

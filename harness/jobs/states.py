@@ -23,7 +23,7 @@ State = Literal["done", "oom", "failed", "running", "pending", "unknown", "cance
 STATES: tuple[State, ...] = get_args(State)
 
 LIVE: tuple[State, ...] = ("running", "pending", "unknown")
-"""States of cells that are at work or will be, as far as is known: they must not be submitted a second time."""
+"""States of cells that are or may be running or waiting, and so must not be submitted a second time."""
 
 
 @dataclass(frozen=True)

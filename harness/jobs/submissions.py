@@ -1,12 +1,12 @@
-"""What was submitted: a folder each, `out`/submissions/<id>, from which everything about it is known again.
+"""What was submitted: one folder per submission, `out`/submissions/<id>, which holds all there is to know about it.
 
     submission.json      sweep, cluster, code, cells by key, and its arrays: name, id, the keys of each job
     cells.pickle         the cells themselves
-    logs/                of its jobs, and what submitit pickles
+    logs/                logs of its jobs, and what submitit pickles
     ../code/<hash>/      a copy of the code, which the jobs run
 
-submission.json is written before anything is submitted, with the names under which Slurm will know the arrays, and
-again with their ids: so a submitting shell may die at any time, and no job is lost or submitted twice.
+submission.json is written before anything is submitted, with the names by which Slurm will know the arrays, and again
+with their ids: a submitting shell may die at any time, and no job is lost or submitted twice.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ CODE = "code"
 
 @dataclass(frozen=True)
 class Array:
-    """Jobs that were submitted together. `jobs`: the keys of the cells of each, by index."""
+    """Jobs that were submitted together. `jobs`: the keys of the cells of each job, by index."""
 
     name: str
     jobs: list[list[str]]
     resources: dict[str, Any]
     after: list[str]
-    id: str | None = None  # None: not submitted yet, or the shell died before it could write it down
+    id: str | None = None  # None: not submitted yet, or the shell died before it could write the id down
 
     def job_id(self, index: int) -> str | None:
-        """Slurm's id of one of its jobs."""
+        """Return Slurm's id of one of its jobs."""
         return self.id if self.id is None or len(self.jobs) == 1 else f"{self.id}_{index}"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One call of `submit`, as its file says. `created`: seconds since 1970.
+    """One call of `submit`, as its file describes it. `created`: seconds since 1970.
 
-    `cells`: labels by key, of the sweep or part of it that was asked for; `submitted` are those which are in its jobs.
+    `cells`: labels by key of the sweep, or of the part that was asked for; `submitted`: keys of those in its jobs.
     """
 
     folder: Path
@@ -56,10 +56,10 @@ class Submission:
     cluster: Cluster
     created: float
     code: Path
-    files: tuple[Path, ...]  # of the user's: sweeps, attentions; their copies in `code`
+    files: tuple[Path, ...]  # the user's sweeps and attentions, as copied into `code`
     originals: tuple[Path, ...]
     cells: dict[str, str]
-    failed: dict[str, str]  # when those of the cells had failed that it tries again
+    failed: dict[str, str]  # when the cells that it tries again had failed
     arrays: list[Array] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)  # keys of cells whose jobs the user has cancelled
 
@@ -72,22 +72,22 @@ class Submission:
         return {key for _, _, keys in self.jobs() for key in keys}
 
     def jobs(self) -> Iterable[tuple[Array, int, list[str]]]:
-        """Its jobs: the array, the index in it, the keys of the cells."""
+        """Return its jobs: the array, the index in it, and the keys of the cells."""
         return ((array, index, keys) for array in self.arrays for index, keys in enumerate(array.jobs))
 
     def write(self) -> None:
-        """Raises ValueError if it cannot be written."""
+        """Write its file. Raises ValueError if it cannot be written."""
         values = {name: value for name, value in asdict(self).items() if name != "folder"}
         results.write_text(self.folder / FILE, json.dumps(values, indent=1, default=str) + "\n")
 
 
 def name_of(sweep: str) -> str:
-    """The name of a new submission, which no other has."""
+    """Return a unique name for a new submission."""
     return f"{slug(sweep)}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def slug(sweep: str) -> str:
-    """A sweep's name as part of file and job names: of `my_sweeps.py:batches` it is `batches`."""
+    """Return a sweep's name for use in file and job names: `batches` for `my_sweeps.py:batches`."""
     return re.sub(r"[^\w-]+", "-", sweep.rpartition(":")[2])[:40]
 
 
@@ -131,7 +131,7 @@ def read_existing(out: Path) -> tuple[list[Submission], list[str]]:
 
 
 def read_all(out: Path) -> tuple[list[Submission], list[str]]:
-    """The submissions of an output folder, oldest first, and a line for each whose file is damaged."""
+    """Return the submissions of an output folder, oldest first, and a line for each whose file is damaged."""
     found, problems = [], []
     for path in sorted((out / FOLDER).glob(f"*/{FILE}")):
         try:
@@ -149,7 +149,7 @@ def _read(path: Path) -> Submission:
             sweep=values["sweep"],
             cluster=Cluster(**{**values["cluster"], "setup": tuple(values["cluster"]["setup"])}),
             created=float(values["created"]),
-            # Where the folder lies now: it may have been moved.
+            # Where the folder is now, as it may have been moved.
             code=_code(path) / Path(values["code"]).name,
             files=tuple(_moved(Path(file), Path(values["code"]), _code(path)) for file in values["files"]),
             originals=tuple(Path(file) for file in values["originals"]),
@@ -166,15 +166,15 @@ def _read(path: Path) -> Submission:
 
 def _array(jobs: object, **values: Any) -> Array:
     if not (isinstance(jobs, list) and all(isinstance(keys, list) for keys in jobs)):
-        raise ValueError(f"jobs {jobs!r} are no lists of keys")
+        raise ValueError(f"jobs {jobs!r} are not lists of keys")
     return Array(jobs=jobs, **values)
 
 
 def _code(path: Path) -> Path:
-    """The folder of the copies of the code, beside that of the submission whose file this is."""
+    """Return the folder with copies of the code, beside the folder of the submission whose file this is."""
     return path.resolve().parents[1] / CODE
 
 
 def _moved(file: Path, copy: Path, now: Path) -> Path:
-    """A file of a copy of the code, where the copies lie in the folder `now`."""
+    """Return a file in a copy of the code, where the copies are in the folder `now`."""
     return now / copy.name / file.relative_to(copy) if file.is_relative_to(copy) else file

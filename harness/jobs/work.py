@@ -1,8 +1,8 @@
-"""`CellsJob`: the cells that one allocation runs. It can be ended at any time, and begun again as often as needed.
+"""`CellsJob`: the cells that one allocation runs. It can be ended at any time, and restarted as often as needed.
 
-All it knows is on the disk: what is recorded is not run again, a training goes on from its checkpoint. A cell that has
-failed since the submission is not tried again: in a job of several processes one that fails ends them all, and Slurm
-begins the job anew.
+Its whole state is on disk: a recorded cell is not run again, and a training continues from its checkpoint. A cell that
+has failed since the submission is not tried again: in a job of several processes, one that fails ends all of them, and
+Slurm restarts the job.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from harness.runner.records import ended_at, failure, recorded
 from harness.runner.run import JobFailed, PeerLost
 from harness.runner.run_all import check_needs, run_all
 from harness.training import checkpoints
+from results.wording import and_more
 from slurm import this_job
 
 
 @dataclass(frozen=True)
 class CellsJob:
-    """Runs cells one after the other, in every process of a job, and writes their records to the folder `out`.
+    """Run cells in sequence, in every process of a job, and write their records to the folder `out`.
 
     `pickled`: the cells, which can be read once the user's own `files` (sweeps, attentions, tasks) are loaded.
-    `failed`: of the cells that had failed before the submission, when; these are run again.
+    `failed`: the time of failure, by key, of cells that had failed before the submission; these are run again.
     """
 
     pickled: bytes
@@ -43,8 +44,8 @@ class CellsJob:
     failed: Mapping[str, str]
 
     def __call__(self) -> None:
-        """Runs what is left to do. Ends the process with 128 + signal on request, and with 1 where a rank failed."""
-        self.cells()  # in every process: what follows is sent from the first to the others
+        """Run what is left to do. Exits with 128 + signal when asked to stop, and with 1 if a rank has failed."""
+        self.cells()  # in every process, as what follows is sent from rank 0 to the others
         elsewhere: set[str] = set()
         with process_group() as group:
             console = Console(width=160, soft_wrap=True, highlight=False, quiet=not group.first)
@@ -55,7 +56,7 @@ class CellsJob:
                     except TakenOver as taken:
                         console.print(str(taken), markup=False)
                         job, key = group.agreed(partial(_successor, taken))
-                        # A newer copy of this job does the rest as well; somebody else that cell only.
+                        # A newer copy of this job runs all the rest; any other attempt only that cell.
                         if job == this_job().id:
                             return
                         elsewhere.add(key)
@@ -64,27 +65,27 @@ class CellsJob:
                 sys.exit(ended.status)
 
     def cells(self) -> list[Cell]:
-        """All cells of the job. Raises ValueError for a file of the user's that cannot be loaded."""
+        """Return all cells of the job. Raises ValueError for a user's file that cannot be loaded."""
         for file in self.files:
             load_file(file)
         return pickle.loads(self.pickled)
 
     def left(self) -> str | None:
-        """What is left to do, in words that change with any progress; None where nothing is."""
+        """Return what is left to do, as a text that changes whenever progress is made; None if nothing is."""
         left = self._left()
         if not left:
             return None
         saved = checkpoints.all_of(self.out / left[0].key)
-        begun = f" ({saved[0].stem})" if saved else ""
-        return f"{left[0].label}{begun}{f' and {len(left) - 1} more' if len(left) > 1 else ''}"
+        first = f"{left[0].label} ({saved[0].stem})" if saved else left[0].label
+        return and_more([first, *(cell.label for cell in left[1:])], 1)
 
     def gave_up(self, reason: str) -> None:
-        """Records the cell that was being run as failed."""
+        """Record the cell that was running as failed."""
         cell = max(self._left(), key=self._last_started)
         results.write(self.out, failure(cell, reason))
 
     def _ready(self) -> list[Cell]:
-        """What is left to do and can be done; a cell whose training has failed fails, too, and is recorded so."""
+        """Return what is left and can run; record as failed the cells whose training has failed."""
         ready = []
         for cell in self._left():
             try:
@@ -106,5 +107,5 @@ class CellsJob:
 
 
 def _successor(taken: TakenOver) -> tuple[str | None, str]:
-    """The job that has taken over, and which cell."""
+    """Return the job that has taken over, and the key of the cell."""
     return taken.job, taken.key

@@ -1,11 +1,11 @@
-"""Whose turn it is: every start of a cell is an attempt with a file in the run folder, and the newest one owns it.
+"""Who owns a run folder: every start of a cell is an attempt with a file in the folder, and the newest attempt owns it.
 
-    <key>/attempts/0003.json      the third start: which process, since when, how far, when it last lived, how it ended
+    <key>/attempts/0003.json      the third start: process, start time, progress, last heartbeat, how it ended
 
-Slurm may queue a job again while its first copy still runs on a node that it has lost sight of; a user may start a cell
-twice. Then the newer attempt goes on, and the older one notices, writes nothing more, and stops. Each file is written
-by its own attempt alone, so that no two processes can overwrite each other's claims; its number is taken by creating
-it. All of this is files in the run folder: what a launcher or a signal handler knows may be lost.
+Slurm may requeue a job while its first copy still runs on a node that Slurm has lost sight of, and a user may start a
+cell twice. Then the newer attempt continues, and the older one notices, writes nothing more, and stops. Each file is
+written only by its own attempt, so that no two processes can overwrite each other's claims; creating the file claims
+its number. All of this is kept in files of the run folder, as what a launcher or a signal handler knows may be lost.
 """
 
 from __future__ import annotations
@@ -26,58 +26,58 @@ import results
 from slurm import this_job
 
 BEAT = 10.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 
 STALE = 90.0
-"""Seconds without a sign of life after which an attempt is taken for dead: file systems may show files late."""
+"""Seconds without a heartbeat after which an attempt counts as dead: file systems may show files late."""
 
 FOLDER = "attempts"
 
 OUTCOMES = ("done", "oom", "failed")
-"""How the line begins that an attempt leaves whose cell is recorded."""
+"""How the last line of an attempt begins if its cell is recorded."""
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What the file of an attempt says. Times are seconds since 1970 by the clock of its host."""
+    """The contents of an attempt's file. Times are seconds since 1970 by the clock of its host."""
 
     number: int
     host: str
     pid: int
-    job: str | None  # of Slurm or another launcher: "123", or "123_4" of an array
-    restarts: int  # how often Slurm had queued the job again before
+    job: str | None  # id given by Slurm or another launcher: "123", or "123_4" in an array
+    restarts: int  # how often Slurm had requeued the job before
     started: float
-    beat: float  # the last sign of life
-    label: str  # of the cell, for people
-    text: str = ""  # what the cell said last
+    beat: float  # the last heartbeat
+    label: str  # label of the cell, for people
+    text: str = ""  # the last line that the cell reported
     epoch: int | None = None
     epochs: int | None = None
     step: int | None = None
     steps: int | None = None
     images_per_s: float | None = None
-    left_s: float | None = None  # of work, by the speed so far
-    ended: str | None = None  # how, in a line; None: it runs, or died without a word
+    left_s: float | None = None  # seconds of work left, by the speed so far
+    ended: str | None = None  # how, in one line; None: it is running, or died without writing why
 
     @property
     def where(self) -> str:
-        """For people."""
+        """Job, process and host, for people."""
         job = "" if self.job is None else f"job {self.job}, "
         return f"{job}process {self.pid} on {self.host}"
 
     @property
     def interrupted(self) -> bool:
-        """Whether it ended before its cell did: without a word, or stopped. A failure is an end of the cell."""
+        """Whether it ended, or died, before its cell was finished. A failure finishes the cell."""
         return self.ended is None or not self.ended.startswith(OUTCOMES)
 
     def alive(self, now: float) -> bool:
-        """Whether it has not ended and gave a sign of life lately."""
+        """Whether it has not ended and has a recent heartbeat."""
         return self.ended is None and now - self.beat < STALE
 
 
 class Attempt:
-    """A start of a cell by this process; as a context manager it claims the run folder `folder` and lives.
+    """A start of a cell by this process; as a context manager it claims the run folder `folder` and keeps a heartbeat.
 
-    `lost` turns true once a newer attempt owns the folder: nothing may be written to it any more.
+    `lost` becomes true once a newer attempt owns the folder: from then on nothing may be written to it.
 
     Raises ValueError if the folder cannot be written.
     """
@@ -87,7 +87,7 @@ class Attempt:
         self.lost = False
         self.successor: Sidecar | None = None
         self._done = threading.Event()
-        self._lock = threading.Lock()  # the heart beats in a thread of its own
+        self._lock = threading.Lock()  # the heartbeat has a thread of its own
         self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -117,21 +117,21 @@ class Attempt:
             self.end(_how(error))
 
     def note(self, text: str) -> None:
-        """What the cell says of its progress; it reaches the file with the next sign of life."""
+        """Keep a line on the progress of the cell; the next heartbeat writes it to the file."""
         self._change(text=text)
 
     def progress(
         self, *, epoch: int, epochs: int, step: int, steps: int, images_per_s: float, left_s: float | None
     ) -> None:
-        """How far a training is."""
+        """Keep the progress of a training; the next heartbeat writes it to the file."""
         self._change(epoch=epoch, epochs=epochs, step=step, steps=steps, images_per_s=images_per_s, left_s=left_s)
 
     def end(self, how: str) -> None:
-        """Says how it ended, in a line."""
+        """Write how it ended, in one line."""
         self._change(write=True, ended=how)
 
     def check(self) -> bool:
-        """Whether the folder is still this attempt's, by a look at the disk; to be asked before writing to it."""
+        """Read from disk whether this attempt still owns the folder; to be called before writing to it."""
         newest = max(_numbers(self.folder), default=0)
         if newest > self.sidecar.number and not self.lost:
             self.successor = _read_or_none(_path(self.folder, newest))
@@ -139,7 +139,7 @@ class Attempt:
         return not self.lost
 
     def _claim(self) -> int:
-        """The number of this attempt: one more than any before, this process's alone."""
+        """Return the number of this attempt: one more than any before, and claimed by this process alone."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             while True:
@@ -163,12 +163,12 @@ class Attempt:
             try:
                 results.write_text(_path(self.folder, self.sidecar.number), json.dumps(asdict(self.sidecar)) + "\n")
             except ValueError:
-                # A full disk must not end a run between two checkpoints; its signs of life then grow old, visibly.
+                # A full disk must not end a run between two checkpoints; status then shows the heartbeat growing old.
                 return
 
 
 class NoAttempt:
-    """Where nobody keeps count: a task that is run by itself, or a process that is not the first of its job."""
+    """In place of an Attempt where there is none: a task that runs by itself, or a rank other than 0."""
 
     key = ""
     lost = False
@@ -190,7 +190,7 @@ class NoAttempt:
 
 
 def _how(error: BaseException | None) -> str:
-    """In words, how an attempt ended that left no record."""
+    """Say how an attempt without a record ended."""
     if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
         return f"stopped on {signal.Signals(error.code - 128).name}"
     lines = str(error or "").strip().splitlines()
@@ -201,12 +201,12 @@ _current: list[Attempt] = []
 
 
 def current() -> Attempt | NoAttempt:
-    """The attempt that this process is at."""
+    """Return the attempt that this process is running."""
     return _current[-1] if _current else NoAttempt()
 
 
 def attempts(folder: Path) -> tuple[list[Sidecar], list[str]]:
-    """The attempts at the cell of a run folder, in order, and a line for each file that is damaged."""
+    """Return the attempts at the cell of a run folder, in order, and a line for each damaged file."""
     found, problems = [], []
     for number in sorted(_numbers(folder / FOLDER)):
         path = _path(folder / FOLDER, number)
@@ -221,7 +221,7 @@ def attempts(folder: Path) -> tuple[list[Sidecar], list[str]]:
 
 
 def read(path: Path) -> Sidecar | None:
-    """An attempt's file; None for one that has just been created. Raises ValueError, in one line, if it is damaged."""
+    """Read an attempt's file; None if it has just been created. Raises ValueError, in one line, if it is damaged."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
@@ -231,11 +231,11 @@ def read(path: Path) -> Sidecar | None:
     try:
         values: Any = json.loads(text)
     except (ValueError, RecursionError) as problem:
-        raise ValueError(f"{path}: not a whole JSON file: {problem}") from problem
+        raise ValueError(f"{path}: not a complete JSON file: {problem}") from problem
     if not isinstance(values, dict) or set(values) != {field.name for field in fields(Sidecar)}:
-        raise ValueError(f"{path}: not the file of an attempt: it has other fields")
+        raise ValueError(f"{path}: not the file of an attempt: its fields differ")
     if not all(isinstance(values[name], int | float) for name in ("number", "restarts", "started", "beat")):
-        raise ValueError(f"{path}: not the file of an attempt: number, restarts, started and beat are numbers")
+        raise ValueError(f"{path}: not the file of an attempt: number, restarts, started and beat must be numbers")
     return Sidecar(**values)
 
 

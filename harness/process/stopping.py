@@ -6,8 +6,8 @@
             save()
             raise stop.stopped("after 120 updates", group)
 
-A handler only sets a flag. A second Ctrl-C interrupts at once, as ever. That a newer attempt at the cell has begun is
-such a request, too.
+A handler only sets a flag. A second Ctrl-C interrupts at once, as usual. The start of a newer attempt at the cell also
+counts as such a request.
 """
 
 import signal
@@ -21,27 +21,26 @@ from harness.process.errors import first_line
 from harness.process.ranks import Ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-"""What schedulers send before they take a machine back (Slurm: TERM, or what --signal says), and Ctrl-C."""
-
+"""What schedulers send before they take a machine back (Slurm: TERM, or the signal of --signal), and Ctrl-C."""
 
 SAME_TIME = 0.5
-"""Seconds within which a signal comes to all processes of a job."""
+"""Seconds within which a signal reaches all processes of a job."""
 
 
 class Stopped(RuntimeError):
-    """A run ended on request, between two steps; its state is saved, and the same command goes on with it."""
+    """A run ended on request, between two steps; its state is saved, and the same command continues it."""
 
     def __init__(self, text: str, number: int) -> None:
         super().__init__(text, number)
         self.status = 128 + number
-        """The exit status of a process that a signal ended, as shells have it."""
+        """The exit status of a process that a signal ended, as in shells."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class TakenOver(Stopped):
-    """A run ended since a newer attempt at its cell goes on with it; nothing more is written."""
+    """A run ended because a newer attempt at its cell has taken over; nothing more is written."""
 
     def __init__(self, attempt: Attempt | NoAttempt) -> None:
         successor = attempt.successor
@@ -52,7 +51,7 @@ class TakenOver(Stopped):
 
 
 class StopRequest:
-    """Listens while its block runs; outside the main thread it hears nothing: Python calls handlers there only."""
+    """Listens for signals while its block runs, in the main thread only: Python calls handlers nowhere else."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -63,11 +62,11 @@ class StopRequest:
         return self.signal is not None or current().lost
 
     def stopped(self, where: str, group: Ranks) -> Stopped:
-        """What to raise once the state is saved, the same in all processes of the job; one of them was asked."""
+        """Return what to raise once the state is saved: the same in all ranks, even if only one was asked to stop."""
         if group.any(current().lost):
             return TakenOver(current())
         number = self.signal or signal.SIGTERM
-        return Stopped(f"stopped on {number.name} {where}; the same command goes on with what is left to do", number)
+        return Stopped(f"stopped on {number.name} {where}; the same command continues with what is left to do", number)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -83,9 +82,9 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if failure is not None and self.signal is not None:
-            # Who is signalled with this process, its workers or its peers, is missed before the flag is looked at.
-            where = f"in the midst of a step ({first_line(failure)})"
-            text = f"stopped on {self.signal.name}, {where}; the same command goes on"
+            # Workers and peers get the signal too, and their loss raises an error before the flag is read.
+            where = f"in the middle of a step ({first_line(failure)})"
+            text = f"stopped on {self.signal.name}, {where}; the same command continues"
             raise Stopped(text, self.signal) from failure
 
     def _heard(self, number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
-"""`attention-bench logs`: what the job of a cell has written, and what it goes on to write. Imports no torch.
+"""`attention-bench logs`: print the log of a cell's job, and follow it. Imports no torch.
 
     submissions/<id>/logs/<job>_<rank>_log.out
 
-is submitit's name for it. A job that is queued again writes on in the same file.
+is submitit's name for a log. A job that is requeued appends to the same file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from rich.text import Text
 from harness.jobs.states import CellState, look_at, of_folder
 from harness.jobs.submissions import Submission, read_all, read_existing
 from harness.process.attempts import Sidecar, attempts
-from harness.status.rows import TITLES, shortened
+from harness.status.rows import TITLES, short_labels
+from results.wording import and_more, count
 from slurm import Resources
 from slurm.submission import LOGS
 
@@ -27,20 +28,20 @@ POLL = 1.0
 """Seconds between two looks at a log."""
 
 ASK = 30.0
-"""Seconds between two questions to Slurm, which is asked only where the run folder shows no sign of life."""
+"""Seconds between two questions to Slurm, which is asked only if the run folder shows no recent heartbeat."""
 
 LISTED = 5
 
 
 class Target(NamedTuple):
-    """The cell that is meant, and the output folder that it is in."""
+    """The cell that is meant, and its output folder."""
 
     key: str
     label: str
     out: Path
 
     def submissions(self) -> list[Submission]:
-        """Those that hold the cell, oldest first."""
+        """Return the submissions of the cell, oldest first."""
         return [submission for submission in read_all(self.out)[0] if self.key in submission.submitted]
 
     def attempts(self) -> list[Sidecar]:
@@ -51,24 +52,24 @@ class Target(NamedTuple):
         return found
 
     def log(self, rank: int) -> Path | None:
-        """The log of its newest job, which may write one before it comes to the cell."""
+        """Return the log of its newest job, which may exist before the job starts the cell."""
         tried = [attempt.job for attempt in reversed(self.attempts()) if attempt.job is not None]
         jobs: list[tuple[Path, str | None]] = []
         for submission in reversed(self.submissions()):
             known = [array.job_id(index) for array, index, keys in submission.jobs() if self.key in keys]
             jobs += [(submission.folder, job) for job in [*known, *tried]]
-        # Those of `run --isolate` lie in the output folder itself.
+        # Logs of `run --isolate` are in the output folder itself.
         jobs += [(self.out, job) for job in tried]
         paths = (folder / LOGS / f"{job}_{rank}_log.out" for folder, job in jobs)
         return next((path for path in paths if path.exists()), None)
 
 
 def show(cell: str, out: Path, console: Console, warn: Callable[[str], None], *, follow: bool, rank: int) -> int:
-    """Prints the log of the last job of a cell, named by the first digits of its key or by a part of its label.
+    """Print the log of the last job of a cell, given by the first digits of its key or by a part of its label.
 
-    With `follow`, also what is added until the cell has come to its end, and how; then 1 unless it is done. Returns 1
-    after a line on why, if there is no log, or none yet. Raises ValueError unless just one cell is meant, and its jobs
-    have such a rank.
+    With `follow`, also print what is added until the cell has ended, and how it ended; then return 1 unless it is done.
+    If there is no log (yet), print a line on why and return 1. Raises ValueError unless exactly one cell is meant and
+    its job has such a rank.
     """
     target = _meant(cell, out, warn)
     _check_rank(target, rank)
@@ -98,7 +99,7 @@ def _follow(target: Target, console: Console, rank: int) -> int:
             next_question, told = 0.0, ""
         elif time.monotonic() >= next_question:
             state, next_question = target.state(), time.monotonic() + ASK
-        # After the state: what was written up to the end comes before how it ended.
+        # Read after the state, so that all of the log is printed before the line on how the cell ended.
         path = target.log(rank)
         if path is not None and (tail is None or tail.path != path):
             tail = _Tail(path)
@@ -117,19 +118,18 @@ def _meant(cell: str, out: Path, warn: Callable[[str], None]) -> Target:
     for problem in problems:
         warn(f"damaged, left out: {problem}")
     labels = of_folder(out) | {key: label for submission in known for key, label in submission.cells.items()}
-    names = shortened(labels)
+    names = short_labels(labels)
     exact = [key for key, label in labels.items() if cell in (key, label, names[key])]
     parts = [key for key, label in labels.items() if key.startswith(cell) or cell in label or cell in names[key]]
     found = exact or parts
     if not found:
         raise ValueError(
-            f"no cell that was submitted or begun in {out} has a key that begins with {cell!r}, or a name that holds "
-            "it; `attention-bench status --all` lists them"
+            f"no cell submitted or started in {out} has a key that begins with {cell!r} or a name that contains it; "
+            "`attention-bench status --all` lists them"
         )
     if len(found) > 1:
-        listed = "; ".join(f"{key} {labels[key]}" for key in found[:LISTED])
-        more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
-        raise ValueError(f"{cell!r} means {len(found)} cells: name one by the first digits of its key: {listed}{more}")
+        listed = and_more([f"{key} {labels[key]}" for key in found], LISTED, "; ")
+        raise ValueError(f"{cell!r} matches {len(found)} cells: give the first digits of a key: {listed}")
     return Target(found[0], labels[found[0]], out)
 
 
@@ -138,7 +138,9 @@ def _check_rank(target: Target, rank: int) -> None:
     processes = Resources(**held[-1].resources).processes if held else 1
     if not 0 <= rank < processes:
         allowed = f"0 to {processes - 1}" if processes > 1 else "0"
-        raise ValueError(f"--rank {rank}: allowed is {allowed}, as the job of this cell has so many processes")
+        raise ValueError(
+            f"--rank {rank}: allowed: {allowed}, as the job of this cell has {count(processes, 'process')}"
+        )
 
 
 def _holds(jobs: list[list[str]], target: Target) -> bool:
@@ -151,14 +153,14 @@ def _words(state: CellState) -> str:
 
 
 class _Tail:
-    """A file that is being written; one that was cut is read from its beginning again."""
+    """A file that is being written; if it gets shorter, it is read from its beginning again."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.position = path, 0
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def more(self) -> Iterator[str]:
-        """What was added since it was read last, in parts."""
+        """Yield in parts what was added since the last call."""
         with self.path.open("rb") as stream:
             if self.path.stat().st_size < self.position:
                 self.position = 0
@@ -170,7 +172,7 @@ class _Tail:
 
 
 def _write(console: Console, parts: Iterator[str]) -> None:
-    """As it is: progress bars and colours were meant for a terminal."""
+    """Write the text unchanged: its progress bars and colours were meant for a terminal."""
     for part in parts:
         console.file.write(part)
     console.file.flush()

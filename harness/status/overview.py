@@ -1,4 +1,4 @@
-"""Where cells stand, for people: a heading, totals, a bar, and tables; plain lines where there is no terminal."""
+"""The states of cells, for people: a heading, totals, a bar, and tables; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.jobs.states import STATES, Standing, State
-from harness.status.rows import DIGITS, FACTS, Section, sections, shortened, totals
+from harness.status.rows import DIGITS, FACTS, Section, sections, short_labels, totals
 
 WIDE = 110
-"""Columns of a terminal from which on what is told of a cell stands beside its name, and not below it."""
+"""Width of a terminal, in columns, from which the facts on a cell are beside its name rather than below it."""
 
 STYLES: dict[State, str] = {
     "done": "green",
@@ -28,19 +28,22 @@ STYLES: dict[State, str] = {
 }
 
 JOB = [head for head, _, _ in FACTS].index("job")
-"""The columns before it are numbers."""
+"""Column of the job; the columns before it are numbers."""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What is seen at one look: on a terminal as wide as that is, elsewhere in `lines`; `everything`: of each cell."""
+    """What one look has found, as a renderable for terminals of any width and as plain `lines`.
+
+    `everything`: list every cell.
+    """
 
     heading: str
     standing: Standing
     everything: bool = False
 
     def lines(self) -> Iterator[str]:
-        """Plain lines, of any length, one a row: the state first."""
+        """Yield plain lines of any length, one per row, which begin with the state."""
         yield self.heading
         yield totals(self.standing)
         yield from self._unreached()
@@ -58,7 +61,7 @@ class Overview:
         yield _bar(self.standing, min(options.max_width, WIDE), "-" if options.ascii_only else "━")
         for line in self._unreached():
             yield Text(line, style="yellow")
-        names = shortened({cell.key: cell.label for cell in self.standing.cells})
+        names = short_labels({cell.key: cell.label for cell in self.standing.cells})
         cells = [replace(cell, label=names[cell.key]) for cell in self.standing.cells]
         for section in sections(cells, self.everything):
             yield Text()
@@ -72,21 +75,21 @@ class Overview:
     def _unreached(self) -> Iterator[str]:
         if self.standing.slurm is not None:
             why = self.standing.slurm.removeprefix("Slurm does not answer: ")
-            yield f"Slurm does not answer ({why}): told from the run folders alone"
+            yield f"Slurm does not answer ({why}): states are from the run folders alone"
 
     def _hint(self) -> Iterator[str]:
         if self.standing.count("failed"):
             yield (
                 "`attention-bench logs CELL` shows how a cell failed; `attention-bench retry --failed`, or the command "
-                "that ran it, tries again"
+                "that ran it, runs it again"
             )
 
 
 def _beside(section: Section) -> Table:
-    """What is told of each cell beside its name."""
+    """Return a table with the facts on each cell beside its name."""
     table = _table(section, ratio=1)
     columns = [*zip(*(row.facts for row in section.rows), strict=True)]
-    # What a running cell says has no column of its own: most of them are trainings, and say it in numbers.
+    # What a running cell reports has no column of its own: most are trainings, and report numbers.
     kept = [column for column, facts in enumerate(columns) if any(facts) and (column or len(columns) == 1)]
     for column in kept:
         if len(columns) == 1:
@@ -102,7 +105,7 @@ def _beside(section: Section) -> Table:
 
 
 def _below(section: Section) -> Table:
-    """What is told of each cell below its name."""
+    """Return a table with the facts on each cell below its name."""
     table = _table(section, ratio=None)
     for row in section.rows:
         name = Text(row.name)
@@ -120,7 +123,7 @@ def _table(section: Section, ratio: int | None) -> Table:
 
 
 def _bar(standing: Standing, width: int, mark: str) -> Text:
-    """A stretch for each state, and how many cells are done."""
+    """Return a bar with a stretch for each state, and the number of cells done."""
     cells = len(standing.cells)
     ending = f" {standing.count('done'):,}/{cells:,} done"
     length, before, bar = width - len(ending), 0, Text()

@@ -1,4 +1,4 @@
-"""The state of cells, in words: totals, and a row for what deserves a look. The layout is in overview.py."""
+"""The states of cells in words: totals, and rows for cells worth a look. The layout is in overview.py."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from harness.process.attempts import STALE
 from results.wording import count, duration
 
 ROWS = 40
-"""About so many rows are shown unless all are asked for."""
+"""About how many rows are shown unless all are asked for."""
 
 DIGITS = 8
-"""Of a cell's key: as many as tell the cells of a folder apart."""
+"""How many digits of a cell's key are shown: enough to tell the cells of a folder apart."""
 
-TITLES: dict[State, str] = {"oom": "out of memory", "unsubmitted": "not begun"}
-"""States whose name is not the word for them."""
+TITLES: dict[State, str] = {"oom": "out of memory", "unsubmitted": "not started"}
+"""States that are shown under another name."""
 
 BLOCKS: tuple[tuple[State, ...], ...] = (
     ("running",),
     ("failed", "oom", "dropped", "cancelled"),
     ("unknown", "pending", "unsubmitted"),
 )
-"""What is shown, in this order; no block can push the others off the screen."""
+"""The states in the order shown; no block can push the others off the screen."""
 
 GROUPED = BLOCKS[-1]
-"""States of which cells with the same sentence share a row."""
+"""States whose cells share a row if they have the same sentence."""
 
 FACTS: tuple[tuple[str, str, Callable[[CellState], str]], ...] = (
     ("", "{}", lambda cell: _says(cell)),
@@ -39,13 +39,13 @@ FACTS: tuple[tuple[str, str, Callable[[CellState], str]], ...] = (
     ("job", "job {}", lambda cell: cell.job or ""),
     ("interrupted", "interrupted {}", lambda cell: _times(cell.interrupted)),
 )
-"""Of a running cell: the head of a column, the same in a sentence, and what stands there."""
+"""Facts of a running cell: the column's header, the form in a sentence, and the value."""
 
 _OPTIONS = r"(\w+)\(([^()]*)\)"
 
 
 class Row(NamedTuple):
-    """One cell, or several that are told of together. `facts`: as in FACTS, or a single sentence."""
+    """One cell, or several that share a row. `facts`: as in FACTS, or a single sentence."""
 
     key: str
     name: str
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 
 class Section(NamedTuple):
-    """The rows of one state, and how many more cells are not shown."""
+    """The rows of one state, and the number of cells not shown."""
 
     state: State
     rows: Sequence[Row]
@@ -76,7 +76,7 @@ class Section(NamedTuple):
 
 
 def sections(cells: Sequence[CellState], everything: bool) -> Iterator[Section]:
-    """What deserves a look, in about ROWS rows; with `everything`, each cell."""
+    """Yield what is worth a look in about ROWS rows; with `everything`, every cell."""
     by_state = {state: [cell for cell in cells if cell.state == state] for state in STATES}
     if everything:
         order = [state for block in BLOCKS for state in block] + ["done"]
@@ -94,19 +94,19 @@ def sections(cells: Sequence[CellState], everything: bool) -> Iterator[Section]:
 
 
 def totals(standing: Standing, speed: bool = True) -> str:
-    """One line: how many cells there are of each state and, with `speed`, how fast and how long yet those trained."""
+    """Return one line: the cells per state and, with `speed`, the speed and time left of running trainings."""
     counts = [f"{number:,} {TITLES.get(state, state)}" for state in STATES if (number := standing.count(state))]
     line = f"{count(len(standing.cells), 'cell')}: {', '.join(counts)}"
     running = [cell for cell in standing.cells if cell.state == "running" and speed]
     if rates := [cell.images_per_s for cell in running if cell.images_per_s]:
-        line += f"; those running: {_number(sum(rates))} images/s{' together' * (len(rates) > 1)}"
+        line += f"; running at {_number(sum(rates))} images/s{' together' * (len(rates) > 1)}"
     if left := [cell.left_s for cell in running if cell.left_s is not None]:
         line += f", {'at most ' * (len(left) > 1)}{duration(max(left))} to go"
     return line
 
 
-def shortened(labels: Mapping[str, str]) -> dict[str, str]:
-    """Labels without the options of attentions that have the same ones wherever they stand."""
+def short_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels without the options of those attentions that have the same options in all labels."""
     options: dict[str, set[str]] = {}
     for label in labels.values():
         for name, values in re.findall(_OPTIONS, label):
@@ -130,7 +130,7 @@ def _grouped(state: State, cells: Sequence[CellState]) -> Iterator[Row]:
             yield from _rows(members)
         else:
             again = _times(sum(cell.interrupted for cell in members))
-            yield Row("", f"{len(members):,} cells", (_with(detail, "", again),), len(members))
+            yield Row("", count(len(members), "cell"), (_with(detail, "", again),), len(members))
 
 
 def _rows(cells: Iterable[CellState]) -> Iterator[Row]:
@@ -144,13 +144,13 @@ def _rows(cells: Iterable[CellState]) -> Iterator[Row]:
 
 
 def _with(detail: str, job: str, interrupted: str) -> str:
-    """A sentence in one line, and what else is known."""
+    """Return a sentence and what else is known, in one line."""
     more = ", ".join(filter(None, [job and f"job {job}", interrupted and f"interrupted {interrupted}"]))
     return " ".join(f"{detail} {f'({more})' if more else ''}".split())
 
 
 def _says(cell: CellState) -> str:
-    """What a training says is in the other facts, as long as it lives."""
+    """Return what the cell reports; of a training with a recent heartbeat, the other facts say it."""
     heard = cell.beat_age_s is not None and cell.beat_age_s < STALE
     return "" if heard and cell.epoch is not None else " ".join(cell.detail.split())
 

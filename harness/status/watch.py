@@ -1,6 +1,6 @@
-"""`attention-bench status`: looks at where the cells stand, once or again and again, for people and for machines.
+"""`attention-bench status`: show the states of cells, once or repeatedly, for people and for machines.
 
-Imports no torch: it must answer at once.
+Imports no torch, as it must answer at once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from harness.jobs.states import STATES, Standing, State, look_at, of_folder
 from harness.jobs.submissions import Submission, labels_of, nothing_found, of_sweep, read_existing
 from harness.status.overview import Overview
 from harness.status.rows import totals
+from results.wording import and_more
 
 ENDED_BADLY: tuple[State, ...] = ("failed", "dropped", "cancelled")
 
@@ -28,7 +29,7 @@ SWEEPS_NAMED = 5
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen at a time: the submissions that were asked for, oldest first, and where the cells stand."""
+    """What one look has found: the submissions asked for, oldest first, and the states of the cells."""
 
     submissions: Sequence[Submission]
     standing: Standing
@@ -46,11 +47,11 @@ def show(
     everything: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Prints where the cells stand; with `every`, again after so many seconds, until nothing is to come.
+    """Print the states of the cells; with `every`, look again after that many seconds until no cell is live.
 
-    `labels`: of the cells of a sweep that was never submitted, by key.
+    `labels`: returns the labels by key of the cells of a sweep that was never submitted.
 
-    Returns 1 if files are damaged, and with `every` also if cells have failed, were dropped or cancelled; else 0.
+    Returns 1 if files are damaged, and with `every` also if cells have failed or were dropped or cancelled; else 0.
     Raises ValueError if there is nothing to show.
     """
     by_hand = _by_hand(sweep, out, labels)
@@ -79,13 +80,13 @@ def show(
 
 
 def _watch(look: Callable[[], Look], view: Callable[[Look], Overview], console: Console, every: float) -> Look:
-    """On a terminal the view, kept up to date; elsewhere a line whenever the counts change, and the last view."""
+    """Keep the view up to date on a terminal; elsewhere print a line whenever the counts change, and the last view."""
     seen = look()
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             while seen.standing.live:
-                when = f"as of {seen.time.astimezone():%H:%M:%S}, looks again every {every:g} s"
-                hint = f"{when}; Ctrl-C ends the watch, not the jobs"
+                when = f"as of {seen.time.astimezone():%H:%M:%S}, updated every {every:g} s"
+                hint = f"{when}; Ctrl-C stops watching, not the jobs"
                 live.update(Group(view(seen), Text(f"\n{hint}", style="dim")), refresh=True)
                 time.sleep(every)
                 seen = look()
@@ -115,13 +116,13 @@ def _look(sweep: str | None, out: Path, by_hand: Mapping[str, str]) -> Look:
         cells |= {key: label for key, label in of_folder(out).items() if key not in cells}
     if not cells:
         raise ValueError("; ".join([nothing_found(sweep, out, known), *problems]))
-    # Another sweep may have submitted some of the cells as well, and later.
+    # All submissions count: another sweep may have submitted some of the cells as well, and later.
     found = look_at(out, cells, known)
     return Look(chosen, replace(found, problems=[*problems, *found.problems]), now)
 
 
 def _by_hand(sweep: str | None, out: Path, labels: Callable[[str], Mapping[str, str]]) -> Mapping[str, str]:
-    """The cells of a sweep that was not submitted: `attention-bench run` may be at them. Labels by key."""
+    """Return the labels by key of a sweep that was not submitted; `attention-bench run` may be running it."""
     known, _ = read_existing(out)
     if sweep is None or of_sweep(sweep, known):
         return {}
@@ -132,16 +133,14 @@ def _by_hand(sweep: str | None, out: Path, labels: Callable[[str], Mapping[str, 
 
 
 def _heading(sweep: str | None, out: Path, submissions: Sequence[Submission]) -> str:
-    """Which sweeps, where, and since when."""
+    """Say which sweeps were submitted, where, and when."""
     if not submissions:
-        return f"{sweep or 'cells begun'} in {out}, never submitted"
-    sweeps = list(dict.fromkeys(submission.sweep for submission in submissions))
-    if len(sweeps) > SWEEPS_NAMED:
-        sweeps[SWEEPS_NAMED:] = [f"{len(sweeps) - SWEEPS_NAMED} other sweeps"]
+        return f"{sweep or 'cells started'} in {out}, never submitted"
+    sweeps = and_more(list(dict.fromkeys(submission.sweep for submission in submissions)), SWEEPS_NAMED)
     where = ", ".join(dict.fromkeys(submission.cluster.name for submission in submissions))
     last = f"{datetime.fromtimestamp(submissions[-1].created):%d %b %H:%M}"
     when = last if len(submissions) == 1 else f"{len(submissions)} times, last {last}"
-    return f"{', '.join(sweeps)} on {where}, submitted {when}"
+    return f"{sweeps} on {where}, submitted {when}"
 
 
 def _warn(problems: Sequence[str], warn: Callable[[str], None]) -> None:
@@ -158,7 +157,7 @@ def _print(view: Overview, console: Console) -> None:
 
 
 def _json(sweep: str | None, seen: Look) -> str:
-    """One object: sweep, cells (every field of CellState), totals (counts by state), slurm, problems, time (ISO)."""
+    """Return one object: sweep, cells (all fields of CellState), totals (by state), slurm, problems, time (ISO)."""
     found = seen.standing
     values = {
         "sweep": sweep,

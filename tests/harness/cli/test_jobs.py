@@ -102,18 +102,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask, users_files:
         ),
         (
             "submit --backbone deit_micro --task speed --device cuda --cluster cpu",
-            "wants a GPU, and cluster cpu has none: set gpus_per_node in its table, or --device cpu",
+            "needs a GPU, and cluster cpu has none: set gpus_per_node in its table, or give --device cpu",
         ),
         ("submit sweeps.py:four --cluster local --out clusters.toml", "cannot write to the output folder clusters.tom"),
-        ("retry", "retry --failed runs the failed cells again; resume goes on with"),
+        ("retry", "retry --failed runs the failed cells again; resume continues what was"),
         ("retry --failed", "there is no folder runs; --out names the folder of the records"),
         ("resume", "there is no folder runs; --out names the folder of the records"),
         ("resume sweeps.py:four", "there is no folder runs"),
         ("cancel", "there is no folder runs"),
         ("status", "there is no folder runs"),
         ("logs deit", "there is no folder runs"),
-        ("status --every 0", "--every 0: it takes a number of seconds from 1 to 86400"),
-        ("status --every inf", "--every inf: it takes a number of seconds from 1 to 86400"),
+        ("status --every 0", "--every 0: allowed are 1 to 86400 seconds"),
+        ("status --every inf", "--every inf: allowed are 1 to 86400 seconds"),
         ("status --watch --json", "--watch and --json exclude each other"),
         ("cluster detect", "clusters.toml exists: move it away, or give another --out"),
         ("cluster detect --out new.toml", "no scontrol on the PATH: this machine has no Slurm"),
@@ -242,7 +242,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(ask: Ask) -> None:
     lines = answer.out.splitlines()
     assert [line.split()[1:4] for line in lines[:4]] == [["to", "submit", "deit_micro"]] * 4
     assert lines[4] == "4 cells, 4 to submit"
-    assert re.fullmatch(r"process 0: 4 cells one after the other on this CPU of \d+ cores", lines[5])
+    assert re.fullmatch(r"process 0: 4 cells in sequence on this CPU of \d+ cores", lines[5])
     assert lines[6].startswith("estimate: ")
     assert "2 from the model's size" in lines[6]
     assert lines[6].endswith(" of disk")
@@ -275,7 +275,7 @@ def test_what_processes_of_this_machine_record_is_what_run_records(ask: Ask, her
     said = told(ask("submit sweeps.py:four --cluster local")).splitlines()
     assert said[0] == "4 cells, 4 to submit"
     assert re.fullmatch(r"submitted 4 cells in 1 job on this machine \(\d+\)", said[1])
-    assert said[2] == "to watch it: attention-bench status sweeps.py:four --watch"
+    assert said[2] == "watch it with: attention-bench status sweeps.py:four --watch"
     wait_for(lambda: len(records()) == 4)
     wait_for(ended(here / "runs"))
     assert sorted((here / "runs_of").read_text().split()) == ["0", "1", "2", "3"]
@@ -320,7 +320,7 @@ def test_what_was_cancelled_is_resumed_with_the_code_of_then_and_what_fails_is_r
     (here / "sweeps.py").write_text(text)
     (here / "fail").write_text("")
     refusal = told(ask("submit sweeps.py:four --cluster local"))
-    assert "1 failed before: attention-bench retry --failed submits them again" in refusal
+    assert "1 failed: attention-bench retry --failed resubmits them" in refusal
     assert "submitted 1 cell in 1 job" in told(ask("retry --failed"))
     wait_for(lambda: [record.status for record in records()] == ["done"] * 4)
     wait_for(ended(here / "runs"))

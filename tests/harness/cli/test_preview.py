@@ -57,9 +57,9 @@ def test_every_cell_has_a_line_and_those_that_are_left_out_a_reason(tmp_path: Pa
         "7 cells, 1 to submit",
         f"  2 recorded in {tmp_path}",
         "  1 recorded as out of memory",
-        "  1 failed before: attention-bench retry --failed submits them again",
-        "  1 at work",
-        "  1 submitted already",
+        "  1 failed: attention-bench retry --failed resubmits them",
+        "  1 running",
+        "  1 already submitted",
     ]
 
 
@@ -76,7 +76,7 @@ def test_where_nothing_is_left_there_is_no_estimate(tmp_path: Path) -> None:
         (
             COSTS[:1],
             Cluster("cpu"),
-            ["1 job; each 1 node x (1 process, 4 cores), 240 min, partition by default"],
+            ["1 job; each 1 node x (1 process, 4 cores), 240 min, default partition"],
         ),
         (
             COSTS,
@@ -89,20 +89,20 @@ def test_where_nothing_is_left_there_is_no_estimate(tmp_path: Path) -> None:
         (
             [ON_GPU],
             Cluster("gpu", gpus_per_node=4, cpus_per_gpu=6, exclusive=True, throttle=8),
-            ["1 job; each 1 node x (1 process, 1 GPU, 6 cores), whole nodes, 240 min, partition by default"],
+            ["1 job; each 1 node x (1 process, 1 GPU, 6 cores), whole nodes, 240 min, default partition"],
         ),
         (
             [TRAINING, TRAINING.evaluation()],
             Cluster("cpu", nodes=2, tasks_per_node=4, cpus_per_task=3),
             [
-                "1 job; each 2 nodes x (4 processes, 12 cores), 240 min, partition by default",
-                "1 job, after 1 training; each 1 node x (1 process, 3 cores), 240 min, partition by default",
+                "1 job; each 2 nodes x (4 processes, 12 cores), 240 min, default partition",
+                "1 job, after 1 training; each 1 node x (1 process, 3 cores), 240 min, default partition",
             ],
         ),
         (
             [Cell(SPEC, replace(TRAINING.task, device="cuda"))],  # type: ignore[type-var]
             Cluster("gpu", nodes=2, gpus_per_node=4, cpus_per_gpu=6),
-            ["1 job; each 2 nodes x (4 processes, 4 GPUs, 24 cores), 240 min, partition by default"],
+            ["1 job; each 2 nodes x (4 processes, 4 GPUs, 24 cores), 240 min, default partition"],
         ),
     ],
     ids=["default", "packed", "speed", "after", "gpus"],
@@ -115,11 +115,11 @@ def test_what_each_process_of_this_machine_does(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert of_arrays(COSTS, LOCAL, tmp_path) == [
-        "process 0: 2 cells one after the other on this CPU of 2 cores",
-        "process 1: 1 cell one after the other on this CPU of 2 cores",
+        "process 0: 2 cells in sequence on this CPU of 2 cores",
+        "process 1: 1 cell in sequence on this CPU of 2 cores",
     ]
     # What the first cell needs is not all.
-    assert of_arrays([COSTS[0], ON_GPU], LOCAL, tmp_path) == ["process 0: 2 cells one after the other on one GPU"]
+    assert of_arrays([COSTS[0], ON_GPU], LOCAL, tmp_path) == ["process 0: 2 cells in sequence on one GPU"]
 
 
 def test_the_estimate_says_what_it_rests_on(tmp_path: Path) -> None:

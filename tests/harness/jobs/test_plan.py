@@ -108,7 +108,7 @@ def test_a_gpu_cell_on_a_cluster_without_gpus_is_refused_with_what_to_do() -> No
         plan(cells(ON_GPU), CPU)
     text = str(refusal.value)
     assert text.startswith(cells(ON_GPU)[0].label)
-    assert text.endswith("wants a GPU, and cluster cpu has none: set gpus_per_node in its table, or --device cpu")
+    assert text.endswith("needs a GPU, and cluster cpu has none: set gpus_per_node in its table, or give --device cpu")
 
 
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:

@@ -272,7 +272,7 @@ def test_what_needs_a_training_waits_for_it_and_fails_with_it(slurm: None, place
         ("submit --backbone deit_micro --task train --device cuda --cluster huge", "8 GPUs"),
         (
             "submit --backbone deit_micro --task train --device cuda --cluster low",
-            "wants a GPU, and cluster low has none",
+            "needs a GPU, and cluster low has none",
         ),
     ],
     ids=["partition", "minutes", "gpus", "no-gpus"],

@@ -116,10 +116,10 @@ def test_where_nobody_counts_nothing_is_lost() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "not a whole JSON file"),
+        ("{", "not a complete JSON file"),
         ("[1]", "not the file of an attempt"),
         ('{"number": 1}', "not the file of an attempt"),
-        ("\x00", "not a whole JSON file"),
+        ("\x00", "not a complete JSON file"),
     ],
 )
 def test_a_damaged_sidecar_is_one_line_and_the_others_are_read(tmp_path: Path, text: str, said: str) -> None:
@@ -139,7 +139,7 @@ def test_a_sidecar_with_times_that_are_none_is_damaged(tmp_path: Path) -> None:
         pass
     path = tmp_path / FOLDER / "0001.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"beat": "yesterday"}))
-    with pytest.raises(ValueError, match="are numbers"):
+    with pytest.raises(ValueError, match="started and beat must be numbers"):
         read(path)
 
 

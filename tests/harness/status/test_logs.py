@@ -49,7 +49,9 @@ def test_a_single_job_has_no_index_and_a_rank_has_a_log_of_its_own(tmp_path: Pat
     assert shown("a1", tmp_path) == (0, "first\n")
     assert shown("a1", tmp_path, rank=1) == (0, "second\n")
     for rank in (-1, 2):
-        with pytest.raises(ValueError, match=rf"--rank {rank}: allowed is 0 to 1"):
+        with pytest.raises(
+            ValueError, match=rf"--rank {rank}: allowed: 0 to 1, as the job of this cell has 2 processes$"
+        ):
             shown("a1", tmp_path, rank=rank)
 
 
@@ -91,8 +93,8 @@ def test_a_name_of_several_cells_or_none_is_refused_in_a_line(tmp_path: Path) ->
     with pytest.raises(ValueError, match="7 cells") as refused:
         shown("swin", tmp_path)
     assert re.findall(r"a\d swin seed \d", str(refused.value)) == [f"a{n} swin seed {n}" for n in range(5)]
-    assert str(refused.value).endswith("; and 2 more")
-    with pytest.raises(ValueError, match=r"no cell that was submitted or begun in .* 'pvt'"):
+    assert str(refused.value).endswith(" and 2 more")
+    with pytest.raises(ValueError, match=r"no cell submitted or started in .* 'pvt'"):
         shown("pvt", tmp_path)
     with pytest.raises(ValueError, match=r"there is no folder .*nowhere"):
         shown("pvt", tmp_path / "nowhere")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.process import attempts
 from harness.status import watch
-from harness.status.rows import ROWS, duration, shortened
+from harness.status.rows import ROWS, duration, short_labels
 from harness.sweeps.expand import expand
 from tests.harness.submitted import NOON, Slurm, attempt, job, record, submit
 
@@ -105,7 +105,7 @@ def test_a_pipe_gets_a_plain_line_a_row(out: Path, slurm: Slurm) -> None:
     assert heading.startswith("mine on gpu, submitted 15 Jan ")
     assert totals == (
         "9 cells: 1 done, 1 out of memory, 1 failed, 2 running, 2 pending, 1 cancelled, 1 dropped; "
-        "those running: 2,412 images/s, 1 h 20 min to go"
+        "running at 2,412 images/s, 1 h 20 min to go"
     )
     assert rows == [
         f"running        running  {NAME} running: epoch 3/30, step 1,420/15,000, 2,412 images/s, 1 h 20 min to go, "
@@ -187,7 +187,9 @@ def test_where_slurm_does_not_answer_that_is_said_and_the_folders_speak(out: Pat
     slurm.unreachable = "Slurm does not answer: squeue took more than 30 s"
     shown = Shown("mine", out)
     assert shown.status == 0
-    assert shown.lines[2] == ("Slurm does not answer (squeue took more than 30 s): told from the run folders alone")
+    assert shown.lines[2] == (
+        "Slurm does not answer (squeue took more than 30 s): states are from the run folders alone"
+    )
     assert "2 running, 4 unknown" in shown.lines[1]
     assert "Slurm does not answer (squeue took" in Shown("mine", out, 80).words
 
@@ -298,8 +300,8 @@ def test_a_sweep_run_by_hand_is_asked_for_its_cells(out: Path, slurm: Slurm) -> 
     attempt(out, second.key, text="counting")
     lines = Shown("quickstart", out).lines
     assert lines[0] == f"quickstart in {out}, never submitted"
-    assert lines[1] == f"{len(others) + 2} cells: 1 done, 1 running, {len(others)} not begun"
-    assert lines[-1] == f"not begun      {len(others)} cells"
+    assert lines[1] == f"{len(others) + 2} cells: 1 done, 1 running, {len(others)} not started"
+    assert lines[-1] == f"not started    {len(others)} cells"
     assert slurm.asked == 0
 
 
@@ -394,7 +396,7 @@ def test_watching_a_terminal_leaves_the_last_view_whole(
     after_looks(monkeypatch, lambda: record(out, "a"))
     shown = Shown("mine", out, 80, every=30.0)
     assert shown.status == 0
-    assert "looks again every 30 s; Ctrl-C ends the watch, not the jobs" in shown.text
+    assert "updated every 30 s; Ctrl-C stops watching, not the jobs" in shown.text
     last = shown.text[shown.text.rindex("mine on gpu") :]
     assert "1 cell: 1 done" in last
     assert "looks again" not in last
@@ -440,7 +442,7 @@ def test_options_are_left_out_only_where_they_tell_nothing_apart() -> None:
         "c": "swin y(p=1)",
         "d": "swin y(p=2)",
     }
-    assert shortened(labels) == {"a": "swin x train", "b": "swin x costs", "c": "swin y(p=1)", "d": "swin y(p=2)"}
+    assert short_labels(labels) == {"a": "swin x train", "b": "swin x costs", "c": "swin y(p=1)", "d": "swin y(p=2)"}
 
 
 def test_what_was_submitted_is_shown_without_torch(out: Path) -> None:
