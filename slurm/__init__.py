@@ -1,4 +1,4 @@
-"""Where callables run, through submitit: on a cluster, or in processes of this machine. Knows nothing of cells."""
+"""Running callables through submitit: on a cluster, or in processes of this machine. Knows nothing of cells."""
 
 from slurm.clusters import Cluster, load
 from slurm.commands import SlurmUnreachable

@@ -1,10 +1,10 @@
-"""What the batch script of a job does when its processes have ended badly: queue it again, or give it up.
+"""What the batch script of a job does when its processes have ended with an error: requeue the job, or give up.
 
-    python -m slurm.afterwards FOLDER STATUS SECONDS      in the job's environment; FOLDER is submitit's
+    python -m slurm.afterwards FOLDER STATUS SECONDS MINUTES    in the job's environment; FOLDER is submitit's
 
-A warning (time limit, preemption), a killed process, a node that failed to start it: as long as the work gets on
-between two ends, the job is queued again, however often. Three ends without progress, and what it was at is marked as
-failed; the rest goes on. A preemption is nobody's fault and does not count.
+A warning (time limit, preemption), a killed process, a node that failed to start it: as long as there is progress
+between two ends, the job is requeued, however often. After three ends in a row without progress, what was running is
+marked as failed, and the rest is run. A preemption is nobody's fault and does not count.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from slurm.commands import SlurmUnreachable, output
 from slurm.inside import WARNINGS, Job, this_job, warning_seconds
 
 ENDS = 3
-"""In a row without progress, after which the work is given up."""
+"""Ends in a row without progress, after which the work is given up."""
 
 WARNED = tuple(128 + number for number in WARNINGS)
-"""The exit statuses of processes that a warning has ended."""
+"""Exit statuses of processes that a warning has ended."""
 
 AHEAD = 60.0
-"""Seconds by which Slurm's warning before the time limit may come too early."""
+"""Seconds by which Slurm's warning before the time limit may be early."""
 
 PAUSE = 5.0
 """Seconds between two questions to a controller that does not answer."""
@@ -39,9 +39,9 @@ PATIENCE = 60.0
 
 
 def afterwards(folder: Path, status: int, seconds: float, minutes: float) -> int:
-    """Queues this job again, gives up, or lets it end; the exit status of the batch script.
+    """Requeue this job, give up, or let it end; return the exit status of the batch script.
 
-    `status`: that of srun; `seconds`: how long the job ran; `minutes`: its time limit.
+    `status`: exit status of srun; `seconds`: how long the job ran; `minutes`: its time limit.
     """
     os.environ["SUBMITIT_FOLDER"] = str(folder)
     paths = submitit.JobEnvironment().paths
@@ -52,7 +52,9 @@ def afterwards(folder: Path, status: int, seconds: float, minutes: float) -> int
         return 0
     ends = folder / f"{this_job().id}_ends.json"
     if status in WARNED and not _near_the_limit(seconds, minutes):
-        _say(f"ended by a warning of Slurm's after {seconds:.0f} s: preempted, or its node is taken out of service")
+        _say(
+            f"ended after {seconds:.0f} s by a warning from Slurm: preempted, or its node is being taken out of service"
+        )
     else:
         count = 1 + _ends_before(ends, left)
         if count >= ENDS:
@@ -65,16 +67,16 @@ def afterwards(folder: Path, status: int, seconds: float, minutes: float) -> int
                 return 0
         ends.write_text(json.dumps({"left": left, "count": count}))
         _say(f"ended with exit status {status} after {seconds:.0f} s; what is left to do: {left}")
-    return _queue_again(status)
+    return _requeue(status)
 
 
 def _near_the_limit(seconds: float, minutes: float) -> bool:
-    """Whether a warning that ended a job after so many seconds was that of its time limit; else it was preempted."""
+    """Whether a warning after that many seconds was for the time limit; if not, the job was preempted."""
     return seconds >= 60 * minutes - warning_seconds(minutes) - AHEAD
 
 
 def _ends_before(path: Path, left: str) -> int:
-    """Ends in a row at which just this was left to do."""
+    """Return how many ends in a row left exactly this to do."""
     try:
         before = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -84,14 +86,14 @@ def _ends_before(path: Path, left: str) -> int:
 
 def _why(status: int, seconds: float, minutes: float) -> str:
     if _near_the_limit(seconds, minutes):
-        return f"the last time near the time limit of {minutes:g} minutes: more minutes are needed"
+        return f"the last time near the time limit of {minutes:g} minutes: give it more minutes"
     if status == 128 + signal.SIGKILL:
         return "the last time killed, often for memory"
     return f"the last time with exit status {status}"
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something of its own, not Slurm's or submitit's echo of it."""
+    """Return the last line of a log that is not Slurm's or submitit's report on it."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
@@ -101,22 +103,22 @@ def last_line(log: Path) -> str:
     return telling[-1] if telling else ""
 
 
-def _queue_again(status: int) -> int:
-    """Asks Slurm to queue this job again, which ends this process too, unless it has done so by itself."""
+def _requeue(status: int) -> int:
+    """Ask Slurm to requeue this job, unless it already has; requeueing ends this process too."""
     job = str(this_job().id)
     end = time.monotonic() + PATIENCE
     while True:
         try:
             found = re.search(r"\bRestarts=(\d+)", output("scontrol", "show", "job", job))
             if found is not None and int(found[1]) != this_job().restarts:
-                _say("Slurm has queued this job again already; this copy ends")
+                _say("Slurm has already requeued this job; this copy ends")
                 return status
             output("scontrol", "requeue", job)
-            _say("queued again")
+            _say("requeued")
             return status
         except SlurmUnreachable as problem:
             if time.monotonic() > end:
-                _say(f"Slurm does not queue it again ({problem}); attention-bench resume submits it anew")
+                _say(f"Slurm does not requeue it ({problem}); attention-bench resume submits it again")
                 return status
         time.sleep(PAUSE)
 

@@ -1,12 +1,12 @@
-"""Clusters by name: a partition of a site's Slurm and what one of its jobs gets, read from clusters.toml.
+"""Clusters by name: a partition of a site's Slurm and the resources of a job there, read from clusters.toml.
 
     [gpu]
     partition = "a100"
     gpus_per_node = 8
     setup = ["module load cuda"]
 
-`clusters.toml` of the working folder comes first, then ~/.config/attention-bench/clusters.toml. The cluster `local` is
-there without a table: this machine, no Slurm. clusters.example.toml has every key.
+`clusters.toml` of the working folder comes first, then ~/.config/attention-bench/clusters.toml. The cluster `local`
+needs no table: it is this machine, without Slurm. clusters.example.toml has every key.
 """
 
 import difflib
@@ -24,7 +24,7 @@ LOCAL = "local"
 FILE = "clusters.toml"
 
 LEAST_MINUTES = 5
-"""Slurm's warning before the limit comes up to a minute early: a shorter job would mostly be warning."""
+"""Slurm's warning before the limit may be up to a minute early: most of a shorter job would be after its warning."""
 
 _WORDS = ("partition", "account", "qos", "gpu_type", "constraint", "exclude")
 _LEAST = {
@@ -44,9 +44,9 @@ _FOR_LOCAL = {"slots"}
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where jobs go and what one gets. "Of a training job": short cells are given less, and share an allocation.
+    """Where jobs run and their resources. "Of a training job": short cells get less, and share an allocation.
 
-    Raises ValueError, in one line, for a value that cannot be meant and for one that would do nothing.
+    Raises ValueError, in one line, for an invalid value and for one that would have no effect.
     """
 
     name: str
@@ -56,33 +56,33 @@ class Cluster:
     qos: str | None = None
     # Of a training job.
     nodes: int = 1
-    # Of a training job, with one process a GPU; 0: jobs without GPUs.
+    # On each node of a training job, with one process per GPU; 0: jobs without GPUs.
     gpus_per_node: int = 0
     # As in --gpus-per-node=a100:8.
     gpu_type: str | None = None
-    # Processes of a training job on a node, where there are no GPUs.
+    # Processes of a training job per node, if there are no GPUs.
     tasks_per_node: int = 1
     cpus_per_gpu: int = 8
-    # Where there are no GPUs.
+    # If there are no GPUs.
     cpus_per_task: int = 4
-    # GiB on each node of a training job; None: the partition's default.
+    # GiB per node of a training job; None: the partition's default.
     memory_gb: float | None = None
-    # Time limit of a job.
+    # Time limit of each job.
     minutes: int = 240
     constraint: str | None = None
     exclude: str | None = None
-    # Whole nodes for cells that are measured in time.
+    # Whole nodes for cells whose speed is measured.
     exclusive: bool = False
-    # Shell lines before the job: modules, conda.
+    # Shell lines that run before the job: modules, conda.
     setup: tuple[str, ...] = ()
-    # The words before `python` that run it inside an image.
+    # The command before `python` that runs it inside an image.
     container: str | None = None
-    # Most jobs of an array, and most of them at a time.
+    # The most jobs in an array, and the most of them that run at the same time.
     max_array_size: int = 1000
     throttle: int | None = None
-    # Most short cells in one allocation.
+    # The most short cells in one allocation.
     pack: int = 25
-    # Most processes at a time on this machine, by default one a GPU or core; of the cluster `local` only.
+    # The most processes at the same time on this machine, default: one per GPU or core; for the cluster `local` only.
     slots: int | None = None
 
     @property
@@ -91,7 +91,7 @@ class Cluster:
 
     @property
     def cpus_per_process(self) -> int:
-        """A process without a GPU, where there are some, gets the share of one."""
+        """Cores per process; where nodes have GPUs, a process without one gets the cores of one GPU."""
         return self.cpus_per_gpu if self.gpus_per_node else self.cpus_per_task
 
     def __post_init__(self) -> None:
@@ -105,9 +105,9 @@ class Cluster:
 
 
 def load(name: str) -> Cluster:
-    """The cluster of that name, from the first file that has it; `local` also without one.
+    """Return the cluster of that name, from the first file that has it; `local` needs no file.
 
-    Raises ValueError, in one line, if no file has it, or for a file or table that is damaged.
+    Raises ValueError, in one line, if no file has it, or for a damaged file or table.
     """
     places = (Path(FILE), _configuration() / "attention-bench" / FILE)
     found = {place: tables for place in places if (tables := _tables(place)) is not None}
@@ -126,7 +126,7 @@ def load(name: str) -> Cluster:
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """One line for a misspelt name: what is wrong, what is near, what is allowed."""
+    """Return one line on a misspelt name: what is wrong, what is near, what is allowed."""
     allowed = list(allowed)
     near = difflib.get_close_matches(name, allowed, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -134,13 +134,13 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
 
 
 def _configuration() -> Path:
-    # An empty or relative value is to be ignored, says the XDG specification.
+    # The XDG specification says to ignore an empty or relative value.
     given = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     return given if given.is_absolute() else Path("~/.config").expanduser()
 
 
 def _tables(path: Path) -> dict[str, dict[str, Any]] | None:
-    """The clusters of a file; None if there is no such file."""
+    """Return the tables of a file; None if there is no such file."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def _tables(path: Path) -> dict[str, dict[str, Any]] | None:
         raise ValueError(f"{path} is not TOML: {error}") from error
     for key, value in tables.items():
         if not isinstance(value, dict):
-            raise ValueError(f"{path}: {key!r} stands outside a table; a cluster starts with its name, as in [gpu]")
+            raise ValueError(f"{path}: {key!r} is outside a table; a cluster begins with its name, as in [gpu]")
     return tables
 
 
@@ -165,26 +165,26 @@ def _cluster(path: Path, name: str, table: dict[str, Any]) -> Cluster:
         cluster = Cluster(name, **values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    # A key that does nothing is refused even where it repeats the default.
+    # A key without effect is refused even if it repeats the default.
     if problem := _idle(set(table), local=cluster.is_local, gpus=cluster.gpus_per_node > 0):
         raise ValueError(f"{path}: cluster {name}: {problem}")
     return cluster
 
 
 def _problem(cluster: Cluster) -> str | None:
-    """What no cluster can have; TOML can hold anything."""
+    """Return what is wrong with a value, or None; TOML can hold anything."""
     if not re.fullmatch(r"\S+", cluster.name):
         return "a name is one word"
     for key in _WORDS:
         value = getattr(cluster, key)
         if value is not None and not (isinstance(value, str) and re.fullmatch(r"\S+", value)):
-            return f"{key} must be text without spaces, not {value!r}; without the line, Slurm decides"
+            return f"{key} must be text without spaces, not {value!r}; without this line, Slurm decides"
     for key, least in _LEAST.items():
         value = getattr(cluster, key)
         if value is None and key in ("throttle", "slots"):
             continue
         if type(value) is not int or value < least:
-            why = ", as Slurm warns a job up to a minute before its time" if key == "minutes" else ""
+            why = ", as Slurm warns a job up to a minute early" if key == "minutes" else ""
             return f"{key} must be a whole number, at least {least}{why}, not {value!r}"
     memory = cluster.memory_gb
     if memory is not None and not (type(memory) in (int, float) and 0 < memory < math.inf):
@@ -195,23 +195,23 @@ def _problem(cluster: Cluster) -> str | None:
         return f'setup must be a list of shell lines, as in ["module load cuda"], not {cluster.setup!r}'
     if cluster.container is not None and not _is_command(cluster.container):
         return (
-            f"container must be the words before python, as in 'apptainer exec --nv IMAGE', not {cluster.container!r}"
+            f"container must be the command before python, as in 'apptainer exec --nv IMAGE', not {cluster.container!r}"
         )
     if cluster.partition and "," in cluster.partition:
-        return f"partition must be one, not {cluster.partition!r}; write a table for each"
+        return f"partition must be a single one, not {cluster.partition!r}; write one table for each"
     return None
 
 
 def _idle(keys: set[str], *, local: bool, gpus: bool) -> str | None:
-    """The first of these keys that would do nothing, and why."""
+    """Return the first of these keys that would have no effect, and why; or None."""
     reasons = dict.fromkeys(("gpu_type", "cpus_per_gpu"), "is for jobs with GPUs, and gpus_per_node is 0")
     if gpus:
         reasons = {"cpus_per_task": "is for jobs without GPUs: give cpus_per_gpu"}
-        reasons["tasks_per_node"] = "is for jobs without GPUs: with them there is one process a GPU"
+        reasons["tasks_per_node"] = "is for jobs without GPUs: with GPUs there is one process per GPU"
     if local:
         everything = {f.name for f in fields(Cluster)} - {"name"}
         allowed = ", ".join(sorted(_FOR_LOCAL))
-        reasons |= dict.fromkeys(everything - _FOR_LOCAL, f"means nothing on this machine (allowed: {allowed})")
+        reasons |= dict.fromkeys(everything - _FOR_LOCAL, f"has no effect on this machine (allowed: {allowed})")
     else:
         reasons["slots"] = f"is for the cluster {LOCAL}: give throttle"
     return next((f"{key} {reasons[key]}" for key in sorted(keys) if key in reasons), None)

@@ -1,11 +1,11 @@
-"""Slurm's own commands: what one of them prints, or one line on why it does not answer."""
+"""Running Slurm's own commands: what one of them prints, or one line on why it does not answer."""
 
 import os
 import re
 import subprocess
 
 _NO_CLUSTER = re.compile("configuration source|DNS SRV lookup")
-"""What Slurm says where its commands are installed and nothing else."""
+"""What Slurm says where its commands are installed but not configured."""
 
 
 class SlurmUnreachable(ValueError):
@@ -13,11 +13,11 @@ class SlurmUnreachable(ValueError):
 
 
 def output(*command: str, seconds: float = 30.0) -> str:
-    """What a command of Slurm's prints.
+    """Return what a Slurm command prints.
 
     Raises:
-        SlurmUnreachable: if there is no such command on this machine, if it fails (with its own last line), or if it
-            has not answered after `seconds`.
+        SlurmUnreachable: if this machine has no such command, if it fails (with its last line), or if it has not
+            answered after `seconds`.
     """
     name = command[0]
     try:
@@ -41,12 +41,12 @@ def output(*command: str, seconds: float = 30.0) -> str:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines() or [f"exit code {done.returncode}"]
         said = re.sub(r"^[a-z_]+:? (error|fatal): ", "", lines[-1])
         if _NO_CLUSTER.search(said):
-            said += "; this machine belongs to no cluster: it has no slurm.conf, and SLURM_CONF names none"
+            said += "; this machine is in no cluster: it has no slurm.conf, and SLURM_CONF names none"
         raise SlurmUnreachable(f"{name}: {said}")
     return done.stdout
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what a user may have set to see or cancel only a part of the jobs, or to see times otherwise."""
+    """Return our environment without the settings by which a user sees or cancels fewer jobs, or changes times."""
     display = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_TIME_FORMAT")
     return {name: value for name, value in os.environ.items() if not name.startswith(display)}

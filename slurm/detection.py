@@ -1,4 +1,4 @@
-"""A first clusters.toml: one table for every partition that is up, each line with where its value came from."""
+"""A first clusters.toml: one table per partition that is up, in which each line says where its value is from."""
 
 import json
 import math
@@ -10,33 +10,33 @@ from slurm.clusters import LEAST_MINUTES, LOCAL, Cluster
 from slurm.scontrol import Node, Partition
 
 LONGEST = 24 * 60
-"""Minutes: a day is long enough for a job that goes on where it stopped, and waits less than a longer one."""
+"""Minutes: a day is enough for a job that can continue where it stopped, and waits less than a longer one."""
 
 _ENOUGH_CPUS = 8
-"""Of a process without GPU: the rest of a large node is left to other jobs."""
+"""CPUs of a process without GPU: the rest of a large node is left to other jobs."""
 
 
 def detect() -> str:
-    """The text of a clusters.toml, the default partition first; `slurm.clusters.load` reads it.
+    """Return the text of a clusters.toml, with the default partition first; `slurm.clusters.load` reads it.
 
-    Raises SlurmUnreachable (a ValueError), in one line, if this machine has no Slurm or it does not answer.
+    Raises SlurmUnreachable (a ValueError), in one line, if this machine has no Slurm or Slurm does not answer.
     """
     config, nodes = scontrol.config(), scontrol.nodes()
     partitions = sorted(scontrol.partitions(), key=lambda partition: not partition.is_default)
     head = [
         f"# Partitions of the cluster {config['ClusterName']} (Slurm {config['SLURM_VERSION']}), from scontrol show.",
-        "# A table's name is what --cluster takes; `local` is this machine and needs none.",
-        "# clusters.example.toml has every key. Look through these values: a job gets what stands here.",
+        "# --cluster takes the name of a table; `local` is this machine and needs no table.",
+        "# clusters.example.toml has every key. Check these values: they are what a job gets.",
     ]
     if "associations" in config["AccountingStorageEnforce"]:
         head.append(
-            "# This Slurm wants an account. Yours: sacctmgr show associations user=$USER format=account,partition"
+            "# This Slurm requires an account. Yours: sacctmgr show associations user=$USER format=account,partition"
         )
     tables, left_out = [], []
     for partition in partitions:
         members = [node.within(partition) for node in nodes if partition.name in node.partitions]
         if reason := _unusable(partition, members):
-            left_out.append(f"# Left out: {partition.name}, {reason}.")
+            left_out.append(f"# Omitted: {partition.name}, {reason}.")
         else:
             tables.append(_table(partition, partitions, members, config))
     return "\n".join([*head, *left_out, *tables, ""])
@@ -46,7 +46,7 @@ def _unusable(partition: Partition, members: list[Node]) -> str | None:
     if partition.state != "UP":
         return f"which is {partition.state}"
     if not members:
-        return "of which no nodes are shown"
+        return "whose nodes Slurm does not show"
     if partition.max_minutes is not None and partition.max_minutes < LEAST_MINUTES:
         return f"which ends jobs after {partition.max_minutes} minutes (at least {LEAST_MINUTES} are needed)"
     return None
@@ -63,21 +63,21 @@ def _table(partition: Partition, partitions: list[Partition], members: list[Node
     lines = ["", f"[{name if bare else json.dumps(name)}]"]
     lines += [f"# {_count(number, 'node')}: {_described(kind)}" for kind, number in kinds.most_common()]
     lines += [f"# {_preemption(partition, partitions, config)}"]
-    rows = [("partition", json.dumps(partition.name), "the default one" if partition.is_default else "")]
+    rows = [("partition", json.dumps(partition.name), "the default partition" if partition.is_default else "")]
     if count:
         every = sum(number for _, number in gpus)
         share = count / every
-        rows += [("gpus_per_node", str(count), "those of a node (its Gres)")]
-        rows += [("gpu_type", json.dumps(gpu_type), "as its Gres names them")] if gpu_type else []
+        rows += [("gpus_per_node", str(count), "GPUs per node (Gres)")]
+        rows += [("gpu_type", json.dumps(gpu_type), "as named in Gres")] if gpu_type else []
         rows += [
-            ("cpus_per_gpu", str(max(cpus // every, 1)), f"{_count(cpus, 'CPU')} of a node for {_count(every, 'GPU')}")
+            ("cpus_per_gpu", str(max(cpus // every, 1)), f"{_count(cpus, 'CPU')} and {_count(every, 'GPU')} per node")
         ]
     else:
         tasks_cpus = min(cpus, _ENOUGH_CPUS)
         share = tasks_cpus / cpus
-        rows += [("cpus_per_task", str(tasks_cpus), f"of {_count(cpus, 'CPU')} of a node")]
+        rows += [("cpus_per_task", str(tasks_cpus), f"of {_count(cpus, 'CPU')} per node")]
     if memory := _memory_gb(memory_mb * share):
-        rows += [("memory_gb", f"{memory:g}", f"its share of {memory_mb} MiB of a node")]
+        rows += [("memory_gb", f"{memory:g}", f"its share of {memory_mb} MiB per node")]
     longest = "UNLIMITED" if partition.max_minutes is None else f"{partition.max_minutes} minutes"
     rows += [("minutes", str(min(partition.max_minutes or LONGEST, LONGEST)), f"MaxTime is {longest}")]
     if tasks := int(config["MaxArraySize"]):
@@ -102,24 +102,24 @@ def _count(number: int, noun: str) -> str:
 
 
 def _memory_gb(mebibytes: float) -> float:
-    """Rounded down, so that it is there: to a GiB, small ones to a tenth."""
+    """Round down, so that a node has that much: to a GiB, small values to a tenth."""
     gib = mebibytes / 1024
     return math.floor(gib) if gib >= 10 else math.floor(gib * 10) / 10
 
 
 def _preemption(partition: Partition, partitions: list[Partition], config: dict[str, str]) -> str:
-    """What can happen to a running job, in words."""
+    """Say what preemption can do to a running job."""
     mode, grace = partition.preempt_mode, partition.grace_seconds
     if config["PreemptType"] == "preempt/none" or mode == "OFF":
-        return "Not preempted: a job that runs keeps its nodes."
-    by = "jobs of a QOS that may"
+        return "No preemption: a running job keeps its nodes."
+    by = "jobs of a higher QOS"
     if config["PreemptType"] == "preempt/partition_prio":
         higher = [other.name for other in partitions if other.priority_tier > partition.priority_tier]
         if not higher:
-            return "Not preempted: no partition has a higher PriorityTier."
+            return "No preemption: no partition has a higher PriorityTier."
         by = f"jobs of {', '.join(higher)}"
     if "SUSPEND" in mode:
-        return f"Preempted (PreemptMode={mode}) by {by}: a job is suspended in place and goes on later."
+        return f"Preemption (PreemptMode={mode}) by {by}: a job is suspended in place and continues later."
     time = f"{grace} s to save (GraceTime)" if grace else "no time to save (GraceTime=0)"
-    then = "is queued again" if "REQUEUE" in mode else "ends; `attention-bench resume` submits what is left"
-    return f"Preempted (PreemptMode={mode}) by {by}: a job gets {time}, then {then}."
+    then = "is requeued" if "REQUEUE" in mode else "ends; `attention-bench resume` resubmits what is left"
+    return f"Preemption (PreemptMode={mode}) by {by}: a job gets {time}, then {then}."

@@ -1,8 +1,8 @@
-"""What the processes of a job do first, and what they know of their job.
+"""What the processes of a job do first, and what they know about their job.
 
-Of submitit's own ways inside a job only the start is used: its handlers checkpoint and queue again by guessing from the
-clock, in every process that hears the signal. Here a job is a callable that saves its state as it goes; a warning only
-ends it, and `slurm.afterwards` decides on the batch host what comes next.
+Only the start of a job is left to submitit: its signal handlers guess from the clock whether to save and requeue, in
+every process that gets the signal. Here a job is a callable that saves its state as it runs; a warning only ends it,
+and `slurm.afterwards` decides on the batch host what to do next.
 """
 
 from __future__ import annotations
@@ -20,55 +20,54 @@ from typing import NamedTuple, Protocol
 import submitit
 
 WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
-"""What Slurm sends before it takes nodes back: USR2 as asked for with --signal, TERM otherwise."""
-
+"""What Slurm sends before it takes nodes back: USR2 as requested by --signal, otherwise TERM."""
 
 PATIENCE = 300.0
-"""Seconds that the processes of a job wait for their first one: a shared file system may show a file late."""
+"""Seconds that the processes of a job wait for rank 0: a shared file system may show a file late."""
 
 
 def warning_seconds(minutes: float) -> int:
-    """How long before its limit a job is warned: a tenth of it, between 15 seconds and 5 minutes."""
+    """Return how long before its time limit a job is warned: a tenth of it, between 15 seconds and 5 minutes."""
     return int(min(300, max(15, 6 * minutes)))
 
 
 class Work(Protocol):
-    """What a job does: a picklable callable that keeps its progress in files."""
+    """What a job runs: a picklable callable that keeps its progress in files."""
 
     def __call__(self) -> None:
-        """Does what is left to do. Called by every process of the job."""
+        """Do what is left to do. Called by every process of the job."""
 
     def left(self) -> str | None:
-        """None if all is done; otherwise a text that is another one after any progress."""
+        """Return None if all is done; otherwise a text that changes whenever progress is made."""
 
     def gave_up(self, reason: str) -> None:
-        """Marks as failed what was being done: it ended time and again without progress."""
+        """Mark as failed what was running, as it ended repeatedly without progress."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What submitit pickles: the work, behind what every process of a job has to do before it."""
+    """What submitit pickles: the work, and what every process of a job does before it."""
 
     work: Work
-    folder: Path  # where the processes of the job find each other
+    folder: Path  # where the processes of the job meet
 
     def __call__(self) -> None:
         guard()
-        look_at_cores()
+        check_cores()
         join(self.folder)
         self.work()
 
 
 class ThisJob(NamedTuple):
-    """The job that this process belongs to, if any."""
+    """The job of this process, if any."""
 
-    id: str | None  # "123", "123_4" of an array
+    id: str | None  # "123", or "123_4" in an array
     restarts: int = 0
     node: str | None = None
 
 
 def this_job() -> ThisJob:
-    """The job of Slurm, or of submitit on this machine, that this process belongs to."""
+    """Return the job of this process: Slurm's, or submitit's on this machine."""
     variables = os.environ
     if "SUBMITIT_LOCAL_JOB_ID" in variables:
         return ThisJob(variables["SUBMITIT_LOCAL_JOB_ID"])
@@ -83,27 +82,27 @@ def this_job() -> ThisJob:
 
 
 def guard() -> None:
-    """Makes a warning end this process with 128 + signal, and leaves the processes that it forks deaf to it.
+    """Make a warning end this process with 128 + signal, but not the processes that it forks.
 
-    Where Slurm signals all processes of a job and not the tasks alone, data loaders' workers hear the warning too; they
-    have inherited the handler, and are ended by their parent.
+    Where Slurm signals all processes of a job rather than only its tasks, data loaders' workers get the warning too;
+    they would have inherited the handler, but their parent is to end them.
     """
     for number in WARNINGS:
         signal.signal(number, _leave)
-    os.register_at_fork(after_in_child=_deaf)
+    os.register_at_fork(after_in_child=_ignore_warnings)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _deaf() -> None:
+def _ignore_warnings() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # this is how a data loader ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which a data loader ends its workers
 
 
-def look_at_cores() -> None:
-    """Says so where the process may use fewer cores than its job has asked for: data loaders then starve its GPU."""
+def check_cores() -> None:
+    """Warn if this process may use fewer cores than its job asked for: data loaders would then starve its GPU."""
     asked, seen = int(os.environ.get("SLURM_CPUS_PER_TASK", "1")), len(os.sched_getaffinity(0))
     if seen < asked:
         print(
@@ -114,12 +113,12 @@ def look_at_cores() -> None:
 
 
 def join(folder: Path) -> None:
-    """Tells this process who it is among those of the job, in the variables that torch.distributed reads.
+    """Set the variables from which torch.distributed reads this process's rank and where the ranks meet.
 
-    The first process looks for a free port and writes it into the shared `folder`. CUDA_VISIBLE_DEVICES stays as Slurm
-    has set it: a process takes its own from what it sees.
+    Rank 0 looks for a free port and writes it to the shared `folder`. CUDA_VISIBLE_DEVICES stays as Slurm has set it:
+    each process picks its own device from it.
 
-    Raises RuntimeError if nothing of the first process is seen in time.
+    Raises RuntimeError if the file of rank 0 does not appear in time.
     """
     env = submitit.JobEnvironment()
     if env.num_tasks == 1:
@@ -150,13 +149,13 @@ def _seen(path: Path) -> str:
         except FileNotFoundError:
             time.sleep(0.1)
     raise RuntimeError(
-        f"process {os.environ['RANK']} on {socket.gethostname()} does not see {path}, which the first process of the "
-        f"job writes, after {PATIENCE:.0f} s: is the folder on a file system that all nodes share?"
+        f"process {os.environ['RANK']} on {socket.gethostname()} does not see {path}, which rank 0 of the job "
+        f"writes, after {PATIENCE:.0f} s: is the folder on a file system that all nodes share?"
     )
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a port of this machine on which nothing listens."""
     with socket.socket() as listener:
         listener.bind(("", 0))
         return listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What a partition can give, and whether a job could ever run there: Slurm itself would let some wait for ever."""
+"""What a partition offers, and whether a job could ever run there: Slurm itself lets some jobs wait forever."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from slurm.scontrol import Node, Partition
 
 
 class Limits(NamedTuple):
-    """A partition as one cluster's jobs meet it. A limit that is None is none."""
+    """The limits of a partition for the jobs of one cluster. None: no limit."""
 
     partition: str
     # UP, DOWN, DRAIN or INACTIVE.
@@ -19,16 +19,16 @@ class Limits(NamedTuple):
     max_minutes: int | None
     # Of one job.
     max_nodes: int | None
-    # Whatever their state, without those that the cluster excludes, each cut to what one job may have of it.
+    # In any state, without those that the cluster excludes; each reduced to what one job may have of it.
     nodes: tuple[Node, ...]
-    # Nodes that Slurm counts but does not show: of them nothing is known.
+    # Nodes that Slurm counts but does not show: nothing is known about them.
     unseen: int
-    # Tasks, the smaller of the cluster's and Slurm's.
+    # In tasks: the smaller of the cluster's limit and Slurm's.
     max_array_size: int
 
 
 def limits(cluster: Cluster) -> Limits:
-    """What Slurm says of the cluster's partition (the default one if it names none).
+    """Ask Slurm about the cluster's partition (the default one if it names none).
 
     Raises ValueError, in one line, if there is no such partition, and SlurmUnreachable if Slurm does not answer.
     """
@@ -38,7 +38,9 @@ def limits(cluster: Cluster) -> Limits:
     excluded = set(output("scontrol", "show", "hostnames", cluster.exclude).split()) if cluster.exclude else set()
     tasks = int(scontrol.config()["MaxArraySize"])
     if not tasks:
-        raise ValueError(f"cluster {cluster.name}: this Slurm takes no job arrays (MaxArraySize=0), which sweeps are")
+        raise ValueError(
+            f"cluster {cluster.name}: this Slurm accepts no job arrays (MaxArraySize=0), which sweeps need"
+        )
     lifted = _lifted(cluster.qos)
     return Limits(
         partition.name,
@@ -54,9 +56,9 @@ def limits(cluster: Cluster) -> Limits:
 def check_fits(
     cluster: Cluster, limits: Limits, *, nodes: int, tasks_per_node: int, cpus_per_task: int, gpus_per_node: int
 ) -> None:
-    """Nothing, if the partition could run a job of this size with the cluster's GPU type, memory, minutes, constraint.
+    """Check that the partition could run a job of this size with the cluster's GPU type, memory, minutes, constraint.
 
-    Nodes that are down count: they come back. Raises ValueError, in one line, for what could never run.
+    Nodes that are down count, as they come back. Raises ValueError, in one line, for what could never run.
     """
     partition = limits.partition
 
@@ -64,7 +66,7 @@ def check_fits(
         return ValueError(f"cluster {cluster.name}: {problem}")
 
     if limits.state != "UP":
-        raise refuse(f"partition {partition} is {limits.state} and starts no jobs; choose another or ask the site")
+        raise refuse(f"partition {partition} is {limits.state} and starts no jobs: choose another, or ask the site")
     if limits.max_minutes is not None and cluster.minutes > limits.max_minutes:
         raise refuse(f"minutes={cluster.minutes}, but partition {partition} allows {limits.max_minutes} (its MaxTime)")
     if limits.max_nodes is not None and nodes > limits.max_nodes:
@@ -77,7 +79,7 @@ def check_fits(
     fit = [node for node in limits.nodes if _has_features(node, cluster.constraint)]
     such = f" with {cluster.constraint}" if cluster.constraint else ""
     if not fit and not limits.unseen:
-        raise refuse(f"no node of partition {partition} is one{such}")
+        raise refuse(f"partition {partition} has no node{such}")
     kind = f" of type {cluster.gpu_type}" if cluster.gpu_type else ""
     wants: list[tuple[str, int, Callable[[Node], int]]] = [
         (f"GPUs{kind}", gpus_per_node, lambda node: node.gpus_of(cluster.gpu_type)),
@@ -87,7 +89,7 @@ def check_fits(
     for what, wanted, has in wants:
         most = max(map(has, fit), default=0)
         if wanted > most and not limits.unseen:
-            raise refuse(f"{wanted} {what} on a node, but no node of partition {partition}{such} has over {most}")
+            raise refuse(f"{wanted} {what} per node, but no node of partition {partition}{such} has over {most}")
         fit = [node for node in fit if has(node) >= wanted]
         such += f"{' and' if such else ' with'} {wanted} {what}" if wanted else ""
     could = len(fit) + limits.unseen
@@ -102,13 +104,13 @@ def _chosen(cluster: Cluster, partitions: list[Partition]) -> Partition:
     names = [partition.name for partition in partitions]
     if cluster.partition is None:
         raise ValueError(
-            f"cluster {cluster.name}: name a partition, as this Slurm has no default one (allowed: {', '.join(names)})"
+            f"cluster {cluster.name}: give a partition, as this Slurm has no default (allowed: {', '.join(names)})"
         )
     raise ValueError(f"cluster {cluster.name}: {unknown('partition', cluster.partition, names)}")
 
 
 def _lifted(qos: str | None) -> set[str]:
-    """The flags of a QOS: some lift limits of the partition."""
+    """Return the flags of a QOS: some lift limits of the partition."""
     if qos is None:
         return set()
     try:
@@ -116,7 +118,7 @@ def _lifted(qos: str | None) -> set[str]:
             output("sacctmgr", "--noheader", "--parsable2", "show", "qos", qos, "format=flags").strip().split(",")
         )
     except SlurmUnreachable:
-        # Without accounting a QOS says nothing.
+        # Without accounting, a QOS has no flags.
         return set()
 
 
@@ -132,7 +134,7 @@ def _check_names(cluster: Cluster, limits: Limits) -> None:
 
 
 def _has_features(node: Node, constraint: str | None) -> bool:
-    """Whether a node meets a constraint of `&` and `|`; any node may have a part in the other kinds, as [a*2&b*1]."""
+    """Whether a node meets a constraint of `&` and `|`; other kinds, such as [a*2&b*1], are not checked."""
     if constraint is None or re.search(r"[^\w.&|+:/-]", constraint):
         return True
     return any(node.features.issuperset(words.split("&")) for words in constraint.split("|"))

@@ -1,4 +1,4 @@
-"""Processes of this machine, through submitit's local executor: a callable apart, and jobs without a Slurm."""
+"""Processes of this machine, through submitit's local executor: one isolated call, and jobs without Slurm."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def call_apart(function: Callable[[], Result], folder: Path) -> Result:
 
 
 def submit_local(works: Sequence[Work], *, folder: Path, code: Path, cpus: int, gpus: Sequence[str] = ()) -> str:
-    """Starts a process that does these one after the other, with so many cores and these GPUs.
+    """Start a process that runs these in sequence, with that many cores and these GPUs.
 
-    `gpus`: as CUDA_VISIBLE_DEVICES names them. The process goes on when the submitting shell has gone. Returns its id,
-    the number of a process of submitit's, by which `local_job` knows it.
+    `gpus`: as CUDA_VISIBLE_DEVICES names them. The process keeps running when the submitting shell is gone. Returns its
+    id, the number of submitit's process, by which `local_job` finds it.
     """
     share(folder)
-    # submitit itself takes numbers only, and counts from 0 whatever this process may use.
+    # submitit itself accepts only numbers, and counts from 0 whatever this process may use.
     visible = f"env CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"
     executor = submitit.LocalExecutor(folder / LOGS, python=f"{visible} {python(None)}")
     executor.update_parameters(timeout_min=365 * DAYS, stderr_to_stdout=True)
@@ -71,13 +71,13 @@ def submit_local(works: Sequence[Work], *, folder: Path, code: Path, cpus: int, 
         "PYTHONPATH": f"{code}:{path}" if path else str(code),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cpus)),
     }
-    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does: what is ignored is so in children
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does: children ignore it as well
     try:
         with submitit.core.utils.environment_variables(**variables), _errors_to(folder / "submitit.err"):
             job = executor.submit(Job(OneAfterTheOther(tuple(works)), folder / "meetings"))
     finally:
         signal.signal(signal.SIGHUP, ignored)
-    # A process that has only just been started has no command line yet.
+    # A process that has just been started has no command line yet.
     while not job.done() and local_job("", 0, job.job_id) is None:
         time.sleep(0.01)
     return job.job_id
@@ -85,7 +85,7 @@ def submit_local(works: Sequence[Work], *, folder: Path, code: Path, cpus: int, 
 
 @dataclass(frozen=True)
 class OneAfterTheOther:
-    """Works that one job does in order."""
+    """Works that one job runs in sequence."""
 
     works: tuple[Work, ...]
 
@@ -101,18 +101,18 @@ class OneAfterTheOther:
 
 
 def local_job(name: str, index: int, id: str | None) -> queue.JobInfo | None:
-    """What is known of a job that `submit_local` started; None where its first process is gone, or was none of ours."""
+    """Return what is known of a job that `submit_local` started; None if its first process is gone or is not ours."""
     try:
         command = Path(f"/proc/{id}/cmdline").read_bytes()
     except OSError:
         return None
-    if b"submitit" not in command:  # the number has been given to another process since
+    if b"submitit" not in command:  # another process has that number now
         return None
     return queue.JobInfo(str(id), name, index, "RUNNING", "", socket.gethostname(), 0, None, None, None, None, "")
 
 
 def cancel_local(ids: Iterable[str]) -> None:
-    """Asks jobs that `submit_local` started to end; those that have ended are passed over."""
+    """Ask jobs that `submit_local` started to end; those that have ended are skipped."""
     for id in ids:
         if local_job("", 0, id) is not None:
             with suppress(ProcessLookupError):
@@ -121,9 +121,9 @@ def cancel_local(ids: Iterable[str]) -> None:
 
 @contextmanager
 def _errors_to(path: Path) -> Iterator[None]:
-    """Give processes that are started meanwhile this file for standard error.
+    """Redirect standard error of the processes started in the block to this file.
 
-    Ctrl-C on a terminal reaches submitit's own helper process too, which says so with a traceback.
+    Ctrl-C on a terminal also reaches submitit's own helper process, which prints a traceback.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = os.dup(2)

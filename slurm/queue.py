@@ -1,7 +1,7 @@
-"""What Slurm knows of our jobs: one squeue, and one sacct if need be, for all of them together.
+"""What Slurm knows of our jobs: one squeue, and if necessary one sacct, for all of them together.
 
-Jobs are asked for by their names, which are unique to us: a shell that dies between sbatch and writing the id down
-loses the id, never the name. What a state means is told by `slurm.reasons`.
+Jobs are found by their names, which are unique: a shell that dies between sbatch and writing the id down loses the id,
+but never the name. `slurm.reasons` says what a state means.
 """
 
 import os
@@ -17,32 +17,32 @@ ENDED = {
     *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE"),
     *("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED"),
 }
-"""States that nothing follows. A job that Slurm queues again passes from COMPLETING to PENDING: squeue shows NODE_FAIL
-or PREEMPTED of those only that are not queued again, whereas sacct shows it of the others too until they start."""
+"""Final states. A job that Slurm requeues passes from COMPLETING to PENDING: squeue shows NODE_FAIL or PREEMPTED only
+of jobs that are not requeued, whereas sacct shows it of the others too, until they start."""
 
 DAYS = 30
-"""How far sacct looks back."""
+"""How many days sacct looks back."""
 
 _QUEUED = "JobArrayID,State,Reason,NodeList,TimeUsed,TimeLeft,StartTime,restartcnt,exit_code,Partition,Name"
 _RECORDED = "JobID,State,ExitCode,ElapsedRaw,Start,Partition,NodeList,JobName"
 
-# Linux takes 128 KiB an argument; beyond this sacct is asked for all jobs of the user.
+# Linux limits an argument to 128 KiB; beyond this length, sacct is asked for all jobs of the user.
 _LONGEST_ARGUMENT = 100_000
-# Jobs and arrays that one scancel is given.
+# How many jobs and arrays one scancel gets.
 _AT_ONCE = 100
 
-# Clusters, by SLURM_CONF, whose accounting is off: they are not asked again.
+# Clusters (by SLURM_CONF) without accounting, which are not asked again.
 _no_accounting: set[str | None] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class JobInfo:
-    """A single job, or one task of an array.
+    """What Slurm knows of a single job, or of one task of an array.
 
-    `id` is "123", or "123_4" of task 4, whose `index` is 4 (0 of a single job). `state` and `reason` are Slurm's words;
-    of a cancelled job that sacct tells of, the reason is "by UID". `nodes` is a list as Slurm writes it, "" before the
-    start. `start` is the expected time while it waits. `elapsed_s` and `left_s` are seconds of this run; `restarts`
-    and `left_s` are None where only sacct knows the job. `exit_code` is "code:signal", None before the end.
+    `id` is "123", or "123_4" for task 4, whose `index` is 4 (0 for a single job). `state` and `reason` are Slurm's own;
+    for a cancelled job from sacct, the reason is "by UID". `nodes` is a list as Slurm writes it, "" before the start.
+    `start` is the expected time while the job waits. `elapsed_s` and `left_s` are seconds of this run; `restarts` and
+    `left_s` are None if only sacct knows the job. `exit_code` is "code:signal", None before the end.
     """
 
     id: str
@@ -60,7 +60,7 @@ class JobInfo:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs or will run, so that a second copy must not be submitted; states unknown here count."""
+        """Whether it runs or will run, so that no second copy may be submitted; true for states unknown here."""
         return self.state not in ENDED
 
     @property
@@ -70,16 +70,16 @@ class JobInfo:
 
     @property
     def running(self) -> bool:
-        """Whether it holds nodes: starting and ending included."""
+        """Whether it holds nodes, also while it starts and ends."""
         return self.alive and not self.pending
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Jobs by name, then by index; a task which Slurm knows nothing of is absent.
+    """Jobs by name, then by index; a task that Slurm does not know is absent.
 
-    `unreachable` says in one line why squeue did not answer; there are no jobs then. `unaccounted` says why sacct was
-    asked in vain: jobs that ended some minutes ago may be absent.
+    `unreachable` says in one line why squeue did not answer; then there are no jobs. `unaccounted` says why sacct did
+    not answer; then jobs that ended some minutes ago may be absent.
     """
 
     jobs: Mapping[str, Mapping[int, JobInfo]] = field(default_factory=dict)
@@ -88,10 +88,10 @@ class Queue:
 
 
 def ask(names: Collection[str] | Mapping[str, Collection[int]]) -> Queue:
-    """What Slurm knows of the jobs of these names: at most one squeue and one sacct; it never raises.
+    """Ask Slurm about the jobs with these names, by at most one squeue and one sacct; never raises.
 
-    Names alone do not tell how many tasks an array has; given as a mapping to the indexes that matter, they leave sacct
-    alone while squeue lists each of these.
+    `names` may map each name to the indexes that matter: then sacct is not asked if squeue lists all of these. Names
+    alone do not say how many tasks an array has.
     """
     if not names:
         return Queue()
@@ -112,7 +112,7 @@ def ask(names: Collection[str] | Mapping[str, Collection[int]]) -> Queue:
 
 
 def cancel(ids: Iterable[str]) -> None:
-    """Cancel jobs ("123", with all of its tasks) and tasks ("123_4"); those that have ended are passed over.
+    """Cancel jobs ("123", with all of its tasks) and tasks ("123_4"); those that have ended are skipped.
 
     Raises SlurmUnreachable if Slurm does not answer or refuses.
     """
@@ -122,7 +122,7 @@ def cancel(ids: Iterable[str]) -> None:
 
 
 def release(ids: Iterable[str]) -> None:
-    """Let jobs or tasks go that are held; those that are not, or have ended, are passed over.
+    """Release held jobs or tasks; those that are not held, or have ended, are skipped.
 
     Raises SlurmUnreachable if Slurm does not answer or refuses.
     """
@@ -131,7 +131,7 @@ def release(ids: Iterable[str]) -> None:
 
 
 def _by_array(ids: Iterable[str]) -> list[str]:
-    """The same jobs, with a text an array ("123_[0,4]") rather than one a task."""
+    """Return the same jobs with one text per array ("123_[0,4]") rather than one per task."""
     tasks: dict[str, set[int]] = {}
     whole = set()
     for job in ids:
@@ -148,15 +148,15 @@ def _unless_ended(*command: str) -> None:
     try:
         output(*command)
     except SlurmUnreachable as problem:
-        # Slurm forgets ended jobs after some minutes; versions differ in whether that fails.
+        # Slurm forgets ended jobs after some minutes; whether that is an error depends on its version.
         if not re.search("invalid job id|already complet", str(problem), re.IGNORECASE):
             raise
 
 
 def queued(text: str) -> Iterator[JobInfo]:
-    """The jobs of squeue's lines."""
+    """Yield the jobs in squeue's output."""
     for line in text.splitlines():
-        # The name last, as that of a job which is not ours may hold anything.
+        # The name comes last, as the name of a job that is not ours may contain anything.
         values = line.removesuffix("|").split("|", _QUEUED.count(","))
         if len(values) <= _QUEUED.count(","):
             continue
@@ -179,9 +179,9 @@ def queued(text: str) -> Iterator[JobInfo]:
 
 
 def recorded(text: str) -> Iterator[JobInfo]:
-    """The ended jobs of sacct's lines.
+    """Yield the ended jobs in sacct's output.
 
-    Those that sacct thinks alive are left out: squeue lists every such job, so the record is late or was never closed.
+    Jobs that sacct believes alive are skipped: squeue lists every live job, so the record is late or was never closed.
     """
     for line in text.splitlines():
         values = line.split("|", _RECORDED.count(","))
@@ -215,8 +215,8 @@ def _sacct(names: Collection[str]) -> str:
 
 
 def _add(jobs: dict[str, dict[int, JobInfo]], found: Iterable[JobInfo], names: Collection[str]) -> None:
-    """Add those of our names that are not there yet: squeue knows more, and sooner, than sacct."""
-    # Tasks first: an array whose waiting tasks were all cancelled one by one is left behind as a single job, too.
+    """Add the jobs with our names that are not there yet: squeue knows more, and sooner, than sacct."""
+    # Tasks first: of an array whose waiting tasks were cancelled one by one, a single job is left behind as well.
     for job in sorted(found, key=lambda job: "_" not in job.id):
         if job.name in names:
             jobs.setdefault(job.name, {}).setdefault(job.index, job)
@@ -227,14 +227,14 @@ def _all_listed(names: Collection[str] | Mapping[str, Collection[int]], jobs: di
 
 
 def _tasks(id: str) -> Iterator[tuple[str, int]]:
-    """Ids and indexes of "123", "123_4" or "123_[3-9%2]"; of other kinds of jobs, which ours never are, none."""
+    """Yield ids and indexes of "123", "123_4" or "123_[3-9%2]"; none for other kinds of jobs, which are not ours."""
     array, separator, indexes = id.partition("_")
     if not array.isdecimal():
         return
     if not separator:
         yield array, 0
     for part in indexes.strip("[]").partition("%")[0].split(","):
-        # A long list is cut short by Slurm and ends in "...".
+        # Slurm cuts a long list short and ends it in "...".
         if found := re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part):
             first, last, step = found.groups()
             for index in range(int(first), int(last or first) + 1, int(step or 1)):
@@ -242,7 +242,7 @@ def _tasks(id: str) -> Iterator[tuple[str, int]]:
 
 
 def _seconds(text: str) -> int | None:
-    """Of "1-02:03:04", "02:03:04" or "03:04"; None of UNLIMITED, INVALID and the like."""
+    """Return the seconds of "1-02:03:04", "02:03:04" or "03:04"; None for UNLIMITED, INVALID and the like."""
     found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
     if not found:
         return None
@@ -259,7 +259,7 @@ def _time(text: str) -> datetime | None:
 
 
 def _exit_code(text: str) -> str:
-    """squeue gives the status of wait(2) as a number, sacct "code:signal"."""
+    """Return "code:signal", which sacct prints; squeue prints the status of wait(2) as a number."""
     if not text.isdecimal():
         return text
     signal = int(text) & 0x7F

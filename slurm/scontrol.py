@@ -1,6 +1,6 @@
-"""What a site's Slurm says of itself: its partitions, nodes and settings, as scontrol prints them.
+"""A site's Slurm: its partitions, nodes and settings, as scontrol prints them.
 
-scontrol, as it names every value; sinfo cuts, abbreviates and merges them.
+From scontrol, as it names every value, whereas sinfo cuts, abbreviates and merges them.
 """
 
 import re
@@ -12,7 +12,7 @@ _UNLIMITED = {"UNLIMITED", "INFINITE", "NONE", "N/A", "(NULL)"}
 
 
 class Partition(NamedTuple):
-    """A limit that is None is none."""
+    """A partition. A limit of None is no limit."""
 
     name: str
     is_default: bool
@@ -24,13 +24,13 @@ class Partition(NamedTuple):
     max_memory_mb_per_node: int | None
     total_nodes: int
     priority_tier: int
-    # OFF, REQUEUE, CANCEL, SUSPEND, also several with commas.
+    # OFF, REQUEUE, CANCEL, SUSPEND, or several of them, separated by commas.
     preempt_mode: str
     grace_seconds: int
 
 
 class Node(NamedTuple):
-    """A node, with what jobs can get of it. `gpus` are types and counts; the type is "" where the site names none."""
+    """A node, with what jobs can get of it. `gpus`: types and counts; the type is "" if the site names none."""
 
     name: str
     partitions: frozenset[str]
@@ -41,11 +41,11 @@ class Node(NamedTuple):
     features: frozenset[str]
 
     def gpus_of(self, kind: str | None) -> int:
-        """How many GPUs of a type; None: of any."""
+        """Return the number of GPUs of a type; None: of any."""
         return sum(count for name, count in self.gpus if kind is None or name == kind)
 
     def within(self, partition: Partition) -> "Node":
-        """The node as jobs of a partition meet it, which may have limits per node."""
+        """Return the node within the limits per node of a partition."""
         cpus, memory = partition.max_cpus_per_node, partition.max_memory_mb_per_node
         return self._replace(
             cpus=self.cpus if cpus is None else min(self.cpus, cpus),
@@ -54,12 +54,12 @@ class Node(NamedTuple):
 
 
 def partitions(*, hidden: bool = False) -> list[Partition]:
-    """The partitions a user may see, in the site's order; with `hidden`, all of them."""
+    """Return the partitions that a user may see, in the site's order; with `hidden`, all of them."""
     return [_partition(row) for row in _rows("partition", hidden) if "PartitionName" in row]
 
 
 def nodes(*, hidden: bool = False) -> list[Node]:
-    """The nodes a user may see, whatever their state; with `hidden`, also those in hidden partitions only.
+    """Return the nodes that a user may see, in any state; with `hidden`, also those only in hidden partitions.
 
     Sites may hide their nodes, and cloud nodes are not shown while they are powered down.
     """
@@ -67,20 +67,20 @@ def nodes(*, hidden: bool = False) -> list[Node]:
 
 
 def config() -> dict[str, str]:
-    """Slurm's settings by their names in slurm.conf."""
+    """Return Slurm's settings by their names in slurm.conf."""
     return dict(re.findall(r"^(\w+)\s*= *(.*?) *$", output("scontrol", "show", "config"), flags=re.MULTILINE))
 
 
 def gpus(gres: str) -> tuple[tuple[str, int], ...]:
-    """The GPUs in a node's Gres: `gpu:4`, `gpu:a100:2(S:0-1),gpu:v100:2`, `(null)`."""
-    # A list of sockets has commas, too.
+    """Parse the GPUs in a node's Gres: `gpu:4`, `gpu:a100:2(S:0-1),gpu:v100:2`, `(null)`."""
+    # Remove lists of sockets, which have commas, too.
     words = re.sub(r"\(.*?\)", "", gres).split(",")
     found = [re.fullmatch(r"gpu(?::([^:]*[^:\d][^:]*))?(?::(\d+))?", word) for word in words]
     return tuple((match[1] or "", int(match[2] or 1)) for match in found if match)
 
 
 def minutes(text: str) -> int | None:
-    """Whole minutes of a time limit: `1-00:00:00`, `2:00:00`, `30:00`; None for UNLIMITED and infinite."""
+    """Parse a time limit to whole minutes: `1-00:00:00`, `2:00:00`, `30:00`; None for UNLIMITED and infinite."""
     if text.upper() in _UNLIMITED:
         return None
     days, dash, clock = text.rpartition("-")
@@ -96,7 +96,7 @@ def _rows(what: str, hidden: bool) -> list[dict[str, str]]:
     for line in lines:
         row: dict[str, str] = {}
         for key, value in re.findall(r"(?:^|\s)(\w+)=(\S*)", line):
-            # The first wins: free text, as in Reason, comes last and may hold anything.
+            # The first counts: free text, such as Reason, comes last and may contain anything.
             row.setdefault(key, value)
         rows.append(row)
     return rows
@@ -110,7 +110,7 @@ def _partition(row: dict[str, str]) -> Partition:
         minutes(row["MaxTime"]),
         _limit(row["MaxNodes"]),
         _limit(row["MaxCPUsPerNode"]),
-        # Where memory is counted per CPU there is no such line.
+        # There is no such line where memory is counted per CPU.
         _limit(row.get("MaxMemPerNode", "UNLIMITED")),
         int(row["TotalNodes"]),
         int(row["PriorityTier"]),
@@ -125,7 +125,7 @@ def _node(row: dict[str, str]) -> Node:
         row["NodeName"],
         frozenset(row.get("Partitions", "").split(",")),
         gpus(row["Gres"]),
-        # Slurm 22.05 and later: without the cores that are kept for the system.
+        # Slurm 22.05 and later: without the cores that are reserved for the system.
         int(row.get("CPUEfctv") or row["CPUTot"]),
         int(row["RealMemory"]) - int(row.get("MemSpecLimit", 0)),
         frozenset() if features == "(null)" else frozenset(features.split(",")),

@@ -1,4 +1,4 @@
-"""A copy of the code that jobs run from, so that editing it does not change what waits in the queue."""
+"""A copy of the code, from which jobs run, so that editing the code does not change what waits in the queue."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ IGNORED = shutil.ignore_patterns("__pycache__")
 
 
 def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[str, bytes]) -> Path:
-    """Copies these packages of `root` to `folder`/<hash of the code>, unless they are there; returns that path.
+    """Copy these packages of `root` to `folder`/<hash of the code>, unless that exists, and return that path.
 
-    `files`: further files of the copy, by name, and what is in them.
+    `files`: contents of further files of the copy, by name.
 
-    Raises ValueError if it cannot be written.
+    Raises ValueError if the copy cannot be written.
     """
     found = hashlib.sha256()
     for path in _files(root, packages):
@@ -52,6 +52,6 @@ def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[s
 def _files(root: Path, packages: Iterable[str]) -> Iterator[Path]:
     for package in packages:
         for path in sorted((root / package).rglob("*")):
-            # Python writes a file there before it renames it: what is listed may be gone when it is read.
+            # Python writes a temporary file there and renames it: a listed file may be gone when it is read.
             if path.is_file() and "__pycache__" not in path.relative_to(root).parts:
                 yield path

@@ -1,7 +1,7 @@
 """Submitting an array of jobs to Slurm.
 
-A job is a picklable `Work` (see `slurm.inside`). sbatch gets what keeps it alive: it may be queued again; a process
-that fails ends the others; a warning comes before the time limit; then `slurm.afterwards` decides what is next.
+A job is a picklable `Work` (see `slurm.inside`). The options of sbatch keep it alive: it may be requeued; a process
+that fails ends the others; a warning comes before the time limit; then `slurm.afterwards` decides what to do next.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from slurm.inside import Job, Work, warning_seconds
 
 LOGS = "logs"
 TOKEN = "shared"
-"""A file beside the jobs, which each of their nodes must see."""
+"""A file beside the jobs that each of their nodes must see."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Resources:
     cpus_per_task: int
     gpus_per_node: int
     minutes: int
-    memory_gb: float | None = None  # GiB on each node; None: the partition's default
+    memory_gb: float | None = None  # GiB per node; None: the partition's default
     exclusive: bool = False
 
     @property
@@ -53,10 +53,10 @@ def submit_array(
     resources: Resources,
     after: Sequence[str] = (),
 ) -> str:
-    """Submits jobs of like resources as one array, or a single one by itself; the id that Slurm gave it.
+    """Submit jobs of equal resources as one array, or a single job by itself, and return Slurm's id of it.
 
-    `name`: by which squeue finds them again. `folder`: absolute, for logs and pickles, on a file system that all nodes
-    share. `code`: what `snapshot` returned. `after`: ids of jobs that have to end well before.
+    `name`: by which squeue finds the jobs again. `folder`: absolute path for logs and pickles, on a file system that
+    all nodes share. `code`: as returned by `snapshot`. `after`: ids of jobs that have to succeed first.
 
     Raises ValueError, in one line, if Slurm refuses.
     """
@@ -82,14 +82,14 @@ def submit_array(
         "setup": _setup(folder, code, cluster, resources),
         "teardown": _teardown(logs, cluster, resources),
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_task}"],
-        # A job whose dependency has failed would else wait for ever.
+        # Otherwise a job whose dependency has failed would wait forever.
         "additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"} | _gpus(cluster, resources),
     }
     executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
     share(folder)
     jobs = [Job(work, folder / "meetings") for work in works]
     try:
-        # submitit passes on what sbatch says, and raises it as well.
+        # submitit both prints what sbatch says and raises it.
         with _own_environment(), redirect_stderr(io.StringIO()):
             submitted = executor.submit_array(jobs)
     except submitit.core.utils.FailedJobError as problem:
@@ -98,7 +98,7 @@ def submit_array(
 
 
 def share(folder: Path) -> None:
-    """Makes the folder of jobs. Raises ValueError if it cannot be written."""
+    """Create the folder of jobs. Raises ValueError if it cannot be written."""
     try:
         (folder / LOGS).mkdir(parents=True, exist_ok=True)
         (folder / TOKEN).touch()
@@ -107,24 +107,24 @@ def share(folder: Path) -> None:
 
 
 def python(container: str | None) -> str:
-    """The words that start Python in a job. -P: the folder it starts in is not searched for modules before the copy."""
+    """Return the command that starts Python in a job. -P: the working folder is not searched for modules."""
     return f"{container} python -P" if container else f"{shlex.quote(sys.executable)} -P"
 
 
 def _setup(folder: Path, code: Path, cluster: Cluster, resources: Resources) -> list[str]:
-    """Lines of the batch script before the job: are the folder and the code there, on every node? Then the user's."""
+    """Return the lines of the batch script before the job: checks for folder and code on each node, then the user's."""
     token = shlex.quote(str(folder / TOKEN))
-    missing = f"$(hostname) does not see {folder}: the output folder (--out) must lie where all nodes see it"
+    missing = f"$(hostname) does not see {folder}: the output folder (--out) must be where all nodes see it"
     gone = f"the copy of the code that this job was submitted with is gone: {code}"
     look = f"{_else_end(f'[ -e {token} ]', missing)}; {_else_end(f'[ -d {shlex.quote(str(code))} ]', gone)}"
     lines = [look]
     if resources.nodes > 1:
         lines = [f"srun --ntasks-per-node=1 --ntasks={resources.nodes} bash -c {shlex.quote(look)} || exit 1"]
     for line in cluster.setup:
-        # On a line of its own, as the user's may end in a comment.
+        # On a line of its own, as the user's line may end in a comment.
         lines += [line, _else_end("[ $? = 0 ]", f"a setup line of cluster {cluster.name} failed: {line}", literal=True)]
-    # The copy of the code comes before whatever modules have put on the path. Without a limit, every process would
-    # take all cores of its node for itself.
+    # The copy of the code comes before whatever modules have put on the path. Without a limit on threads, every process
+    # would use all cores of its node.
     exports = [
         f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{resources.cpus_per_task}}}",
@@ -133,7 +133,7 @@ def _setup(folder: Path, code: Path, cluster: Cluster, resources: Resources) -> 
 
 
 def _else_end(condition: str, message: str, literal: bool = False) -> str:
-    """Shell that ends the job with a line unless a condition holds; in one that is not `literal`, $(...) is run."""
+    """Return shell code that ends the job with a line unless a condition holds; $(...) is run unless `literal`."""
     said = shlex.quote(f"attention-bench: {message}") if literal else f'"attention-bench: {message}"'
     return f"{condition} || {{ echo {said}; exit 1; }}"
 
@@ -152,7 +152,7 @@ def _gpus(cluster: Cluster, resources: Resources) -> dict[str, str]:
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """Hides the job that this process may itself belong to from sbatch, but not which cluster is meant."""
+    """Hide from sbatch the job that this process may itself be in, but not which cluster is meant."""
     conf = os.environ.get("SLURM_CONF")
     with submitit.helpers.clean_env():
         if conf is not None:
@@ -161,7 +161,7 @@ def _own_environment() -> Iterator[None]:
 
 
 def _refused(problem: Exception) -> ValueError:
-    """What sbatch said, in a line."""
+    """Return what sbatch said, in one line."""
     lines = [line.strip() for line in str(problem).splitlines() if "error" in line.lower() and "sbatch" in line]
     said = (lines or [str(problem).strip().splitlines()[-1]])[-1].removeprefix("sbatch: error: ")
     if "contact" in said.lower():

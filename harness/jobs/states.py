@@ -1,6 +1,6 @@
 """The state of each cell, from its record, run folder and submissions, and from Slurm if it answers. Imports no torch.
 
-The disk comes first: a record is final, and an attempt with a recent sign of life is running. Slurm is asked, once for
+The disk comes first: a record is final, and an attempt with a recent heartbeat is running. Slurm is asked, once for
 all, about the jobs of cells without a record: why they wait, and whether what has stopped will run again.
 """
 
@@ -84,7 +84,7 @@ class _Place:
 
 
 SUSPENDED = ("SUSPENDED", "STOPPED")
-"""States of a job that holds its nodes but does not run: its processes give no sign of life."""
+"""States of a job that holds its nodes but does not run: its processes give no heartbeat."""
 
 
 def look_at(out: Path, cells: Mapping[str, str], submissions: Sequence[Submission]) -> Standing:
@@ -160,12 +160,12 @@ class _Evidence:
 
     @property
     def beats(self) -> bool:
-        """Whether the newest attempt gave a recent sign of life."""
+        """Whether the newest attempt gave a recent heartbeat."""
         return self.last is not None and self.last.alive(self.now)
 
     @property
     def runs(self) -> bool:
-        """Whether the newest attempt is running. Slurm knows better where a sign of life outlives its process."""
+        """Whether the newest attempt is running. Slurm knows better where a heartbeat outlives its process."""
         stopped = self.asked and self.job is not None and self.job.state in SUSPENDED
         away = self.job is None or not self.job.alive or self.job.pending
         gone = self.asked and away and (self.last is None or self.last.job == self.id)
@@ -208,7 +208,7 @@ class _Evidence:
         if self.job.state in SUSPENDED:
             return "running", slurm.describe(self.job), True
         if self.last is not None and self.last.job == self.id and self.last.ended is None:
-            return "running", f"no sign of life for {self.now - self.last.beat:.0f} s on {self.last.host}", True
+            return "running", f"no heartbeat for {self.now - self.last.beat:.0f} s on {self.last.host}", True
         cells = len(self.place.array.jobs[self.place.index])
         others = f", or is running another of its {cells} cells" if cells > 1 else ""
         return "pending", f"its job is starting{others}", False
@@ -259,7 +259,7 @@ def _end(last: Sidecar, now: float) -> str:
     """How an attempt came to its end, in words."""
     if last.ended is not None:
         return last.ended
-    return f"no sign of life for {now - last.beat:.0f} s (process {last.pid} on {last.host})"
+    return f"no heartbeat for {now - last.beat:.0f} s (process {last.pid} on {last.host})"
 
 
 def _record(out: Path, key: str, problems: list[str]) -> Record | None:

@@ -47,7 +47,7 @@ def submit(
 
 
 def attempt(out: Path, key: str, number: int = 1, *, ago: float = 5.0, **values: Any) -> Sidecar:
-    """An attempt at a cell, which gave a sign of life `ago` seconds before now."""
+    """An attempt at a cell, with a heartbeat `ago` seconds before now."""
     now = time.time()
     facts = {"host": "node1", "pid": 4711, "job": None, "restarts": 0, "started": now - 900, "label": f"cell {key}"}
     sidecar = Sidecar(**{**facts, "number": number, "beat": now - ago, **values})

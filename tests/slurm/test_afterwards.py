@@ -108,7 +108,7 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def test_what_is_left_is_queued_again(batch: Batch) -> None:
     batch.left("a")
-    assert batch.ends(7) == (7, ["ended with exit status 7 after 600 s; what is left to do: a", "queued again"])
+    assert batch.ends(7) == (7, ["ended with exit status 7 after 600 s; what is left to do: a", "requeued"])
     assert batch.asked() == ["show job 70_3", "requeue 70_3"]
 
 
@@ -120,7 +120,7 @@ def test_where_nothing_is_left_the_job_has_ended_well(batch: Batch) -> None:
 
 
 def test_three_ends_without_progress_give_up_what_it_was_at_and_the_rest_goes_on(batch: Batch) -> None:
-    batch.log("epoch 1\nMemoryError: planted\n\nsrun: error: n4: task 0: Killed\nattention-bench: queued again\n")
+    batch.log("epoch 1\nMemoryError: planted\n\nsrun: error: n4: task 0: Killed\nattention-bench: requeued\n")
     for _ in range(2):
         batch.ends(KILLED)
         assert batch.gave_up() == []
@@ -158,7 +158,7 @@ def test_a_warning_long_before_the_limit_does_not_count(batch: Batch) -> None:
     for status in (WARNED, 128 + signal.SIGTERM) * 3:
         found, said = batch.ends(status)
         assert found == status
-        assert said[0].startswith("ended by a warning of Slurm's after 600 s: preempted")
+        assert said[0].startswith("ended after 600 s by a warning from Slurm: preempted")
     assert batch.gave_up() == []
     assert batch.requeued() == 6
 
@@ -174,7 +174,7 @@ def test_a_warning_near_the_limit_counts_and_asks_for_minutes(batch: Batch) -> N
         batch.ends(WARNED, LATE)
     (reason,) = batch.gave_up()
     assert reason == (
-        "a: ended 3 times without progress, the last time near the time limit of 60 minutes: more minutes are needed"
+        "a: ended 3 times without progress, the last time near the time limit of 60 minutes: give it more minutes"
     )
 
 
@@ -197,7 +197,7 @@ def test_a_copy_that_slurm_has_queued_again_already_does_nothing(batch: Batch) -
     batch.scontrol('echo "JobId=73 ArrayJobId=70 Restarts=3 Reason=BeginTime"')
     status, said = batch.ends()
     assert status == 1
-    assert said[-1] == "Slurm has queued this job again already; this copy ends"
+    assert said[-1] == "Slurm has already requeued this job; this copy ends"
     assert batch.requeued() == 0
 
 
@@ -206,7 +206,7 @@ def test_a_controller_that_comes_back_is_asked_again(batch: Batch) -> None:
     batch.scontrol('echo "JobId=73 Restarts=2"', f"{down}; true")
     (batch.folder / "down").touch()
     _, said = batch.ends()
-    assert said[-1] == "queued again"
+    assert said[-1] == "requeued"
     assert batch.requeued() == 2
     # Python's own waiting for a process sleeps, too, for milliseconds.
     assert [seconds for seconds in batch.slept if seconds >= 1] == [module.PAUSE]
@@ -218,9 +218,9 @@ def test_a_controller_that_stays_away_is_said_with_what_to_do(batch: Batch, monk
     batch.scontrol(away, away)
     status, said = batch.ends(5)
     assert status == 5
-    assert said[-1].startswith("Slurm does not queue it again (")
+    assert said[-1].startswith("Slurm does not requeue it (")
     assert "Unable to contact slurm controller (connect failure)" in said[-1]
-    assert said[-1].endswith("); attention-bench resume submits it anew")
+    assert said[-1].endswith("); attention-bench resume submits it again")
 
 
 def test_without_scontrol_as_in_a_container_it_is_said_too(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ def test_without_scontrol_as_in_a_container_it_is_said_too(batch: Batch, monkeyp
     monkeypatch.setenv("PATH", str(batch.folder))
     status, said = batch.ends(5)
     assert status == 5
-    assert said[-1].startswith("Slurm does not queue it again (no scontrol on the PATH")
+    assert said[-1].startswith("Slurm does not requeue it (no scontrol on the PATH")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_without_scontrol_as_in_a_container_it_is_said_too(batch: Batch, monkeyp
     [
         ("", ""),
         ("\n \n", ""),
-        ("srun: error: x\nslurmstepd: error: y\nsubmitit ERROR z\nattention-bench: queued again\n", ""),
+        ("srun: error: x\nslurmstepd: error: y\nsubmitit ERROR z\nattention-bench: requeued\n", ""),
         ("one\n  two  \n\nsrun: x\n", "two"),
         ("first\n" + "srun: x\n" * 300, ""),
     ],

@@ -107,12 +107,12 @@ def test_a_misspelt_key_is_told_what_is_near():
     ("text", "said"),
     [
         ("[gpu]\npartition = a100", "clusters.toml is not TOML: Invalid value (at line 2, column 13)"),
-        ("minutes = 3\n[gpu]", "clusters.toml: 'minutes' stands outside a table"),
+        ("minutes = 3\n[gpu]", "clusters.toml: 'minutes' is outside a table"),
         ("[gpu]\npartition = 3", "partition must be text without spaces, not 3"),
-        ('[gpu]\naccount = ""', "account must be text without spaces, not ''; without the line, Slurm decides"),
-        ('[gpu]\npartition = "a,b"', "partition must be one, not 'a,b'; write a table for each"),
+        ('[gpu]\naccount = ""', "account must be text without spaces, not ''; without this line, Slurm decides"),
+        ('[gpu]\npartition = "a,b"', "partition must be a single one, not 'a,b'; write one table for each"),
         ('[gpu]\nminutes = "4"', "minutes must be a whole number"),
-        ("[gpu]\nminutes = 4", "at least 5, as Slurm warns a job up to a minute before its time, not 4"),
+        ("[gpu]\nminutes = 4", "at least 5, as Slurm warns a job up to a minute early, not 4"),
         ("[gpu]\nnodes = true", "nodes must be a whole number, at least 1, not True"),
         ("[gpu]\ngpus_per_node = -1", "gpus_per_node must be a whole number, at least 0, not -1"),
         ("[gpu]\nthrottle = 0", "throttle must be a whole number, at least 1, not 0"),
@@ -122,12 +122,12 @@ def test_a_misspelt_key_is_told_what_is_near():
         ("[gpu]\nexclusive = 1", "exclusive must be true or false, not 1"),
         ('[gpu]\nsetup = "module load cuda"', "setup must be a list of shell lines"),
         ("[gpu]\nsetup = [1]", "setup must be a list of shell lines"),
-        ('[gpu]\ncontainer = " "', "container must be the words before python"),
-        ('[gpu]\ncontainer = "sh -c \'x"', "container must be the words before python"),
+        ('[gpu]\ncontainer = " "', "container must be the command before python"),
+        ('[gpu]\ncontainer = "sh -c \'x"', "container must be the command before python"),
         ('["my gpu"]\nminutes = 10\n[gpu]\nslots = 2', "slots is for the cluster local: give throttle"),
         ('[gpu]\ngpu_type = "a100"', "gpu_type is for jobs with GPUs, and gpus_per_node is 0"),
         ("[gpu]\ncpus_per_gpu = 8", "cpus_per_gpu is for jobs with GPUs"),
-        ("[gpu]\ngpus_per_node = 2\ntasks_per_node = 2", "with them there is one process a GPU"),
+        ("[gpu]\ngpus_per_node = 2\ntasks_per_node = 2", "with GPUs there is one process per GPU"),
         ("[gpu]\ngpus_per_node = 2\ncpus_per_task = 4", "cpus_per_task is for jobs without GPUs: give cpus_per_gpu"),
     ],
 )
@@ -150,11 +150,11 @@ def test_a_file_that_is_no_text_is_refused():
 def test_local_refuses_what_does_nothing(line: str):
     here(f"[local]\n{line}")
     text = refused("local")
-    assert f"{line.split()[0]} means nothing on this machine (allowed: slots)" in text
+    assert f"{line.split()[0]} has no effect on this machine (allowed: slots)" in text
 
 
 def test_a_cluster_made_in_python_is_checked_too():
     with pytest.raises(ValueError, match="a name is one word"):
         Cluster("my gpu")
-    with pytest.raises(ValueError, match="nodes means nothing on this machine"):
+    with pytest.raises(ValueError, match="nodes has no effect on this machine"):
         Cluster("local", nodes=2)

@@ -36,7 +36,7 @@ def test_its_own_last_line_is_told(tmp_path, monkeypatch):
 def test_commands_without_a_cluster_are_told_as_such(tmp_path, monkeypatch):
     line = "sinfo: error: fetch_config: DNS SRV lookup failed\nsinfo: fatal: Could not establish a configuration source"
     command(tmp_path, f"echo '{line}' >&2; exit 1", monkeypatch)
-    with pytest.raises(SlurmUnreachable, match=r"configuration source; this machine belongs to no cluster: it has no"):
+    with pytest.raises(SlurmUnreachable, match=r"configuration source; this machine is in no cluster: it has no"):
         output("squeue")
 
 

@@ -43,12 +43,11 @@ def test_unlike_nodes_limits_and_partitions_that_are_closed(tmp_path, monkeypatc
     for line in (
         "# 2 nodes: 4 GPUs of type a100, 64 CPUs, 400000 MiB",
         "# 1 node: 2 GPUs of type v100, 40 CPUs, 190000 MiB",
-        "# Preempted (PreemptMode=REQUEUE) by jobs of urgent: "
-        "a job gets 120 s to save (GraceTime), then is queued again.",
-        "# Not preempted: a job that runs keeps its nodes.",
-        "# Not preempted: no partition has a higher PriorityTier.",
-        "# Left out: old, which is DRAIN.",
-        "# Left out: blink, which ends jobs after 2 minutes (at least 5 are needed).",
+        "# Preemption (PreemptMode=REQUEUE) by jobs of urgent: a job gets 120 s to save (GraceTime), then is requeued.",
+        "# No preemption: a running job keeps its nodes.",
+        "# No preemption: no partition has a higher PriorityTier.",
+        "# Omitted: old, which is DRAIN.",
+        "# Omitted: blink, which ends jobs after 2 minutes (at least 5 are needed).",
         "minutes = 1440  # MaxTime is 10080 minutes",
         "minutes = 1440  # MaxTime is UNLIMITED",
         "max_array_size = 500  # MaxArraySize is 500",
@@ -64,11 +63,11 @@ def test_a_cloud(tmp_path, monkeypatch):
     assert (spot.gpus_per_node, spot.gpu_type, spot.cpus_per_gpu) == (6, "nvidia_h100_80gb_hbm3", 94 // 8)
     # Six of the node's eight GPUs, so as much of its memory.
     assert spot.memory_gb == 2000000 * 6 // 8 // 1024
-    assert "by jobs of a QOS that may: a job gets no time to save (GraceTime=0), then is queued again." in text
+    assert "by jobs of a higher QOS: a job gets no time to save (GraceTime=0), then is requeued." in text
     # Of 1 GPU and more CPUs than there are none is asked.
     small = load("slurm-local")
     assert (small.partition, small.gpus_per_node, small.cpus_per_task, small.memory_gb) == ("local", 0, 2, 7.3)
-    assert "# Left out: asleep, of which no nodes are shown." in text
+    assert "# Omitted: asleep, whose nodes Slurm does not show." in text
     assert "associations" not in text
     # It is hidden.
     assert "secret" not in text
@@ -89,7 +88,7 @@ def test_without_slurm_on_the_machine(monkeypatch):
 def test_a_real_slurm_runs_jobs_of_the_detected_size(slurm: None, tmp_path: Path):
     text = written()
     assert list(tomllib.loads(text)) == ["low", "high"]
-    assert "# Preempted (PreemptMode=REQUEUE) by jobs of high: a job gets 10 s to save (GraceTime), then is" in text
+    assert "# Preemption (PreemptMode=REQUEUE) by jobs of high: a job gets 10 s to save (GraceTime), then is" in text
     for name in ("low", "high"):
         found = load(name)
         assert (found.gpus_per_node, found.gpu_type, found.cpus_per_gpu, found.minutes) == (4, "fake", 1, 120)

@@ -142,7 +142,7 @@ def test_a_first_process_that_never_comes_is_a_sentence(
     with pytest.raises(RuntimeError) as problem:
         join(tmp_path)
     text = str(problem.value)
-    assert text.startswith(f"process 1 on {socket.gethostname()} does not see {tmp_path}/meeting-70-0-0, which the ")
+    assert text.startswith(f"process 1 on {socket.gethostname()} does not see {tmp_path}/meeting-70-0-0, which rank 0 ")
     assert text.endswith("is the folder on a file system that all nodes share?")
     assert "\n" not in text
 

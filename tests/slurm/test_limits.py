@@ -100,11 +100,11 @@ def test_without_a_name_it_is_the_default_partition(site: Site):
 
 def test_a_partition_that_is_not_there(site: Site):
     site(PLAIN)
-    with pytest.raises(ValueError, match=r"^cluster x: name a partition.* no default one \(allowed: cpu\)$"):
+    with pytest.raises(ValueError, match=r"^cluster x: give a partition.* no default \(allowed: cpu\)$"):
         limits(Cluster("x"))
     with pytest.raises(ValueError, match=r"^cluster x: unknown partition 'cpus'; did you mean cpu\? \(allowed: cpu\)$"):
         limits(Cluster("x", partition="cpus"))
-    with pytest.raises(ValueError, match="this Slurm takes no job arrays"):
+    with pytest.raises(ValueError, match="this Slurm accepts no job arrays"):
         limits(Cluster("x", partition="cpu"))
 
 
@@ -120,24 +120,24 @@ def test_a_partition_that_is_not_there(site: Site):
         (
             {"gpus_per_node": 5},
             {},
-            "5 GPUs of type a100 on a node, but no node of partition gpu has over 4",
+            "5 GPUs of type a100 per node, but no node of partition gpu has over 4",
         ),
         (
             {"gpu_type": "v100", "gpus_per_node": 3},
             {},
-            "3 GPUs of type v100 on a node, but no node of partition gpu has over 2",
+            "3 GPUs of type v100 per node, but no node of partition gpu has over 2",
         ),
         ({"gpu_type": "h100"}, {}, "unknown GPU type 'h100'; did you mean v100 or a100? (allowed: a100, v100)"),
-        ({}, {"cpus": 65}, "65 CPUs on a node, but no node of partition gpu with 4 GPUs of type a100 has over 64"),
+        ({}, {"cpus": 65}, "65 CPUs per node, but no node of partition gpu with 4 GPUs of type a100 has over 64"),
         (
             {"gpu_type": "v100", "gpus_per_node": 2},
             {"tasks": 2, "cpus": 32},
-            "64 CPUs on a node, but no node of partition gpu with 2 GPUs of type v100 has over 40",
+            "64 CPUs per node, but no node of partition gpu with 2 GPUs of type v100 has over 40",
         ),
         (
             {"memory_gb": 391},
             {},
-            "400384 MiB of memory on a node, but no node of partition gpu with 4 GPUs of type a100 and 1 CPUs has "
+            "400384 MiB of memory per node, but no node of partition gpu with 4 GPUs of type a100 and 1 CPUs has "
             "over 400000",
         ),
         ({"gpu_type": "v100", "gpus_per_node": 2, "memory_gb": 300}, {}, "has over 190000"),
@@ -153,11 +153,11 @@ def test_a_partition_that_is_not_there(site: Site):
         ({"exclude": "g1,g2,v1"}, {}, "partition gpu has no nodes that are not excluded"),
         ({"constraint": "nvlnk"}, {}, "unknown feature in constraint 'nvlnk'; did you mean nvlink?"),
         ({"constraint": "[a100*1&v1*1]"}, {}, "unknown feature in constraint 'v1'"),
-        ({"constraint": "a100&v100"}, {}, "no node of partition gpu is one with a100&v100"),
+        ({"constraint": "a100&v100"}, {}, "partition gpu has no node with a100&v100"),
         (
             {"constraint": "v100"},
             {},
-            "4 GPUs of type a100 on a node, but no node of partition gpu with v100 has over 0",
+            "4 GPUs of type a100 per node, but no node of partition gpu with v100 has over 0",
         ),
         ({"partition": "old"}, {}, "partition old is DRAIN and starts no jobs"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from slurm import queue
 from slurm.commands import SlurmUnreachable
 from slurm.queue import ENDED, JobInfo, Queue, ask, cancel, queued, recorded, release
-from slurm.reasons import words
+from slurm.reasons import describe
 from tests.slurm.cluster import NODES, fail_node, run, wait_for
 
 A_NODE = ("-N1", "--exclusive")
@@ -105,7 +105,7 @@ def test_what_is_interrupted_lives_on_if_slurm_queues_it_again(slurm: None) -> N
         submit("preempted", "-w", NODES[3], *A_NODE)
         again = ["asked", "lost", "preempted"]
         jobs = asked_until([*again, "final"], lambda jobs: all(job.running for job in jobs.values()) and len(jobs) == 4)
-        assert words(jobs["lost"]) == f"runs on {NODES[1]}"
+        assert describe(jobs["lost"]) == f"runs on {NODES[1]}"
         run("scontrol", "requeue", asked)
         fail_node(NODES[1])
         fail_node(NODES[2])
@@ -115,8 +115,8 @@ def test_what_is_interrupted_lives_on_if_slurm_queues_it_again(slurm: None) -> N
 
         def run_again(jobs: dict[str, JobInfo]) -> bool:
             ended.update(name for name in again if not jobs[name].alive)
-            told = "queued again, and waits until"
-            waited.update(name for name in again if jobs[name].pending and words(jobs[name]).startswith(told))
+            told = "requeued, and waits until"
+            waited.update(name for name in again if jobs[name].pending and describe(jobs[name]).startswith(told))
             return all(jobs[name].running and jobs[name].restarts == 1 for name in again)
 
         jobs = asked_until([*again, "final"], run_again)
@@ -149,7 +149,7 @@ def test_what_ended_is_told_by_squeue_and_later_by_sacct(slurm: None, monkeypatc
         name: (state, exit_code) for name, (state, exit_code, _) in expected.items()
     }
     assert jobs["tasks_3"].state == jobs["tasks_6"].state == "CANCELLED"
-    assert all(said in words(jobs[name]) for name, (_, _, said) in expected.items())
+    assert all(said in describe(jobs[name]) for name, (_, _, said) in expected.items())
 
     known = {name: [0] for name in (*scripts, "unwritten")} | {"tasks": [3, 5, 6], "waiting": [0, 1, 2]}
     with monkeypatch.context() as patch:
@@ -181,7 +181,7 @@ def test_what_ended_is_told_by_squeue_and_later_by_sacct(slurm: None, monkeypatc
     assert {name: (found[name].state, found[name].exit_code) for name in expected} == {
         name: (state, exit_code) for name, (state, exit_code, _) in expected.items()
     }
-    assert words(found["tasks_3"]) == "cancelled by you"
+    assert describe(found["tasks_3"]) == "cancelled by you"
     same = {name: (job.id, job.nodes, job.partition, job.start) for name, job in jobs.items() if name in found}
     assert same == {name: (job.id, job.nodes, job.partition, job.start) for name, job in found.items()}
     assert ran == ["squeue", "sacct"] * (len(ran) // 2)

@@ -55,7 +55,7 @@ def test_other_reasons_of_a_pending_job(reason, said):
 
 
 def test_a_job_that_was_queued_again_says_until_when_it_waits():
-    assert describe(job("PENDING", "BeginTime", restarts=2)) == "queued again, and waits until 24 Nov 23:15"
+    assert describe(job("PENDING", "BeginTime", restarts=2)) == "requeued, and waits until 24 Nov 23:15"
     assert describe(job("PENDING", "BeginTime")) == "waits until 24 Nov 23:15"
 
 
@@ -75,7 +75,7 @@ def test_what_others_hold_or_what_waits_is_not_held_by_slurm(reason):
 @pytest.mark.parametrize("state", HELD_STATES)
 def test_held_states_are_held_whatever_the_reason(state):
     assert is_held(job(state))
-    assert describe(job(state)) == "queued again, but held by Slurm"
+    assert describe(job(state)) == "requeued, but held by Slurm"
     assert "could not start it" in describe(job(state, "launch failed requeued held"))
 
 

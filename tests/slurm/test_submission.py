@@ -181,7 +181,7 @@ def test_a_cancelled_job_stays_cancelled(slurm: None, code: Path, tmp_path: Path
     wait_for(lambda: state(job) == "CANCELLED")
     time.sleep(6)
     assert state(job) == "CANCELLED"
-    assert "queued again" not in log(tmp_path)
+    assert "requeued" not in log(tmp_path)
 
 
 def test_a_job_waits_for_another_and_is_not_left_waiting_for_ever(slurm: None, code: Path, tmp_path: Path) -> None:

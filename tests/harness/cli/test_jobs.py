@@ -145,7 +145,7 @@ def test_where_nothing_was_submitted_it_is_said(ask: Ask, here: Path, command: s
         ("[gpu\n", "clusters.toml is not TOML: "),
         ("[cpu]\nminuts = 3\n", "clusters.toml: cluster cpu: unknown key 'minuts'; did you mean minutes?"),
         ("[cpu]\nminutes = 'x'\n", "clusters.toml: cluster cpu: minutes must be a whole number"),
-        ("minutes = 3\n", "clusters.toml: 'minutes' stands outside a table"),
+        ("minutes = 3\n", "clusters.toml: 'minutes' is outside a table"),
         (None, "cluster 'cpu': there is no clusters.toml here and no "),
     ],
     ids=["not-toml", "key", "value", "no-table", "no-file"],

@@ -222,7 +222,7 @@ def test_arrays_are_split_and_what_could_never_run_is_refused(out: Path, limits:
     chosen = choose(cells, out)
     found = planned(chosen, replace(GPU, pack=1))
     assert [len(array) for array in found] == [2, 2, 3]
-    assert "9 CPUs on a node" in line(lambda: planned(chosen, replace(GPU, cpus_per_task=9)))
+    assert "9 CPUs per node" in line(lambda: planned(chosen, replace(GPU, cpus_per_task=9)))
     assert "minutes=601" in line(lambda: planned(chosen, replace(GPU, minutes=601)))
 
 
@@ -230,7 +230,7 @@ def test_each_kind_of_job_is_looked_at(out: Path, limits: None, counting: Make) 
     big = replace(GPU, tasks_per_node=4, cpus_per_task=3)
     assert planned(choose([counting()], out), big)
     said = line(lambda: planned(choose([counting(), training()], out), big))
-    assert "12 CPUs on a node" in said
+    assert "12 CPUs per node" in said
 
 
 def test_on_this_machine_slurm_is_not_asked_and_cuda_must_be_there(

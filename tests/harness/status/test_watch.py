@@ -24,7 +24,7 @@ NAME = "deit_t focused(kernel_size=5) train cuda"
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch) -> Slurm:
     now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)  # the age of a sign of life, to the second
+    monkeypatch.setattr(time, "time", lambda: now)  # the age of a heartbeat, to the second
     return Slurm(monkeypatch)
 
 
@@ -273,7 +273,7 @@ def test_a_training_without_a_sign_of_life_says_so(out: Path, slurm: Slurm) -> N
     attempt(out, "key", ago=attempts.STALE + 60, job="70", epoch=3, epochs=30, step=14, steps=150, images_per_s=9.6)
     slurm.tell(job(made, 0, "RUNNING"))
     (row,) = [line for line in Shown("mine", out).lines if line.startswith("running")]
-    assert "no sign of life for 150 s on node1, epoch 3/30, step 14/150, 9.6 images/s, seen 2 min ago" in row
+    assert "no heartbeat for 150 s on node1, epoch 3/30, step 14/150, 9.6 images/s, seen 2 min ago" in row
 
 
 def test_without_a_sweep_all_that_was_submitted_or_begun_is_shown(out: Path, slurm: Slurm) -> None:
