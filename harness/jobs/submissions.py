@@ -98,7 +98,7 @@ def find(sweep: str | None, out: Path, warn: Callable[[str], None]) -> list[Subm
     """
     known, problems = read_existing(out)
     for problem in problems:
-        warn(f"damaged, left out: {problem}")
+        warn(f"damaged, skipped: {problem}")
     chosen = of_sweep(sweep, known)
     if not chosen:
         raise ValueError(nothing_found(sweep, out, known))

@@ -116,7 +116,7 @@ def _follow(target: Target, console: Console, rank: int) -> int:
 def _meant(cell: str, out: Path, warn: Callable[[str], None]) -> Target:
     known, problems = read_existing(out)
     for problem in problems:
-        warn(f"damaged, left out: {problem}")
+        warn(f"damaged, skipped: {problem}")
     labels = of_folder(out) | {key: label for submission in known for key, label in submission.cells.items()}
     names = short_labels(labels)
     exact = [key for key, label in labels.items() if cell in (key, label, names[key])]

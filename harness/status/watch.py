@@ -28,7 +28,7 @@ SWEEPS_NAMED = 5
 
 
 @dataclass(frozen=True)
-class Look:
+class Seen:
     """What one look has found: the submissions asked for, oldest first, and the states of the cells."""
 
     submissions: Sequence[Submission]
@@ -57,14 +57,14 @@ def show(
     by_hand = _by_hand(sweep, out, labels)
     said: set[str] = set()
 
-    def look() -> Look:
+    def look() -> Seen:
         seen = _look(sweep, out, by_hand)
         if not as_json:
             _warn([problem for problem in seen.standing.problems if problem not in said], warn)
             said.update(seen.standing.problems)
         return seen
 
-    def view(seen: Look) -> Overview:
+    def view(seen: Seen) -> Overview:
         return Overview(_heading(sweep, out, seen.submissions), seen.standing, everything)
 
     if every is not None:
@@ -79,7 +79,7 @@ def show(
     return 1 if badly or seen.standing.problems else 0
 
 
-def _watch(look: Callable[[], Look], view: Callable[[Look], Overview], console: Console, every: float) -> Look:
+def _watch(look: Callable[[], Seen], view: Callable[[Seen], Overview], console: Console, every: float) -> Seen:
     """Keep the view up to date on a terminal; elsewhere print a line whenever the counts change, and the last view."""
     seen = look()
     if console.is_terminal:
@@ -106,7 +106,7 @@ def _watch(look: Callable[[], Look], view: Callable[[Look], Overview], console: 
     return seen
 
 
-def _look(sweep: str | None, out: Path, by_hand: Mapping[str, str]) -> Look:
+def _look(sweep: str | None, out: Path, by_hand: Mapping[str, str]) -> Seen:
     now = datetime.now(UTC)
     known, problems = read_existing(out)
     chosen = of_sweep(sweep, known)
@@ -118,7 +118,7 @@ def _look(sweep: str | None, out: Path, by_hand: Mapping[str, str]) -> Look:
         raise ValueError("; ".join([nothing_found(sweep, out, known), *problems]))
     # All submissions count: another sweep may have submitted some of the cells as well, and later.
     found = look_at(out, cells, known)
-    return Look(chosen, replace(found, problems=[*problems, *found.problems]), now)
+    return Seen(chosen, replace(found, problems=[*problems, *found.problems]), now)
 
 
 def _by_hand(sweep: str | None, out: Path, labels: Callable[[str], Mapping[str, str]]) -> Mapping[str, str]:
@@ -145,7 +145,7 @@ def _heading(sweep: str | None, out: Path, submissions: Sequence[Submission]) ->
 
 def _warn(problems: Sequence[str], warn: Callable[[str], None]) -> None:
     for problem in problems:
-        warn(f"damaged, left out: {problem}")
+        warn(f"damaged, skipped: {problem}")
 
 
 def _print(view: Overview, console: Console) -> None:
@@ -156,7 +156,7 @@ def _print(view: Overview, console: Console) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def _json(sweep: str | None, seen: Look) -> str:
+def _json(sweep: str | None, seen: Seen) -> str:
     """Return one object: sweep, cells (all fields of CellState), totals (by state), slurm, problems, time (ISO)."""
     found = seen.standing
     values = {

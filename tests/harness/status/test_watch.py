@@ -114,7 +114,7 @@ def test_a_pipe_gets_a_plain_line_a_row(out: Path, slurm: Slurm) -> None:
         f"failed         failed  {NAME} failed: RuntimeError: no finite gradient [in] step 7 (job 70_2)",
         f"out of memory  oom  {NAME} oom: torch.OutOfMemoryError: out of memory",
         f"dropped        dropped  {NAME} dropped: its job reached its time limit: allow more time, or submit it again "
-        "if it goes on from where it was; attention-bench resume submits it again (job 70_8)",
+        "if it can continue where it was; attention-bench resume submits it again (job 70_8)",
         f"cancelled      cancelle  {NAME} cancelled: cancelled; attention-bench resume submits it again (job 70_7)",
         "pending        2 cells: waits until enough nodes or GPUs are free",
     ]
@@ -215,9 +215,7 @@ def test_a_suspended_job_is_said_to_be(out: Path, slurm: Slurm) -> None:
     made = submit(out, "mine", [{"a": "cell a"}])
     attempt(out, "a", job="70")
     slurm.tell(job(made, 0, "SUSPENDED"))
-    assert (
-        "running a cell a: suspended by Slurm or an administrator: goes on when they say so" in Shown("mine", out).words
-    )
+    assert "running a cell a: suspended by Slurm or an administrator, until they resume it" in Shown("mine", out).words
 
 
 def test_what_slurm_holds_is_said_to_be_released_by_resume(out: Path, slurm: Slurm) -> None:
@@ -328,7 +326,7 @@ def test_damaged_files_are_a_line_each_and_the_rest_is_shown(out: Path, slurm: S
     shown = Shown("mine", out)
     assert shown.status == 1
     assert len(shown.errors) == 2
-    assert all(line.startswith("damaged, left out: ") for line in shown.errors)
+    assert all(line.startswith("damaged, skipped: ") for line in shown.errors)
     assert str(broken) in shown.errors[0]
     assert "1 running" in shown.lines[1]
 
