@@ -120,7 +120,7 @@ def choose(cells: Sequence[Cell], look: Look, *, failed: bool = False) -> Choice
 
 
 def _labels(cells: Sequence[Cell]) -> dict[str, str]:
-    """The labels by key of the cells and of the trainings whose weights they need."""
+    """Return the labels by key of the cells and of the trainings whose weights they need."""
     needed = {cell.takes.run: cell.takes.label for cell in cells if cell.takes is not None}
     return needed | {cell.key: cell.label for cell in cells}
 
