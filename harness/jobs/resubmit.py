@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import slurm
-from attentions import temporary_registry, load_file
+from attentions import load_file, temporary_registry
 from harness.cells import Cell
 from harness.jobs import submissions
 from harness.jobs.launch import DROPPED, FAILED, Look, choose, planned, submit
