@@ -107,7 +107,7 @@ class Cell:
         return json.loads(json.dumps(plain))
 
 
-def distinct(cells: list[Cell]) -> list[Cell]:
+def distinct(cells: Iterable[Cell]) -> list[Cell]:
     """Each cell once, in order of its first place."""
     return list({cell.key: cell for cell in cells}.values())
 

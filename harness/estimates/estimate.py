@@ -9,7 +9,6 @@ evenly and at no cost. The time that a process takes to start is not included.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from harness.estimates.rates import Load, Rate, Rates
 from harness.images.batches import train_order
 from harness.images.sources import open_splits, open_val
 from harness.measures.speed import MIN_SAMPLES
+from harness.process.environment import cores as usable_cores
 from results import Record
 
 COUNTING = 2.5e-3
@@ -64,7 +64,7 @@ class Estimator:
     """
 
     def __init__(self, records: Iterable[Record], *, probe: bool = False, cores: int | None = None) -> None:
-        self.rates = Rates(records, cores or len(os.sched_getaffinity(0)))
+        self.rates = Rates(records, cores or usable_cores())
         self.probe = probe
         self._images: dict[tuple[DataSource, str | None, int], dict[Split, int]] = {}
 

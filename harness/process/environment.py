@@ -122,7 +122,7 @@ def cores() -> int:
 
 
 def check_device(device: str) -> None:
-    """Raise ValueError if `device` is "cuda" and torch finds no CUDA device."""
+    """Raise ValueError if `device` is "cuda" and torch sees no GPU."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for, but torch finds no CUDA device here; allowed: cpu")
 

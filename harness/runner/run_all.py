@@ -1,5 +1,6 @@
 """Running cells in order: what is recorded is not measured again, and what a cell needs comes before it."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from rich.console import Console
 
 import results
 from attentions import source_digest
-from harness.cells import Cell, Costs, Evaluate, Speed, Train, in_order
+from harness.cells import Cell, Costs, Evaluate, Speed, Train, distinct, in_order
 from harness.cells.recipe import split_batch
 from harness.images.batches import train_order
 from harness.images.sources import open_splits, open_val
@@ -23,38 +24,42 @@ from results.tables import SOURCE
 
 
 def run_all(cells: Sequence[Cell], out: Path, console: Console, isolate: bool = False) -> list[Record]:
-    """The records of all cells, in order; with `isolate`, each is measured in a process of its own.
+    """Return the records of all cells, in order; with `isolate`, measure each cell in a process of its own.
 
-    A cell that needs another is measured after it; if that one failed, it fails too, and the rest goes on.
+    A cell that needs another is measured after it; if that one failed, it fails too, and the others still run.
 
     Raises:
-        ValueError: before anything is measured, for a device, data or needed weights that are not there, or a folder
-            that cannot be written.
+        ValueError: before anything is measured, for a missing device, missing data or missing needed weights, or a
+            folder that cannot be written.
     """
     group = ranks()
-    todo = group.agreed(lambda: _to_do(cells, out, group.world))
-    if len(todo) < len(cells):
-        console.print(f"{len(cells) - len(todo)} of {len(cells)} cells are recorded in {out} already", highlight=False)
-        for line in _of_other_code([cell for cell in cells if cell not in todo], out):
+    records, todo = group.agreed(lambda: _records_and_todo(cells, out, group.world))
+    if records:
+        found = [cell for cell in cells if cell.key in records]
+        console.print(f"{len(found)} of {len(cells)} cells are recorded in {out} already", highlight=False)
+        for line in _of_other_code([(cell, records[cell.key]) for cell in found]):
             console.print(line, highlight=False, soft_wrap=True)
     if todo:
         with CellProgress(len(todo), console) as progress:
             for cell in todo:
                 progress.start(cell.label)
                 progress.finish(outcome(run_apart(cell, out) if isolate else run(cell, out, progress.report)))
-    return [results.read(out / f"{cell.key}.json") for cell in cells]
+    # Every process returns what the first one wrote, not a measurement of its own.
+    records |= {cell.key: results.read(out / f"{cell.key}.json") for cell in todo}
+    return [records[cell.key] for cell in cells]
 
 
-def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
-    """The cells that are not recorded, in the order in which they are measured.
+def _records_and_todo(cells: Sequence[Cell], out: Path, world: int) -> tuple[dict[str, Record], list[Cell]]:
+    """Return the final records by key, and the other cells in the order in which they are measured.
 
-    Raises ValueError for what would keep them from being measured.
+    Raises ValueError for what would keep these from being measured.
     """
-    todo = in_order(cell for cell in cells if recorded(cell, out) is None)
+    records = {cell.key: record for cell in distinct(cells) if (record := recorded(cell, out)) is not None}
+    todo = in_order(cell for cell in cells if cell.key not in records)
     check_needs(todo, out)
     for cell in todo:
         check_device(cell.device)
-    images: dict[tuple[object, ...], int] = {}  # by what is opened, which is done once for all cells that need the same
+    images: dict[tuple[object, ...], int] = {}  # by what is opened: once for all cells that need the same
     for cell in todo:
         classes = cell.backbone.num_classes
         match cell.task:
@@ -71,19 +76,19 @@ def _to_do(cells: Sequence[Cell], out: Path, world: int) -> list[Cell]:
                 if ("val", source, classes) not in images:
                     images["val", source, classes] = len(open_val(source, classes))
     check_writable(out)
-    return todo
+    return records, todo
 
 
-def _of_other_code(cells: Sequence[Cell], out: Path) -> list[str]:
-    """A line for each attention that is recorded as its file was before. A key does not depend on code."""
-    measured: dict[str, int] = {}
-    for cell in cells:
-        record, name = recorded(cell, out), cell.backbone.attention.name
-        if record is not None and record.environment.get(SOURCE, source_digest(name)) != source_digest(name):
-            measured[name] = measured.get(name, 0) + 1
+def _of_other_code(found: Sequence[tuple[Cell, Record]]) -> list[str]:
+    """Return a line for each attention whose code has changed since its records; a key does not depend on code."""
+    changed: Counter[str] = Counter()
+    for cell, record in found:
+        name = cell.backbone.attention.name
+        if record.environment.get(SOURCE, source_digest(name)) != source_digest(name):
+            changed[name] += 1
     return [
         f"{number} of them with another version of {name} than there is now: with another --out they are measured again"
-        for name, number in measured.items()
+        for name, number in changed.items()
     ]
 
 

@@ -1,8 +1,11 @@
 """What is recorded is not measured again; what fails is a row; an interrupt loses only the running cell."""
 
 import io
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -15,6 +18,8 @@ from harness.runner.records import recorded
 from harness.runner.run import run
 from harness.runner.run_all import run_all
 from slurm import JobDied
+
+Make = Callable[..., Cell]
 
 
 def console() -> Console:
@@ -37,6 +42,27 @@ def test_asking_twice_measures_once(counting, log, tmp_path):
     assert {record.status for record in first} == {"done"}
     assert first[0].cell == cells[0].to_json()
     assert first[0].environment["torch"]
+
+
+def test_each_record_file_is_read_once(counting: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recorded one to see that it is there, a new one for what is returned."""
+    out = tmp_path / "out"
+    cells = [counting("softmax"), counting("linear"), counting("focused"), counting("agent")]
+    run_all(cells[:2], out, console())
+    reads: Counter[str] = Counter()
+    read = Path.read_text
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> str:
+        text = read(path, *arguments, **options)
+        reads[path.stem] += path.parent == out
+        return text
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    shown = console()
+    records = run_all(cells, out, shown)
+    assert [record.key for record in records] == [cell.key for cell in cells]
+    assert "2 of 4 cells are recorded" in text_of(shown)
+    assert {cell.key: reads[cell.key] for cell in cells} == dict.fromkeys((cell.key for cell in cells), 1)
 
 
 def test_failures_are_records_and_the_rest_goes_on(counting, log, tmp_path):
@@ -97,9 +123,9 @@ def test_plain_progress_names_cells_and_outcomes(counting, log, tmp_path):
     run_all([counting("softmax"), counting("linear", "error")], tmp_path, shown)
     lines = text_of(shown).splitlines()
     assert lines[0].startswith("[1/2] deit_micro softmax(fused=True) counting")
-    assert lines[1:3] == ["    counting", lines[2]]
-    assert lines[2].startswith("    done: params_m 1")
-    assert lines[-1] == "    failed: RuntimeError: planted failure"
+    assert lines[1:3] == ["    counting", "    done: params_m 1"]
+    assert lines[3].startswith("[2/2] deit_micro linear(feature_map='relu', kernel_size=None) counting")
+    assert lines[4:] == ["    counting", "    failed: RuntimeError: planted failure"]
 
 
 def test_a_terminal_gets_a_bar(counting, log, tmp_path):
