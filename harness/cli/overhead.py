@@ -23,9 +23,8 @@ from harness.cells.runtime import Precision
 from harness.images.batches import Batch
 from harness.measures.speed import Ratio, Timer, ratio, timer
 from harness.process.determinism import deterministic
-from harness.process.ranks import Ranks
 from harness.published.recipes import recipe_of
-from harness.training.learner import Learner
+from harness.training.learner import Learner, Setup
 
 UPDATES_PER_EPOCH = 1000  # of the schedule; the step's time does not depend on it
 
@@ -45,7 +44,8 @@ def overhead(
     the device. Raises ValueError for an odd batch if the recipe mixes images.
     """
     recipe = replace(recipe, batch=batch, mixup_images=None)
-    learner = Learner(spec, recipe, device, precision, 0, UPDATES_PER_EPOCH, ranks=Ranks())
+    setup = Setup(device, precision)
+    learner = Learner(spec, recipe, setup, UPDATES_PER_EPOCH)
     model = deepcopy(learner.model).train()
     images = torch.randint(256, (batch, spec.in_channels, *spec.image_size), dtype=torch.uint8)
     targets = torch.randint(spec.num_classes, (batch,))
@@ -61,12 +61,11 @@ def overhead(
     # At the learner's rate the two models stay alike: the time of a matrix product depends on the numbers in it too.
     optimizer = torch.optim.AdamW(model.parameters(), lr=learner.optimizer.param_groups[0]["lr"])
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    autocast = torch.autocast(device.type, learner.autocast, enabled=learner.autocast is not None)
 
     def plain() -> None:
         # What a run does not leave to chance, a plain loop does.
         torch.use_deterministic_algorithms(False)
-        with autocast:
+        with setup.autocast():
             loss = F.cross_entropy(model(normalised), labels)
         scaler.scale(loss).backward()
         scaler.step(optimizer)

@@ -18,7 +18,7 @@ from harness.runner.progress import CellProgress
 from harness.runner.records import check_writable, outcome, recorded
 from harness.runner.run import run, run_apart
 from harness.training.loading import located
-from harness.training.loop import summary_writer
+from harness.training.run_folder import summary_writer
 from results import Record
 from results.tables import SOURCE
 

@@ -1,7 +1,7 @@
 """Exact evaluation: every image of a split once, none padded and none dropped, on any number of processes.
 
-The images stand in batches whose make-up does not depend on the number of processes; a batch is one rank's as a
-whole. So the logits, and with them the answers, are the same to the last bit on one rank and on many.
+Which images form a batch does not depend on the number of processes, and no batch is split among ranks. So the logits,
+and with them the answers, are the same to the last bit on one rank and on many.
 """
 
 import math
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import results
 from backbones import BackboneSpec, build
 from harness.cells import Evaluate, Metrics
-from harness.cells.runtime import AUTOCAST
-from harness.images.batches import Batch, Images, batches, eval_order
+from harness.cells.runtime import AUTOCAST, Precision
+from harness.cells.tasks import BATCH
+from harness.images.batches import Images, Key, batches, eval_order
 from harness.images.crops import Crops, crops_of
 from harness.images.sources import list_hash, open_val
 from harness.images.transforms import Normalise, eval_transform
@@ -29,8 +30,28 @@ REPORT_EVERY = 50  # batches
 
 
 @dataclass(frozen=True)
+class Inference:
+    """How images become logits: the normalisation of the input, its device, the number format, and how it is read."""
+
+    normalise: Normalise  # to the device on which the model is
+    precision: Precision = "fp32"  # that of autocast
+    batch: int = BATCH  # images
+    workers: int = 0  # processes that read images; 0: this one
+
+    @property
+    def device(self) -> torch.device:
+        return self.normalise.mean.device
+
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) -> float32 (B, num_classes)."""
+        dtype = AUTOCAST[self.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            return model(self.normalise(images)).float()
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Which images were right: (N,) bools in the order of the split, by the first guess and by the first five."""
+    """Which images were right, by the first guess and by the first five: (N,) bools in the order of the split."""
 
     correct1: np.ndarray
     correct5: np.ndarray
@@ -75,11 +96,9 @@ def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: C
         result = evaluate(
             model,
             Images(reader, eval_transform(spec.image_size, spec.in_channels, task.preprocessing), seed=0),
-            normalise=Normalise(task.preprocessing, spec.in_channels, device),
-            device=device,
-            autocast=AUTOCAST[task.precision],
-            batch=task.batch,
-            workers=task.workers,
+            Inference(
+                Normalise(task.preprocessing, spec.in_channels, device), task.precision, task.batch, task.workers
+            ),
             group=group,
             crops=crops_of(task.cache, reader, spec.image_size, spec.in_channels, task.preprocessing, group),
             stop=stop,
@@ -105,21 +124,17 @@ def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: C
 def evaluate(
     model: nn.Module,
     images: Images,
+    inference: Inference,
     *,
-    normalise: Normalise,
-    device: torch.device,
-    autocast: torch.dtype | None,
-    batch: int,
-    workers: int,
     group: Ranks = Ranks(),  # noqa: B008, a frozen value
     crops: Crops | None = None,
     stop: StopRequest | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Top-1 and top-5 of `model`, which is put into evaluation mode and left in the mode it was in.
+    """Return top-1 and top-5 of `model`, which is put into evaluation mode and left in the mode it was in.
 
-    `autocast`: torch.bfloat16, torch.float16, or None for float32. Each process of `group` does its share, and all get
-    the whole answer. `crops`: where decoded images are kept between evaluations.
+    Each process of `group` evaluates its share, and all return the complete answer. `crops`: where decoded images are
+    kept between evaluations.
 
     Raises ValueError for an unreadable image (named), FloatingPointError for logits that are not finite (their largest
     would still be a class), and Stopped on request.
@@ -129,8 +144,8 @@ def evaluate(
     was_training = model.training
     model.eval()
     counts = torch.zeros(3, len(images), dtype=torch.int32)  # seen, right by the first guess, by the first five
-    order = eval_order(len(images), batch)
-    stream = _stream(images, order[group.rank :: group.world], workers, device, crops)
+    order = eval_order(len(images), inference.batch)
+    stream = _stream(images, order[group.rank :: group.world], inference, crops)
     try:
         for number in range(-(-len(order) // group.world)):
             if stop is not None and group.any(stop.asked):
@@ -139,8 +154,7 @@ def evaluate(
             if share is None:  # the other ranks have one batch more
                 continue
             pixels, targets, indices = share
-            with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                logits = model(normalise(pixels)).float()
+            logits = inference.logits(model, pixels)
             if not logits.isfinite().all():
                 first = images.reader.filename(int(indices[0]))
                 raise FloatingPointError(f"the logits of the evaluation batch that begins with {first} are not finite")
@@ -149,7 +163,7 @@ def evaluate(
             counts[1, indices] = right[:, 0].int()
             counts[2, indices] = right.any(1).int()
             if report is not None and number % REPORT_EVERY == REPORT_EVERY - 1:
-                done = min((number + 1) * batch * group.world, len(images))
+                done = min((number + 1) * inference.batch * group.world, len(images))
                 report(f"evaluated {done} of {len(images)} images")
         if crops is not None:
             crops.finish()
@@ -165,17 +179,16 @@ def evaluate(
 
 
 def _stream(
-    images: Images, order: list[list], workers: int, device: torch.device, crops: Crops | None
+    images: Images, order: list[list[Key]], inference: Inference, crops: Crops | None
 ) -> Generator[tuple[Tensor, Tensor, Tensor]]:
-    """Pixels, targets and indices of each batch, from the kept crops where there are, else decoded (and kept)."""
+    """Yield pixels, targets and indices of each batch: from the kept crops if complete, else decoded (and kept)."""
     if crops is not None and crops.complete:
         targets = torch.tensor(images.reader.targets)
         for keys in order:
             indices = torch.tensor([key.index for key in keys])
             yield crops.read(indices), targets[indices], indices
         return
-    batch: Batch
-    for batch in batches(images, order, workers=workers, pin_memory=device.type == "cuda"):
+    for batch in batches(images, order, workers=inference.workers, pin_memory=inference.device.type == "cuda"):
         if crops is not None:
             crops.keep(batch.indices, batch.images)
         yield batch.images, batch.targets, batch.indices

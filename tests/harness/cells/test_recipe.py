@@ -86,3 +86,20 @@ def test_edges_of_what_is_allowed() -> None:
 def test_values_of_another_kind_are_refused(change: dict, said: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         replace(MICRO, **change)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "at least 1"),
+        ({"batch": 15, "mixup": 0.8}, "must be even, got 15"),
+        ({"warmup_epochs": 3.0}, "must lie in the 3 epochs"),
+        ({"mixup_prob": 0.5}, "no effect without mixup or cutmix"),
+        ({"color_jitter": 0.4, "rand_augment": "rand-m9"}, "timm drops it"),
+        ({"augmentation": "large"}, "allowed: small, imagenet"),
+        ({"interpolation": "nearest"}, "allowed: bilinear, bicubic"),
+    ],
+)
+def test_contradictions_in_a_recipe_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(MICRO, **changes)

@@ -1,54 +1,29 @@
 """Evaluation: the same to the last bit on any number of processes, with kept crops and without; how it stops."""
 
-import errno
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 import backbones
-from harness.cells import DataSource, Evaluate, Preprocessing
-from harness.images import crops as module
-from harness.images import readers
+from harness.cells import DataSource, Evaluate
 from harness.images.batches import Images
-from harness.images.crops import Crops, crops_of
 from harness.images.readers import FolderReader
 from harness.images.sources import open_val
 from harness.images.transforms import Normalise, eval_transform
 from harness.process.ranks import Ranks
 from harness.process.stopping import Stopped, StopRequest
-from harness.training.evaluation import evaluate, evaluate_weights
+from harness.training.evaluation import Inference, evaluate, evaluate_weights
 from harness.training.loading import weights_in
-from tests.harness.processes import Raised, together
-
-CPU = torch.device("cpu")
-VIEW = Preprocessing("squash", crop_pct=0.875)
-IMAGES, BATCH = 39, 4  # 10 batches: 5 and 5 on two ranks, 4 and 3 and 3 on three
-
-
-def spec(**changes: Any) -> backbones.BackboneSpec:
-    """So unsure of the noise that it sees that its guesses change with the last bits."""
-    size = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 13}
-    return replace(backbones.preset("deit_micro", attention="focused"), **(size | changes))
-
-
-def fill(root: Path) -> Path:
-    """13 classes of three images of noise, of sizes of their own."""
-    generator = np.random.default_rng(0)
-    for number in range(IMAGES):
-        folder = root / "val" / f"class{number // 3:02}"
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = generator.integers(0, 256, (20 + number % 5, 24, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return root
+from tests.harness.evaluations import BATCH, CPU, IMAGES, VIEW, Recorded, evaluated, fill, spec
+from tests.harness.image_sets import coloured
+from tests.harness.processes import together
+from tests.harness.small_training import PAD, deit
 
 
 @pytest.fixture(scope="module")
@@ -64,67 +39,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class Recorded(nn.Module):
-    """The model of the spec, and what it said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(1)
-        self.model = backbones.build(spec())
-        self.logits: list[Tensor] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits = self.model(images)
-        self.logits.append(logits.clone())
-        return logits
-
-
-def reader_of(folder: Path) -> readers.Reader:
-    return open_val(DataSource.folder(folder), 13)
-
-
-def crops_in(cache: Path, folder: Path, group: Ranks = Ranks(), view: Preprocessing = VIEW) -> Crops:  # noqa: B008
-    crops = crops_of(str(cache), reader_of(folder), spec().image_size, spec().in_channels, view, group)
-    assert crops is not None
-    return crops
-
-
-def evaluated(
-    folder: Path,
-    group: Ranks = Ranks(),  # noqa: B008
-    cache: Path | None = None,
-    model: nn.Module | None = None,
-    view: Preprocessing = VIEW,
-    **options: Any,
-) -> tuple[bytes, bytes]:
-    """Which images were right, by the first guess and by the first five."""
-    result = evaluate(
-        model or Recorded(),
-        Images(reader_of(folder), eval_transform((16, 16), 3, view), seed=0),
-        normalise=Normalise(view, 3, CPU),
-        device=CPU,
-        autocast=None,
-        batch=BATCH,
-        workers=0,
-        group=group,
-        crops=None if cache is None else crops_in(cache, folder, group, view),
-        **options,
-    )
-    assert result.n_images == IMAGES
-    return result.correct1.tobytes(), result.correct5.tobytes()
-
-
 def task(folder: Path, checkpoint: Path, **changes: Any) -> Evaluate:
     return replace(Evaluate(weights_in(checkpoint), DataSource.folder(folder), VIEW, batch=BATCH), **changes)
-
-
-def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on, an image that is read is an error."""
-
-    def refuse(self: FolderReader, index: int) -> bytes:
-        raise AssertionError(f"image {index} is read")
-
-    monkeypatch.setattr(FolderReader, "encoded", refuse)
 
 
 # Several processes
@@ -217,218 +133,6 @@ def test_the_task_stops_on_request(folder: Path, checkpoint: Path, tmp_path: Pat
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-# Kept crops
-
-
-def test_kept_crops_change_nothing_and_are_read_instead(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without, filling, reading = Recorded(), Recorded(), Recorded()
-    whole = evaluated(folder, model=without)
-    assert evaluated(folder, cache=tmp_path, model=filling) == whole
-    unread(monkeypatch)
-    with pytest.raises(AssertionError, match="image 0 is read"):
-        evaluated(folder)
-    assert evaluated(folder, cache=tmp_path, model=reading) == whole
-    for one in (filling, reading):
-        assert all(map(torch.equal, one.logits, without.logits))
-    (path,) = tmp_path.iterdir()
-    assert np.load(path).shape == (IMAGES, 3, 16, 16)
-
-
-def test_one_object_fills_and_then_reads(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in training, where an epoch evaluates two models, one after the other."""
-    crops = crops_in(tmp_path, folder)
-    images = Images(reader_of(folder), eval_transform((16, 16), 3, VIEW), seed=0)
-    options: dict[str, Any] = {"normalise": Normalise(VIEW, 3, CPU), "device": CPU, "autocast": None, "batch": BATCH}
-    first = evaluate(Recorded(), images, workers=0, crops=crops, **options)
-    unread(monkeypatch)
-    second = evaluate(Recorded(), images, workers=0, crops=crops, **options)
-    assert np.array_equal(first.correct1, second.correct1)
-
-
-def test_nothing_is_written_before_an_evaluation_begins(folder: Path, tmp_path: Path) -> None:
-    crops_in(tmp_path / "cache", folder)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_mean_and_deviation_share_their_crops(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = replace(VIEW, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
-    one, two = Recorded(), Recorded()
-    evaluated(folder, model=one, view=other)
-    evaluated(folder, cache=tmp_path)
-    unread(monkeypatch)
-    evaluated(folder, cache=tmp_path, model=two, view=other)
-    assert all(map(torch.equal, one.logits, two.logits))
-
-
-@pytest.mark.parametrize("view", [{"crop_pct": 0.9}, {"kind": "short_side"}, {"interpolation": "bilinear"}], ids=str)
-def test_another_transform_has_other_crops(folder: Path, tmp_path: Path, view: dict) -> None:
-    assert crops_in(tmp_path, folder).path != crops_in(tmp_path, folder, view=replace(VIEW, **view)).path
-
-
-def test_another_size_has_other_crops(folder: Path, tmp_path: Path) -> None:
-    reader, sizes = reader_of(folder), [((16, 16), 3), ((32, 16), 3), ((16, 32), 3), ((16, 16), 1)]
-    paths = {Crops(tmp_path, reader, size, channels, VIEW, Ranks()).path for size, channels in sizes}
-    assert len(paths) == len(sizes)
-
-
-def test_another_library_has_other_crops(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = crops_in(tmp_path, folder).path
-    assert crops_in(tmp_path, folder).path == before
-    monkeypatch.setattr(module.PIL, "__version__", "99")
-    assert crops_in(tmp_path, folder).path != before
-
-
-def touch(root: Path) -> None:
-    os.utime(root / "val/class04/13.png", (1e9, 1e9))
-
-
-def rewrite(root: Path) -> None:
-    path = root / "val/class04/13.png"
-    about = path.stat()
-    Image.new("RGB", (24, 24), "red").save(path)
-    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-
-
-def rename(root: Path) -> None:
-    (root / "val/class04/13.png").rename(root / "val/class04/013.png")
-
-
-def add(root: Path) -> None:
-    Image.new("RGB", (24, 24), "red").save(root / "val/class04/99.png")
-
-
-@pytest.mark.parametrize("change", [touch, rewrite, rename, add])
-def test_changed_images_have_other_crops(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    fill(tmp_path / "images")
-    before = crops_in(tmp_path, tmp_path / "images").path
-    change(tmp_path / "images")
-    assert crops_in(tmp_path, tmp_path / "images").path != before
-
-
-@pytest.mark.parametrize("failure", [FloatingPointError, KeyboardInterrupt, ValueError])
-def test_an_evaluation_that_ends_early_leaves_nothing(
-    folder: Path, tmp_path: Path, failure: type[BaseException], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Failing(Recorded):
-        def forward(self, images: Tensor) -> Tensor:
-            if len(self.logits) == 5:
-                assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
-                raise failure
-            return super().forward(images)
-
-    model = Failing()
-    with pytest.raises(failure):
-        evaluated(folder, cache=tmp_path, model=model)
-    assert list(tmp_path.iterdir()) == []
-    assert model.training
-    assert evaluated(folder, cache=tmp_path) == evaluated(folder)
-
-
-def test_a_killed_evaluation_leaves_no_wrong_crops(folder: Path, tmp_path: Path) -> None:
-    (answer,) = together(1, _die, str(folder), str(tmp_path))
-    assert answer == -signal.SIGKILL
-    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
-    assert evaluated(folder, cache=tmp_path) == evaluated(folder, cache=tmp_path) == evaluated(folder)
-
-
-def _die(group: Ranks, folder: str, cache: str) -> None:
-    class Dying(Recorded):
-        def forward(self, images: Tensor) -> Tensor:
-            if len(self.logits) == 5:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().forward(images)
-
-    evaluated(Path(folder), group, Path(cache), Dying())
-
-
-def test_two_evaluations_at_a_time_fill_one_cache(folder: Path, tmp_path: Path) -> None:
-    one, other = Recorded(), Recorded()
-
-    class Within(Recorded):
-        """Another evaluation runs within this one."""
-
-        def forward(self, images: Tensor) -> Tensor:
-            if len(self.logits) == 3:
-                evaluated(folder, cache=tmp_path, model=other)
-            return super().forward(images)
-
-    outer = Within()
-    assert evaluated(folder, cache=tmp_path, model=outer) == evaluated(folder, model=one)
-    assert all(map(torch.equal, outer.logits, one.logits))
-    assert all(map(torch.equal, other.logits, one.logits))
-    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
-
-
-@pytest.mark.parametrize("content", [b"", b"no array", None], ids=["empty", "text", "torn"])
-def test_damaged_crops_are_named(folder: Path, tmp_path: Path, content: bytes | None) -> None:
-    evaluated(folder, cache=tmp_path)
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
-    with pytest.raises(ValueError, match=r"crops-\w{16}\.npy is damaged \(.*\): delete it"):
-        evaluated(folder, cache=tmp_path)
-
-
-def test_crops_of_another_shape_are_named(folder: Path, tmp_path: Path) -> None:
-    np.save(crops_in(tmp_path, folder).path, np.zeros((IMAGES, 3, 8, 8), np.uint8))
-    with pytest.raises(ValueError, match=r"npy is damaged: it holds uint8 of shape \(39, 3, 8, 8\): delete it"):
-        evaluated(folder, cache=tmp_path)
-
-
-# A disk without room
-
-
-def test_a_disk_that_is_too_small_is_said_at_once(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = module.shutil.disk_usage(tmp_path)
-    evaluated(folder, cache=tmp_path / "kept")
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage._replace(free=29_951))
-    with pytest.raises(ValueError) as error:
-        crops_in(tmp_path / "cache", folder)
-    assert str(error.value) == f"cannot keep 3e-05 GB of crops in {tmp_path}/cache: 3e-05 GB are free"
-    assert list((tmp_path / "cache").iterdir()) == []
-    evaluated(folder, cache=tmp_path / "kept")  # what is there already needs no room
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage._replace(free=29_952))
-    crops_in(tmp_path / "cache", folder)
-
-
-def test_a_disk_that_has_filled_up_meanwhile(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int, offset: int, size: int) -> None:
-        assert (offset, size) == (0, os.fstat(descriptor).st_size)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    model = Recorded()
-    with pytest.raises(ValueError) as error:
-        evaluated(folder, cache=tmp_path, model=model)
-    assert str(error.value) == f"cannot keep 3e-05 GB of crops in {tmp_path}: No space left on device"
-    assert list(tmp_path.iterdir()) == []
-    assert model.training
-
-
-def test_a_cache_that_cannot_be_a_folder(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"cannot keep .* of crops in .*/file: File exists"):
-        evaluated(folder, cache=tmp_path / "file")
-
-
-def _without_room(group: Ranks, folder: str, cache: str) -> Any:
-    if group.first:
-        os.posix_fallocate = _full  # type: ignore[assignment]
-    return evaluated(Path(folder), group, Path(cache))
-
-
-def _full(descriptor: int, offset: int, size: int) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_every_process_hears_of_it(folder: Path, tmp_path: Path) -> None:
-    text = f"cannot keep 3e-05 GB of crops in {tmp_path}: No space left on device"
-    assert together(2, _without_room, str(folder), str(tmp_path)) == [Raised("ValueError", text)] * 2
-
-
 # Images and logits that cannot be used
 
 
@@ -470,3 +174,52 @@ def test_how_it_is_run_is_no_part_of_what_it_is(folder: Path, checkpoint: Path) 
     assert this != replace(this, batch=5)
     with pytest.raises(ValueError, match="batch is 0; allowed are numbers from 1 up"):
         replace(this, batch=0)
+
+
+# Models whose answers are known
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return coloured(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.mark.parametrize(("batch", "workers"), [(1, 0), (7, 0), (39, 0), (64, 0), (7, 2), (39, 2), (64, 2)])
+def test_every_image_is_evaluated_once(colours: Path, batch: int, workers: int) -> None:
+    seen: list[torch.Tensor] = []
+    modes: set[bool] = set()
+
+    class Brightest(nn.Module):
+        """Says the class right: the channel of the largest mean."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            modes.add(self.training)
+            return x.mean((2, 3))
+
+    images = Images(
+        open_val(DataSource.folder(colours), 3),
+        eval_transform((16, 16), 3, PAD),
+        seed=0,
+    )
+    model = Brightest()
+    # class order is blue, green, red: the first and last guess are exchanged, green ones are right
+    result = evaluate(model, images, Inference(Normalise(PAD, 3, CPU), batch=batch, workers=workers))
+    assert len(torch.cat(seen)) == result.n_images == 39
+    assert modes == {False}
+    assert result.correct1.tolist() == [False] * 13 + [True] * 13 + [False] * 13
+    assert result.top1 == pytest.approx(100 / 3)
+    assert result.top5 == 100
+    assert model.training
+
+
+def test_evaluating_logits_that_are_not_finite_is_an_error(colours: Path) -> None:
+    images = Images(
+        open_val(DataSource.folder(colours), 3),
+        eval_transform((16, 16), 3, PAD),
+        seed=0,
+    )
+    model = backbones.build(deit())
+    nn.init.constant_(model.head.bias, torch.nan)
+    with pytest.raises(FloatingPointError, match=r"val/blue/0\.png are not finite"):
+        evaluate(model, images, Inference(Normalise(PAD, 3, CPU), batch=8))

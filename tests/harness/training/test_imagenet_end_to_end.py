@@ -22,7 +22,7 @@ from harness.images.readers import Reader
 from harness.images.transforms import Normalise, eval_transform
 from harness.process.ranks import Ranks
 from harness.training import loading
-from harness.training.evaluation import Evaluation, evaluate
+from harness.training.evaluation import Evaluation, Inference, evaluate
 from harness.training.loading import weights_in
 
 CPU = torch.device("cpu")
@@ -85,11 +85,7 @@ def evaluated(model: nn.Module, reader: Reader, view: Preprocessing = VIEW, crop
     return evaluate(
         model,
         Images(reader, eval_transform((224, 224), 3, view), seed=0),
-        normalise=Normalise(view, 3, CPU),
-        device=CPU,
-        autocast=None,
-        batch=8,
-        workers=0,
+        Inference(Normalise(view, 3, CPU), batch=8),
         crops=crops,
     )
 
