@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from attentions import Attention, Grid, Site
 from harness.certificate.subject import Broken, Subject, at, require, shown_sites
-from harness.measures.costs import by_category, check_agreement, count_with_fvcore, count_with_torch
+from harness.measures.costs import by_category, check_agreement
+from harness.measures.counters import count_with_fvcore, count_with_torch
 
 SHAPES = ((32, 2), (64, 1))
 """Channels and heads of the maps on which growth is seen: the first that it accepts."""

@@ -34,7 +34,7 @@ from harness.certificate.subject import (
     require,
     shown_sites,
 )
-from harness.measures.costs import autocast_on_meta
+from harness.measures.meta_device import autocast_on_meta
 from harness.process.errors import first_line
 
 SAME, SAME_GRADIENT = 1e-9, 1e-7

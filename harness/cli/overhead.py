@@ -21,7 +21,8 @@ from backbones import BackboneSpec, preset
 from harness.cells import Recipe
 from harness.cells.runtime import Precision
 from harness.images.batches import Batch
-from harness.measures.speed import Ratio, Timer, ratio, timer
+from harness.measures.comparison import Ratio, ratio
+from harness.measures.speed import Timer, timer
 from harness.process.determinism import deterministic
 from harness.published.recipes import recipe_of
 from harness.training.learner import Learner, Setup

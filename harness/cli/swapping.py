@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attentions import AttentionSpec
 from backbones.swap import swap
 from harness.cells import Weights
-from harness.measures.costs import count_with_torch
+from harness.measures.counters import count_with_torch
 from harness.training import checkpoints
 from harness.training.loading import load_as
 from results import Sheet

@@ -6,16 +6,10 @@ and the batch never shrinks: too large a batch raises, see `is_out_of_memory`. A
 not compare; `compare` measures two backbones interleaved and returns their ratio with an interval.
 """
 
-import ctypes
-import gc
-import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +17,12 @@ from torch import Tensor, nn
 from backbones import BackboneSpec, build
 from harness.cells import Metrics, Runtime, Speed
 from harness.cells.runtime import DTYPES, Device, Workload
+from harness.measures.memory import peak_memory
 from harness.process.environment import check_device
 
 MIN_SAMPLES = 10
 """Fewest samples behind a median and its quartiles, however long they take."""
 
-MIN_BLOCKS = 10
-"""Fewest A B B A blocks behind a ratio; from 6 on an interval of 95 % exists."""
 
 L2_BYTES = 256 * 2**20
 """Bytes overwritten between samples on a GPU: more than the L2 cache of any."""
@@ -65,15 +58,15 @@ def measure(
     """
     metrics: Metrics = {"sm_clock_mhz_before": _sm_clock(runtime.device)}
     works: tuple[tuple[Workload, str, str], ...] = (("infer", "latency", ""), ("train", "train_step", "train_"))
-    with _numerics(runtime):
+    with numerics(runtime):
         model = build_model()
         for work, label, prefix in works:
             report(f"{label.replace('_', ' ')}: warming up")
             call = prepare(model, image, num_classes, runtime, work)
             # The memory of the optimiser, and of what compilers and cuDNN try out, is settled after the first
             # calls.
-            _warm_up(call, runtime.device, min_seconds / 4)
-            memory = _peak_memory(call, runtime.device)
+            warm_up(call, runtime.device, min_seconds / 4)
+            memory = peak_memory(call, runtime.device)
             report(f"{label.replace('_', ' ')}: measuring")
             times = sample(call, timer(runtime.device), min_seconds)
             low, middle, high = quantiles(times, n=4, method="inclusive")
@@ -85,68 +78,6 @@ def measure(
                 f"{label}_samples": len(times),
             } | {f"{work}_{name}": value for name, value in memory.items()}
     return metrics | {"sm_clock_mhz_after": _sm_clock(runtime.device)}
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Time of A over time of B: the median over interleaved blocks and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    blocks: int
-
-    @property
-    def decided(self) -> bool:
-        """Whether A and B may be ranked: the interval does not hold 1."""
-        return not self.low <= 1 <= self.high
-
-
-def compare(
-    a: BackboneSpec, b: BackboneSpec, runtime: Runtime, work: Workload = "infer", min_seconds: float = 2.0
-) -> Ratio:
-    """Time of a batch of `a` over that of `b`, measured A B B A in this process; errors as in `measure`."""
-    with _numerics(runtime):
-        call_a, call_b = (
-            prepare(build(spec), (spec.in_channels, *spec.image_size), spec.num_classes, runtime, work)
-            for spec in (a, b)
-        )
-        _warm_up(call_a, runtime.device, min_seconds / 4)
-        _warm_up(call_b, runtime.device, min_seconds / 4)
-        return ratio(call_a, call_b, timer(runtime.device), min_seconds)
-
-
-def ratio(a: Callable[[], object], b: Callable[[], object], timed: Timer, min_seconds: float) -> Ratio:
-    """Time of `a` over time of `b` from A B B A blocks, in which a steady drift cancels.
-
-    The interval is that of the median by order statistics: it assumes no distribution, only that blocks are
-    independent. It covers at least 95 %.
-    """
-    blocks: list[float] = []
-    spent = 0.0
-    while spent < min_seconds or len(blocks) < MIN_BLOCKS:
-        first_a, first_b, second_b, second_a = timed(a), timed(b), timed(b), timed(a)
-        blocks.append((first_a + second_a) / (first_b + second_b))
-        spent += first_a + first_b + second_b + second_a
-    low, high = median_interval(blocks)
-    return Ratio(median(blocks), low, high, len(blocks))
-
-
-def median_interval(values: list[float]) -> tuple[float, float]:
-    """The narrowest pair of symmetric order statistics that covers the median with at least 95 % probability.
-
-    Raises ValueError for fewer than 6 values, for which there is none.
-    """
-    count = len(values)
-    # Each value lies below the median with probability 1/2; `tail` is that of at most `rank` values below it.
-    rank, tail = -1, 0.0
-    while tail + math.comb(count, rank + 1) / 2**count <= 0.025:
-        rank += 1
-        tail += math.comb(count, rank) / 2**count
-    if rank < 0:
-        raise ValueError(f"{count} values have no interval of 95 % for the median; 6 is the least")
-    ordered = sorted(values)
-    return ordered[rank], ordered[count - 1 - rank]
 
 
 def prepare(
@@ -199,7 +130,7 @@ def _autocast(runtime: Runtime) -> torch.autocast | nullcontext:
 
 
 @contextmanager
-def _numerics(runtime: Runtime) -> Iterator[None]:
+def numerics(runtime: Runtime) -> Iterator[None]:
     """fp32 means IEEE float32 (no TF32), cuDNN searches for its fastest kernels, nothing is compiled yet."""
     matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -245,7 +176,7 @@ def sample(call: Callable[[], object], timed: Timer, min_seconds: float) -> list
     return times
 
 
-def _warm_up(call: Callable[[], Tensor], device: Device, seconds: float) -> None:
+def warm_up(call: Callable[[], Tensor], device: Device, seconds: float) -> None:
     result = call()
     # No speed of a module that computes nothing useful.
     if not torch.isfinite(result).all():
@@ -257,51 +188,6 @@ def _warm_up(call: Callable[[], Tensor], device: Device, seconds: float) -> None
         calls += 1
         if device == "cuda":
             torch.cuda.synchronize()
-
-
-def _peak_memory(call: Callable[[], object], device: Device) -> dict[str, float | None]:
-    """Runs `call` once more and returns the peaks in MiB, None for those of the other kind of device."""
-    gc.collect()
-    allocated = reserved = resident = None
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        torch.cuda.synchronize()
-        allocated, reserved = (
-            torch.cuda.max_memory_allocated() / 2**20,
-            torch.cuda.max_memory_reserved() / 2**20,
-        )
-    else:
-        _return_freed_memory()
-        forgotten = _forget_peak_resident()
-        call()
-        resident = _peak_resident_mib() if forgotten else None
-    return {"peak_allocated_mib": allocated, "peak_reserved_mib": reserved, "peak_rss_mib": resident}
-
-
-def _return_freed_memory() -> None:
-    """Gives back to the system what was freed, where the C library can: work that fits into it would look free."""
-    # glibc has it, musl does not.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
-
-
-def _forget_peak_resident() -> bool:
-    """Sets the peak resident set of this process to the present one; False where the system cannot."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _peak_resident_mib() -> float | None:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return None
 
 
 def _sm_clock(device: Device) -> int | None:

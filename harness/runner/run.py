@@ -14,7 +14,7 @@ from pathlib import Path
 
 import results
 from harness.cells import Cell, Costs, Evaluate, Metrics, Speed, Train
-from harness.measures.costs import count
+from harness.measures.costs import count_costs
 from harness.measures.speed import measure_backbone
 from harness.process.attempts import Attempt, NoAttempt
 from harness.process.errors import first_line, is_out_of_memory
@@ -89,7 +89,7 @@ def _metrics(cell: Cell, folder: Path, report: Callable[[str], None]) -> Metrics
     """Carry out the task of a cell; a task of the user's own carries itself out."""
     match cell.task:
         case Costs():
-            return count(cell.backbone)
+            return count_costs(cell.backbone)
         case Speed() as task:
             return measure_backbone(cell.backbone, task, report)
         case Train() as task:

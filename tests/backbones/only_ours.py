@@ -6,7 +6,7 @@ import timm
 
 import backbones
 from backbones.timm_models import TIMM_NAMES
-from harness.measures.costs import autocast_on_meta
+from harness.measures.meta_device import autocast_on_meta
 
 MODELS = [*(name for name in backbones.presets() if name.endswith("_micro")), "pvt_v2_b0", "flatten_pvt_v2_b0"]
 TOKENS = [name for name in MODELS if backbones.preset(name).mounts()[-1].grid.prefix]

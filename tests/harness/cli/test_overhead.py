@@ -7,7 +7,7 @@ import torch
 
 import backbones
 from harness.cli.overhead import cpu_time, overhead
-from harness.measures.speed import Ratio
+from harness.measures.comparison import Ratio
 from harness.published.recipes import recipe_of
 from harness.training.learner import Learner
 

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 import backbones
 from attentions import Macs
-from harness.measures import costs
-from harness.measures.costs import by_category, check_agreement, count_with_fvcore, count_with_torch
+from harness.measures import costs, meta_device
+from harness.measures.costs import by_category, check_agreement
+from harness.measures.counters import count_with_fvcore, count_with_torch
 
 
 @torch.library.custom_op("attention_bench_tests::mix", mutates_args=())
@@ -78,7 +79,7 @@ def image(height: int = 5, width: int = 7, channels: int = 8) -> Tensor:
 
 
 def run(spec: backbones.BackboneSpec) -> dict:
-    return costs.count(spec)
+    return costs.count_costs(spec)
 
 
 @pytest.mark.parametrize("attention", [fused, explicit, with_einsum, with_baddbmm])
@@ -199,7 +200,9 @@ def test_a_float32_region_is_no_obstacle():
         torch.autocast("meta", enabled=False)
 
 
-@pytest.mark.skipif(not costs._convolutions_trace_on_meta(), reason="this torch cannot trace convolutions on meta")
+@pytest.mark.skipif(
+    not meta_device._convolutions_trace_on_meta(), reason="this torch cannot trace them on meta"
+)
 def test_no_weights_in_memory():
     with torch.device("meta"):
         model = nn.Linear(2**20, 2**20)
@@ -214,7 +217,7 @@ def test_a_torch_that_cannot_trace_on_meta_counts_the_same(monkeypatch):
         model = backbones.build(backbones.preset("swin_micro"))
     image = torch.empty(1, 3, 32, 32, device="meta")
     wanted = count_with_torch(model, image)["products and convolutions"]
-    monkeypatch.setattr(costs, "_convolutions_trace_on_meta", lambda: False)
+    monkeypatch.setattr(meta_device, "_convolutions_trace_on_meta", lambda: False)
     assert count_with_fvcore(model, image)[0]["products and convolutions"] == wanted
     assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
 

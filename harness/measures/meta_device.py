@@ -1,0 +1,95 @@
+"""Models on the meta device, where tensors have shapes and no memory: what it takes to run and to trace them there."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+
+@contextmanager
+def autocast_on_meta() -> Iterator[None]:
+    """Let `torch.autocast(x.device.type, enabled=False)` pass, which torch refuses for the meta device.
+
+    Attentions open such regions to compute in float32; here everything is float32 anyway. The constructor is replaced
+    and not the class, as a file may have imported that by name; no mode of torch's sees the constructor.
+    """
+    original = torch.autocast.__init__
+
+    def init(self: torch.autocast, device_type: str, *args: Any, **kwargs: Any) -> None:
+        original(self, "cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
+    torch.autocast.__init__ = init  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__init__ = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def traceable(model: nn.Module, image: Tensor) -> Iterator[Tensor]:
+    """Yield the image to trace with: on the CPU, where the model is all zeros meanwhile, if meta will not do."""
+    if not image.is_meta or _convolutions_trace_on_meta():
+        yield image
+        return
+    model.to_empty(device="cpu")
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.detach().zero_()
+    yield torch.zeros(image.shape)
+    model.to("meta")
+
+
+@cache
+def _convolutions_trace_on_meta() -> bool:
+    """Return whether this torch has the traceable convolution for the meta device; 2.11 has not."""
+    x, weight = torch.empty(1, 1, 1, 1, device="meta"), torch.empty(1, 1, 1, 1, device="meta")
+    try:
+        _convolution(x, weight)
+    except NotImplementedError:
+        return False
+    return True
+
+
+class TraceableConvolutions(TorchFunctionMode):
+    """Turn convolutions into the operator that the tracer records.
+
+    `conv2d` is traced as the `_convolution` which its CPU kernel happens to call. On the meta device it calls
+    none, so the operator is called by name here, which lets fvcore count without memory.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (torch.conv1d, torch.conv2d, torch.conv3d):
+            return _convolution(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    rank = weight.dim() - 2
+    dilation = _each(dilation, rank)
+    if isinstance(padding, str):
+        reach = [0 if padding == "valid" else d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        # torch pads "same" with the larger half at the end; the halves come last dimension first in F.pad.
+        x = nn.functional.pad(x, [side for total in reversed(reach) for side in (total // 2, total - total // 2)])
+        padding = 0
+    return torch._convolution(
+        x, weight, bias, _each(stride, rank), _each(padding, rank), dilation, False, [0] * rank, groups,
+        benchmark=False, deterministic=False, cudnn_enabled=False, allow_tf32=False,
+    )  # fmt: skip
+
+
+def _each(value: int | Sequence[int], rank: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * rank if len(values) == 1 else values
