@@ -12,7 +12,7 @@
 from results.certificates import Certificate, Verdict, certificates, read_certificate, standing, write_certificate
 from results.correctness import read_correct, write_correct
 from results.paired import Difference, comparisons, paired_difference, paired_sheet
-from results.records import Record, read, read_all, write, write_bytes, write_text
+from results.records import Record, read, read_all, replacing, write, write_bytes, write_text
 from results.reproduction import (
     EVALUATED,
     IMAGENET_VAL,
@@ -54,6 +54,7 @@ __all__ = [
     "read_all",
     "read_certificate",
     "read_correct",
+    "replacing",
     "sheet",
     "show",
     "standing",

@@ -1,14 +1,17 @@
 """One measured cell is one JSON file, written whole or not at all; tables are made of these files."""
 
+import errno
 import json
 import math
 import os
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 SCHEMA = 1
 STATUSES = ("done", "oom", "failed")
@@ -62,17 +65,41 @@ def write_bytes(path: Path, content: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path, temporary) as stream:
+            stream.write(content)
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}") from error
     return path
+
+
+@contextmanager
+def replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
+    """Open `temporary`, in the folder of `path`, to be written; it takes the place of `path` when the block ends.
+
+    Both the content and the new name are on the disk then. Until then, and after an error, `path` is as it was.
+    Raises OSError.
+    """
+    try:
+        with open(temporary, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems, of other systems or in user space, cannot sync a folder.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write(folder: Path, record: Record) -> Path:

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+import results
 from harness.process.errors import first_line
 
 KEPT = 2
@@ -61,15 +62,8 @@ def write(path: Path, state: State) -> None:
     """Writes one file: a reader sees the old one or the new one, never a part. Raises ValueError if it cannot."""
     temporary = path.with_name(path.name + PARTIAL)
     try:
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with results.replacing(path, temporary) as file:
+            torch.save(state, file)
     # torch reports a failed write of its own as a RuntimeError, with the OSError as its context or in its text.
     except (OSError, RuntimeError) as problem:
         chain = _chain(problem)
@@ -121,15 +115,6 @@ def _damage(path: Path) -> str | None:
     except UNREADABLE as problem:
         return first_line(problem)
     return None
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name too must reach the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(problem: BaseException) -> str:

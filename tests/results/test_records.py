@@ -1,7 +1,10 @@
 """Records survive the disk whole, and a damaged one is named without taking the others along."""
 
+import errno
 import json
 import math
+import os
+import stat
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -78,6 +81,26 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, record: Record, monke
         write(tmp_path, replace(record, metrics={}))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_and_its_name_reach_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file first, then its name, then the folder that holds the name; not every file system can do the last."""
+    calls: list[str] = []
+    rename = os.replace
+
+    def sync(descriptor: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        if calls[-1] == "folder":
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    def replace_file(old: Path, new: Path) -> None:
+        calls.append("name")
+        rename(old, new)
+
+    monkeypatch.setattr(records.os, "fsync", sync)
+    monkeypatch.setattr(records.os, "replace", replace_file)
+    assert write_text(tmp_path / "text", "x").read_text() == "x"
+    assert calls == ["file", "name", "folder"]
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path, record: Record) -> None:

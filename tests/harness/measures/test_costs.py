@@ -200,9 +200,7 @@ def test_a_float32_region_is_no_obstacle():
         torch.autocast("meta", enabled=False)
 
 
-@pytest.mark.skipif(
-    not meta_device._convolutions_trace_on_meta(), reason="this torch cannot trace them on meta"
-)
+@pytest.mark.skipif(not meta_device._convolutions_trace_on_meta(), reason="this torch cannot trace them on meta")
 def test_no_weights_in_memory():
     with torch.device("meta"):
         model = nn.Linear(2**20, 2**20)

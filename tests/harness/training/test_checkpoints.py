@@ -19,6 +19,7 @@ from harness.cells.recipe import LR_BATCH
 from harness.training import checkpoints
 from harness.training.learner import Learner
 from harness.training.loop import train
+from results import records
 from tests.harness.image_sets import coloured
 from tests.harness.training.test_resume import digest, metrics, spec
 
@@ -326,7 +327,7 @@ def test_an_interrupt_while_writing_is_an_interrupt(tmp_path: Path, monkeypatch:
         def __getattr__(self, name: str) -> object:
             return getattr(self.file, name)
 
-    monkeypatch.setattr(checkpoints, "open", lambda *arguments: Interrupted(open(*arguments)), raising=False)  # noqa: SIM115
+    monkeypatch.setattr(records, "open", lambda *arguments: Interrupted(open(*arguments)), raising=False)  # noqa: SIM115
     with pytest.raises(KeyboardInterrupt):
         checkpoints.save(tmp_path, 1, state(1))
     assert not path.exists()
