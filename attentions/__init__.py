@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 
 from attentions._contract import Attention, Given, Grid, Macs, Site
+from attentions._options import fits
 from attentions._registry import (
     broken_packages,
     error_line,
@@ -28,6 +29,7 @@ __all__ = [
     "Site",
     "broken_packages",
     "error_line",
+    "fits",
     "load",
     "load_file",
     "loaded_files",

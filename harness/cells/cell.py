@@ -27,15 +27,15 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """16 hexadecimal digits: the hash of all values that equality looks at. A label does not change it."""
-        return hashlib.sha256(json.dumps(self._identity(self.to_json()), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self._compared(self.to_json()), sort_keys=True).encode()).hexdigest()[:16]
 
     def equals(self, plain: dict[str, Any]) -> bool:
         """Whether the JSON of a record is that of this cell, in all values that equality looks at."""
-        return self._identity(plain) == self._identity(self.to_json())
+        return self._compared(plain) == self._compared(self.to_json())
 
-    def _identity(self, plain: dict[str, Any]) -> dict[str, Any]:
+    def _compared(self, plain: dict[str, Any]) -> dict[str, Any]:
         return {
-            part: _compared(value, plain[part]) for part, value in (("backbone", self.backbone), ("task", self.task))
+            part: _compared_in(value, plain[part]) for part, value in (("backbone", self.backbone), ("task", self.task))
         }
 
     @property
@@ -129,12 +129,12 @@ def in_order(cells: Iterable[Cell]) -> list[Cell]:
     return list(placed.values())
 
 
-def _compared(value: object, plain: Any) -> Any:
+def _compared_in(value: object, plain: Any) -> Any:
     """The JSON of a dataclass without the fields that its equality ignores, those of its parts included."""
     if not is_dataclass(value) or not isinstance(plain, dict):
         return plain
     ignored = {f.name for f in fields(value) if not f.compare}
-    return {name: _compared(getattr(value, name, None), each) for name, each in plain.items() if name not in ignored}
+    return {name: _compared_in(getattr(value, name, None), each) for name, each in plain.items() if name not in ignored}
 
 
 def _replaced(spec: BackboneSpec) -> dict[str, Any]:

@@ -4,12 +4,20 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import get_args, get_type_hints
 
+from attentions import fits
 from harness.cells.preprocessing import Augmentation, Preprocessing, TrainInput, TrainInterpolation
 
 CHOICES = {"augmentation": Augmentation, "interpolation": TrainInterpolation, "input": TrainInput}
 FROM_ZERO = ("warmup_lr", "min_lr", "cooldown_epochs", "weight_decay", "mixup", "cutmix", "color_jitter")
 SHARES = ("mixup_prob", "random_erasing")  # from 0 to 1
 BELOW_ONE = ("drop_path", "label_smoothing")  # from 0; at 1 nothing would be left of a branch, or of the target
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Preprocessing: "a Preprocessing",
+    type(None): "None",
+}
 LR_BATCH = 512  # images of global batch that the learning rates of a recipe are stated for
 
 
@@ -68,20 +76,13 @@ class Recipe:
         self._check_mixing()
 
     def _check_types(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            value, kinds = getattr(self, name), get_args(kind) if type(None) in get_args(kind) else (kind,)
-            if name in CHOICES or (value is None and type(None) in kinds):
+        for name, annotation in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if name in CHOICES or fits(tuple(value) if isinstance(value, list) else value, annotation):
                 continue
-            fits, takes = {
-                int: (_is_number(value, int), "a whole number"),
-                float: (_is_number(value, int, float), "a number"),
-                str: (isinstance(value, str), "a text"),
-                Preprocessing: (isinstance(value, Preprocessing), "a Preprocessing"),
-            }.get(
-                kinds[0], (isinstance(value, tuple | list) and all(_is_number(v, int, float) for v in value), "numbers")
-            )
-            if not fits:
-                raise ValueError(f"{name} is {value!r}; it takes {takes}{' or None' if type(None) in kinds else ''}")
+            arms = get_args(annotation) if type(None) in get_args(annotation) else (annotation,)
+            takes = " or ".join(KINDS.get(arm, "numbers") for arm in arms)
+            raise ValueError(f"{name} is {value!r}; it takes {takes}")
 
     def _check_ranges(self) -> None:
         def check(name: str, holds: bool, allowed: str) -> None:
@@ -126,10 +127,6 @@ class Recipe:
     def effective(self, lr: float) -> float:
         """A learning rate of this recipe, scaled to its batch."""
         return lr * self.batch / LR_BATCH
-
-
-def _is_number(value: object, *kinds: type) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 MICRO = Recipe(

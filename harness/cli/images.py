@@ -25,18 +25,18 @@ def data(
     """
     from rich.progress import Progress
 
-    from harness.images.check import check, lines
+    from harness.images.check import check_images, report_lines
     from harness.process.environment import readers_here
 
     assert action == "check"
     with Progress(console=error_console, disable=not error_console.is_terminal, transient=True) as bar:
         rows = {split: bar.add_task(split, total=None) for split in ("train", "val")}
-        report = check(
+        report = check_images(
             root,
             workers=readers_here() if workers is None else workers,
             num_classes=classes,
             progress=lambda split, done, images: bar.update(rows[split], completed=done, total=images),
         )
-    for line in lines(report):
+    for line in report_lines(report):
         say(line)
     return report.status

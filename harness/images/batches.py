@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from harness.cells import Train
 from harness.images.readers import UNREADABLE, ArrayReader, Reader
 from harness.images.transforms import TensorTransform, Transform
-from harness.process.determinism import seed_generators, seed_of
+from harness.process.determinism import derived_seed, seed_generators
 
 REPEAT = 2  # tells the seed of a repeated image from other seeds with four numbers, such as that of its erasing
 
@@ -40,7 +40,7 @@ class Key:
     def seed(self, seed: int) -> int:
         """Of the generators when this image is transformed."""
         copy = (REPEAT, self.repeat) if self.repeat else ()  # a first copy is what it is without repeats
-        return seed_of(seed, self.epoch, self.index, *copy)
+        return derived_seed(seed, self.epoch, self.index, *copy)
 
 
 @dataclass(frozen=True)

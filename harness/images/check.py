@@ -1,7 +1,7 @@
 """Checking an image set before days of training on it: its layout, counts, classes, and that every image decodes.
 
-    report = check(Path("/data/photos"), workers=8, num_classes=None)
-    print("\\n".join(lines(report)))
+    report = check_images(Path("/data/photos"), workers=8, num_classes=None)
+    print("\\n".join(report_lines(report)))
     sys.exit(report.status)
 
 It opens the splits as training does, so what is refused there is a line of the report here.
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from harness.cells.source import SPLITS, Split
 from harness.images.batches import worker_signals
-from harness.images.layouts import Found, find, open_split
+from harness.images.layouts import Found, find_split, open_split
 from harness.images.readers import UNREADABLE, Reader, natural_key
 from harness.images.sources import class_difference, imagenet_difference
 
@@ -83,7 +83,7 @@ class _Decoding(Dataset[Looked]):
         return Looked(None, content)
 
 
-def check(
+def check_images(
     root: Path,
     *,
     workers: int,
@@ -100,7 +100,7 @@ def check(
     contents: dict[Split, dict[bytes, int]] = {}
     for split in SPLITS:
         try:
-            found = find(root, split)
+            found = find_split(root, split)
             reader = open_split(found)
         except (ValueError, OSError) as error:
             report.problems.append(str(error))
@@ -163,7 +163,7 @@ def _described(reader: Reader, split: Split, found: Found, unreadable: list[str]
     )
 
 
-def lines(report: Report) -> list[str]:
+def report_lines(report: Report) -> list[str]:
     """The report as plain lines: a block for each split, what concerns both, and every problem."""
     out = [f"{report.root}"]
     for one in report.splits:

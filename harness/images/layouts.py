@@ -1,9 +1,9 @@
-"""Ways in which a split may lie in a data folder, and which of them one does.
+"""Supported layouts of a split, and detection of the one in use.
 
-    found = find(Path("/data/imagenet"), "train")       # Found(layout="one tar", path=.../ILSVRC2012_img_train.tar)
-    reader = open_split(Path("/data/imagenet"), "train")
+    found = find_split(Path("/data/imagenet"), "train")     # Found(layout="one tar", path=.../ILSVRC2012_img_train.tar)
+    reader = open_split(found)
 
-Train and val may differ in it: ILSVRC2012_img_train.tar beside a folder `val/` of classes is usual.
+Train and val may have different layouts: ILSVRC2012_img_train.tar beside a folder `val/` of classes is common.
 """
 
 import re
@@ -111,7 +111,7 @@ LAYOUTS: tuple[tuple[str, str, Callable[[Path, Split], tuple[Path, Callable[[], 
 ACCEPTED = "; ".join(looks for _, looks, _ in LAYOUTS)
 
 
-def find(root: Path, split: Split) -> Found:
+def find_split(root: Path, split: Split) -> Found:
     """The one layout that a split has, without opening it.
 
     Raises ValueError, in one line, for a folder that is missing or empty, and for a split that is not there or twice.

@@ -26,7 +26,7 @@ from harness.cells.source import (
     Split,
 )
 from harness.images.idx import DEBIAN_FOLDER, idx_files, read_idx
-from harness.images.layouts import find, open_split
+from harness.images.layouts import find_split, open_split
 from harness.images.readers import ArrayReader, Reader
 
 HERE = Path(__file__).parent
@@ -69,7 +69,7 @@ def check_present(source: DataSource, *splits: Split) -> None:
         if source.root is None:
             _open(source, split)
         elif source.name != FASHION_MNIST and Path(source.root).exists():
-            find(Path(source.root), split)
+            find_split(Path(source.root), split)
 
 
 def class_difference(train: Reader, val: Reader) -> str | None:
@@ -120,7 +120,7 @@ def _open(source: DataSource, split: Split) -> Reader:
         return _fashion_mnist(Path(source.root or DEBIAN_FOLDER), split)
     if source.root is None:
         raise ValueError(f"{source.name} does not come with the project; say where it is: --data /path/to/imagenet")
-    return open_split(find(Path(source.root), split))
+    return open_split(find_split(Path(source.root), split))
 
 
 def _embedded(name: str, split: Split) -> Reader:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 
-def seed_of(*key: int) -> int:
+def derived_seed(*key: int) -> int:
     """32 bits for a key such as (seed, epoch, index): neighbouring keys give unrelated seeds."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
 

@@ -149,7 +149,7 @@ def _number(variable: str, default: str | None = None) -> int:
     return int(text)
 
 
-def usable(device: str, group: Ranks) -> torch.device:
+def usable_device(device: str, group: Ranks) -> torch.device:
     """This process's device. Raises ValueError where it is not there."""
     check_device(device)
     return group.device(device)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.cells import Preprocessing, Weights
 from harness.published.recipes import SHORT_SIDE, SHORT_SIDE_248, SHORT_SIDE_WHOLE, SQUASH, SQUASH_WHOLE
-from harness.training.loading import EMA_WRAPPERS, RAW_WRAPPERS, read, weights_in
+from harness.training.loading import EMA_WRAPPERS, RAW_WRAPPERS, read_file, weights_in
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def weights_of(preset: str, path: Path) -> Weights:
 
     Raises ValueError for a file that cannot be read.
     """
-    content = read(path)
+    content = read_file(path)
     average = any(name in content for name in EMA_WRAPPERS)
     alone = average and not any(name in content for name in RAW_WRAPPERS)
     return weights_in(path, ema=average and (OFFICIAL[preset].ema or alone))

@@ -17,7 +17,7 @@ FINAL = ("done", "oom")
 
 def recorded(cell: Cell, out: Path) -> Record | None:
     """The final record of a cell in the folder `out`, or None."""
-    record = _whole(cell, out)
+    record = _intact(cell, out)
     return record if record is not None and settles(record, cell) else None
 
 
@@ -29,7 +29,7 @@ def settles(record: Record, cell: Cell) -> bool:
     return not (record.status == "oom" and isinstance(cell.task, Train))
 
 
-def _whole(cell: Cell, out: Path) -> Record | None:
+def _intact(cell: Cell, out: Path) -> Record | None:
     """The record of a cell, unless its file is missing, damaged, or was altered to be of something else."""
     try:
         record = results.read(out / f"{cell.key}.json")
@@ -72,7 +72,7 @@ def circumstances(cell: Cell) -> dict[str, Any]:
 def keep_damaged(cell: Cell, out: Path) -> None:
     """Move a file that is not the cell's whole record out of the way of the new one, so that nothing is lost."""
     path = out / f"{cell.key}.json"
-    if path.exists() and _whole(cell, out) is None:
+    if path.exists() and _intact(cell, out) is None:
         path.replace(path.with_suffix(".damaged"))
 
 

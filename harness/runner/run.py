@@ -42,17 +42,17 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
     if found is not None:
         return found
     if not group.first:
-        return _measured(cell, out, report, NoAttempt())
+        return _measure(cell, out, report, NoAttempt())
     with Attempt(out / cell.key, cell.label) as attempt:
 
         def noted(text: str) -> None:
             attempt.note(text)
             report(text)
 
-        return _measured(cell, out, noted, attempt)
+        return _measure(cell, out, noted, attempt)
 
 
-def _measured(cell: Cell, out: Path, report: Callable[[str], None], attempt: Attempt | NoAttempt) -> Record:
+def _measure(cell: Cell, out: Path, report: Callable[[str], None], attempt: Attempt | NoAttempt) -> Record:
     group = ranks()
     status, error, metrics = "done", None, {}
     began = time.time()

@@ -99,7 +99,7 @@ def read(path: Path) -> State:
     return state
 
 
-def check(path: str | Path) -> None:
+def verify(path: str | Path) -> None:
     """Raises one of UNREADABLE if a file is torn or a checksum in it does not hold; torch itself looks at none."""
     with zipfile.ZipFile(path) as archive:
         part = archive.testzip()
@@ -110,7 +110,7 @@ def check(path: str | Path) -> None:
 def _damage(path: Path) -> str | None:
     """What is wrong with a file, or None: its checksums hold, and it can be read."""
     try:
-        check(path)
+        verify(path)
         read(path)
     except UNREADABLE as problem:
         return first_line(problem)

@@ -22,9 +22,9 @@ from harness.images.batches import Images, Key, batches, eval_order
 from harness.images.crops import Crops, crops_of
 from harness.images.sources import list_hash, open_val
 from harness.images.transforms import Normalise, eval_transform
-from harness.process.ranks import Ranks, ranks, usable
+from harness.process.ranks import Ranks, ranks, usable_device
 from harness.process.stopping import StopRequest
-from harness.training.loading import load, located
+from harness.training.loading import load_weights, located
 
 REPORT_EVERY = 50  # batches
 
@@ -87,10 +87,10 @@ def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: C
     finite, and Stopped on request.
     """
     group = ranks()
-    device = usable(task.device, group)
+    device = usable_device(task.device, group)
     reader = open_val(task.data, spec.num_classes)
     model = build(spec).to(device)
-    loaded = load(located(task.weights, folder.parent), model, spec)
+    loaded = load_weights(located(task.weights, folder.parent), model, spec)
     report(f"{task.weights.name}: {loaded}")
     with StopRequest() as stop:
         result = evaluate(

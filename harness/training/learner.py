@@ -23,9 +23,9 @@ from harness.cells import Recipe, Weights
 from harness.cells.runtime import AUTOCAST, Mode, Precision
 from harness.images.batches import Batch
 from harness.images.transforms import Normalise, RandomErasing
-from harness.process.determinism import seed_generators, seed_of
+from harness.process.determinism import derived_seed, seed_generators
 from harness.process.ranks import Ranks
-from harness.training.loading import load
+from harness.training.loading import load_weights
 
 if TYPE_CHECKING:
     from timm.data.mixup import Mixup
@@ -91,7 +91,7 @@ class Learner:
         device = setup.device
         seed_generators(setup.seed, device)
         self.model = build(spec, drop_path=recipe.drop_path).to(device)
-        self.loaded = load(weights, self.model, spec) if weights is not None else None
+        self.loaded = load_weights(weights, self.model, spec) if weights is not None else None
         # FLatten-PVT has a norm that it never calls, and a PVT projects by themselves what an attention may not read.
         # They get no gradient, and so no update, in the official code as well; declared here, so that
         # DistributedDataParallel need not search for them in every step.
@@ -163,11 +163,11 @@ class Learner:
         device, seed = self.setup.device, self.setup.seed
         images, targets = self.normalise(batch.images), batch.targets.to(device, non_blocking=True)
         if self.erase is not None:
-            images = self.erase(images, [seed_of(image_seed, ERASING) for image_seed in batch.seeds.tolist()])
+            images = self.erase(images, [derived_seed(image_seed, ERASING) for image_seed in batch.seeds.tolist()])
         if self.mixup is not None:
             images, targets = self._mix(images, targets, step, micro_batch)  # targets (m,) -> (m, num_classes)
         smoothing = self.recipe.label_smoothing if self.mixup is None else 0.0  # mixup smoothes them itself
-        seed_generators(seed_of(seed, step, DROPPING, micro_batch), device)
+        seed_generators(derived_seed(seed, step, DROPPING, micro_batch), device)
         with self.setup.autocast():
             logits = self.network(images)
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
@@ -184,7 +184,7 @@ class Learner:
         first = micro_batch * pairs
         for group in range(first // shared, -(-(first + pairs) // shared)):
             begin, end = max(group * shared, first) - first, min((group + 1) * shared, first + pairs) - first
-            seed_generators(seed_of(self.setup.seed, step, MIXING, group))
+            seed_generators(derived_seed(self.setup.seed, step, MIXING, group))
             if end - begin == pairs:
                 return self.mixup(images, targets)
             rows = [*range(begin, end), *range(len(images) - end, len(images) - begin)]

@@ -1,7 +1,7 @@
 """Weights from a file: official releases, and checkpoints of our own runs.
 
     weights = weights_in("flatten_swin_t.pth")
-    report = load(weights, model, spec)            # strict: a missing or unexpected tensor is an error that names it
+    report = load_weights(weights, model, spec)    # strict: a missing or unexpected tensor is an error that names it
 
 Files of other projects wrap their tensors in many ways: {"model": ...}, {"state_dict_ema": ...}, names behind `module.`
 (DistributedDataParallel) or `_orig_mod.` (torch.compile), the configuration of the run beside them. They are read with
@@ -119,7 +119,7 @@ class LoadReport(NamedTuple):
         return "; ".join(texts) or "every tensor fits"
 
 
-def load(weights: Weights, model: nn.Module, spec: BackboneSpec) -> LoadReport:
+def load_weights(weights: Weights, model: nn.Module, spec: BackboneSpec) -> LoadReport:
     """Loads a file into the model of `spec`; position tables are resized where the resolution differs.
 
     Raises ValueError, in one line, for a file that cannot be read or is no longer the one that was named, and if
@@ -133,11 +133,11 @@ def load_as(
 ) -> LoadReport:
     """Loads a file into a model, which errors call `name`; `convert` puts the tensors of the file under its names.
 
-    Raises ValueError as `load` does, and where `convert` does.
+    Raises ValueError as `load_weights` does, and where `convert` does.
     """
     if weights_in(weights.path).digest != weights.digest:
         raise ValueError(f"{weights.path} has changed since it was named: it held {weights.digest}")
-    content = tensors(read(weights.path), weights)
+    content = tensors_in(read_file(weights.path), weights)
     try:
         state = convert(content)
     except ValueError as problem:
@@ -164,13 +164,13 @@ def load_as(
     return report
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read_file(path: str | Path) -> dict[str, Any]:
     """What a file holds. Raises ValueError, in one line, if it is damaged or holds more than plain values."""
     try:
         if Path(path).suffix == ".safetensors":
             return dict(load_file(path))
         if zipfile.is_zipfile(path):  # else it is of a torch before 1.6, and has no checksums
-            checkpoints.check(path)
+            checkpoints.verify(path)
         with torch.serialization.safe_globals(SAFE):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (*checkpoints.UNREADABLE, SafetensorError) as problem:
@@ -193,11 +193,11 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def read_about(weights: Weights) -> dict[str, Any] | None:
     """What a checkpoint of a run says of itself, `backbone` and `task` as plain JSON; None for a file of others."""
-    content = read(weights.path)
+    content = read_file(weights.path)
     return {name: content[name] for name in ABOUT} if content.keys() >= ABOUT else None
 
 
-def tensors(content: Mapping[str, Any], weights: Weights) -> dict[str, Tensor]:
+def tensors_in(content: Mapping[str, Any], weights: Weights) -> dict[str, Tensor]:
     """The tensors by name, out of whatever a file wraps them in, without the prefixes of wrapped modules.
 
     Raises ValueError where the kind of weights that is asked for is not in the file.

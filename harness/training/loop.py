@@ -19,7 +19,7 @@ from harness.images.batches import Batch
 from harness.images.sources import list_hash
 from harness.process.attempts import current
 from harness.process.determinism import deterministic
-from harness.process.ranks import ranks, usable
+from harness.process.ranks import ranks, usable_device
 from harness.process.stopping import StopRequest
 from harness.training import checkpoints
 from harness.training.evaluation import Evaluation, Inference, evaluate
@@ -62,7 +62,7 @@ def train(task: Train, spec: BackboneSpec, folder: Path, report: Callable[[str],
     FloatingPointError for losses or logits that are not finite, and Stopped on request.
     """
     group = ranks()
-    device = usable(task.device, group)
+    device = usable_device(task.device, group)
     accumulation = split_batch(task.recipe, group.world, task.device_batch)
     setup = Setup(device, task.precision, task.mode, task.seed, group, accumulation)
     with deterministic(device), StopRequest() as stop:

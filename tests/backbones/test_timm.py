@@ -105,7 +105,7 @@ def test_weights_of_timms_models_are_read(name, ours, theirs, tmp_path):
         save = safetensors.torch.save_file if suffix == "safetensors" else torch.save
         save(other.state_dict(), path)
         model = backbones.build(spec)
-        assert not any(loading.load(loading.weights_in(path), model, spec))
+        assert not any(loading.load_weights(loading.weights_in(path), model, spec))
         with torch.no_grad():
             got, wanted = (each.eval()(images) for each in (model, other))
             assert (got - wanted).norm() < 1e-5 * wanted.norm()
@@ -125,4 +125,4 @@ def test_damaged_safetensors_are_refused_in_one_line(tmp_path):
     path = tmp_path / "torn.safetensors"
     path.write_bytes(bytes(range(64)))
     with pytest.raises(ValueError, match=r"^cannot read the weights .*torn.safetensors: damaged.*$"):
-        loading.read(path)
+        loading.read_file(path)

@@ -21,26 +21,26 @@ MIXED = replace(FOLDER, batch=64, mixup=0.8)
         ({"lr": math.inf}, "lr is inf; allowed are numbers above 0"),
         ({"warmup_lr": -1e-6}, "warmup_lr is -1e-06; allowed are numbers from 0 up"),
         ({"min_lr": -1e-6}, "min_lr is -1e-06; allowed are numbers from 0 up"),
-        ({"min_lr": 1.0}, "min_lr 1.0 is above lr 0.024"),
-        ({"warmup_epochs": -1}, "warmup_epochs -1 must lie in the 3 epochs"),
-        ({"warmup_epochs": math.nan}, "warmup_epochs nan must lie in the 3 epochs"),
+        ({"min_lr": 1.0}, "min_lr 1.0 is above lr 0.024: the cosine descends from lr to min_lr"),
+        ({"warmup_epochs": -1}, "warmup_epochs -1 must lie in the 3 epochs of the cosine"),
+        ({"warmup_epochs": math.nan}, "warmup_epochs nan must lie in the 3 epochs of the cosine"),
         ({"cooldown_epochs": -1}, "cooldown_epochs is -1; allowed are numbers from 0 up"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1; allowed are numbers from 0 up"),
-        ({"betas": (0.9, 1.0)}, "two numbers from 0 to below 1"),
-        ({"betas": (0.9,)}, "two numbers from 0 to below 1"),
+        ({"betas": (0.9, 1.0)}, "betas is (0.9, 1.0); allowed are two numbers from 0 to below 1"),
+        ({"betas": (0.9,)}, "betas is (0.9,); allowed are two numbers from 0 to below 1"),
         ({"eps": 0.0}, "eps is 0.0; allowed are numbers above 0"),
-        ({"clip_grad": 0.0}, "clip_grad is 0.0; allowed are None"),
+        ({"clip_grad": 0.0}, "clip_grad is 0.0; allowed are None (no clipping) and above 0"),
         ({"drop_path": 1.0}, "drop_path is 1.0; allowed are numbers from 0 up to, but not including, 1"),
-        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
-        ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0; allowed are numbers from 0 up to, but not including, 1"),
+        ({"label_smoothing": -0.1}, "label_smoothing is -0.1; allowed are numbers from 0 up to, but not including, 1"),
         ({"mixup": -0.8}, "mixup is -0.8; allowed are numbers from 0 up"),
         ({"cutmix": -1.0}, "cutmix is -1.0; allowed are numbers from 0 up"),
         ({"mixup": 0.8, "mixup_prob": 1.1}, "mixup_prob is 1.1; allowed are numbers from 0 to 1"),
         ({"random_erasing": 1.5}, "random_erasing is 1.5; allowed are numbers from 0 to 1"),
         ({"color_jitter": -0.4}, "color_jitter is -0.4; allowed are numbers from 0 up"),
-        ({"ema_decay": 1.0}, "ema_decay is 1.0; allowed are None"),
-        ({"ema_decay": 0.0}, "ema_decay is 0.0; allowed are None"),
-        ({"repeated_augmentation": 0}, "repeated_augmentation is 0; allowed are numbers from 1"),
+        ({"ema_decay": 1.0}, "ema_decay is 1.0; allowed are None (no average) and between 0 and 1"),
+        ({"ema_decay": 0.0}, "ema_decay is 0.0; allowed are None (no average) and between 0 and 1"),
+        ({"repeated_augmentation": 0}, "repeated_augmentation is 0; allowed are numbers from 1 (no repetition) up"),
         ({"mixup_images": 32}, "mixup_images has no effect without mixup or cutmix"),
         ({"input": "jpeg"}, "unknown input 'jpeg'; allowed: pillow, tensor"),
         ({"input": "tensor"}, "input 'tensor' goes with augmentation 'imagenet' only, got 'small'"),
@@ -49,8 +49,7 @@ MIXED = replace(FOLDER, batch=64, mixup=0.8)
 def test_what_is_not_allowed_is_one_clear_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as error:
         replace(MICRO, **changes)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("images", [0, 1, 3, 24, 128])
@@ -91,15 +90,19 @@ def test_values_of_another_kind_are_refused(change: dict, said: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "at least 1"),
-        ({"batch": 15, "mixup": 0.8}, "must be even, got 15"),
-        ({"warmup_epochs": 3.0}, "must lie in the 3 epochs"),
-        ({"mixup_prob": 0.5}, "no effect without mixup or cutmix"),
-        ({"color_jitter": 0.4, "rand_augment": "rand-m9"}, "timm drops it"),
-        ({"augmentation": "large"}, "allowed: small, imagenet"),
-        ({"interpolation": "nearest"}, "allowed: bilinear, bicubic"),
+        ({"epochs": 0}, "a recipe needs epochs and batch of at least 1, got 0 and 64"),
+        ({"batch": 15, "mixup": 0.8}, "mixup and cutmix mix pairs: the batch must be even, got 15"),
+        ({"warmup_epochs": 3.0}, "warmup_epochs 3.0 must lie in the 3 epochs of the cosine"),
+        ({"mixup_prob": 0.5}, "mixup_prob has no effect without mixup or cutmix"),
+        (
+            {"color_jitter": 0.4, "rand_augment": "rand-m9"},
+            "color_jitter has no effect beside rand_augment, where timm drops it: set one of the two",
+        ),
+        ({"augmentation": "large"}, "unknown augmentation 'large'; allowed: small, imagenet"),
+        ({"interpolation": "nearest"}, "unknown interpolation 'nearest'; allowed: bilinear, bicubic, random"),
     ],
 )
 def test_contradictions_in_a_recipe_are_refused(changes: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError) as error:
         replace(MICRO, **changes)
+    assert str(error.value) == message

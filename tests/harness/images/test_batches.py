@@ -18,7 +18,7 @@ from harness.cells import DataSource
 from harness.images.batches import Batch, Images, Key, TrainOrder, batches, eval_order, shares
 from harness.images.sources import open_splits
 from harness.images.transforms import Transform, train_transform
-from harness.process.determinism import seed_of
+from harness.process.determinism import derived_seed
 
 EMBEDDED = DataSource(name="fashion_mnist_14k")
 Paint = Callable[[Path], None]
@@ -163,7 +163,7 @@ def test_copies_of_an_image_are_augmented_each_on_its_own_and_the_first_as_ever(
     assert torch.equal(copies[0], images[Key(2, 7)].image)  # type: ignore[union-attr]
     assert not torch.equal(copies[0], copies[1])
     assert not torch.equal(copies[1], copies[2])
-    assert Key(2, 7).seed(5) == seed_of(5, 2, 7)
+    assert Key(2, 7).seed(5) == derived_seed(5, 2, 7)
     assert len({Key(0, index, repeat).seed(0) for index in range(100) for repeat in range(4)}) == 400
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from harness.images.batches import Images, batches, eval_order
-from harness.images.layouts import find, open_split
+from harness.images.layouts import find_split, open_split
 from harness.images.readers import ArrayReader, FolderReader, Reader
 from harness.images.tars import TarReader, open_class_tars, open_shards, open_tar
 from harness.images.zips import ZipReader
@@ -26,7 +26,7 @@ LAYOUTS = pytest.mark.parametrize("layout", BUILDERS)
 
 def reader_of(root: Path, layout: str, files: ImageFiles | None = None, split: str = "val") -> Reader:
     BUILDERS[layout](root, split, images(split) if files is None else files)
-    return open_split(find(root, split))  # type: ignore[arg-type]
+    return open_split(find_split(root, split))  # type: ignore[arg-type]
 
 
 def array_reader(path: Path) -> ArrayReader:
@@ -122,7 +122,7 @@ def test_stamp_knows_names_targets_sizes_and_times(tmp_path: Path, layout: str) 
     stamp = reader.stamp()
     assert len(stamp) == 16
     assert int(stamp, 16) >= 0
-    assert open_split(find(tmp_path, "val")).stamp() == stamp == pickle.loads(pickle.dumps(reader)).stamp()
+    assert open_split(find_split(tmp_path, "val")).stamp() == stamp == pickle.loads(pickle.dumps(reader)).stamp()
     path = next(iter(reader.files()))
     os.utime(path, ns=(1, 1))
     touched = reader.stamp()
@@ -318,7 +318,7 @@ def rewrite(root: Path, change: Callable[[dict], dict], metadata: bool = True) -
 def test_parquet_without_a_description_has_numbers_for_classes(tmp_path: Path) -> None:
     reader_of(tmp_path, "parquet")
     rewrite(tmp_path, lambda row: row, metadata=False)
-    reader = open_split(find(tmp_path, "val"))
+    reader = open_split(find_split(tmp_path, "val"))
     assert reader.classes == ("0", "1")
     assert reader.encoded(11) == list(images("val").values())[11]
 
@@ -335,14 +335,14 @@ def test_parquet_is_checked(tmp_path: Path, change: Callable[[dict], dict], mess
     reader_of(tmp_path, "parquet")
     rewrite(tmp_path, change)
     with pytest.raises(ValueError, match=message):
-        open_split(find(tmp_path, "val"))
+        open_split(find_split(tmp_path, "val"))
 
 
 def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
     reader_of(tmp_path, "parquet")
     rewrite(tmp_path, lambda row: row | {"image": {"bytes": None, "path": row["image"]["path"]}})
     with pytest.raises(OSError, match="the row holds no image"):
-        open_split(find(tmp_path, "val")).encoded(0)
+        open_split(find_split(tmp_path, "val")).encoded(0)
 
 
 def test_a_parquet_file_that_is_not_whole_is_refused(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_parquet_file_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "data/validation-00001-of-00002.parquet"
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"validation-00001-of-00002.parquet is not a whole parquet file"):
-        open_split(find(tmp_path, "val"))
+        open_split(find_split(tmp_path, "val"))
 
 
 def test_missing_pyarrow_is_a_line_that_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,4 +358,4 @@ def test_missing_pyarrow_is_a_line_that_names_the_extra(tmp_path: Path, monkeypa
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(ValueError, match=r"which pyarrow reads: pip install -e '.\[hf\]'"):
-        open_split(find(tmp_path, "val"))
+        open_split(find_split(tmp_path, "val"))

@@ -11,7 +11,7 @@ import pytest
 from harness.cells import DataSource
 from harness.images import idx, sources
 from harness.images import make_fashion_mnist_14k as script
-from harness.images.layouts import find
+from harness.images.layouts import find_split
 from harness.images.sources import list_hash, open_splits, open_val
 from tests.harness import image_sets
 from tests.harness.image_sets import BUILDERS, ImageFiles, images, write_tar
@@ -217,7 +217,7 @@ def test_val_may_be_called_validation(tmp_path: Path, layout: str) -> None:
 
 def test_validation_is_looked_at_only_where_there_is_no_val(folder: Path) -> None:
     image_sets.class_folders(folder, "validation", images("train", classes=("other", "sets")))
-    assert find(folder, "val").path == folder / "val"
+    assert find_split(folder, "val").path == folder / "val"
     assert len(open_val(DataSource.folder(folder), 2)) == 6
 
 

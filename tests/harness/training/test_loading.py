@@ -22,7 +22,7 @@ import backbones
 from harness.cells import MICRO, DataSource, Train
 from harness.cells.recipe import LR_BATCH
 from harness.training import checkpoints, loading
-from harness.training.loading import load, weights_in
+from harness.training.loading import load_weights, weights_in
 from harness.training.loop import train
 from tests.harness.image_sets import coloured
 
@@ -55,7 +55,7 @@ def saved(path: Path, content: object, **options: Any) -> Path:
 
 def loaded(path: Path, spec: backbones.BackboneSpec | None = None, **options: bool) -> dict[str, Tensor]:
     model = backbones.build(spec or deit())
-    load(weights_in(path, **options), model, spec or deit())
+    load_weights(weights_in(path, **options), model, spec or deit())
     return model.state_dict()
 
 
@@ -125,7 +125,7 @@ def test_the_configuration_of_official_files(tmp_path: Path, monkeypatch: pytest
     path = saved(tmp_path / "swin.pth", {"model": official(RAW), "config": node})
     monkeypatch.undo()
     assert same(loaded(path), RAW)
-    assert loading.read(path)["config"]["MODEL"]["SWIN"]["DEPTHS"] == [2, 2]
+    assert loading.read_file(path)["config"]["MODEL"]["SWIN"]["DEPTHS"] == [2, 2]
 
 
 def test_the_real_configuration_class(tmp_path: Path) -> None:
@@ -138,13 +138,13 @@ def test_the_arguments_of_official_files(tmp_path: Path) -> None:
     arguments = argparse.Namespace(lr=1e-3, model="deit", betas=None)
     path = saved(tmp_path / "deit.pth", {"model": official(RAW), "args": arguments})
     assert same(loaded(path), RAW)
-    assert loading.read(path)["args"].model == "deit"
+    assert loading.read_file(path)["args"].model == "deit"
 
 
 @pytest.mark.parametrize("value", [np.float64(81.25), np.float32(0.5), np.int64(-299), np.bool_(True)], ids=repr)
 def test_numbers_of_numpy(tmp_path: Path, value: np.generic) -> None:
     path = saved(tmp_path / "file.pth", {"model": official(RAW), "max_accuracy": value})
-    assert loading.read(path)["max_accuracy"] == value
+    assert loading.read_file(path)["max_accuracy"] == value
     # as NumPy 1 named its module
     content = pickle.dumps({"max_accuracy": value}, protocol=2).replace(b"cnumpy._core.multi", b"cnumpy.core.multi")
     assert _through_torch(content)["max_accuracy"] == value
@@ -185,7 +185,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, function: Callabl
 
 def test_what_is_allowed_in_a_file_is_not_allowed_elsewhere(tmp_path: Path) -> None:
     path = saved(tmp_path / "deit.pth", {"model": official(RAW), "args": argparse.Namespace(lr=1)})
-    loading.read(path)
+    loading.read_file(path)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
 
@@ -245,7 +245,7 @@ def test_a_file_that_was_replaced_since_it_was_named(tmp_path: Path) -> None:
     named = weights_in(saved(tmp_path / "best.pt", {"model": official(RAW)}))
     saved(tmp_path / "best.pt", {"model": official(AVERAGE)})
     with pytest.raises(ValueError, match=r"best\.pt has changed since it was named"):
-        load(named, backbones.build(deit()), deit())
+        load_weights(named, backbones.build(deit()), deit())
 
 
 # Files of another model
@@ -268,7 +268,7 @@ def test_what_fits_is_taken_if_allowed(tmp_path: Path) -> None:
     path = saved(tmp_path / "other.pth", {"model": altered()})
     model = backbones.build(deit())
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    report = load(weights_in(path, strict=False), model, deit())
+    report = load_weights(weights_in(path, strict=False), model, deit())
     assert report.missing == ["norm.weight", "head.bias"]
     assert report.unexpected == ["head_dist.weight"]
     assert report.reshaped == ["head.weight (1000, 16) for (3, 16)"]
@@ -278,7 +278,7 @@ def test_what_fits_is_taken_if_allowed(tmp_path: Path) -> None:
 
 
 def test_a_strict_report_is_empty(tmp_path: Path) -> None:
-    report = load(weights_in(saved(tmp_path / "own.pth", RAW)), backbones.build(deit()), deit())
+    report = load_weights(weights_in(saved(tmp_path / "own.pth", RAW)), backbones.build(deit()), deit())
     assert not any(report)
     assert str(report) == "every tensor fits"
 
@@ -290,7 +290,7 @@ def test_a_position_table_that_cannot_be_resized(tmp_path: Path, table: Tensor) 
     path = saved(tmp_path / "other.pth", {"model": official(RAW) | {"pos_embed": table}})
     assert refusal(path).startswith("FILE does not fit deit_micro: cannot resize pos_embed from ")
     model = backbones.build(deit())
-    report = load(weights_in(path, strict=False), model, deit())
+    report = load_weights(weights_in(path, strict=False), model, deit())
     assert report.reshaped == [f"pos_embed {tuple(table.shape)} for {tuple(RAW['pos_embed'].shape)}"]
     assert torch.equal(model.state_dict()["head.weight"], RAW["head.weight"])
 
@@ -363,7 +363,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["checkpoint-00000003.pt", "checkpoint-00000006.pt", "best.pt"])
 def test_a_checkpoint_of_a_run(run: Path, name: str, ema: bool) -> None:
     model, own = backbones.build(deit()), backbones.build(deit())
-    load(weights_in(run / name, ema=ema), model, deit())
+    load_weights(weights_in(run / name, ema=ema), model, deit())
     own.load_state_dict(torch.load(run / name, weights_only=True)["ema" if ema else "model"])
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(model.eval()(images), own.eval()(images))
