@@ -1,1 +1,1 @@
-"""Cells, what is measured of them, training, and the command line. Importing this package imports no torch."""
+"""Cells, measuring and training them, jobs, and the command line. Importing this package imports no torch."""

@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> int:
-    """The command line; what it needs is imported here, so that an interrupt meanwhile is met as well."""
+    """Run the command line; its imports are here, so that an interrupt during them is handled as well."""
     try:
         from harness.cli import main
 
@@ -13,7 +13,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        # Python would look through all that torch has made once more before it ends, which takes a second.
+        # Otherwise Python would search all of torch's objects for garbage once more on exit, which takes a second.
         gc.freeze()
 
 

@@ -1,4 +1,4 @@
-"""What is measured, as values: a cell is one task on one backbone. The one place that a sweep imports from."""
+"""What is measured, as values: a cell is one task on one backbone. A sweep imports from here alone."""
 
 from harness.cells.cell import Cell, Task, distinct, in_order
 from harness.cells.preprocessing import Preprocessing

@@ -19,18 +19,18 @@ Task = Costs | Speed | Train | Evaluate
 
 @dataclass(frozen=True)
 class Cell:
-    """One task on one backbone. Values are embedded rather than named, so a cell means the same wherever it runs."""
+    """One task on one backbone. Values are embedded rather than named, so a cell means the same everywhere."""
 
     backbone: BackboneSpec
     task: Task
 
     @cached_property
     def key(self) -> str:
-        """16 hexadecimal digits: the hash of all values that equality looks at. A label does not change it."""
+        """16 hexadecimal digits: the hash of all values that are compared for equality. A label does not change it."""
         return hashlib.sha256(json.dumps(self._compared(self.to_json()), sort_keys=True).encode()).hexdigest()[:16]
 
     def equals(self, plain: dict[str, Any]) -> bool:
-        """Whether the JSON of a record is that of this cell, in all values that equality looks at."""
+        """Return whether the JSON of a record is that of this cell, in all values that are compared for equality."""
         return self._compared(plain) == self._compared(self.to_json())
 
     def _compared(self, plain: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """For people: backbone, what of its preset was replaced, attention, task and its circumstances."""
+        """For people: backbone, the replaced values of its preset, attention, task and its circumstances."""
         return f"{self._model} {self.task.label}"
 
     @property
@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def takes(self) -> RunWeights | None:
-        """The weights of another cell that this one starts from or evaluates, if it does."""
+        """The weights of another cell that this one starts from or evaluates; None without."""
         match self.task:
             case Train(weights=RunWeights() as weights) | Evaluate(weights=RunWeights() as weights):
                 return weights
@@ -68,11 +68,11 @@ class Cell:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Keys of the cells that have to be done before this one: of the training whose weights it takes, if any."""
+        """Keys of the cells that must be done before this one: the training whose weights it takes, if any."""
         return () if self.takes is None else (self.takes.run,)
 
     def weights(self, which: Which = "last", *, ema: bool = False, strict: bool = True) -> RunWeights:
-        """The weights that this training will leave, for a cell that evaluates them or goes on from them.
+        """Return the weights that this training will leave, for a cell that evaluates them or starts from them.
 
         Raises ValueError for a cell that trains nothing, or a moving average that its recipe does not keep.
         """
@@ -85,9 +85,9 @@ class Cell:
     def evaluation(
         self, preprocessing: Preprocessing | None = None, which: Which = "last", *, ema: bool = False
     ) -> Cell:
-        """The cell that evaluates what this training leaves, on its val images, device and precision.
+        """Return the cell that evaluates the weights of this training, on its val images, device and precision.
 
-        `preprocessing`: left out, that of the recipe. Raises ValueError as `weights`.
+        `preprocessing`: default: that of the recipe. Raises ValueError as `weights` does.
         """
         task = self.training
         view = preprocessing or task.recipe.evaluation
@@ -96,28 +96,28 @@ class Cell:
 
     @property
     def training(self) -> Train:
-        """The task of a cell that trains. Raises ValueError for another cell."""
+        """The task of a cell that trains. Raises ValueError for any other cell."""
         if not isinstance(self.task, Train):
             raise ValueError(f"{self.label}: a {self.task.name} cell leaves no weights; a train cell does")
         return self.task
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, as they stand in the record."""
+        """Return plain JSON values, as they are in the record."""
         plain = {"backbone": self.backbone.to_json(), "task": {"name": self.task.name, **asdict(self.task)}}
         return json.loads(json.dumps(plain))
 
 
 def distinct(cells: Iterable[Cell]) -> list[Cell]:
-    """Each cell once, in order of its first place."""
+    """Return each cell once, in order of first appearance."""
     return list({cell.key: cell for cell in cells}.values())
 
 
 def in_order(cells: Iterable[Cell]) -> list[Cell]:
-    """Each cell once, after those of them that it needs; in their own order otherwise."""
+    """Return each cell once, after those that it needs; otherwise in their own order."""
     by_key = {cell.key: cell for cell in cells}
     placed: dict[str, Cell] = {}
 
-    # There are no circles: a key is the hash of all that a cell is, the keys of those that it needs included.
+    # There are no circles: a key is the hash of all that a cell is, including the keys of those that it needs.
     def place(key: str) -> None:
         if key in by_key and key not in placed:
             for needed in by_key[key].needs:
@@ -130,7 +130,7 @@ def in_order(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def _compared_in(value: object, plain: Any) -> Any:
-    """The JSON of a dataclass without the fields that its equality ignores, those of its parts included."""
+    """Return the JSON of a dataclass without the fields that its equality ignores, at any depth."""
     if not is_dataclass(value) or not isinstance(plain, dict):
         return plain
     ignored = {f.name for f in fields(value) if not f.compare}
@@ -138,7 +138,7 @@ def _compared_in(value: object, plain: Any) -> Any:
 
 
 def _replaced(spec: BackboneSpec) -> dict[str, Any]:
-    """The values of a spec that are not those of the preset it is named after, but for the attention."""
+    """Return the values of a spec that differ from the preset it is named after, except the attention."""
     if spec.name not in presets():
         return {}
     own = _plain_preset(spec.name)

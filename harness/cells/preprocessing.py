@@ -1,4 +1,4 @@
-"""What is done to images, as values: how they are augmented in training, and made a model's input in evaluation.
+"""What is done to images, as values: how they are augmented in training, and become a model's input in evaluation.
 
 The transforms themselves are in harness/images/transforms.py.
 """
@@ -9,20 +9,20 @@ from typing import Literal, get_args
 Augmentation = Literal["small", "imagenet"]
 EvalTransform = Literal["pad", "short_side", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
-TrainInterpolation = Literal["bilinear", "bicubic", "random"]  # random: one of the two for each image, as in CSWin
+TrainInterpolation = Literal["bilinear", "bicubic", "random"]  # random: one of the two per image, as in CSWin
 TrainInput = Literal["pillow", "tensor"]
 
-# Of ImageNet's pixels, per channel; what timm calls its default.
+# Of ImageNet's pixels, per channel; timm's default.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a model's input in evaluation; it belongs to the weights, or to the recipe that made them.
+    """How an image becomes a model's input in evaluation; a property of the weights, or of the recipe behind them.
 
     kind: `pad`, `short_side` or `squash`, see harness/images/transforms.py.
-    crop_pct: share of the resized side that the centre crop keeps: 224 of 256 is 0.875. `pad` crops nothing.
+    crop_pct: share of the resized side that the centre crop keeps: 0.875 is 224 of 256. `pad` crops nothing.
     mean, std: per channel, of pixel values from 0 to 1; training normalises with them too.
 
     Raises ValueError for values that are not allowed.

@@ -10,7 +10,7 @@ from harness.cells.preprocessing import Augmentation, Preprocessing, TrainInput,
 CHOICES = {"augmentation": Augmentation, "interpolation": TrainInterpolation, "input": TrainInput}
 FROM_ZERO = ("warmup_lr", "min_lr", "cooldown_epochs", "weight_decay", "mixup", "cutmix", "color_jitter")
 SHARES = ("mixup_prob", "random_erasing")  # from 0 to 1
-BELOW_ONE = ("drop_path", "label_smoothing")  # from 0; at 1 nothing would be left of a branch, or of the target
+BELOW_ONE = ("drop_path", "label_smoothing")  # from 0; at 1 nothing would remain of a branch, or of the target
 KINDS = {
     int: "a whole number",
     float: "a number",
@@ -18,7 +18,7 @@ KINDS = {
     Preprocessing: "a Preprocessing",
     type(None): "None",
 }
-LR_BATCH = 512  # images of global batch that the learning rates of a recipe are stated for
+LR_BATCH = 512  # the global batch, in images, for which the learning rates of a recipe are stated
 
 
 @dataclass(frozen=True)
@@ -28,33 +28,33 @@ class Recipe:
     Raises ValueError for values that contradict each other, so that no field is silently without effect.
     """
 
-    epochs: int  # the cosine, warm-up included
-    batch: int  # global: images per update, on however many devices
-    lr: float  # this and the next two are stated per LR_BATCH images and scaled linearly with `batch`
+    epochs: int  # of the cosine, including warm-up
+    batch: int  # global: images per update, on any number of devices
+    lr: float  # this and the next two are stated per LR_BATCH images and scale linearly with `batch`
     warmup_lr: float = 5e-7
     min_lr: float = 5e-6
     warmup_epochs: float = 0.0
     cooldown_epochs: int = 0  # further epochs at min_lr
-    weight_decay: float = 0.05  # not of biases, 1-D parameters, and what the model's no_weight_decay() names
+    weight_decay: float = 0.05  # except biases, 1-D parameters, and those in the model's no_weight_decay()
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     clip_grad: float | None = None  # largest norm of the gradient
     drop_path: float = 0.0
     label_smoothing: float = 0.0
-    mixup: float = 0.0  # alpha; with mixup and cutmix both, each batch gets one of them, evens
+    mixup: float = 0.0  # alpha; with both mixup and cutmix, each batch gets one of them with equal probability
     cutmix: float = 0.0  # alpha
-    mixup_prob: float = 1.0  # of a batch being mixed at all
-    # Images that share one mixing weight: the papers draw one on each GPU. None is the whole batch.
+    mixup_prob: float = 1.0  # that a batch is mixed at all
+    # Images that share one mixing weight: the papers draw one per GPU. None: the entire batch.
     mixup_images: int | None = None
-    repeated_augmentation: int = 1  # times an image stands in a batch, each time transformed anew
+    repeated_augmentation: int = 1  # copies of an image in a batch, each transformed anew
     augmentation: Augmentation = "imagenet"
     rand_augment: str | None = None
     color_jitter: float = 0.0
     random_erasing: float = 0.0  # probability
     interpolation: TrainInterpolation = "bicubic"  # of training images
-    input: TrainInput = "pillow"  # what transforms work on: PIL images, or uint8 tensors (faster, other pixels)
+    input: TrainInput = "pillow"  # what transforms work on: PIL images, or uint8 tensors (faster; pixels differ)
     evaluation: Preprocessing = field(default_factory=Preprocessing)
-    ema_decay: float | None = None  # of a moving average of the weights, evaluated beside them
+    ema_decay: float | None = None  # of a moving average of the weights, which is evaluated too
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -65,14 +65,16 @@ class Recipe:
             raise ValueError(f"a recipe needs epochs and batch of at least 1, got {self.epochs} and {self.batch}")
         self._check_ranges()
         if not 0 <= self.warmup_epochs < self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs} must lie in the {self.epochs} epochs of the cosine")
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs}; allowed are numbers from 0 to below epochs, {self.epochs}"
+            )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}: the cosine descends from lr to min_lr")
         if self.rand_augment is not None and self.color_jitter:
-            raise ValueError("color_jitter has no effect beside rand_augment, where timm drops it: set one of the two")
+            raise ValueError("color_jitter has no effect with rand_augment, where timm ignores it: set one of the two")
         for name, value in (("input", "tensor"), ("interpolation", "random")):
             if getattr(self, name) == value and self.augmentation != "imagenet":
-                raise ValueError(f"{name} {value!r} goes with augmentation 'imagenet' only, got {self.augmentation!r}")
+                raise ValueError(f"{name} {value!r} requires augmentation 'imagenet', got {self.augmentation!r}")
         self._check_mixing()
 
     def _check_types(self) -> None:
@@ -89,7 +91,7 @@ class Recipe:
             if not holds:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed are {allowed}")
 
-        # A comparison with nan is false, so nan is refused by each of them.
+        # A comparison with nan is false, so each of these refuses nan.
         check("lr", 0 < self.lr < math.inf, "numbers above 0")
         check("eps", 0 < self.eps < math.inf, "numbers above 0")
         for name in FROM_ZERO:
@@ -97,10 +99,18 @@ class Recipe:
         for name in SHARES:
             check(name, 0 <= getattr(self, name) <= 1, "numbers from 0 to 1")
         for name in BELOW_ONE:
-            check(name, 0 <= getattr(self, name) < 1, "numbers from 0 up to, but not including, 1")
+            check(name, 0 <= getattr(self, name) < 1, "numbers from 0 to below 1")
         check("betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers from 0 to below 1")
-        check("clip_grad", self.clip_grad is None or 0 < self.clip_grad < math.inf, "None (no clipping) and above 0")
-        check("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "None (no average) and between 0 and 1")
+        check(
+            "clip_grad",
+            self.clip_grad is None or 0 < self.clip_grad < math.inf,
+            "None (no clipping) and numbers above 0",
+        )
+        check(
+            "ema_decay",
+            self.ema_decay is None or 0 < self.ema_decay < 1,
+            "None (no average) and numbers between 0 and 1",
+        )
         check("repeated_augmentation", self.repeated_augmentation >= 1, "numbers from 1 (no repetition) up")
 
     def _check_mixing(self) -> None:
@@ -125,7 +135,7 @@ class Recipe:
         return self.epochs + self.cooldown_epochs
 
     def effective(self, lr: float) -> float:
-        """A learning rate of this recipe, scaled to its batch."""
+        """Return a learning rate of this recipe, scaled to its batch."""
         return lr * self.batch / LR_BATCH
 
 
@@ -140,23 +150,23 @@ MICRO = Recipe(
     augmentation="small",
     evaluation=Preprocessing("pad", crop_pct=1.0),
 )
-"""For micro backbones on the embedded set of 28 x 28 images: about half a minute a model on two cores."""
+"""For micro backbones on the embedded set of 28 x 28 images: about half a minute per model on two cores."""
 
 FOLDER = replace(MICRO, augmentation="imagenet", evaluation=Preprocessing())
-"""The same for a folder of photographs of any size: random resized crops, and a central crop to evaluate."""
+"""The same for a folder of photographs of any size: random resized crops, and a centre crop to evaluate."""
 
 
 def split_batch(recipe: Recipe, world: int, device_batch: int | None) -> int:
-    """Micro-batches per step and rank, as few as fit `device_batch` images each.
+    """Return the number of micro-batches per step and rank: the fewest of at most `device_batch` images each.
 
-    Raises ValueError where the global batch of the recipe cannot be split evenly, naming what could.
+    Raises ValueError where the global batch of the recipe cannot be split evenly, naming the numbers that divide it.
     """
     each, rest = divmod(recipe.batch, world)
     pairs = 2 if recipe.mixes else 1  # mixup mixes the images of a micro-batch in pairs
     if rest or each % pairs:
         counts = [n for n in range(1, recipe.batch // pairs + 1) if recipe.batch % (n * pairs) == 0]
         raise ValueError(
-            f"the recipe's global batch of {recipe.batch} does not divide among {world} processes; "
+            f"the recipe's global batch of {recipe.batch} cannot be split evenly among {world} processes; "
             f"allowed: {', '.join(map(str, counts))}"
         )
     most = device_batch or each

@@ -18,9 +18,8 @@ AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, **DTYPES}
 class Runtime:
     """How a model is run: what changes a measurement and not the model.
 
-    `precision` is that of autocast over float32 weights (fp32: no autocast and no TF32), `batch` in images.
-    Raises ValueError for a value that is not allowed; whether the machine has the device is asked when it is
-    used.
+    `precision` is that of autocast over float32 weights (fp32: no autocast and no TF32); `batch` is in images.
+    Raises ValueError for a value that is not allowed; whether the machine has the device is checked on use.
     """
 
     device: Device = "cpu"
@@ -37,11 +36,11 @@ class Runtime:
         if not isinstance(self.channels_last, bool):
             raise ValueError(f"channels_last is {self.channels_last!r}; allowed are True, False")
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
-            raise ValueError(f"batch is {self.batch!r}; allowed are whole numbers from 1 on")
+            raise ValueError(f"batch is {self.batch!r}; allowed are whole numbers from 1 up")
 
 
 def check_runtime(device: str, precision: str) -> None:
-    """Raises ValueError for a device or number format that there is not."""
+    """Raise ValueError for an unknown device or number format."""
     if device not in ("cpu", "cuda"):
         raise ValueError(f"unknown device {device!r}; allowed: cpu, cuda")
     if precision not in AUTOCAST:

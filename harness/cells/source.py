@@ -1,4 +1,4 @@
-"""Where images come from, as a value. Opening them is the business of harness/images."""
+"""Where images come from, as a value; harness/images opens them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +21,12 @@ KNOWN = (*EMBEDDED, FASHION_MNIST, IMAGENET)
 
 @dataclass(frozen=True)
 class DataSource:
-    """An image set by its `name`: one of KNOWN, or a folder of the user's, whose name is its path.
+    """An image set by its `name`: one of KNOWN, or a user's folder, whose name is its path.
 
-    `root` is the folder of `imagenet`, or the user's folder; `fashion_mnist` without a root is where Debian's package
-    installs it.
+    `root` is the folder of `imagenet`, or the user's folder; `fashion_mnist` without a root is read from where Debian's
+    package installs it.
 
-    Equality, and so the key of a cell, looks at the name alone.
+    Only the name is compared for equality, and so enters the key of a cell.
     """
 
     name: str
@@ -34,11 +34,11 @@ class DataSource:
 
     def __post_init__(self) -> None:
         if self.root is None and self.name not in KNOWN:
-            raise ValueError(f"unknown image set {self.name!r}; there is: {', '.join(KNOWN)}")
+            raise ValueError(f"unknown image set {self.name!r}; allowed: {', '.join(KNOWN)}")
         if self.root is not None and self.name in EMBEDDED:
             raise ValueError(f"{self.name} comes with the project and takes no root, got {self.root}")
 
     @classmethod
     def folder(cls, path: str | Path) -> "DataSource":
-        """A folder of the user's, with a train and a val split in one of the layouts of harness/images/layouts.py."""
+        """Return a user's folder, with a train and a val split in one of the layouts of harness/images/layouts.py."""
         return cls(name=str(path), root=str(path))

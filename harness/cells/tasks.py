@@ -1,6 +1,6 @@
-"""What is measured of a backbone, as values: the tasks. `harness/runner/run.py` knows what carries out each of them.
+"""What is measured of a backbone, as values: the tasks. `harness/runner/run.py` knows which function runs each.
 
-A task of a user's own is a frozen dataclass with a `name`, a `label` and a method
+A user's own task is a frozen dataclass with a `name`, a `label` and a method
 `run(spec, folder, report) -> metrics`.
 """
 
@@ -15,15 +15,15 @@ from harness.cells.source import DataSource
 from harness.cells.weights import RunWeights, Weights
 
 Metrics = dict[str, float | int | str | None]
-"""What is found out about a cell, by names that end in their unit."""
+"""The results of a cell, by names that end in their unit."""
 
 BATCH = 128
-"""Images of a batch in the evaluations of a training run: not an option, since logits depend on it in the last bits."""
+"""Images per batch in the evaluations of a training run: not an option, since it changes the last bits of logits."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """The task that counts parameters and multiply-adds of one image, the same on every machine."""
+    """The task that counts parameters and multiply-adds per image, the same on every machine."""
 
     name: ClassVar[str] = "costs"
     label: ClassVar[str] = "costs"
@@ -31,7 +31,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Speed:
-    """The task that measures time and memory; at least `min_seconds` of work go into each median."""
+    """The task that measures time and memory; each median is taken over at least `min_seconds` of work."""
 
     name: ClassVar[str] = "speed"
 
@@ -52,7 +52,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Train:
-    """The task: train a model by a recipe, evaluating it on every val image after each epoch."""
+    """The task that trains a model by a recipe, and evaluates it on every val image after each epoch."""
 
     name: ClassVar[str] = "train"
 
@@ -63,11 +63,11 @@ class Train:
     seed: int = 0
     mode: Mode = "eager"  # or "compiled"
     weights: Weights | RunWeights | None = None  # to start from; None: from scratch
-    # What follows is how it is run, and changes no result beyond the order of sums.
-    workers: int = field(default=0, compare=False)  # processes that read images, for each rank
+    # The rest is how it is run, and changes no result beyond the order of sums.
+    workers: int = field(default=0, compare=False)  # processes that read images, per rank
     device_batch: int | None = field(default=None, compare=False)  # most images at once on a device; None: no limit
     checkpoint_minutes: float = field(default=10.0, compare=False)  # between two checkpoints; 0: after every step
-    cache: str | None = field(default=None, compare=False)  # folder where val crops are kept
+    cache: str | None = field(default=None, compare=False)  # folder in which val crops are kept
     tensorboard: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -75,11 +75,11 @@ class Train:
         if self.mode not in get_args(Mode):
             raise ValueError(f"unknown mode {self.mode!r}; allowed: {', '.join(get_args(Mode))}")
         if self.seed < 0:
-            raise ValueError(f"seed {self.seed} is not allowed; it takes a number from 0 up")
+            raise ValueError(f"seed is {self.seed}; allowed are numbers from 0 up")
         if self.workers < 0 or self.checkpoint_minutes < 0:
             raise ValueError("workers and checkpoint_minutes take numbers from 0 up")
         if self.device_batch is not None and self.device_batch < 1:
-            raise ValueError(f"device_batch is {self.device_batch}; it takes a number of images from 1 up")
+            raise ValueError(f"device_batch is {self.device_batch}; allowed are numbers of images from 1 up")
 
     @property
     def label(self) -> str:
@@ -91,7 +91,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """The task: load weights, from a file or of a run, and evaluate them on every val image."""
+    """The task that loads weights, from a file or a run, and evaluates them on every val image."""
 
     name: ClassVar[str] = "evaluate"
 

@@ -1,4 +1,4 @@
-"""Weights, as values: those of a file, known by its content, and those that a training will leave.
+"""Weights, as values: those in a file, identified by its content, and those that a training will leave.
 
 weights_in("flatten_swin_t.pth")         # Weights, see harness/training/loading.py
 
@@ -16,11 +16,10 @@ Which = Literal["last", "best"]
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A file of weights, known by its content: its path and name do not matter.
+    """A file of weights, identified by its content: its path and name do not matter.
 
-    ema: take the moving average that the file holds beside the weights as trained.
-    strict: refuse a file that does not fit tensor by tensor; otherwise what does not fit is left as initialised, and
-        reported.
+    ema: take the file's moving average of the weights instead of the weights as trained.
+    strict: refuse a file unless every tensor fits; otherwise what does not fit stays as initialised, and is reported.
     """
 
     digest: str  # first 16 hexadecimal digits of the SHA-256 of the file
@@ -36,12 +35,11 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class RunWeights:
-    """The weights that a training cell will leave, known by its key: the same cell ends with the same weights.
+    """The weights that a training cell will leave, identified by its key: the same cell ends with the same weights.
 
-    which: those of the last epoch, or of the epoch with the largest top-1 on the val images (flattered by the choice).
+    which: those of the last epoch, or of the epoch with the largest top-1 on the val images (biased by that choice).
     ema: take their moving average instead of the weights as trained.
-    strict: refuse weights that do not fit tensor by tensor; otherwise what does not fit is left as initialised, and
-        reported.
+    strict: refuse weights unless every tensor fits; otherwise what does not fit stays as initialised, and is reported.
     """
 
     run: str  # the key of the training cell

@@ -1,4 +1,4 @@
-"""Batches of images that depend on nothing but seed, epoch and index.
+"""Batches of images that depend on seed, epoch and index alone.
 
     splits = open_splits(source, num_classes=1000)             # see harness/images/sources.py
     images = Images(splits.train, transform, seed=0)
@@ -6,8 +6,8 @@
         ...                                                    # Batch(images, targets, indices)
 
 What is random about an image is drawn from generators seeded by (seed, epoch, index) just before it is transformed, and
-the order of an epoch from (seed, epoch). So neither the number of workers nor where a run was resumed can change it.
-`shares` splits a batch among processes and micro-batches such that neither of their numbers changes what is mixed.
+the order of an epoch from (seed, epoch). So neither the number of workers nor a resume can change it. `shares` splits a
+batch among processes and micro-batches in such a way that neither number changes which images are mixed.
 """
 
 import signal
@@ -26,20 +26,20 @@ from harness.images.readers import UNREADABLE, ArrayReader, Reader
 from harness.images.transforms import TensorTransform, Transform
 from harness.process.determinism import derived_seed, seed_generators
 
-REPEAT = 2  # tells the seed of a repeated image from other seeds with four numbers, such as that of its erasing
+REPEAT = 2  # distinguishes the seed of a repeated image from other seeds of four numbers, such as that of its erasing
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a sampler hands to the data set; with the epoch in it, workers need not be told when a new one begins."""
+    """What a sampler passes to the data set; with the epoch in it, workers need not be told of a new one."""
 
     epoch: int
     index: int
     repeat: int = 0  # which of the copies in this epoch, each augmented on its own
 
     def seed(self, seed: int) -> int:
-        """Of the generators when this image is transformed."""
-        copy = (REPEAT, self.repeat) if self.repeat else ()  # a first copy is what it is without repeats
+        """Return the seed of the generators for the transform of this image."""
+        copy = (REPEAT, self.repeat) if self.repeat else ()  # a first copy is the same as without repeats
         return derived_seed(seed, self.epoch, self.index, *copy)
 
 
@@ -55,11 +55,11 @@ class Batch(NamedTuple):
     images: Tensor  # (B, C, H, W) uint8
     targets: Tensor  # (B,) int64
     indices: Tensor  # (B,) int64, into the split
-    seeds: Tensor  # (B,) int64, of the key of each image: for what is random about it on the device
+    seeds: Tensor  # (B,) int64, one per image, from its key: for what is random about it on the device
 
 
 class Unreadable(NamedTuple):
-    """In place of a sample or batch: an exception would leave a worker process as a page of traceback."""
+    """Returned instead of a sample or batch: an exception would leave a worker process as a page of traceback."""
 
     message: str
 
@@ -67,12 +67,12 @@ class Unreadable(NamedTuple):
 class Images(Dataset[Sample | Unreadable]):
     """Transformed images of one split, by `Key`.
 
-    Raises ValueError for a transform that decodes image files if the split holds arrays.
+    Raises ValueError for a transform that decodes image files if the split is an array.
     """
 
     def __init__(self, reader: Reader, transform: Transform | TensorTransform, seed: int) -> None:
         if isinstance(transform, TensorTransform) and isinstance(reader, ArrayReader):
-            raise ValueError(f"{reader.name} holds arrays and not image files: its training input is 'pillow'")
+            raise ValueError(f"{reader.name} is an array and not image files: its training input must be 'pillow'")
         self.reader, self.transform, self.seed = reader, transform, seed
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class Images(Dataset[Sample | Unreadable]):
         return Sample(transform(), self.reader.targets[key.index], key.index, seed)
 
     def _decoded(self, index: int) -> Callable[[], Tensor]:
-        """Decodes, and leaves the rest to be called: an error there is ours and not the image's."""
+        """Decode, and return the rest as a call: an error in that is ours and not the image's."""
         if isinstance(self.transform, TensorTransform):
             return partial(self.transform, self.transform.decode(self.reader.encoded(index)))
         return partial(self.transform, self.reader.rgb(index))
@@ -96,12 +96,12 @@ class Images(Dataset[Sample | Unreadable]):
 
 @dataclass(frozen=True)
 class TrainOrder:
-    """Batches of all epochs as one stream, each epoch a shuffle of its own; what does not fill a batch is left out.
+    """Batches of all epochs as one stream, each epoch shuffled anew; a last incomplete batch is dropped.
 
-    repeats: repeated augmentation, as in DeiT: an epoch has as many images as ever, of which each comes `repeats` times
-    in a row, and so shows only one in `repeats` of the split.
+    repeats: repeated augmentation, as in DeiT: an epoch has the same number of images, but each image comes `repeats`
+    times in a row, so an epoch shows only one in `repeats` images of the split.
 
-    Batch k is a function of the fields and k alone: that is all a resumed run has to know.
+    Batch k is a function of the fields and k alone: a resumed run has to know no more.
     """
 
     images: int
@@ -114,7 +114,7 @@ class TrainOrder:
         if self.repeats < 1:
             raise ValueError(f"repeats is {self.repeats}; allowed are numbers from 1 up")
         if self.batch > self.images:
-            raise ValueError(f"a batch of {self.batch} needs as many training images, there are {self.images}")
+            raise ValueError(f"a batch of {self.batch} needs as many training images; there are {self.images}")
 
     @property
     def batches_per_epoch(self) -> int:
@@ -124,7 +124,7 @@ class TrainOrder:
         return self.batches_from(0)
 
     def batches_from(self, step: int) -> Iterator[list[Key]]:
-        """From batch number `step` of the whole stream on."""
+        """Yield the batches of the stream from number `step` on."""
         first, within = divmod(step, self.batches_per_epoch)
         for epoch in range(first, self.epochs):
             order = np.random.default_rng([self.seed, epoch]).permutation(self.images).tolist()
@@ -135,17 +135,17 @@ class TrainOrder:
 
 
 def train_order(task: Train, images: int) -> TrainOrder:
-    """Which of so many training images each batch is made of. Raises ValueError if they do not fill a batch."""
+    """Return the batches of `task` over so many training images. Raises ValueError if they do not fill a batch."""
     recipe = task.recipe
     return TrainOrder(images, recipe.batch, recipe.total_epochs, task.seed, recipe.repeated_augmentation)
 
 
 def shares(batch: list[Key], world: int, accumulation: int) -> list[list[list[Key]]]:
-    """Splits a batch: the keys of each of `world` processes, of each of its `accumulation` micro-batches.
+    """Split a batch: return the keys of each micro-batch of each process, world x accumulation x keys.
 
-    timm's mixup mixes image i of what it is given with image i from the end. Every micro-batch therefore takes half of
-    its keys from the front of the batch and their mirror images from its back, so that the pairs are those of the whole
-    batch. A micro-batch of odd size (without mixup) is a run of keys.
+    timm's mixup mixes image i of its input with image i from the end. Every micro-batch therefore takes half of its
+    keys from the front of the batch and their mirror images from its back, so that the pairs are those of the undivided
+    batch. A micro-batch of odd size (without mixup) is a contiguous part of the batch.
     """
     size, rest = divmod(len(batch), world * accumulation)
     assert rest == 0, f"{len(batch)} images for {world} x {accumulation} micro-batches"
@@ -160,12 +160,12 @@ def shares(batch: list[Key], world: int, accumulation: int) -> list[list[list[Ke
 
 
 def eval_order(images: int, batch: int) -> list[list[Key]]:
-    """Every image once, in order; the last batch may be smaller."""
+    """Return batches of every image once, in order; the last batch may be smaller."""
     return [[Key(0, index) for index in range(start, min(start + batch, images))] for start in range(0, images, batch)]
 
 
 def batches(images: Images, order: Iterable[list[Key]], *, workers: int, pin_memory: bool = False) -> Generator[Batch]:
-    """Reads `order`, in this process (workers=0) or in others. Raises ValueError that names an unreadable image."""
+    """Read `order`, in this process (workers=0) or in others. Raises ValueError naming an unreadable image."""
     loader = DataLoader(
         images,
         batch_sampler=order,
@@ -181,10 +181,10 @@ def batches(images: Images, order: Iterable[list[Key]], *, workers: int, pin_mem
 
 
 def worker_signals(worker: int) -> None:
-    """What a worker does on signals: not what the training process does, whose handlers it has inherited.
+    """Set a worker's signal handlers, in place of those inherited from the training process.
 
-    SIGTERM ends it, since so does the DataLoader. Ctrl-C and a scheduler's warnings reach all processes of a job, and
-    only the trainer acts on them: it stops its workers when it has done with them.
+    SIGTERM ends a worker, as the DataLoader sends it to do so. Ctrl-C and a scheduler's warnings reach all processes of
+    a job, and only the trainer acts on them: it stops its workers when it no longer needs them.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):

@@ -4,7 +4,7 @@
     print("\\n".join(report_lines(report)))
     sys.exit(report.status)
 
-It opens the splits as training does, so what is refused there is a line of the report here.
+It opens the splits as training does, so whatever training would refuse is a line of the report.
 """
 
 import hashlib
@@ -22,14 +22,15 @@ from harness.images.batches import worker_signals
 from harness.images.layouts import Found, find_split, open_split
 from harness.images.readers import UNREADABLE, Reader, natural_key
 from harness.images.sources import class_difference, imagenet_difference
+from results.wording import count
 
-CHUNK = 64  # images that a worker hands over at once
-SHOWN = 5  # of duplicates, which may be many; unreadable images are all shown
+CHUNK = 64  # images that a worker returns at once
+SHOWN = 5  # duplicates, of which there may be many; all unreadable images are shown
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What one split holds. smallest, largest: a class and its number of images. other_files: number by suffix."""
+    """The content of one split. smallest, largest: a class and its number of images. other_files: number by suffix."""
 
     split: Split
     layout: str
@@ -40,22 +41,22 @@ class SplitReport:
     largest: tuple[str, int]
     natural_order: bool
     other_files: dict[str, int]
-    unreadable: list[str]  # a line for each
+    unreadable: list[str]  # a line per image
 
 
 @dataclass
 class Report:
-    """splits: those that could be opened. problems: a line each, any of which is a reason not to train."""
+    """splits: those that could be opened. problems: one line each, all of them reasons not to train."""
 
     root: Path
     splits: list[SplitReport] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    imagenet: str | None = None  # which counts are not those of ImageNet-1K; None if all are
-    duplicates: list[tuple[str, str]] = field(default_factory=list)  # val image, and the train image of the same bytes
+    imagenet: str | None = None  # how the counts differ from ImageNet-1K; None if they do not
+    duplicates: list[tuple[str, str]] = field(default_factory=list)  # val image, and a train image of the same bytes
 
     @property
     def status(self) -> int:
-        """Of the process: 1 if there are problems."""
+        """The exit status of the process: 1 if there are problems."""
         return 1 if self.problems else 0
 
 
@@ -76,7 +77,7 @@ class _Decoding(Dataset[Looked]):
         try:
             content = hashlib.blake2b(self.reader.encoded(index), digest_size=16).digest()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd metadata: the pixels are what counts here
+                warnings.simplefilter("ignore")  # about odd metadata: only the pixels matter here
                 self.reader.rgb(index)
         except UNREADABLE as error:
             return Looked(self.reader.unreadable(index, error), content)
@@ -90,10 +91,10 @@ def check_images(
     num_classes: int | None,
     progress: Callable[[Split, int, int], None] = lambda split, done, images: None,
 ) -> Report:
-    """Looks at both splits of a data folder and decodes every image in `workers` processes (0: in this one).
+    """Open both splits of a data folder and decode every image in `workers` processes (0: in this one).
 
-    num_classes: what a model tells apart, None to leave that open. progress: called with split, images done, images.
-    Everything wrong with the data is in the report; nothing of it is raised.
+    num_classes: the model's number of classes; None: not checked. progress: called with split, images done, images.
+    Everything wrong with the data is in the report, and nothing is raised for it.
     """
     report = Report(root)
     readers: dict[Split, Reader] = {}
@@ -164,7 +165,7 @@ def _described(reader: Reader, split: Split, found: Found, unreadable: list[str]
 
 
 def report_lines(report: Report) -> list[str]:
-    """The report as plain lines: a block for each split, what concerns both, and every problem."""
+    """Return the report as plain lines: a block per split, what concerns both, and every problem."""
     out = [f"{report.root}"]
     for one in report.splits:
         order = "in natural order" if one.natural_order else "NOT in natural order"
@@ -175,13 +176,13 @@ def report_lines(report: Report) -> list[str]:
             f"  smallest class {one.smallest[0]} ({one.smallest[1]:,}), largest {one.largest[0]} ({one.largest[1]:,})",
         ]
         if one.other_files:
-            counts = ", ".join(f"{count:,} x {suffix}" for suffix, count in sorted(one.other_files.items()))
-            out.append(f"  files that are not images by their suffix, or not in the map, and were not read: {counts}")
+            counts = ", ".join(f"{number:,} x {suffix}" for suffix, number in sorted(one.other_files.items()))
+            out.append(f"  not read, as the suffix is not that of an image, or the file is not in the map: {counts}")
     if len(report.splits) == len(SPLITS):
         same = report.splits[0].classes == report.splits[1].classes
         out.append(f"class order: {'the same in both splits' if same else 'NOT the same in both splits'}")
         out.append(f"val images that are also in train, byte for byte: {len(report.duplicates):,}")
         out += [f"  {val} = {train}" for val, train in report.duplicates[:SHOWN]]
     out.append(f"ImageNet-1K by its counts: {'yes' if report.imagenet is None else f'no; {report.imagenet}'}")
-    out.append(f"{len(report.problems)} problems" if report.problems else "no problem")
+    out.append(count(len(report.problems), "problem") if report.problems else "no problem")
     return out + [f"  {problem}" for problem in report.problems]

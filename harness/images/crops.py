@@ -1,8 +1,8 @@
 """Decoded and cropped evaluation images, kept between evaluations: a memory-mapped array of the exact bytes.
 
-An evaluation that finds them reads them; one that does not, writes them as it goes. The file's name is a hash of all
-that the bytes depend on: the list of images with the sizes and dates of their files, the transform, and the versions
-of the libraries which made them. So a result cannot depend on whether they were kept. 50,000 crops of 224 x 224 take
+An evaluation that finds the file reads it; one that does not writes it as it proceeds. The file's name is a hash of all
+that the bytes depend on: the list of images with the sizes and dates of their files, the transform, and the versions of
+the libraries that made them. So a result cannot depend on whether crops were kept. 50,000 crops of 224 x 224 take
 7.5 GB.
 """
 
@@ -26,9 +26,9 @@ from harness.process.ranks import Ranks
 
 
 class Crops:
-    """The crops of one split for one input size and transform; (N, C, H, W) uint8, made by the processes of `group`.
+    """The crops of one split for one input size and transform, (N, C, H, W) uint8, made by the processes of `group`.
 
-    Raises ValueError where the folder cannot be written or has too little room.
+    Raises ValueError where the folder cannot be written or has too little space.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class Crops:
         self.shape = (len(reader.targets), in_channels, *image_size)
         self.group = group
         self.complete = False
-        """Whether every crop is there to be read; known once it is `open`."""
+        """Whether every crop can be read; known after `open`."""
         self._array: np.ndarray | None = None
         self._partial: Path | None = None
         group.agreed(self._check_room)
 
     def open(self) -> None:
-        """To be called by all processes before the images of an evaluation: for reading, or else for keeping them.
+        """Open the crops for reading, or else for keeping them; all processes call this before each evaluation.
 
-        Not earlier, so that a training run which ends before its first evaluation leaves no file behind.
+        Not earlier, so that a training run that ends before its first evaluation leaves no file behind.
         """
         if self._array is not None:
             return
@@ -70,11 +70,11 @@ class Crops:
         except (OSError, ValueError, EOFError) as problem:
             raise ValueError(f"{self.path} is damaged ({problem}): delete it") from problem
         if (array.shape, array.dtype) != (self.shape, np.uint8):
-            raise ValueError(f"{self.path} is damaged: it holds {array.dtype} of shape {array.shape}: delete it")
+            raise ValueError(f"{self.path} is damaged: its content is {array.dtype} of shape {array.shape}: delete it")
         self._array = array
 
     def _check_room(self) -> None:
-        """Says at once what would otherwise be said after an epoch."""
+        """Raise now what would otherwise be raised after an epoch."""
         if self.path.exists():
             return
         try:
@@ -89,7 +89,7 @@ class Crops:
         return ValueError(f"cannot keep {math.prod(self.shape) / 1e9:.2g} GB of crops in {self.path.parent}: {reason}")
 
     def _reserve(self) -> str:
-        """Makes the file that the crops go to; all of it now, as a disk that fills up later ends the process."""
+        """Allocate the file for the crops, all of it now, as a disk that fills up later would kill the process."""
         partial = self.path.with_name(f"{self.path.stem}.{uuid.uuid4().hex[:8]}.partial")
         try:
             np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=self.shape)
@@ -101,17 +101,17 @@ class Crops:
         return str(partial)
 
     def read(self, indices: Tensor) -> Tensor:
-        """The crops of these images, (B, C, H, W)."""
+        """Return the crops of these images, (B, C, H, W)."""
         assert self._array is not None
         return torch.from_numpy(self._array[indices.numpy()])
 
     def keep(self, indices: Tensor, pixels: Tensor) -> None:
-        """Writes the crops (B, C, H, W) of these images."""
+        """Write the crops (B, C, H, W) of these images."""
         assert self._array is not None
         self._array[indices.numpy()] = pixels.numpy()
 
     def finish(self) -> None:
-        """All processes have written their crops: from now on they are read."""
+        """Complete the file once every process has written its crops: from now on they are read."""
         if self._partial is None:
             return
         assert isinstance(self._array, np.memmap)
@@ -123,7 +123,7 @@ class Crops:
         self._partial, self.complete = None, True
 
     def discard(self) -> None:
-        """Drops what an evaluation that failed has written; nothing after `finish`."""
+        """Delete what a failed evaluation has written; after `finish`, nothing."""
         if self._partial is not None:
             self._partial.unlink(missing_ok=True)
             self._partial = self._array = None
@@ -137,5 +137,5 @@ def crops_of(
     preprocessing: Preprocessing,
     group: Ranks,
 ) -> Crops | None:
-    """The kept crops of a split for a model's input, or None without a `cache` folder."""
+    """Return the kept crops of a split for a model's input, or None without a `cache` folder."""
     return None if cache is None else Crops(Path(cache), reader, image_size, in_channels, preprocessing, group)

@@ -1,4 +1,4 @@
-"""The idx format of MNIST and its like, and where Debian's package of Fashion-MNIST puts its four files."""
+"""The idx format of MNIST and similar sets, and where Debian's package of Fashion-MNIST puts its four files."""
 
 import gzip
 import zlib
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-ORIGINAL_NAMES = {"train": "train", "val": "t10k"}  # our name of a split -> the one in the names of the files
+ORIGINAL_NAMES = {"train": "train", "val": "t10k"}  # our name of a split -> its name in the files' names
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An array of bytes: two zeros, type 8, the rank, big-endian extents, the data; gzipped.
+    """Return the array in a gzipped file: two zeros, type 8 (bytes), the rank, big-endian sizes, the data.
 
-    Raises ValueError for a file that holds something else, FileNotFoundError for none.
+    Raises ValueError for a file with other content, FileNotFoundError for a missing one.
     """
     try:
         raw = gzip.decompress(path.read_bytes())
@@ -25,11 +25,11 @@ def read_idx(path: Path) -> np.ndarray:
     shape = tuple(np.frombuffer(raw, ">u4", count=rank, offset=4).tolist())
     data = np.frombuffer(raw, np.uint8, offset=4 + 4 * rank)
     if data.size != np.prod(shape):
-        raise ValueError(f"{path} holds {data.size} bytes where its header says {shape}")
+        raise ValueError(f"{path} has {data.size} bytes, but its header says {shape}")
     return data.reshape(shape)
 
 
 def idx_files(folder: Path, split: str) -> tuple[Path, Path]:
-    """Images and labels of a split, as Fashion-MNIST and MNIST name them."""
+    """Return the files of images and labels of a split, as Fashion-MNIST and MNIST name them."""
     original = ORIGINAL_NAMES[split]
     return folder / f"{original}-images-idx3-ubyte.gz", folder / f"{original}-labels-idx1-ubyte.gz"

@@ -17,13 +17,14 @@ from harness.images.parquet import ParquetReader
 from harness.images.readers import SORT, FolderReader, Reader
 from harness.images.tars import open_class_tars, open_shards, open_tar
 from harness.images.zips import ZipReader
+from results.wording import and_more
 
-NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation")}  # the first that is there
+NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation")}  # the first that exists
 
 
 @dataclass(frozen=True)
 class Found:
-    """A split as it lies there: `path` is what to call it, `open` lists its images."""
+    """A split in its layout: `path` names it, `open` lists its images."""
 
     layout: str
     path: Path
@@ -49,7 +50,7 @@ def _class_tars(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] |
 
 
 def _class_tar_files(folder: Path) -> list[Path]:
-    # the usual script unpacks ImageNet's val tar beside itself and leaves it there
+    # the usual script unpacks ImageNet's val tar beside it and leaves it there
     return [path for path in folder.glob("*.tar") if not path.name.startswith("ILSVRC2012_img_")]
 
 
@@ -82,24 +83,25 @@ def _parquet(root: Path, split: Split) -> tuple[Path, Callable[[], Reader]] | No
 
 
 def _numbered_files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """Files whose names match `pattern`, with groups `set`, `number` and, if names tell it, `of`; in order of numbers.
+    """Return the files whose names match `pattern`, in order of their numbers.
 
-    Raises ValueError if they belong to more than one set, or one of a set is missing.
+    The groups of the pattern are `set`, `number` and, if the names include it, `of`. Raises ValueError if the files
+    belong to more than one set, or one of a set is missing.
     """
     found = {path: match for path in folder.iterdir() if (match := pattern.fullmatch(path.name)) and path.is_file()}
     paths = sorted(found, key=lambda path: int(found[path]["number"]))
     if len(sets := sorted({match["set"] for match in found.values()})) > 1:
-        raise ValueError(f"{folder} holds files of more than one set: {', '.join(sets)}; keep one of them in a folder")
+        raise ValueError(f"{folder} has files of more than one set: {', '.join(sets)}; keep one of them in a folder")
     counts = {int(match["of"]) for match in found.values() if match.groupdict().get("of")}
     for number, path in enumerate(paths):
         if int(found[path]["number"]) != number:
-            raise ValueError(f"{folder}: before {path.name} there is no file number {number}")
+            raise ValueError(f"{folder}: file number {number}, before {path.name}, is missing")
     if counts and counts != {len(paths)}:
-        raise ValueError(f"{folder} holds {len(paths)} of the {max(counts)} files of {paths[0].name}")
+        raise ValueError(f"{folder} has {len(paths)} of the {max(counts)} files of {paths[0].name}")
     return paths
 
 
-# name, what it looks like, and a function that finds a split of this kind
+# name, example, and a function that finds a split in this layout
 LAYOUTS: tuple[tuple[str, str, Callable[[Path, Split], tuple[Path, Callable[[], Reader]] | None]], ...] = (
     ("class folders", "train/<class>/*.jpg and val/<class>/*.jpg", _class_folders),
     ("one tar per class", "train/<class>.tar", _class_tars),
@@ -112,9 +114,9 @@ ACCEPTED = "; ".join(looks for _, looks, _ in LAYOUTS)
 
 
 def find_split(root: Path, split: Split) -> Found:
-    """The one layout that a split has, without opening it.
+    """Return the one layout of a split, without opening it.
 
-    Raises ValueError, in one line, for a folder that is missing or empty, and for a split that is not there or twice.
+    Raises ValueError, in one line, for a missing or empty folder, and for a split that is missing or there twice.
     """
     if not root.is_dir():
         raise ValueError(f"data folder {root} does not exist or is not a folder; expected {ACCEPTED}")
@@ -126,10 +128,9 @@ def find_split(root: Path, split: Split) -> Found:
             found.append(Found(layout, *place))
     if not found:
         there = sorted(path.name for path in root.iterdir())
-        listed = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
         raise ValueError(
-            f"data folder {root} has no folder {NAMES[split][0]!r} nor another form of this split, "
-            f"there is: {listed}; expected {ACCEPTED}; val likewise"
+            f"data folder {root} has no folder {NAMES[split][0]!r}, nor this split in another layout; "
+            f"it has {and_more(there, 5)}; expected {ACCEPTED}; val likewise"
         )
     if len(found) > 1:
         listed = " and as ".join(f"{one.layout} ({one.path.relative_to(root)})" for one in found)
@@ -138,8 +139,8 @@ def find_split(root: Path, split: Split) -> Found:
 
 
 def open_split(found: Found) -> Reader:
-    """Lists the images of a split. Raises ValueError, in one line, for one that is not laid out as it should be."""
+    """List the images of a split. Raises ValueError, in one line, where its layout is not as it should be."""
     reader = found.open()
     if len(reader.classes) == 1:
-        raise ValueError(f"{found.path} has the one class {reader.classes[0]!r}; expected two or more: {SORT}")
+        raise ValueError(f"{found.path} has only the class {reader.classes[0]!r}; expected two or more: {SORT}")
     return reader

@@ -1,4 +1,4 @@
-"""Makes `fashion_mnist_14k/` out of Debian's package `dataset-fashion-mnist`.
+"""Make `fashion_mnist_14k/` from Debian's package `dataset-fashion-mnist`.
 
     apt-get install dataset-fashion-mnist
     python -m harness.images.make_fashion_mnist_14k
@@ -19,12 +19,12 @@ PER_CLASS = {"train": 1200, "val": 200}  # images
 
 
 def first_of_each_class(labels: np.ndarray, per_class: int) -> np.ndarray:
-    """(N,) labels -> indices of the first `per_class` images of every class, ascending."""
+    """Return the indices of the first `per_class` images of every class, ascending, for (N,) labels."""
     return np.sort(np.concatenate([np.flatnonzero(labels == c)[:per_class] for c in np.unique(labels)]))
 
 
 def make(source: Path, destination: Path) -> None:
-    """Writes train.npz and val.npz, each with `images` (N, 28, 28) uint8 and `labels` (N,) uint8."""
+    """Write train.npz and val.npz, each with `images` (N, 28, 28) uint8 and `labels` (N,) uint8."""
     for split, per_class in PER_CLASS.items():
         images, labels = (read_idx(path) for path in idx_files(source, split))
         chosen = first_of_each_class(labels, per_class)

@@ -1,8 +1,8 @@
-"""The parquet files of a Hugging Face data set, as `huggingface-cli download` lays them down.
+"""The parquet files of a Hugging Face data set, as `huggingface-cli download` saves them.
 
 A parquet file is read by row groups, of 100 images in most sets: in order that costs nothing, but training, which reads
-in shuffled order, reads a hundred images for each that it takes. It suits evaluation; for long training, unpack into
-class folders or tars. (`datasets`, which timm would use, writes a second copy of the whole set instead.)
+in shuffled order, reads a hundred images for each one it uses. Parquet suits evaluation; for long training, unpack into
+class folders or tars. (`datasets`, which timm would use, writes a second copy of the entire set instead.)
 """
 
 import json
@@ -17,7 +17,7 @@ from harness.images.readers import Reader
 class ParquetReader(Reader):
     """Images of parquet files with a column of images (`bytes` and `path`) and one of class numbers.
 
-    Raises ValueError where pyarrow is missing, and for columns or labels of another kind.
+    Raises ValueError where pyarrow is missing, and for other columns or labels.
     """
 
     def __init__(self, paths: list[Path]) -> None:
@@ -51,7 +51,7 @@ class ParquetReader(Reader):
                 raise ValueError(f"{where}: the label is {target}; expected a class number from 0 to {count - 1}")
         self.classes = self.classes or tuple(map(str, range(count)))
         self.names, self.groups = names, np.array(groups, np.int64)
-        self._read: tuple[int, Any] = (-1, None)  # the row group read last: all of it was decompressed
+        self._read: tuple[int, Any] = (-1, None)  # the row group read last, as all of it was decompressed
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_read": (-1, None)}
@@ -62,12 +62,12 @@ class ParquetReader(Reader):
         if self._read[0] != which:
             path = self.paths[file]
             opened = _opened(_pyarrow_parquet(path.parent), path)
-            # no threads: those of a parent do not live on in a worker
+            # no threads: those of the parent do not exist in a forked worker
             table = opened.read_row_group(group, columns=[f"{self.column}.bytes"], use_threads=False)
             self._read = which, table.column(self.column)
         image = self._read[1][index - start].as_py()
         if image is None or image["bytes"] is None:
-            raise OSError("the row holds no image")
+            raise OSError("the row has no image")
         return image["bytes"]
 
     def filename(self, index: int) -> str:
@@ -82,7 +82,7 @@ def _pyarrow_parquet(where: Path) -> Any:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise ValueError(f"{where} holds parquet files, which pyarrow reads: pip install -e '.[hf]'") from None
+        raise ValueError(f"{where} has parquet files, which need pyarrow: pip install -e '.[hf]'") from None
     return pyarrow.parquet
 
 
@@ -92,11 +92,11 @@ def _opened(parquet: Any, path: Path) -> Any:
     try:
         return parquet.ParquetFile(path, memory_map=False, pre_buffer=False)
     except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a whole parquet file: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path} is not a complete parquet file: {str(error).splitlines()[0]}") from None
 
 
 def _columns(schema: Any, path: Path) -> tuple[str, str, tuple[str, ...]]:
-    """Names of the image column, the label column, and the classes if Hugging Face's description tells them."""
+    """Return the names of the image column, the label column, and the classes if Hugging Face's metadata has them."""
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     images = [field.name for field in schema if _fields(field.type) >= {"bytes", "path"}]
     labels = [name for name, about in described.items() if about.get("_type") == "ClassLabel"]

@@ -3,11 +3,11 @@
     reader = FolderReader(Path("/data/photos/val"))
     reader.image(0), reader.targets[0], reader.classes, reader.filename(0)
 
-Archives are read by tars.py, zips.py and parquet.py beside this file; layouts.py finds the reader that fits a folder.
+Archives are read by tars.py, zips.py and parquet.py; layouts.py finds the reader that fits a folder.
 
-A reader holds names, offsets and arrays, and no open file: one that was used before DataLoader workers fork, or that
-was pickled, reads the same bytes in each of them. (Processes that share a file handle also share its position, and
-would read each other's images.)
+A reader has names, offsets and arrays, and no open file: one that was used before DataLoader workers fork, or that was
+pickled, reads the same bytes in each of them. (Processes that share a file handle also share its position, and would
+read each other's images.)
 """
 
 import hashlib
@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 SORT = "sort the images into one folder per class (for ImageNet its wnid, such as n01440764)"
-# What reading and decoding a damaged image raises, in any of Pillow's formats.
+# What reading and decoding a damaged image can raise, in any of Pillow's formats.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -43,37 +43,37 @@ class Reader(ABC):
 
     @abstractmethod
     def encoded(self, index: int) -> bytes:
-        """The bytes of the image file. Raises OSError where it cannot be read, ValueError where there is no file."""
+        """Return the bytes of the image file. Raises OSError if it cannot be read, ValueError if there is no file."""
 
     @abstractmethod
     def filename(self, index: int) -> str:
-        """What to call it when speaking to the user; its last two parts tell images of a split apart."""
+        """Return the name of an image for the user; its last two parts are unique within a split."""
 
     @abstractmethod
     def files(self) -> Iterable[Path]:
-        """The files on disk that the split is made of."""
+        """Return the files on disk that the split consists of."""
 
     def others(self) -> list[str]:
-        """Names of files in the split that were not taken for images."""
+        """Return the names of files in the split that are not read as images."""
         return []
 
     def image(self, index: int) -> Image.Image:
-        """The image, not yet decoded perhaps. Raises what Pillow raises."""
+        """Return the image, perhaps not yet decoded. Raises what Pillow raises."""
         return Image.open(io.BytesIO(self.encoded(index)))
 
     def rgb(self, index: int) -> Image.Image:
-        """The image, decoded. Raises one of UNREADABLE."""
+        """Return the decoded image. Raises one of UNREADABLE."""
         return self.image(index).convert("RGB")
 
     def unreadable(self, index: int, error: Exception) -> str:
-        """One line that names the image and says what is wrong with it."""
-        # Pillow would name the memory that it read from
+        """Return one line that names the image and says what is wrong with it."""
+        # Pillow would name the memory buffer that it read from
         known = not isinstance(error, UnidentifiedImageError)
-        why = " ".join(str(error).split()) if known else "no image that Pillow knows"
+        why = " ".join(str(error).split()) if known else "not an image that Pillow can read"
         return f"unreadable image {self.filename(index)}: {why}"
 
     def stamp(self) -> str:
-        """16 hex digits over names, targets, and the sizes and times of the files: the key of a cache of pixels."""
+        """Return 16 hex digits over names, targets, and sizes and times of the files: the key of a cache of pixels."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for index, target in enumerate(self.targets):
             digest.update(f"{self.filename(index)}\t{target}\n".encode())
@@ -84,17 +84,17 @@ class Reader(ABC):
 
 
 class ArrayReader(Reader):
-    """Images held in memory as one array (N, H, W) or (N, H, W, 3) of uint8."""
+    """Images in memory, as one array (N, H, W) or (N, H, W, 3) of uint8."""
 
     def __init__(
         self, name: str, pixels: np.ndarray, targets: list[int], classes: tuple[str, ...], paths: list[Path]
     ) -> None:
         if len(pixels) != len(targets):
-            raise ValueError(f"{paths[0]} holds {len(pixels)} images, and there are {len(targets)} labels")
+            raise ValueError(f"{paths[0]} has {len(pixels)} images, but there are {len(targets)} labels")
         self.name, self.pixels, self.targets, self.classes, self.paths = name, pixels, targets, classes, paths
 
     def encoded(self, index: int) -> bytes:
-        raise ValueError(f"{self.name} holds arrays and not image files: there are no bytes to decode")
+        raise ValueError(f"{self.name} is an array and not image files: there are no bytes to decode")
 
     def image(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index])
@@ -109,7 +109,7 @@ class ArrayReader(Reader):
 class FolderReader(Reader):
     """`folder/<class>/<image>`; suffixes, classes and their natural order are timm's.
 
-    Raises ValueError for a folder without images, and for images that do not lie directly in a class folder.
+    Raises ValueError for a folder without images, and for images that are not directly in a class folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -120,7 +120,7 @@ class FolderReader(Reader):
             raise ValueError(f"no image ({', '.join(sorted(suffixes()))}) in {folder}; {SORT}")
         for path, _ in samples:
             if os.path.dirname(os.path.dirname(path)) != str(folder):
-                raise ValueError(f"{path} does not lie in a class folder directly under {folder}: {SORT}")
+                raise ValueError(f"{path} is not in a class folder directly under {folder}: {SORT}")
         self.classes: tuple[str, ...] = tuple(class_to_idx)
         check_order(self.classes, str(folder))
         samples.sort(key=lambda sample: sort_key(sample[0]))
@@ -144,31 +144,31 @@ class FolderReader(Reader):
 
 @cache
 def suffixes() -> frozenset[str]:
-    """Of image files, as timm has them."""
+    """Return the suffixes of image files, as timm has them."""
     from timm.data.readers.img_extensions import get_img_extensions
 
     return frozenset(get_img_extensions())
 
 
 def is_image(name: str) -> bool:
-    """By its suffix."""
+    """Return whether a file is an image, by its suffix."""
     return os.path.splitext(name)[1].lower() in suffixes()
 
 
 def natural_key(name: str) -> list[Any]:
-    """What timm sorts by: numbers in a name by their value."""
+    """Return timm's sort key: numbers in a name are sorted by value."""
     from timm.utils.misc import natural_key as key_of_timm
 
     return key_of_timm(name)
 
 
 def sort_key(name: str) -> tuple[list[Any], str]:
-    """timm's natural order; the name itself then parts `1.jpg` from `01.jpg`, which disks list in any order."""
+    """Return timm's natural key, then the name itself: disks list `1.jpg` and `01.jpg` in any order."""
     return natural_key(name), name
 
 
 def check_order(classes: Iterable[str], where: str) -> None:
-    """Raises ValueError for classes that natural order cannot tell apart, whose targets would be a matter of chance."""
+    """Raise ValueError for classes that natural order cannot distinguish: their targets would be a matter of chance."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         alike[repr(natural_key(name))].append(name)
@@ -181,21 +181,21 @@ def check_order(classes: Iterable[str], where: str) -> None:
 
 
 def numbered_classes(targets: set[int], where: str) -> tuple[str, ...]:
-    """Numbers as class names. Raises ValueError for gaps, which would make classes that no image has."""
+    """Return the numbers as class names. Raises ValueError for gaps, which would be classes without images."""
     if not targets:
         raise ValueError(f"no image in {where}")
     if missing := set(range(max(targets) + 1)) - targets:
-        raise ValueError(f"{where}: class numbers go up to {max(targets)}, and no image has class {min(missing)}")
+        raise ValueError(f"{where}: class numbers go up to {max(targets)}, but no image has class {min(missing)}")
     return tuple(map(str, range(len(targets))))
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:
-    """Bytes of a file, without a handle that processes could share. Raises OSError if it ends before."""
+    """Read bytes of a file, without a handle that processes could share. Raises OSError if the file is too short."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         data = os.pread(descriptor, size, offset)
     finally:
         os.close(descriptor)
     if len(data) != size:
-        raise OSError(f"{path} ends within it")
+        raise OSError(f"{path} ends within the image")
     return data

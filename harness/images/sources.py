@@ -1,10 +1,10 @@
-"""Where images come from: opening the train and the val split of an image set, everything wrong with it said at once.
+"""Where images come from: opens the train and val splits of an image set, and checks them before anything is run.
 
     source = DataSource.folder("/data/photos")              # or DataSource("imagenet", root="/data/imagenet")
     splits = open_splits(source, num_classes=1000)
     splits.val.image(0), splits.val.targets[0], splits.val.filename(0)
 
-How a split may lie in a folder is in harness/images/layouts.py.
+The supported layouts of a split in a folder are in harness/images/layouts.py.
 """
 
 import hashlib
@@ -28,9 +28,10 @@ from harness.cells.source import (
 from harness.images.idx import DEBIAN_FOLDER, idx_files, read_idx
 from harness.images.layouts import find_split, open_split
 from harness.images.readers import ArrayReader, Reader
+from results.wording import and_more
 
 HERE = Path(__file__).parent
-"""Where the embedded image sets are: a folder each."""
+"""Where the embedded image sets are, one folder each."""
 WNID = re.compile(r"n\d{8}")
 
 
@@ -40,9 +41,9 @@ class Splits(NamedTuple):
 
 
 def open_splits(source: DataSource, num_classes: int) -> Splits:
-    """Both splits, checked: they exist, hold the same classes in the same order, and as many as the model tells apart.
+    """Open both splits and check that their classes are the same, in the same order, and as many as the model's.
 
-    Raises ValueError, in one line, for a folder that is missing, empty or laid out in another way. timm alone would
+    Raises ValueError, in one line, for a folder that is missing, empty or in an unsupported layout. timm alone would
     evaluate the training images where val is missing, and call every image class 0 where val is flat.
     """
     splits = Splits(train=_open(source, "train"), val=_open(source, "val"))
@@ -53,7 +54,7 @@ def open_splits(source: DataSource, num_classes: int) -> Splits:
 
 
 def open_val(source: DataSource, num_classes: int) -> Reader:
-    """The val split alone, checked likewise; the training images need not be there."""
+    """Open and check the val split alone; the training images need not be there."""
     val = _open(source, "val")
     _check(source, {"val": val}, num_classes)
     return val
@@ -73,27 +74,27 @@ def check_present(source: DataSource, *splits: Split) -> None:
 
 
 def class_difference(train: Reader, val: Reader) -> str | None:
-    """What is wrong with the classes of two splits of one set, as a sentence."""
+    """Return a sentence on what is wrong with the classes of two splits of one set, or None."""
     one, other = set(train.classes), set(val.classes)
     if one != other:
         return (
-            f"train and val must hold the same classes; only in train: {_some(one - other)}; "
+            f"train and val must have the same classes; only in train: {_some(one - other)}; "
             f"only in val: {_some(other - one)}"
         )
     for target, (ours, theirs) in enumerate(zip(train.classes, val.classes, strict=True)):
         if ours != theirs:
-            return f"train and val must number their classes alike; class {target} is {ours} in train, {theirs} in val"
+            return f"train and val must number classes the same way; class {target} is {ours} in train, {theirs} in val"
     return None
 
 
 def imagenet_difference(splits: dict[Split, Reader]) -> str | None:
-    """Which counts of a set are not those of ImageNet-1K."""
+    """Return how the counts of a set differ from ImageNet-1K, or None."""
     wrong = []
     for split, reader in splits.items():
         if len(reader.classes) != IMAGENET_CLASSES:
-            wrong.append(f"{split} has {len(reader.classes):,} classes and not {IMAGENET_CLASSES:,}")
+            wrong.append(f"{split} has {len(reader.classes):,} classes instead of {IMAGENET_CLASSES:,}")
         if len(reader) != IMAGENET_IMAGES[split]:
-            wrong.append(f"{split} has {len(reader):,} images and not {IMAGENET_IMAGES[split]:,}")
+            wrong.append(f"{split} has {len(reader):,} images instead of {IMAGENET_IMAGES[split]:,}")
         if all(map(WNID.fullmatch, reader.classes)) and list(reader.classes) != sorted(reader.classes):
             # published weights number the classes in the order of their wnids
             wrong.append(f"the classes of {split} are not numbered in the order of their wnids")
@@ -109,8 +110,7 @@ def _check(source: DataSource, splits: dict[Split, Reader], num_classes: int) ->
 
 
 def _some(names: set[str]) -> str:
-    shown = sorted(names)[:3]
-    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
+    return and_more(sorted(names)) or "none"
 
 
 def _open(source: DataSource, split: Split) -> Reader:
@@ -135,15 +135,15 @@ def _fashion_mnist(folder: Path, split: Split) -> Reader:
         images, labels = map(read_idx, paths)
     except FileNotFoundError as error:
         raise ValueError(
-            f"{FASHION_MNIST}: there is no {error.filename}; it comes with: apt-get install dataset-fashion-mnist"
+            f"{FASHION_MNIST}: {error.filename} is missing; install it with: apt-get install dataset-fashion-mnist"
         ) from None
     if len(images) != FASHION_MNIST_IMAGES[split]:
-        raise ValueError(f"{paths[0]} holds {len(images):,} images and not {FASHION_MNIST_IMAGES[split]:,}")
+        raise ValueError(f"{paths[0]} has {len(images):,} images instead of {FASHION_MNIST_IMAGES[split]:,}")
     return ArrayReader(f"{FASHION_MNIST}/{split}", images, labels.tolist(), FASHION_CLASSES, list(paths))
 
 
 def list_hash(reader: Reader) -> str:
-    """16 hex digits over the names below the split and targets: equal for two evaluations of the same images."""
+    """Return 16 hex digits over names (within the split) and targets: equal for evaluations of the same images."""
     digest = hashlib.sha256()
     for index, target in enumerate(reader.targets):
         digest.update(f"{'/'.join(Path(reader.filename(index)).parts[-2:])}\t{target}\n".encode())

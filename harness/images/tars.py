@@ -1,11 +1,11 @@
-"""Readers of splits that lie in tars: of class folders, of one tar per class, and webdataset shards.
+"""Readers of splits in tars: of class folders, of one tar per class, and webdataset shards.
 
     reader = open_tar(Path("/data/ILSVRC2012_img_train.tar"))     # a tar of one tar per class
 
-Every tar is listed once, when it is opened, and its images are then read by their offsets. timm's own reader of
-tars (`ReaderImageInTar`) was not taken: it streams all 138 GB of ImageNet's tar to list it, lets the disk decide the
-order of files that bear one name in two classes, takes the rest of a tar after a damaged header for absent, and its
-reader of webdataset shards is iterable only, whereas a run that resumes exactly needs images by index.
+Every tar is listed once, when it is opened, and its images are then read by their offsets. timm's own reader of tars
+(`ReaderImageInTar`) is not used: it streams all 138 GB of ImageNet's tar to list it, lets the disk decide the order of
+files that have the same name in two classes, and ignores the rest of a tar after a damaged header. timm's reader of
+webdataset shards is iterable only, whereas a run that resumes exactly needs images by index.
 """
 
 import tarfile
@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.images.readers import SORT, Reader, check_order, is_image, natural_key, numbered_classes, read_at, sort_key
 
-BLOCK = 512  # bytes; a tar is made of such
+BLOCK = 512  # bytes; a tar consists of such blocks
 SPLIT_FOLDERS = ("train", "val", "validation")
 
 
@@ -26,13 +26,13 @@ class Entry(NamedTuple):
 
     label: str  # its class
     name: str
-    archive: int  # which of the archives
+    archive: int  # the index of its archive
     offset: int  # of its first byte in that archive
     size: int
 
 
 class TarReader(Reader):
-    """Images of one tar or more. `entries` are in the order of the split, `classes` in that of the targets."""
+    """Images of one or more tars. `entries` are in the order of the split, `classes` in that of the targets."""
 
     def __init__(
         self, archives: list[Path], entries: list[Entry], classes: tuple[str, ...], others: list[str] | None = None
@@ -60,12 +60,12 @@ class TarReader(Reader):
 
 
 def open_tar(path: Path) -> TarReader:
-    """One tar of class folders, or of one tar per class. Raises ValueError for images that lie in no class."""
+    """Open one tar of class folders, or of one tar per class. Raises ValueError for images that are in no class."""
     return _by_class([path], [None])
 
 
 def open_class_tars(folder: Path, paths: list[Path]) -> TarReader:
-    """A folder of one tar per class, which is named as the tar is."""
+    """Open a folder of one tar per class, where a class has the name of its tar."""
     paths = sorted(paths, key=lambda path: sort_key(path.name))
     return _by_class(paths, [path.stem for path in paths])
 
@@ -77,8 +77,8 @@ def _by_class(paths: list[Path], labels: list[str | None]) -> TarReader:
         for label, info, offset in _members(path, outer):
             if info.name.endswith(".cls"):
                 raise ValueError(
-                    f"{path} holds webdataset samples ({info.name}); lay the shards beside one another in the data "
-                    "folder, named like train-000000.tar"
+                    f"{path} has webdataset samples ({info.name}); put the shards into the data folder itself, "
+                    "named like train-000000.tar"
                 )
             if is_image(info.name):
                 label, name = _place(path, label, info.name)
@@ -94,7 +94,7 @@ def _by_class(paths: list[Path], labels: list[str | None]) -> TarReader:
 
 
 def _place(path: Path, label: str | None, name: str) -> tuple[str, str]:
-    """Class and file name of a member. A tar of a folder has that folder before all its names."""
+    """Return class and file name of a member. In a tar of a folder, all names begin with that folder."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if label is None and len(parts) == 3 and parts[0] in SPLIT_FOLDERS:
         parts = parts[1:]
@@ -102,11 +102,11 @@ def _place(path: Path, label: str | None, name: str) -> tuple[str, str]:
         return label, parts[-1]
     if label is None and len(parts) == 2:
         return parts[0], parts[1]
-    raise ValueError(f"{path}/{name} does not lie in a class folder directly under {path.name}: {SORT}")
+    raise ValueError(f"{path}/{name} is not in a class folder directly under {path.name}: {SORT}")
 
 
 def _members(path: Path, label: str | None) -> Iterator[tuple[str | None, tarfile.TarInfo, int]]:
-    """The files of a tar, and those of the tars in it if `label` is None: class if known, header, absolute offset."""
+    """Yield the files of a tar, and of the tars in it if `label` is None: class if known, header, absolute offset."""
     try:
         with tarfile.open(path, mode="r:") as tar:
             for info in _listed(tar):
@@ -118,24 +118,24 @@ def _members(path: Path, label: str | None) -> Iterator[tuple[str | None, tarfil
                     for member in _listed(class_tar):
                         yield PurePosixPath(info.name).stem, member, info.offset_data + member.offset_data
     except tarfile.ReadError as error:
-        raise ValueError(f"{path} is not a whole, uncompressed tar: {error}") from None
+        raise ValueError(f"{path} is not a complete, uncompressed tar: {error}") from None
 
 
 def _listed(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The regular files. Raises tarfile.ReadError unless the list ends as tars do, with a block of zeros."""
+    """Yield the regular files. Raises tarfile.ReadError unless the tar ends as it should, with a block of zeros."""
     while (info := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # a million headers would take a gigabyte
         if info.isreg():
             yield info
     assert tar.fileobj is not None
-    # tarfile takes a damaged header, and the end of a file cut short, for the end of the list
+    # tarfile mistakes a damaged header, or the end of a truncated file, for the end of the list
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(BLOCK) != bytes(BLOCK):
-        raise tarfile.ReadError("it is damaged or was cut short")
+        raise tarfile.ReadError("it is damaged or truncated")
 
 
 def open_shards(paths: list[Path]) -> TarReader:
-    """Webdataset shards: samples `key.jpg` + `key.cls`, in the order of shards and members; other members are ignored.
+    """Open webdataset shards: samples `key.jpg` + `key.cls`, in order of shards and members; others are ignored.
 
     Raises ValueError for a sample without an image or class, and for classes that are not numbers from 0 up.
     """
@@ -157,7 +157,7 @@ def open_shards(paths: list[Path]) -> TarReader:
                             raise ValueError(f"{path}: {info.name} is a second image of one sample")
                         images[key] = Entry("", info.name, archive, info.offset_data, info.size)
         except tarfile.ReadError as error:
-            raise ValueError(f"{path} is not a whole, uncompressed tar: {error}") from None
+            raise ValueError(f"{path} is not a complete, uncompressed tar: {error}") from None
         for key in images.keys() ^ labels.keys():
             missing = "class (.cls)" if key in images else "image (.jpg, .jpeg, .png)"
             raise ValueError(f"{path}: the sample {key.strip('/')!r} has no {missing}")

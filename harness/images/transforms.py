@@ -1,15 +1,16 @@
 """Image transforms: the one place where they are built, for training and for evaluation.
 
-A transform takes an RGB PIL image to a uint8 tensor (C, H, W). What is cheaper or only exact in float32 comes after the
-batch has reached its device: `Normalise`, then in training `RandomErasing`. In between sits the DataLoader, which so
-moves a quarter of the bytes. Pixels come from timm and Pillow: nothing faster is bit-identical to what papers used.
-The training input "tensor" is 1.2 to 1.3 times as fast with RandAugment; it draws the same numbers as Pillow's, and
+A transform maps an RGB PIL image to a uint8 tensor (C, H, W). What is cheaper or only exact in float32 comes after the
+batch has reached its device: `Normalise`, then in training `RandomErasing`. The DataLoader is in between, and so moves
+a quarter of the bytes. Pixels come from timm and Pillow: nothing faster is bit-identical to what papers used. The
+training input "tensor" is 1.2 to 1.3 times as fast with RandAugment; it draws the same random numbers as "pillow", and
 differs from it by the rounding of the resize.
 
-Two kinds of training augmentation: `small` shifts an image that already has about the model's size by a few pixels
-(random crop after padding) and flips it; `imagenet` is timm's recipe, RandomResizedCrop and flip. Both are followed by
-RandAugment or colour jitter if asked for. Three ways to evaluate: `pad`, the counterpart of `small`; `short_side`, the
-resize of Swin, PVT and DeiT; `squash`, the resize to a square of FLatten, Agent Attention, InLine and PolaFormer.
+There are two kinds of training augmentation: `small` shifts an image that already has about the model's size by a few
+pixels (random crop after padding) and flips it; `imagenet` is timm's recipe, RandomResizedCrop and flip. RandAugment or
+colour jitter follows either, if the recipe has it. There are three ways to evaluate: `pad`, the counterpart of `small`;
+`short_side`, the resize of Swin, PVT and DeiT; `squash`, the resize to a square of FLatten, Agent Attention, InLine and
+PolaFormer.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 Transform = Callable[[Image.Image], Tensor]
 
-SHIFT = 2  # pixels a small image is moved by at most, in each direction: 28 of 32 pixels then stay in view
+SHIFT = 2  # pixels by which a small image is moved at most, in each direction: 28 of 32 pixels then stay in view
 RAND_AUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)+")
 
 
@@ -51,11 +52,11 @@ def train_transform(
     interpolation: TrainInterpolation,
     input: TrainInput = "pillow",
 ) -> Transform | TensorTransform:
-    """Random transform of training images, RGB PIL -> uint8 (in_channels, H, W).
+    """Return the random transform of training images, RGB PIL -> uint8 (in_channels, H, W).
 
     input: "pillow" is timm's recipe to the bit; "tensor" decodes, crops and flips faster: a `TensorTransform`.
 
-    Random through the global generators (see `seed_generators`). Raises ValueError for a RandAugment text that timm
+    It draws from the global generators (see `seed_generators`). Raises ValueError for a RandAugment text that timm
     would not understand, and for the input "tensor" or interpolation "random" where images are not cropped at random.
     """
     from timm.data import create_transform
@@ -65,14 +66,14 @@ def train_transform(
     if input not in get_args(TrainInput):
         raise ValueError(f"unknown training input {input!r}; allowed: {', '.join(get_args(TrainInput))}")
     if input == "tensor" and augmentation == "small":
-        raise ValueError("the training input 'tensor' is for the augmentation 'imagenet'; with 'small' it is 'pillow'")
+        raise ValueError("the training input 'tensor' requires the augmentation 'imagenet'; with 'small' use 'pillow'")
     if interpolation == "random" and augmentation == "small":
         raise ValueError(
-            "the interpolation 'random' is for the augmentation 'imagenet'; with 'small' name one of the two"
+            "the interpolation 'random' requires the augmentation 'imagenet'; with 'small' use 'bilinear' or 'bicubic'"
         )
     if rand_augment is not None and not RAND_AUGMENT.fullmatch(rand_augment):
         raise ValueError(
-            f"rand_augment {rand_augment!r} is not understood; it is written like 'rand-m9-mstd0.5-inc1', "
+            f"cannot parse rand_augment {rand_augment!r}; it is written like 'rand-m9-mstd0.5-inc1', "
             "with m, n, p, mstd, mmax, inc"
         )
     crop_and_flip, colour, to_tensor = create_transform(
@@ -100,8 +101,8 @@ def train_transform(
 class TensorTransform:
     """Training images as tensors: decoded, cropped and flipped without Pillow; RandAugment is timm's, on the crop.
 
-    crop, flip, colour, to_tensor: the parts of timm's transform, which keep drawing the numbers. From the same seed
-    come the same crop, flip and colours as in Pillow's form; the pixels of the crop differ by 2 of 255 at most.
+    crop, flip, colour, to_tensor: the parts of timm's transform, which still draw the random numbers. The same seed
+    gives the same crop, flip and colours as with Pillow; the pixels of the crop differ by at most 2 of 255.
     """
 
     def __init__(
@@ -114,14 +115,14 @@ class TensorTransform:
         self.crop, self.flip, self.colour, self.to_tensor = crop, flip, colour, to_tensor
 
     def decode(self, encoded: bytes) -> Tensor:
-        """The bytes of an image file -> uint8 (3, H, W), equal to Pillow's. Raises what Pillow raises."""
+        """Decode an image file to uint8 (3, H, W), equal to Pillow's. Raises what Pillow raises."""
         from torchvision import io as torchvision_io
         from torchvision.transforms.functional import pil_to_tensor
 
-        if encoded.startswith(b"\xff\xd8"):  # JPEG; of PNGs with 16 bits or a palette Pillow makes other colours
-            with suppress(RuntimeError):  # torchvision's word for damaged; Pillow says better what is wrong
+        if encoded.startswith(b"\xff\xd8"):  # JPEG; Pillow gives other colours for PNGs with 16 bits or a palette
+            with suppress(RuntimeError):  # torchvision's error for damaged files; Pillow describes them better
                 data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-                # through the module: torchvision means to drop its decoders, and Pillow's input shall then still work
+                # through the module: torchvision plans to drop its decoders, and "pillow" must then still work
                 image = torchvision_io.decode_jpeg(data, torchvision_io.ImageReadMode.UNCHANGED)
                 if image.shape[0] in (1, 3):  # 4 is CMYK
                     return image.expand(3, -1, -1)
@@ -148,7 +149,7 @@ def eval_transform(
     in_channels: int,
     preprocessing: Preprocessing,
 ) -> Transform:
-    """Fixed transform of evaluation images, RGB PIL -> uint8 (in_channels, H, W)."""
+    """Return the fixed transform of evaluation images, RGB PIL -> uint8 (in_channels, H, W)."""
     from timm.data import create_transform
     from torchvision import transforms
     from torchvision.transforms.functional import pil_to_tensor
@@ -167,7 +168,7 @@ def eval_transform(
 
 
 class Normalise:
-    """uint8 (B, C, H, W) -> float32 on `device`, less the mean, over the standard deviation (their means if C = 1)."""
+    """uint8 (B, C, H, W) -> float32 on `device`, minus mean, over standard deviation (their means if C = 1)."""
 
     def __init__(self, preprocessing: Preprocessing, in_channels: int, device: torch.device) -> None:
         mean, std = 255 * torch.tensor([preprocessing.mean, preprocessing.std])
@@ -177,14 +178,14 @@ class Normalise:
         self.std = std.view(1, -1, 1, 1).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        # float32 whatever the precision of the run: autocast rounds later, and only where it should
+        # float32 in every precision of the run: autocast rounds later, and only where it should
         return images.to(self.mean.device, non_blocking=True).float().sub_(self.mean).div_(self.std)
 
 
 class RandomErasing:
     """Random erasing (arXiv 1708.04896) of normalised images, filled with noise, as in the DeiT recipe.
 
-    Runs on the device and image by image, each from its own seed, so that a batch's make-up does not change an image.
+    It runs on the device, image by image, each from its own seed: the other images of a batch change nothing.
     """
 
     def __init__(self, probability: float, device: torch.device) -> None:
@@ -193,7 +194,7 @@ class RandomErasing:
         self.erase = Erasing(probability, mode="pixel", device=device)
 
     def __call__(self, images: Tensor, seeds: list[int]) -> Tensor:
-        """(B, C, H, W), changed in place, and B seeds -> the same tensor."""
+        """Erase in images (B, C, H, W) in place, with B seeds, and return the same tensor."""
         for image, seed in zip(images, seeds, strict=True):
             seed_generators(seed, image.device)
             self.erase(image)
@@ -202,7 +203,7 @@ class RandomErasing:
 
 @dataclass(frozen=True)
 class _Pad:
-    """Centres an image on a black canvas of `size`; one that is larger is first shrunk to fit, its aspect kept."""
+    """Centre an image on a black canvas of `size`; a larger one is first shrunk to fit, with its aspect ratio."""
 
     size: tuple[int, int]
     interpolation: Interpolation
@@ -213,13 +214,13 @@ class _Pad:
             image = image.copy()
             image.thumbnail((width, height), Image.Resampling[self.interpolation.upper()])
         left, top = (image.width - width) // 2 + shift[0], (image.height - height) // 2 + shift[1]
-        # Pillow fills with black what lies outside the image
+        # Pillow fills what is outside the image with black
         return image.crop((left, top, left + width, top + height))
 
 
 @dataclass(frozen=True)
 class _ShiftAndFlip:
-    """`_Pad`, moved by up to SHIFT pixels, and mirrored every other time."""
+    """`_Pad`, moved by up to SHIFT pixels, and mirrored with probability 1/2."""
 
     size: tuple[int, int]
     interpolation: Interpolation
@@ -238,7 +239,7 @@ def _to_grey(in_channels: int) -> list[transforms.Grayscale]:
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **options: object) -> Image.Image:
-    """timm's posterize, for 0 bits too: black, as Pillow before 13 drew it; Pillow 13 raises."""
+    """timm's posterize, also for 0 bits: black, as in Pillow before 13; Pillow 13 raises."""
     from timm.data.auto_augment import posterize
 
     if bits_to_keep == 0:
@@ -247,7 +248,7 @@ def _posterize(image: Image.Image, bits_to_keep: int, **options: object) -> Imag
 
 
 def _accept_zero_bits(rand_augment: RandAugment) -> None:
-    """timm asks for 0 bits at magnitude 10, which 'rand-m9-mstd0.5-inc1' reaches about once in 400 images."""
+    """Let posterize take 0 bits: timm asks for them at magnitude 10, once in 400 images of 'rand-m9-mstd0.5-inc1'."""
     from timm.data.auto_augment import posterize
 
     for op in rand_augment.ops:

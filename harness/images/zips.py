@@ -1,4 +1,4 @@
-"""The reader of Swin's layout of ImageNet: one zip per split, and a text file that tells the class of each image."""
+"""The reader of Swin's layout of ImageNet: one zip per split, and a text file with the class of each image."""
 
 import struct
 import zipfile
@@ -14,10 +14,10 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a file in a zip: signature, lengt
 
 
 class ZipReader(Reader):
-    """Swin's layout: a zip, and a text file with a line `<class>/<file>` TAB `<target>` for every image.
+    """Swin's layout: a zip, and a text file with a line `<class>/<file>` TAB `<target>` per image.
 
-    Raises ValueError, with file and line, for a map that is malformed, that names what the zip has not, or in which a
-    class has two targets.
+    Raises ValueError, with file and line, for a map that is malformed, names a file that is not in the zip, or gives a
+    class two targets.
     """
 
     def __init__(self, archive: Path, index: Path) -> None:
@@ -28,7 +28,7 @@ class ZipReader(Reader):
             with zipfile.ZipFile(archive) as opened:
                 found = {info.filename: info for info in opened.infolist()}
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{archive} is not a whole zip: {error}") from None
+            raise ValueError(f"{archive} is not a complete zip: {error}") from None
         label_of: dict[int, str] = {}
         self.names: list[str] = []
         self.targets: list[int] = []
@@ -51,13 +51,13 @@ class ZipReader(Reader):
         infos = [found[name] for name in self.names]
         for info in infos:
             if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{archive}: {info.filename} is encrypted or compressed in a way other than deflate")
+                raise ValueError(f"{archive}: {info.filename} is encrypted or not compressed by deflate")
         self.places = np.array([(i.header_offset, i.compress_size, i.compress_type, i.CRC) for i in infos], np.int64)
         mapped = set(self.names)
         self._others = [f"{archive}/{name}" for name in found if name not in mapped and not name.endswith("/")]
 
     def encoded(self, index: int) -> bytes:
-        # not through a ZipFile: each worker would hold its own list of ImageNet's files, most of a gigabyte
+        # not through a ZipFile: each worker would have its own list of ImageNet's files, nearly a gigabyte
         offset, size, method, checksum = self.places[index].tolist()
         signature, name, extra = LOCAL_HEADER.unpack(read_at(self.archive, offset, LOCAL_HEADER.size))
         data = read_at(self.archive, offset + LOCAL_HEADER.size + name + extra, size)
@@ -66,7 +66,7 @@ class ZipReader(Reader):
         except zlib.error as error:
             raise OSError(f"damaged in the zip: {error}") from None
         if signature != b"PK\3\4" or zlib.crc32(data) != checksum:
-            raise OSError("damaged in the zip: its checksum is another")
+            raise OSError("damaged in the zip: its checksum does not match")
         return data
 
     def filename(self, index: int) -> str:

@@ -11,7 +11,7 @@ from harness.cells.runtime import Workload
 from harness.measures.speed import Timer, numerics, prepare, timer, warm_up
 
 MIN_BLOCKS = 10
-"""Fewest A B B A blocks behind a ratio; from 6 on an interval of 95 % exists."""
+"""Fewest A B B A blocks behind a ratio; an interval of 95 % exists from 6."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Ratio:
 
     @property
     def decided(self) -> bool:
-        """Whether A and B may be ranked: the interval does not hold 1."""
+        """Whether A and B may be ranked: the interval does not contain 1."""
         return not self.low <= 1 <= self.high
 
 
 def compare(
     a: BackboneSpec, b: BackboneSpec, runtime: Runtime, work: Workload = "infer", min_seconds: float = 2.0
 ) -> Ratio:
-    """Time of a batch of `a` over that of `b`, measured A B B A in this process; errors as in `measure`."""
+    """Return the time of a batch of `a` over that of `b`, measured A B B A in this process; raises as `measure`."""
     with numerics(runtime):
         call_a, call_b = (
             prepare(build(spec), (spec.in_channels, *spec.image_size), spec.num_classes, runtime, work)
@@ -44,10 +44,10 @@ def compare(
 
 
 def ratio(a: Callable[[], object], b: Callable[[], object], timed: Timer, min_seconds: float) -> Ratio:
-    """Time of `a` over time of `b` from A B B A blocks, in which a steady drift cancels.
+    """Return the time of `a` over that of `b` from A B B A blocks, in which a steady drift cancels.
 
     The interval is that of the median by order statistics: it assumes no distribution, only that blocks are
-    independent. It covers at least 95 %.
+    independent. Its coverage is at least 95 %.
     """
     blocks: list[float] = []
     spent = 0.0

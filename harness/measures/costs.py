@@ -1,12 +1,11 @@
 """Parameters and multiply-adds of a backbone, counted three ways that must agree.
 
-The model is built on the meta device, so no weights and no activations are in memory (but for a second
-count on the CPU where torch cannot trace convolutions otherwise). One multiply-add counts
-as 1; papers print the same number as "FLOPs". The three counts of matrix products and convolutions:
+The model is built on the meta device, so no weights and no activations are in memory (except for a second count on the
+CPU where torch cannot trace convolutions otherwise). One multiply-add counts as 1; papers print the same number as
+"FLOPs". The three counts of matrix products and convolutions:
 
 * torch: `torch.utils.flop_counter.FlopCounterMode`, halved, which sees the operators as they are dispatched;
-* fvcore: `fvcore.nn.FlopCountAnalysis`, which sees the traced graph, with handles for the operators it does
-  not know;
+* fvcore: `fvcore.nn.FlopCountAnalysis`, which sees the traced graph, with handles for the operators it does not know;
 * formula: `backbones.macs`, closed formulas per attention and host, which see only the described shapes.
 
 The two counters are in counters.py.
@@ -26,11 +25,10 @@ TOLERANCE = 1e-3
 def count_costs(spec: BackboneSpec) -> Metrics:
     """Count the parameters and multiply-adds of `spec` on the meta device: the task `Costs`.
 
-    Returns `params` (trainable, used or not), `params_m` (millions), `gmacs` (1e9 multiply-adds of
-    products and convolutions), its parts `gmacs_attention`, `gmacs_projections`, `gmacs_convolutions`,
-    `gmacs_mlp`, beside them `gmacs_norms` (5 operations per element) and `gmacs_fvcore` (fvcore's total,
-    which papers report: it adds norms and interpolation). Raises ValueError where the three counts
-    disagree or an operator is unknown.
+    Returns `params` (trainable, used or not), `params_m` (millions), `gmacs` (1e9 multiply-adds of products and
+    convolutions), its parts `gmacs_attention`, `gmacs_projections`, `gmacs_convolutions`, `gmacs_mlp`, and besides
+    `gmacs_norms` (5 operations per element) and `gmacs_fvcore` (fvcore's total, which papers report: it adds norms and
+    interpolation). Raises ValueError where the three counts disagree or an operator is unknown.
     """
     with torch.device("meta"):
         model = build(spec).eval()
@@ -58,7 +56,7 @@ def count_costs(spec: BackboneSpec) -> Metrics:
 
 
 def by_category(formula: Macs) -> Counts:
-    """The closed formula in the categories that the counters can tell."""
+    """Return the closed formula in the categories that the counters distinguish."""
     return {
         "products and convolutions": formula.total,
         "attention": formula.attention,
@@ -69,9 +67,9 @@ def by_category(formula: Macs) -> Counts:
 
 
 def check_agreement(counters: dict[str, Counts], label: str) -> None:
-    """Raises ValueError, which names the categories and the numbers, where two counters differ.
+    """Raise ValueError, naming the categories and the numbers, where two counters differ.
 
-    They may differ by `TOLERANCE` in each category, and not at all in the convolutions.
+    They may differ by `TOLERANCE` in each category, but not at all in the convolutions.
     """
     wrong = []
     for category in counters["formula"]:

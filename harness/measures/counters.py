@@ -37,7 +37,7 @@ FREE = frozenset(
         "all amax amin any argmax argmin cumsum linalg_vector_norm logsumexp max mean min norm prod"
         " sort std std_mean sum topk var var_mean _log_softmax _safe_softmax _softmax log_softmax"
         " softmax",
-        # normalisation: counted beside the products, see LAYER_NORM_OPERATIONS
+        # normalisation: counted separately, see LAYER_NORM_OPERATIONS
         "_batch_norm_no_update _fused_rms_norm _native_batch_norm_legit_no_training batch_norm"
         " cudnn_batch_norm group_norm layer_norm native_batch_norm native_group_norm native_layer_norm"
         " rms_norm",
@@ -60,20 +60,20 @@ FREE = frozenset(
     )
     for name in group.split()
 )
-"""Operators without matrix products, by their name without the underscore of the in-place form."""
+"""Operators without matrix products, by name without the underscore of the in-place form."""
 
 Counts = dict[str, int]
-"""Multiply-adds of one forward pass by category, norms in operations; only what the counter can tell apart."""
+"""Multiply-adds of one forward pass by category, norms in operations; only what the counter can distinguish."""
 
 
 def count_with_torch(model: nn.Module, image: Tensor) -> Counts:
-    """Counts one forward pass of `image` (B, C, H, W) with torch's own counter.
+    """Count one forward pass of `image` (B, C, H, W) with torch's own counter.
 
     Raises ValueError for an operator that has neither a formula in torch nor an entry in `FREE`.
     """
     counter = FlopCounterMode(display=False)
     strict, over_one = _EveryOperatorKnown(), _EinsumOverOne()
-    # Fused attention kernels differ per device and version; the math backend is plain products everywhere.
+    # Fused attention kernels differ by device and version; the math backend is plain products everywhere.
     with torch.no_grad(), autocast_on_meta(), sdpa_kernel(SDPBackend.MATH), counter, strict, over_one:
         model(image)
     flops = counter.get_flop_counts().get("Global", {})
@@ -86,7 +86,7 @@ def count_with_torch(model: nn.Module, image: Tensor) -> Counts:
 
 
 class _EinsumOverOne(TorchFunctionMode):
-    """Counts the products of einsums that sum over a size of one: the heads of a model that has one of them."""
+    """Counts the products of einsums that sum over a size of one, such as the heads of a model with one head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class _EinsumOverOne(TorchFunctionMode):
 
 
 class _EveryOperatorKnown(TorchDispatchMode):
-    """Raises ValueError at the first dispatched operator which is neither counted by torch nor free."""
+    """Raises ValueError at the first dispatched operator that is neither counted by torch nor free."""
 
     supports_higher_order_operators = True
 
@@ -125,11 +125,10 @@ class _EveryOperatorKnown(TorchDispatchMode):
 
 
 def count_with_fvcore(model: nn.Module, image: Tensor) -> tuple[Counts, int]:
-    """Counts one forward pass of `image` (B, C, H, W) with fvcore; the second number is fvcore's own total.
+    """Count one forward pass of `image` (B, C, H, W) with fvcore; the second number is fvcore's own total.
 
-    The total adds to products and convolutions what fvcore counts besides: norms, bilinear interpolation (4
-    per output element) and adaptive pooling. Raises ValueError for an operator that has no handle and no
-    entry in `FREE`.
+    The total adds to products and convolutions what else fvcore counts: norms, bilinear interpolation (4 per output
+    element) and adaptive pooling. Raises ValueError for an operator that has neither a handle nor an entry in `FREE`.
     """
     with traceable(model, image) as traced, torch.no_grad(), autocast_on_meta(), TraceableConvolutions():
         analysis = FlopCountAnalysis(model, (traced,))
@@ -152,12 +151,12 @@ def count_with_fvcore(model: nn.Module, image: Tensor) -> tuple[Counts, int]:
 
 
 def _shape(value: Any) -> list[int]:
-    """Shape of a traced value, `torch._C.Value`."""
+    """Return the shape of a traced value, `torch._C.Value`."""
     return value.type().sizes()
 
 
 def _matmul(inputs: list[Any], outputs: list[Any]) -> int:
-    # fvcore's own handle takes the first operand's batch, which is wrong where that operand is broadcast.
+    # fvcore's own handle uses the first operand's batch, which is wrong where that operand is broadcast.
     return math.prod(_shape(outputs[0])) * _shape(inputs[0])[-1]
 
 
@@ -166,15 +165,15 @@ def _baddbmm(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _einsum(inputs: list[Any], outputs: list[Any]) -> int:
-    # fvcore's own handle reads a printed number of four digits.
+    # fvcore's own handle parses a printed number of four digits.
     return sum(_einsum_products(inputs[0].toIValue(), [_shape(value) for value in inputs[1].node().inputs()]))
 
 
 def _einsum_products(equation: str, shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """Multiply-adds of an einsum: those that torch does as a product of matrices, and those over a size of one.
+    """Return the multiply-adds of an einsum: those of torch's matrix products, and those over a size of one.
 
-    The latter are elementwise to torch, which counts none; a formula has them as any other size of that letter. Where
-    no letter is summed over in both operands, all is elementwise, and no product.
+    The latter are elementwise to torch, which counts none; a formula includes them like any other size of that letter.
+    Where no letter of both operands is summed over, everything is elementwise, and there is no product.
     """
     terms, _, result = equation.replace(" ", "").partition("->")
     operands = terms.split(",")

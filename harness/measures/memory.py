@@ -12,7 +12,7 @@ from harness.cells.runtime import Device
 
 
 def peak_memory(call: Callable[[], object], device: Device) -> dict[str, float | None]:
-    """Runs `call` once more and returns the peaks in MiB, None for those of the other kind of device."""
+    """Run `call` once more and return the peaks in MiB, None for those of the other kind of device."""
     gc.collect()
     allocated = reserved = resident = None
     if device == "cuda":
@@ -33,7 +33,7 @@ def peak_memory(call: Callable[[], object], device: Device) -> dict[str, float |
 
 
 def _return_freed_memory() -> None:
-    """Gives back to the system what was freed, where the C library can: work that fits into it would look free."""
+    """Return freed memory to the system, where the C library can: work that fits into it would appear to need none."""
     # glibc has it, musl does not.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
@@ -41,7 +41,7 @@ def _return_freed_memory() -> None:
 
 
 def _forget_peak_resident() -> bool:
-    """Sets the peak resident set of this process to the present one; False where the system cannot."""
+    """Reset the peak resident set of this process to the current one; return False where the system cannot."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -18,10 +18,9 @@ HEADERS = (
 
 
 def resolved(spec: BackboneSpec) -> Sheet:
-    """One row per stage and kind of block; parameters and GMACs are those of the whole stage, in its first row.
+    """Return one row per stage and kind of block; parameters and GMACs of the entire stage are in its first row.
 
-    Raises:
-        ValueError: where the attention cannot be mounted.
+    Raises ValueError where the attention cannot be mounted.
     """
     with torch.device("meta"):
         model = backbones.build(spec)
@@ -83,7 +82,7 @@ def _notes(spec: BackboneSpec, model: torch.nn.Module) -> list[str]:
             f"window={wanted} is larger than the map of stage {_listed(clamped)}: the map is the window there."
         )
     if mounts[-1].grid.prefix:
-        lines.append("+1: the class token, which takes part in the mixing and lies outside the grid.")
+        lines.append("+1: the class token, which takes part in the mixing and is outside the grid.")
     for name in sorted({mount.attention.name for mount in mounts}):
         reads = lookup(name).reads
         if reads != "qkv":

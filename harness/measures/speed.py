@@ -1,9 +1,9 @@
-"""Throughput, latency, time of a training step and peak memory of a backbone, and ratios of two.
+"""Throughput, latency, time of a training step and peak memory of a backbone.
 
-Inputs are synthetic and stay on the device; the machine warms up first; a GPU is timed by its own events with
-the L2 cache overwritten before every sample, a CPU by `time.perf_counter`. A time is that of one whole batch,
-and the batch never shrinks: too large a batch raises, see `is_out_of_memory`. Absolute times of two runs do
-not compare; `compare` measures two backbones interleaved and returns their ratio with an interval.
+Inputs are synthetic and stay on the device; the machine warms up first; a GPU is timed by its own events with the L2
+cache overwritten before every sample, a CPU by `time.perf_counter`. A time is that of one complete batch, and the batch
+never shrinks: too large a batch raises, see `is_out_of_memory`. Absolute times of two runs are not comparable;
+comparison.py measures two backbones interleaved.
 """
 
 import time
@@ -29,7 +29,7 @@ L2_BYTES = 256 * 2**20
 
 
 Timer = Callable[[Callable[[], object]], float]
-"""Calls its argument once and returns the seconds that took."""
+"""Calls its argument once and returns how many seconds that took."""
 
 
 def measure_backbone(spec: BackboneSpec, task: Speed, report: Callable[[str], None]) -> Metrics:
@@ -46,15 +46,15 @@ def measure(
     min_seconds: float,
     report: Callable[[str], None],
 ) -> Metrics:
-    """Measures a model of (B, C, H, W) images and (B, num_classes) logits; `image` is (C, H, W).
+    """Measure a model of (B, C, H, W) images and (B, num_classes) logits; `image` is (C, H, W).
 
     Returns `images_per_s` and `train_images_per_s` (batch over the median), `latency_ms_p25/p50/p75` of a
     batch in inference and `train_step_ms_p25/p50/p75` of a training step (forward, loss, backward, AdamW),
-    both `_samples` counts; memory in MiB for inference and training apart: on a GPU `..._peak_allocated_mib`
-    and `..._peak_reserved_mib` of the caching allocator, on a CPU `..._peak_rss_mib`, the peak resident set
-    of the whole process while the work ran once more; the SM clock before and after. What cannot be had is
-    None. Raises ValueError where the device is missing, FloatingPointError for outputs that are not finite,
-    and what torch raises when memory runs out, see `is_out_of_memory`.
+    both `_samples` counts; memory in MiB, of inference and training separately: on a GPU
+    `..._peak_allocated_mib` and `..._peak_reserved_mib` of the caching allocator, on a CPU `..._peak_rss_mib`, the
+    peak resident set of the entire process while the work ran once more; the SM clock before and after. What is not
+    available is None. Raises ValueError where the device is missing, FloatingPointError for outputs that are not
+    finite, and what torch raises when memory runs out, see `is_out_of_memory`.
     """
     metrics: Metrics = {"sm_clock_mhz_before": _sm_clock(runtime.device)}
     works: tuple[tuple[Workload, str, str], ...] = (("infer", "latency", ""), ("train", "train_step", "train_"))
@@ -63,8 +63,7 @@ def measure(
         for work, label, prefix in works:
             report(f"{label.replace('_', ' ')}: warming up")
             call = prepare(model, image, num_classes, runtime, work)
-            # The memory of the optimiser, and of what compilers and cuDNN try out, is settled after the first
-            # calls.
+            # The memory of the optimiser, and of what compilers and cuDNN try out, settles in the first calls.
             warm_up(call, runtime.device, min_seconds / 4)
             memory = peak_memory(call, runtime.device)
             report(f"{label.replace('_', ' ')}: measuring")
@@ -83,7 +82,7 @@ def measure(
 def prepare(
     model: nn.Module, image: tuple[int, int, int], num_classes: int, runtime: Runtime, work: Workload
 ) -> Callable[[], Tensor]:
-    """Puts `model` and a batch on the device and returns the call to be timed: inference or a training step.
+    """Put `model` and a batch on the device and return the call to be timed: inference or a training step.
 
     The call returns logits (B, num_classes) or the loss. Raises ValueError where the machine has no CUDA
     device.
@@ -131,12 +130,12 @@ def _autocast(runtime: Runtime) -> torch.autocast | nullcontext:
 
 @contextmanager
 def numerics(runtime: Runtime) -> Iterator[None]:
-    """fp32 means IEEE float32 (no TF32), cuDNN searches for its fastest kernels, nothing is compiled yet."""
+    """Make fp32 mean IEEE float32 (no TF32), let cuDNN search for its fastest kernels, forget compiled code."""
     matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         if runtime.mode == "compiled":
-            # What earlier cells compiled counts towards dynamo's limit of recompilations.
+            # What earlier cells compiled counts towards dynamo's recompilation limit.
             torch.compiler.reset()
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
             yield
@@ -145,7 +144,7 @@ def numerics(runtime: Runtime) -> Iterator[None]:
 
 
 def timer(device: Device) -> Timer:
-    """The clock of `device`."""
+    """Return the clock of `device`."""
     if device == "cpu":
         return _perf_counter
     flush = torch.empty(L2_BYTES, dtype=torch.int8, device=device)
@@ -169,7 +168,7 @@ def _perf_counter(call: Callable[[], object]) -> float:
 
 
 def sample(call: Callable[[], object], timed: Timer, min_seconds: float) -> list[float]:
-    """Seconds of each call, for at least `min_seconds` of work and `MIN_SAMPLES` calls."""
+    """Return the seconds of each call, for at least `min_seconds` of work and `MIN_SAMPLES` calls."""
     times: list[float] = []
     while sum(times) < min_seconds or len(times) < MIN_SAMPLES:
         times.append(timed(call))
@@ -178,7 +177,7 @@ def sample(call: Callable[[], object], timed: Timer, min_seconds: float) -> list
 
 def warm_up(call: Callable[[], Tensor], device: Device, seconds: float) -> None:
     result = call()
-    # No speed of a module that computes nothing useful.
+    # A module that computes nothing useful has no speed.
     if not torch.isfinite(result).all():
         raise FloatingPointError("the model's outputs are not finite, so its speed means nothing")
     start = time.perf_counter()
@@ -191,11 +190,11 @@ def warm_up(call: Callable[[], Tensor], device: Device, seconds: float) -> None:
 
 
 def _sm_clock(device: Device) -> int | None:
-    """The GPU's present clock in MHz; None on a CPU and without nvidia-ml-py."""
+    """Return the GPU's current clock in MHz; None on a CPU and without nvidia-ml-py."""
     if device == "cpu":
         return None
     try:
         return torch.cuda.clock_rate()
-    # The errors of nvidia-ml-py can only be named where it is installed.
+    # The error classes of nvidia-ml-py can only be named where it is installed.
     except Exception:
         return None

@@ -1,4 +1,4 @@
-"""What makes a run repeatable: seeds as functions of what they are for, and sums in a fixed order."""
+"""What makes a run repeatable: seeds derived from their purpose, and sums in a fixed order."""
 
 import hashlib
 import random
@@ -11,7 +11,7 @@ import torch
 
 
 def derived_seed(*key: int) -> int:
-    """32 bits for a key such as (seed, epoch, index): neighbouring keys give unrelated seeds."""
+    """Return 32 bits for a key such as (seed, epoch, index): neighbouring keys give unrelated seeds."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
 
 
@@ -19,9 +19,9 @@ CPU = torch.device("cpu")
 
 
 def seed_generators(seed: int, device: torch.device = CPU) -> None:
-    """Seeds what timm and torchvision draw from: `random`, `numpy.random`, torch on the CPU and on `device`.
+    """Seed what timm and torchvision draw from: `random`, `numpy.random`, torch on the CPU and on `device`.
 
-    torch.manual_seed takes a hundred times as long where there is no GPU, and this runs once for every image.
+    Not by torch.manual_seed, which takes a hundred times as long without a GPU: this runs once per image.
     """
     random.seed(seed)
     np.random.seed(seed)
@@ -30,12 +30,12 @@ def seed_generators(seed: int, device: torch.device = CPU) -> None:
         torch.cuda.manual_seed(seed)
 
 
-DETERMINISTIC: Any = torch.utils.deterministic  # its attributes are made at run time, unseen by type checkers
+DETERMINISTIC: Any = torch.utils.deterministic  # its attributes are created at run time, invisible to type checkers
 
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """On a CPU, lets torch add up in a fixed order (the gradient of Swin's bias table would not be, with threads)."""
+    """On a CPU, make torch sum in a fixed order (with threads, the gradient of Swin's bias table would not be)."""
     switched_on, filling = torch.are_deterministic_algorithms_enabled(), DETERMINISTIC.fill_uninitialized_memory
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)

@@ -1,6 +1,6 @@
 """The circumstances of a measurement: this project's commit, versions, device and host.
 
-Nothing here fails but `check_device`: what cannot be found out is None.
+Only `check_device` raises: what cannot be found out is None.
 """
 
 import json
@@ -17,17 +17,17 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("attentions", "backbones", "harness", "results", "slurm")
 CHECKOUT = "checkout.json"
-"""In a copy of the five packages: the commit and dirty flag of the checkout that it was made of."""
+"""In a copy of the five packages: the commit and dirty flag of the copied checkout."""
 LIBRARIES = ("torchvision", "timm", "fvcore", "numpy", "Pillow")
 
 Value = str | int | bool | None
 
 
 def environment(device: str) -> dict[str, Value]:
-    """Circumstances under which something is measured on `device` ("cpu" or "cuda"), as plain JSON values.
+    """Return the circumstances of a measurement on `device` ("cpu" or "cuda"), as plain JSON values.
 
-    `commit` and `dirty` (uncommitted changes in the five packages, new files included) are None where this
-    package does not lie in its own git checkout; `date` is UTC.
+    `commit` and `dirty` (uncommitted changes in the five packages, including new files) are None where this package is
+    not in its own git checkout; `date` is UTC.
     """
     commit, dirty = checkout(ROOT)
     return {
@@ -46,7 +46,7 @@ def environment(device: str) -> dict[str, Value]:
 
 
 def checkout(root: Path) -> tuple[str | None, bool | None]:
-    """Commit and dirty flag of the git checkout whose top is `root`, or of the one that `root` is a copy of.
+    """Return commit and dirty flag of the git checkout at `root`, or of the one that `root` is a copy of.
 
     (None, None) where it is neither.
     """
@@ -55,7 +55,7 @@ def checkout(root: Path) -> tuple[str | None, bool | None]:
         values = json.loads(copied.read_text())
         return values["commit"], values["dirty"]
     top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
-    # An environment inside somebody's repository is not a checkout of ours.
+    # A virtual environment inside somebody's repository is not our checkout.
     if top is None or Path(top).resolve() != root.resolve():
         return None, None
     commit = _output("git", "-C", str(root), "rev-parse", "--verify", "HEAD")
@@ -99,8 +99,8 @@ def _version(distribution: str) -> str | None:
 
 
 def _output(*command: str) -> str | None:
-    """What `command` prints, or None where it is missing, fails or does not end."""
-    # Git may not take another repository's place from the environment (hooks set these), nor lock the index.
+    """Return what `command` prints, or None where it is missing, fails or does not end."""
+    # Git must not take another repository from the environment (hooks set these variables), nor lock the index.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
@@ -117,7 +117,7 @@ def _output(*command: str) -> str | None:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -128,17 +128,17 @@ def check_device(device: str) -> None:
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     count = torch.cuda.device_count()
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [str(number) for number in range(count)] if given is None else given.split(",")[:count]
 
 
 def readers_of(cores: int) -> int:
-    """How many processes read images for one that has so many cores: one per core beside its own, at most 16."""
+    """Return how many data workers a process with so many cores has: one per remaining core, 1 to 16."""
     return max(1, min(16, cores - 1))
 
 
 def readers_here() -> int:
-    """How many processes read images for this one, by its share of the cores among the processes of this machine."""
+    """Return how many data workers this process has, by its share of the cores among the ranks on this machine."""
     return readers_of(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

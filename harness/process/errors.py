@@ -1,15 +1,15 @@
-"""What an error says, in a line."""
+"""What an error says, in one line, and whether it is about memory."""
 
 import torch
 
 
 def first_line(problem: BaseException) -> str:
-    """The first line of its text; its kind, if it says nothing."""
+    """Return the first line of an error's text; its class name if it has none."""
     return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error`, or what caused it, says that memory of a device or of the host ran out."""
+    """Return whether `error`, or its cause, says that the memory of a device or of the host ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     marks = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")

@@ -1,9 +1,9 @@
-"""Several processes that measure one cell together: one a device, started by torchrun or another launcher.
+"""Several processes that measure one cell together: one per device, started by torchrun or another launcher.
 
     torchrun --nproc-per-node 8 -m harness train flatten_swin_t --data /data/imagenet --device cuda
 
-A launcher says who is who in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; without these there is one
-process. Small agreements travel over gloo on the CPU, so that they never wait for a GPU; gradients over nccl on GPUs.
+A launcher numbers the processes in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; without these there is
+one process. Small agreements go over gloo on the CPU, so that they never wait for a GPU; gradients over nccl on GPUs.
 """
 
 import os
@@ -24,13 +24,13 @@ Value = TypeVar("Value")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LOST_PEER = re.compile(r"gloo/transport/|Connection (closed|reset) by peer|NCCL error|nccl\w*Error")
-"""gloo raises plain RuntimeErrors, and so does nccl in places; newer torch has dist.DistError for most."""
-TIMEOUT = timedelta(minutes=30)  # one rank may write a checkpoint, or read a large archive's index, meanwhile
+"""gloo raises plain RuntimeErrors, and so does nccl in places; newer torch raises dist.DistError for most."""
+TIMEOUT = timedelta(minutes=30)  # meanwhile, one rank may write a checkpoint, or read a large archive's index
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of this job, and which one this is. With one process all of this costs nothing."""
+    """The processes of this job, and which one this is. With one process, all of this costs nothing."""
 
     rank: int = 0
     world: int = 1
@@ -38,17 +38,17 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process speaks for all: it writes records and checkpoints."""
+        """Whether this is rank 0, which writes records and checkpoints."""
         return self.rank == 0
 
     def device(self, kind: str) -> torch.device:
-        """This process's device. Slurm and others may show each process its own GPU only, which then is number 0."""
+        """Return this process's device. Slurm and others may show each process only its own GPU, then number 0."""
         if kind != "cuda":
             return torch.device(kind)
         return torch.device("cuda", self.local_rank % max(1, torch.cuda.device_count()))
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set in any process; the same answer in all."""
+        """Return whether `flag` is set in any process; the same answer in all."""
         if self.world == 1:
             return flag
         flags = torch.tensor([int(flag)])
@@ -56,15 +56,15 @@ class Ranks:
         return bool(flags.item())
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of the tensors of all processes, in place, on the tensor's device."""
+        """Sum the tensors of all processes, in place and on the tensor's device, and return the sum."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def agreed(self, value: Callable[[], Value]) -> Value:
-        """What `value` returns in the first process, in every process; a ValueError there is raised in all.
+        """Return what `value` returns on rank 0, on every rank; a ValueError there is raised on all.
 
-        Other errors end the first process, and with it the job.
+        Any other error ends rank 0, and with it the job.
         """
         if self.world == 1:
             return value()
@@ -80,7 +80,7 @@ class Ranks:
         return answer[0]
 
     def gathered(self, value: Value) -> list[Value]:
-        """The values of all processes, by rank, in every process."""
+        """Return the values of all processes, by rank, in every process."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -88,20 +88,20 @@ class Ranks:
         return values
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process is here."""
         if self.world > 1:
             dist.barrier()
 
 
 def lost_peer(problem: Exception) -> bool:
-    """Whether an error only says that another process of the job is gone, or does not answer."""
+    """Return whether an error only says that another process of the job is gone, or does not answer."""
     return isinstance(problem, dist.DistError) or (
         isinstance(problem, RuntimeError) and _LOST_PEER.search(str(problem)) is not None
     )
 
 
 def ranks() -> Ranks:
-    """The processes of this job, as `process_group` found them; one where there is none."""
+    """Return the processes of this job, as `process_group` found them; one process without a group."""
     if not dist.is_initialized():
         return Ranks()
     return Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
@@ -109,9 +109,9 @@ def ranks() -> Ranks:
 
 @contextmanager
 def process_group() -> Iterator[Ranks]:
-    """Joins the processes that the launcher's environment speaks of, until the end of the block.
+    """Join the processes that the launcher's environment describes, until the end of the block.
 
-    Raises ValueError if that environment is incomplete or cannot be true.
+    Raises ValueError if that environment is incomplete or impossible.
     """
     world = _number("WORLD_SIZE", default="1")
     if world < 1:
@@ -121,15 +121,16 @@ def process_group() -> Iterator[Ranks]:
         return
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         raise ValueError(
-            f"WORLD_SIZE says that there are {world} processes, but there is no {' and no '.join(missing)}: "
+            f"WORLD_SIZE says that there are {world} processes, but {' and '.join(missing)} {verb} missing: "
             "start them with torchrun --nproc-per-node N -m harness ..."
         )
     rank, local_rank, port = _number("RANK"), _number("LOCAL_RANK", default="0"), _number("MASTER_PORT")
     if rank >= world:
-        raise ValueError(f"RANK is {rank}, which must lie between 0 and WORLD_SIZE - 1 = {world - 1}")
+        raise ValueError(f"RANK is {rank}; it must be from 0 to WORLD_SIZE - 1 = {world - 1}")
     if not 0 < port < 2**16:
-        raise ValueError(f"MASTER_PORT is {port}, which must lie between 1 and {2**16 - 1}")
+        raise ValueError(f"MASTER_PORT is {port}; it must be from 1 to {2**16 - 1}")
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
@@ -150,6 +151,6 @@ def _number(variable: str, default: str | None = None) -> int:
 
 
 def usable_device(device: str, group: Ranks) -> torch.device:
-    """This process's device. Raises ValueError where it is not there."""
+    """Return this process's device. Raises ValueError where the machine has none of this kind."""
     check_device(device)
     return group.device(device)

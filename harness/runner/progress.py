@@ -11,9 +11,9 @@ from rich.table import Column
 
 
 class CellProgress:
-    """Shows which cell runs and what it says; use as a context manager.
+    """Shows which cell runs, and its reports; a context manager.
 
-    `start` names the next cell, `report` passes on a line of its progress, `finish` says how it ended.
+    `start` names the next cell, `report` shows a line of its progress, `finish` says how it ended.
     """
 
     def __init__(self, total: int, console: Console) -> None:
@@ -26,7 +26,7 @@ class CellProgress:
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                # On a narrow terminal a long name is cut, and not the bar.
+                # On a narrow terminal, cut a long name and not the bar.
                 TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
                 console=console,
                 expand=True,

@@ -1,4 +1,4 @@
-"""The record of a cell: whether there is one, what it says, and how one is made."""
+"""The record of a cell: whether it exists, what it says, and what goes into a new one."""
 
 import tempfile
 from pathlib import Path
@@ -12,11 +12,11 @@ from results import Record
 from results.tables import SOURCE
 
 FINAL = ("done", "oom")
-"""A record of another status is a failure of ours or of the machine: its cell runs again when asked for."""
+"""A record of another status is a failure of ours or of the machine: its cell runs again on request."""
 
 
 def recorded(cell: Cell, out: Path) -> Record | None:
-    """The final record of a cell in the folder `out`, or None."""
+    """Return the final record of a cell in the folder `out`, or None."""
     record = _intact(cell, out)
     return record if record is not None and settles(record, cell) else None
 
@@ -30,7 +30,7 @@ def settles(record: Record, cell: Cell) -> bool:
 
 
 def _intact(cell: Cell, out: Path) -> Record | None:
-    """The record of a cell, unless its file is missing, damaged, or was altered to be of something else."""
+    """Return the record of a cell, or None if its file is missing, damaged, or was altered to be of another cell."""
     try:
         record = results.read(out / f"{cell.key}.json")
     except ValueError:
@@ -39,12 +39,12 @@ def _intact(cell: Cell, out: Path) -> Record | None:
 
 
 def failure(cell: Cell, error: str) -> Record:
-    """The record of a cell that failed without a measurement."""
+    """Return the record of a cell that failed without a measurement."""
     return Record(cell.key, cell.to_json(), "failed", {}, circumstances(cell), error)
 
 
 def outcome(record: Record) -> str:
-    """One line: how a cell ended."""
+    """Return one line on how a cell ended."""
     if record.error is not None:
         return f"{record.status}: {record.reason}"
     shown = ("params_m", "gmacs", "images_per_s", "train_step_ms_p50", "top1", "top1_stderr")
@@ -65,19 +65,19 @@ def check_writable(out: Path) -> None:
 
 
 def circumstances(cell: Cell) -> dict[str, Any]:
-    """Where it was measured, and the code of the attention under test, whose certificate may be looked for."""
+    """Return where it was measured, and the code of the attention under test, which identifies its certificate."""
     return environment(cell.device) | {SOURCE: source_digest(cell.backbone.attention.name)}
 
 
 def keep_damaged(cell: Cell, out: Path) -> None:
-    """Move a file that is not the cell's whole record out of the way of the new one, so that nothing is lost."""
+    """Move a file that is not an intact record of the cell out of the way of the new one, so that nothing is lost."""
     path = out / f"{cell.key}.json"
     if path.exists() and _intact(cell, out) is None:
         path.replace(path.with_suffix(".damaged"))
 
 
 def ended_at(key: str, out: Path) -> str | None:
-    """When a record of a cell was made, whatever its status."""
+    """Return when the record of a cell was written, whatever its status; None without a record."""
     try:
         return results.read(out / f"{key}.json").created
     except ValueError:

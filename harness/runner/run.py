@@ -1,6 +1,6 @@
-"""Running cells in this process: what is recorded is not measured again, what fails is a record too.
+"""Running cells in this process: recorded cells are not measured again, and a failure is a record too.
 
-Under a launcher, several processes run the same cells together (see `harness.process.ranks`): the first one decides and
+Under a launcher, several processes run the same cells together (see `harness.process.ranks`): rank 0 decides, and
 writes.
 """
 
@@ -28,14 +28,14 @@ from slurm import JobDied, call_apart
 
 
 def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
-    """The record of a cell: the one that is there, or a new one, written to `out`/<key>.json.
+    """Return the record of a cell: the existing one, or a new one, written to `out`/<key>.json.
 
-    An error in the cell becomes a record of status "failed" or "oom"; only KeyboardInterrupt, Stopped (also for
-    a newer attempt at this cell that has begun meanwhile) and errors in writing pass through. The cell's own files go
-    to the folder `out`/<key>.
+    An error in the cell becomes a record of status "failed" or "oom"; only KeyboardInterrupt, Stopped (also where a
+    newer attempt at this cell has begun meanwhile) and errors in writing are raised. The cell's own files go to the
+    folder `out`/<key>.
 
-    Where one of several processes fails, the others cannot go on: the error passes through as JobFailed, recorded, in
-    that process, and as PeerLost in the others.
+    Where one of several processes fails, the others cannot continue: that process records the error and raises
+    JobFailed, the others raise PeerLost.
     """
     group = ranks()
     found = group.agreed(lambda: recorded(cell, out))
@@ -86,7 +86,7 @@ def _measure(cell: Cell, out: Path, report: Callable[[str], None], attempt: Atte
 
 
 def _metrics(cell: Cell, folder: Path, report: Callable[[str], None]) -> Metrics:
-    """Carry out the task of a cell; a task of the user's own carries itself out."""
+    """Carry out the task of a cell; a user's own task carries itself out."""
     match cell.task:
         case Costs():
             return count_costs(cell.backbone)
@@ -100,26 +100,26 @@ def _metrics(cell: Cell, folder: Path, report: Callable[[str], None]) -> Metrics
 
 
 class JobFailed(RuntimeError):
-    """A cell failed in one of several processes. It is recorded; the process ends with the exit status `status`."""
+    """A cell failed in one of several processes. It is recorded; the process exits with `status`."""
 
     status = 1
 
 
 class PeerLost(RuntimeError):
-    """Another process of the job is gone: it failed, and has recorded of what, or it was killed, or its node is lost.
+    """Another process of the job is gone: it failed and recorded why, or it was killed, or its node is lost.
 
-    That is not the cell's failure. The process ends with the exit status `status`; the cell can be run again.
+    That is not a failure of the cell, which can be run again. The process exits with `status`.
     """
 
     status = 1
 
     def __init__(self, problem: Exception) -> None:
         reason = first_line(problem)
-        super().__init__(f"another process of the job is gone ({reason}); the same command goes on where it was")
+        super().__init__(f"another process of the job is gone ({reason}); the same command continues from there")
 
 
 def run_apart(cell: Cell, out: Path) -> Record:
-    """As `run`, in a process of its own, whose death too is a record of status "failed"; its log is in `out`/logs."""
+    """Do as `run` in a process of its own, whose death is a record of status "failed" too; its log is in `out`/logs."""
     try:
         return call_apart(partial(run, cell, out, print), out / "logs")
     except JobDied as problem:

@@ -1,4 +1,4 @@
-"""Running cells in order: what is recorded is not measured again, and what a cell needs comes before it."""
+"""Running cells in order: recorded cells are not measured again, and what a cell needs comes before it."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -93,9 +93,9 @@ def _of_other_code(found: Sequence[tuple[Cell, Record]]) -> list[str]:
 
 
 def check_needs(todo: Sequence[Cell], out: Path, elsewhere: Collection[str] = ()) -> None:
-    """Raises ValueError for a cell that needs weights which are neither in `out` nor made by another of the cells.
+    """Raise ValueError for a cell that needs weights which are neither in `out` nor made by another of the cells.
 
-    `elsewhere`: keys of trainings that are under way.
+    `elsewhere`: keys of trainings that are in progress.
     """
     keys = {cell.key for cell in todo} | set(elsewhere)
     for cell in todo:

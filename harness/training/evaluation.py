@@ -72,7 +72,7 @@ class Evaluation:
 
     @property
     def top1_stderr(self) -> float:
-        """Standard error of top1, sqrt(p (1 - p) / n), in percentage points; of the choice of images, not the seed."""
+        """Standard error of top1, sqrt(p (1 - p) / n), in percentage points; over the choice of images, not seeds."""
         p = float(self.correct1.mean())
         return 100 * math.sqrt(p * (1 - p) / self.n_images)
 
@@ -80,8 +80,8 @@ class Evaluation:
 def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: Callable[[str], None]) -> Metrics:
     """Evaluate weights, and write which images were right to `folder`/correct.npy: the task `Evaluate`.
 
-    top1, top5, top1_stderr: percent of the n_images val images. val_list: hash of the list of val images.
-    weights_missing, weights_unexpected, weights_reshaped: how many tensors did not fit.
+    Evaluation uses the uncompiled model. top1, top5, top1_stderr: percent of the n_images val images. val_list: hash of
+    the list of val images. weights_missing, weights_unexpected, weights_reshaped: how many tensors did not fit.
 
     Raises ValueError for data, weights or a device that cannot be used, FloatingPointError for logits that are not
     finite, and Stopped on request.
@@ -151,7 +151,7 @@ def evaluate(
             if stop is not None and group.any(stop.asked):
                 raise stop.stopped(f"in the evaluation of {len(images)} images", group)
             share = next(stream, None)
-            if share is None:  # the other ranks have one batch more
+            if share is None:  # the other ranks have one more batch
                 continue
             pixels, targets, indices = share
             logits = inference.logits(model, pixels)

@@ -57,7 +57,7 @@ class Counts:
     def __init__(self, device: torch.device) -> None:
         self.loss_sum = torch.zeros((), device=device)  # of the finite steps of this epoch
         self.finite_steps = torch.zeros((), dtype=torch.int64, device=device)  # of this epoch
-        self.skipped = torch.zeros((), dtype=torch.int64, device=device)  # of the whole run
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)  # of the run
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, loss: Tensor, finite: Tensor) -> None:
@@ -109,7 +109,7 @@ class Learner:
         self.network = self._network((self.layout["device_batch"], spec.in_channels, *spec.image_size))
 
     def _network(self, shape: tuple[int, ...]) -> nn.Module:
-        """Return the model as it is called in training: gradients averaged over the ranks, compiled if asked for."""
+        """Return the model as it is called in training: gradients averaged over the ranks, compiled in that mode."""
         network: nn.Module = self.model
         if self.setup.ranks.world > 1:
             # The models have no running statistics: there are no buffers to send around.

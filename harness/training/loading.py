@@ -3,9 +3,9 @@
     weights = weights_in("flatten_swin_t.pth")
     report = load_weights(weights, model, spec)    # strict: a missing or unexpected tensor is an error that names it
 
-Files of other projects wrap their tensors in many ways: {"model": ...}, {"state_dict_ema": ...}, names behind `module.`
-(DistributedDataParallel) or `_orig_mod.` (torch.compile), the configuration of the run beside them. They are read with
-`weights_only`, which runs no code of the file; safetensors, as timm publishes them, are read as well.
+Files of other projects wrap their tensors in many ways: {"model": ...}, {"state_dict_ema": ...}, names with the prefix
+`module.` (DistributedDataParallel) or `_orig_mod.` (torch.compile), along with the configuration of the run. They are
+read with `weights_only`, which runs no code of the file; safetensors, as timm publishes them, are read as well.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import results
 from backbones import BackboneSpec, from_official
 from harness.cells import RunWeights, Weights
 from harness.training import checkpoints
+from results.wording import and_more
 
 RAW_WRAPPERS = ("model", "state_dict", "module", "net")
 EMA_WRAPPERS = ("ema", "model_ema", "state_dict_ema", "ema_state_dict")
@@ -39,7 +40,7 @@ NUMBER = re.compile(r"[biuf]\d")
 
 
 class _NumpyType:
-    """Stands in for numpy.dtype, whose own `__setstate__` is not made for files that one does not trust."""
+    """Replaces numpy.dtype, whose own `__setstate__` is not safe for untrusted files."""
 
     def __init__(self, code: str, *rest: object) -> None:
         self.code, self.order = str(code), "|"
@@ -50,11 +51,11 @@ class _NumpyType:
 
 def _numpy_scalar(kind: _NumpyType, data: bytes) -> Any:
     if not (isinstance(kind, _NumpyType) and NUMBER.fullmatch(kind.code) and kind.order in ("<", ">", "|")):
-        raise pickle.UnpicklingError("a NumPy scalar that is no number")
+        raise pickle.UnpicklingError("a NumPy scalar that is not a number")
     return np.frombuffer(data, kind.order + kind.code, count=1)[0].item()
 
 
-# torch fills no dictionaries but plain and ordered ones.
+# torch fills only plain and ordered dictionaries.
 SAFE: list[Any] = [
     argparse.Namespace,
     (OrderedDict, "yacs.config.CfgNode"),
@@ -62,16 +63,16 @@ SAFE: list[Any] = [
     (_numpy_scalar, "numpy.core.multiarray.scalar"),
     (_numpy_scalar, "numpy._core.multiarray.scalar"),
 ]
-"""What official files hold beside tensors, and what it is read as; none of it runs code."""
+"""What official files contain besides tensors, and what it is read as; none of it runs code."""
 
 
 def weights_in(path: str | Path, *, ema: bool = False, strict: bool = True) -> Weights:
-    """The weights in a file, or in the newest checkpoint of a run folder. Raises ValueError if there is none."""
+    """Return the weights in a file, or in a run folder's newest checkpoint. Raises ValueError if there are none."""
     path = Path(path)
     if path.is_dir():
         found = checkpoints.all_of(path)
         if not found:
-            raise ValueError(f"the folder {path} holds no checkpoint of a run (checkpoint-<updates>.pt)")
+            raise ValueError(f"the folder {path} has no checkpoint of a run (checkpoint-<updates>.pt)")
         path = found[0]
     try:
         with open(path, "rb") as file:
@@ -82,7 +83,7 @@ def weights_in(path: str | Path, *, ema: bool = False, strict: bool = True) -> W
 
 
 def located(weights: Weights | RunWeights, out: Path) -> Weights:
-    """The file of the weights; that of a run is below `out`, the folder in which the training is recorded.
+    """Return the weights in a file; those of a run are below `out`, the folder in which the training is recorded.
 
     Raises ValueError, in one line that names the training and its state, unless it is recorded as done.
     """
@@ -96,34 +97,34 @@ def located(weights: Weights | RunWeights, out: Path) -> Weights:
     try:
         record = results.read(out / f"{weights.run}.json")
     except ValueError as problem:
-        raise ValueError(f"{needed} has no whole record: {problem}") from problem
+        raise ValueError(f"{needed} has no intact record: {problem}") from problem
     if record.status != "done":
         how = {"failed": "failed", "oom": "ran out of memory"}[record.status]
         raise ValueError(f"{needed} {how}: {record.reason or 'no error was recorded'}")
     found = [folder / checkpoints.BEST] if weights.which == "best" else checkpoints.all_of(folder)[:1]
     if not found or not found[0].exists():
-        raise ValueError(f"{needed} is done, and whose {weights.which} weights are no longer in {folder}")
+        raise ValueError(f"{needed} is done, but its {weights.which} weights are no longer in {folder}")
     return weights_in(found[0], ema=weights.ema, strict=weights.strict)
 
 
 class LoadReport(NamedTuple):
-    """What of a file did not fit a model: names of tensors. All empty after a strict load."""
+    """The names of tensors that did not fit; all lists are empty after a strict load."""
 
-    missing: list[str]  # of the model, not in the file
-    unexpected: list[str]  # of the file, not in the model
-    reshaped: list[str]  # in both, of another shape
+    missing: list[str]  # in the model, not in the file
+    unexpected: list[str]  # in the file, not in the model
+    reshaped: list[str]  # in both, with different shapes
 
     def __str__(self) -> str:
         parts = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.reshaped))
-        texts = [f"{len(names)} {label} ({_some(names)})" for label, names in parts if names]
+        texts = [f"{len(names)} {label} ({and_more(names)})" for label, names in parts if names]
         return "; ".join(texts) or "every tensor fits"
 
 
 def load_weights(weights: Weights, model: nn.Module, spec: BackboneSpec) -> LoadReport:
-    """Loads a file into the model of `spec`; position tables are resized where the resolution differs.
+    """Load a file into the model of `spec`; position tables are resized where the resolution differs.
 
-    Raises ValueError, in one line, for a file that cannot be read or is no longer the one that was named, and if
-    `strict` for one that does not fit.
+    Raises ValueError, in one line, for a file that cannot be read or has changed since it was named, and if `strict`
+    for one that does not fit.
     """
     return load_as(weights, model, spec.name, lambda state: from_official(state, spec, strict=weights.strict))
 
@@ -131,12 +132,12 @@ def load_weights(weights: Weights, model: nn.Module, spec: BackboneSpec) -> Load
 def load_as(
     weights: Weights, model: nn.Module, name: str, convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 ) -> LoadReport:
-    """Loads a file into a model, which errors call `name`; `convert` puts the tensors of the file under its names.
+    """Load a file into a model, which errors call `name`; `convert` renames the file's tensors to the model's names.
 
     Raises ValueError as `load_weights` does, and where `convert` does.
     """
     if weights_in(weights.path).digest != weights.digest:
-        raise ValueError(f"{weights.path} has changed since it was named: it held {weights.digest}")
+        raise ValueError(f"{weights.path} has changed since it was named: its hash was {weights.digest}")
     content = tensors_in(read_file(weights.path), weights)
     try:
         state = convert(content)
@@ -155,21 +156,21 @@ def load_as(
     if any(report) and weights.strict:
         raise ValueError(
             f"{weights.path} does not fit {name}: {report}; "
-            "--allow-partial-weights takes what fits and leaves the rest as initialised"
+            "--allow-partial-weights loads what fits and leaves the rest as initialised"
         )
     fitting = {key: value for key, value in state.items() if key in ours and value.shape == ours[key].shape}
     if not fitting:
-        raise ValueError(f"{weights.path} does not fit {name}: no tensor of it does ({report})")
+        raise ValueError(f"{weights.path} does not fit {name}: none of its tensors does ({report})")
     model.load_state_dict(ours | fitting)
     return report
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """What a file holds. Raises ValueError, in one line, if it is damaged or holds more than plain values."""
+    """Return what a file contains. Raises ValueError, in one line, if it is damaged or has more than plain values."""
     try:
         if Path(path).suffix == ".safetensors":
             return dict(load_file(path))
-        if zipfile.is_zipfile(path):  # else it is of a torch before 1.6, and has no checksums
+        if zipfile.is_zipfile(path):  # otherwise it was saved by torch before 1.6, and has no checksums
             checkpoints.verify(path)
         with torch.serialization.safe_globals(SAFE):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -177,42 +178,42 @@ def read_file(path: str | Path) -> dict[str, Any]:
         text = " ".join(str(problem).split())
         held = text.partition("GLOBAL ")[2].split(" ")[0]
         if held:
-            why = f"it holds more than tensors and plain values ({held})"
+            why = f"it contains more than tensors and plain values ({held})"
         elif isinstance(problem, OSError) and problem.filename is not None:  # not what seeking in a torn file raises
             why = str(problem.strerror)
         else:
-            # torch's own text for what is no pickle at all is a page on an option of its, or a number.
+            # torch's own text for a file that is no pickle at all is a page about one of its options, or a number.
             said = not text.startswith("Weights only load failed") and not text.isdecimal()
             detail = f": {text[:80]}" if said else ""
             why = f"damaged, or not a file of torch.save{detail}"
         raise ValueError(f"cannot read the weights {path}: {why}") from problem
     if not isinstance(content, Mapping):
-        raise ValueError(f"cannot read the weights {path}: it holds a {type(content).__name__} and no tensors by name")
+        raise ValueError(f"cannot read the weights {path}: it is a {type(content).__name__} and no tensors by name")
     return dict(content)
 
 
 def read_about(weights: Weights) -> dict[str, Any] | None:
-    """What a checkpoint of a run says of itself, `backbone` and `task` as plain JSON; None for a file of others."""
+    """Return `backbone` and `task` of a run's checkpoint, as plain JSON; None for other files."""
     content = read_file(weights.path)
     return {name: content[name] for name in ABOUT} if content.keys() >= ABOUT else None
 
 
 def tensors_in(content: Mapping[str, Any], weights: Weights) -> dict[str, Tensor]:
-    """The tensors by name, out of whatever a file wraps them in, without the prefixes of wrapped modules.
+    """Return the tensors by name, from whatever a file wraps them in, without the prefixes of wrapped modules.
 
-    Raises ValueError where the kind of weights that is asked for is not in the file.
+    Raises ValueError where the file does not have the requested kind of weights.
     """
     raw, average = ([name for name in names if _is_state(content.get(name))] for names in (RAW_WRAPPERS, EMA_WRAPPERS))
     if weights.ema and not average:
         raise ValueError(
-            f"{weights.path} holds no moving average of weights ({', '.join(EMA_WRAPPERS)}): leave out --ema"
+            f"{weights.path} has no moving average of weights ({', '.join(EMA_WRAPPERS)}): leave out --ema"
         )
     if not weights.ema and not raw and average:
-        raise ValueError(f"{weights.path} holds weights as a moving average only ({average[0]}): pass --ema")
+        raise ValueError(f"{weights.path} has weights as a moving average only ({average[0]}): pass --ema")
     wrapper = (average if weights.ema else raw)[:1]
     state = content[wrapper[0]] if wrapper else content
     if not _is_state(state):
-        raise ValueError(f"{weights.path} holds no tensors by name; at its top: {_some(list(map(str, content)))}")
+        raise ValueError(f"{weights.path} has no tensors by name; at the top: {and_more(list(map(str, content)))}")
     return {_without_prefixes(name): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
@@ -224,7 +225,3 @@ def _without_prefixes(name: str) -> str:
     while name.startswith(PREFIXES):
         name = name.partition(".")[2]
     return name
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

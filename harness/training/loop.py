@@ -48,15 +48,15 @@ class Clock:
 
 
 def train(task: Train, spec: BackboneSpec, folder: Path, report: Callable[[str], None]) -> Metrics:
-    """Train, evaluate after each epoch, and return the metrics of the last one: the task `Train`.
+    """Train, evaluate after each epoch, and return the metrics of the last epoch: the task `Train`.
 
-    top1, top5, top1_stderr: percent of the n_images val images, by the weights as trained; top1_ema and so on: by
-    their moving average, None without. top1_best, epoch_best: the largest over the epochs, of the average if there
-    is one; chosen on the val images, so flattered by it. val_list: hash of the list of val images. train_loss: mean
-    over the last epoch. nonfinite_steps: steps left out because a gradient was not finite. loop_images_per_s:
-    training alone, all epochs, all ranks; data_wait_share: the part of that time, 0 to 1, in which the loop waited
-    for images. lr: the largest learning rate, scaled to the batch. ranks, accumulation, device_batch: how the
-    global batch was split.
+    top1, top5, top1_stderr: percent of the n_images val images, by the weights as trained; top1_ema and so on: by their
+    moving average, None without. top1_best, epoch_best: the largest over the epochs, of the average if there is one;
+    chosen on the val images, and so biased by that choice. val_list: hash of the list of val images. train_loss: mean
+    over the last epoch. nonfinite_steps: steps skipped because a gradient was not finite. loop_images_per_s: of
+    training alone, over all epochs and ranks; data_wait_share: the part of that time, 0 to 1, in which the loop waited
+    for images. lr: the largest learning rate, scaled to the batch. ranks, accumulation, device_batch: how the global
+    batch was split.
 
     Raises ValueError for data, weights, a device or a disk that cannot be used (an unreadable image is named),
     FloatingPointError for losses or logits that are not finite, and Stopped on request.
@@ -246,7 +246,7 @@ class Loop:
         )
 
     def _save(self) -> None:
-        """Write a checkpoint. The first rank does so for all: apart from their share of images, ranks hold the same."""
+        """Write a checkpoint. Rank 0 does so for all: apart from their share of images, all ranks are the same."""
         self.saved_at = time.monotonic()
         here = (self.step, len(self.history))
         if not self.group.first or here == self.saved or not current().check():

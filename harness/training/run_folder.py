@@ -5,7 +5,7 @@ metrics.jsonl             one line per finished epoch
 correct.npy               which val images were right after the last epoch; correct_ema.npy by the moving average
 checkpoint-<updates>.pt   all that the run is after so many updates, see checkpoints.py
 best.pt                   the weights of the epoch with the largest top-1
-tensorboard/              the metrics once more, if asked for
+tensorboard/              the metrics for TensorBoard, if the task asks for them
 """
 
 import json
@@ -55,7 +55,7 @@ class RunFolder:
                         writer.add_scalar(name, value, len(history))
 
     def save(self, learner: Learner, progress: dict[str, Any]) -> None:
-        """Write a checkpoint; `progress` holds the updates done as "step" and the "history", and returns with it."""
+        """Write a checkpoint with `progress`, which includes the updates done as "step", and the "history"."""
         about = self._about(progress["history"])
         checkpoints.save(self.path, progress["step"], learner.state() | about | {"progress": progress})
 

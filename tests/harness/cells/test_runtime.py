@@ -12,9 +12,9 @@ from harness.cells import Runtime
         ("precision", "float32", "unknown precision 'float32'; allowed are fp32, bf16, fp16"),
         ("mode", "jit", "unknown mode 'jit'; allowed are eager, compiled"),
         ("channels_last", "yes", "channels_last is 'yes'; allowed are True, False"),
-        ("batch", 0, "batch is 0; allowed are whole numbers from 1 on"),
-        ("batch", 2.0, "batch is 2.0; allowed are whole numbers from 1 on"),
-        ("batch", True, "batch is True; allowed are whole numbers from 1 on"),
+        ("batch", 0, "batch is 0; allowed are whole numbers from 1 up"),
+        ("batch", 2.0, "batch is 2.0; allowed are whole numbers from 1 up"),
+        ("batch", True, "batch is True; allowed are whole numbers from 1 up"),
     ],
 )
 def test_what_is_not_allowed_is_named_with_what_is(field: str, value: object, message: str) -> None:

@@ -218,10 +218,10 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
         ("no_val", "no_val has no folder 'val'"),
         ("no_train", "no_train has no folder 'train'"),
         ("classes", "classes has no folder 'train'"),
-        ("flat_val", "flat_val/val/0.jpg does not lie in a class folder directly under"),
-        ("flat", "does not lie in a class folder"),
-        ("others", "train and val must hold the same classes; only in train: dog; only in val: eel"),
-        ("one", "has the one class 'cat'"),
+        ("flat_val", "flat_val/val/0.jpg is not in a class folder directly under"),
+        ("flat", "is not in a class folder"),
+        ("others", "train and val must have the same classes; only in train: dog; only in val: eel"),
+        ("one", "has only the class 'cat'"),
         ("two", "two has 2 classes, the model 10: --set num_classes=2"),
     ],
 )
@@ -406,7 +406,7 @@ def test_an_unreadable_image_is_named_and_the_other_cells_go_on(ask: Ask, split:
 def test_fewer_images_than_a_batch_are_refused(ask: Ask) -> None:
     images([f"few/{split}/{name}" for split in ("train", "val") for name in ("cat", "dog")], 2)
     line = "run --backbone deit_micro --task train --set num_classes=2 --data few --epochs 1"
-    assert "a batch of 64 needs as many training images, there are 4" in refused(ask, line)
+    assert "a batch of 64 needs as many training images; there are 4" in refused(ask, line)
 
 
 DAMAGES: dict[str, Callable[[Path, Path], object]] = {

@@ -63,7 +63,7 @@ def test_train_from_weights_and_from_those_that_fit_in_part(ask: Ask, trained: r
     text = refused_late(ask, f"{other} --weights {run}", "other")
     assert "does not fit deit_micro" in text
     assert "unexpected (blocks.1." in text
-    assert "--allow-partial-weights takes what fits" in text
+    assert "--allow-partial-weights loads what fits" in text
     answer = ask(f"{other} --weights {run} --allow-partial-weights --out partial")
     assert answer.status == 0
     assert re.search(r"started from .*: \d+ unexpected \(blocks\.1\.", answer.out)
@@ -96,7 +96,7 @@ def refused_late(ask: Ask, line: str, out: str) -> str:
         (f"{TRAIN} --precision fp8", "unknown precision 'fp8'"),
         (f"{TRAIN} --mode fast", "unknown mode 'fast'; allowed: eager, compiled"),
         (f"{TRAIN} --device-batch 0", "device_batch is 0"),
-        (f"{TRAIN} --change batch=128", "a batch of 128 needs as many training images, there are 66"),
+        (f"{TRAIN} --change batch=128", "a batch of 128 needs as many training images; there are 66"),
         (f"{TRAIN} --workers -1", "workers and checkpoint_minutes take numbers from 0 up"),
         (f"{TRAIN} --change mixup=0.8 --device-batch 1", "mixup mixes pairs, so it takes 2 or more"),
         ("train flatten_swin_b --data imagenet=photos", "is not ImageNet-1K"),
@@ -283,7 +283,7 @@ def test_reproduce_evaluates_the_official_files_that_are_there(ask: Ask, monkeyp
     for module in (reproduction, models):
         monkeypatch.setattr(module, "preset", lambda name, **values: preset(name, **{"image_size": 32, **values}))
     line = "reproduce flatten --data imagenet --weights weights --workers 0"
-    assert "is not ImageNet-1K: val has 1,000 images and not 50,000" in refused_after_missing(ask, line)
+    assert "is not ImageNet-1K: val has 1,000 images instead of 50,000" in refused_after_missing(ask, line)
     answer = ask(f"{line} --allow-partial-data --csv rows.csv")
     assert answer.status == 0
     missing = [text for text in answer.err.splitlines() if text.startswith("no weights for ")]

@@ -138,7 +138,7 @@ def test_val_images_alone_are_enough_for_an_evaluation(tmp_path: Path):
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="does not divide among 3 processes"):
+    with pytest.raises(ValueError, match="cannot be split evenly among 3 processes"):
         estimated(TRAIN, processes=3)
 
 

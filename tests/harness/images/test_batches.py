@@ -63,7 +63,7 @@ def test_importing_the_harness_imports_no_torch() -> None:
 
 
 def test_more_images_than_a_batch() -> None:
-    with pytest.raises(ValueError, match="a batch of 64 needs as many training images, there are 60"):
+    with pytest.raises(ValueError, match="a batch of 64 needs as many training images; there are 60"):
         TrainOrder(60, batch=64, epochs=1, seed=0)
 
 
@@ -254,5 +254,5 @@ def test_tensor_input_reads_encoded_images_and_names_the_unreadable(folder: Path
     with pytest.raises(ValueError, match=f"unreadable image {broken}: ") as error:
         read(images, order, workers)
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match=r"fashion_mnist_14k/val holds arrays and not image files: .* 'pillow'"):
+    with pytest.raises(ValueError, match=r"fashion_mnist_14k/val is an array and not image files: .* 'pillow'"):
         Images(open_splits(EMBEDDED, 10).val, fast, seed=0)

@@ -33,7 +33,10 @@ def test_a_sound_set_has_no_problem(tmp_path: Path, layout: str, workers: int) -
     text = "\n".join(report_lines(report))
     for part in ("train: ", "80 images, 0 of them unreadable", "2 classes in natural order", "no problem"):
         assert part in text
-    assert "ImageNet-1K by its counts: no; train has 2 classes and not 1,000; train has 80 images and not 1,28" in text
+    assert (
+        "ImageNet-1K by its counts: no; train has 2 classes instead of 1,000; train has 80 images instead of 1,28"
+        in text
+    )
 
 
 def test_layouts_counts_and_other_files_are_shown(folder: Path) -> None:
@@ -45,7 +48,7 @@ def test_layouts_counts_and_other_files_are_shown(folder: Path) -> None:
         "11 images, 0 of them unreadable",
         "classes in natural order: cat ... dog",
         "smallest class cat (5), largest dog (6)",
-        "files that are not images by their suffix, or not in the map, and were not read: 1 x .webp",
+        "not read, as the suffix is not that of an image, or the file is not in the map: 1 x .webp",
         "class order: the same in both splits",
         "val images that are also in train, byte for byte: 0",
     ):
@@ -65,7 +68,7 @@ def test_every_unreadable_image_is_named(tmp_path: Path, layout: str, workers: i
     assert len(report.problems) == 2
     assert report.splits[0].unreadable == report.problems
     assert "truncated" in report.problems[0]
-    assert report.problems[1].endswith("no image that Pillow knows")
+    assert report.problems[1].endswith("not an image that Pillow can read")
     text = report_lines(report)
     assert "  12 images, 2 of them unreadable" in text
     assert "2 problems" in text
@@ -89,11 +92,11 @@ def test_classes_that_differ_and_other_orders_are_problems(tmp_path: Path) -> No
     rows = [f"{label}/{i}.jpg\t{target}\n" for target, label in enumerate(("dog", "cat")) for i in range(3)]
     (tmp_path / "val_map.txt").write_text("".join(rows))
     report = check_images(tmp_path, workers=0, num_classes=None)
-    assert report.problems == ["train and val must number their classes alike; class 0 is cat in train, dog in val"]
+    assert report.problems == ["train and val must number classes the same way; class 0 is cat in train, dog in val"]
     text = report_lines(report)
     assert "class order: NOT the same in both splits" in text
     assert "  2 classes NOT in natural order: dog ... cat" in text
-    assert any(line.endswith("not in the map, and were not read: 6 x .jpg") for line in text)
+    assert any(line.endswith("or the file is not in the map: 6 x .jpg") for line in text)
 
 
 def test_val_images_that_are_in_train_are_shown(folder: Path) -> None:
@@ -119,5 +122,5 @@ def test_imagenet_is_known_by_its_counts(folder: Path, monkeypatch: pytest.Monke
     assert "ImageNet-1K by its counts: yes" in report_lines(check_images(folder, workers=0, num_classes=None))
     (folder / "train/cat/0.jpg").unlink()
     text = report_lines(check_images(folder, workers=0, num_classes=None))
-    assert "ImageNet-1K by its counts: no; train has 11 images and not 12" in text
+    assert "ImageNet-1K by its counts: no; train has 11 images instead of 12" in text
     assert text[-1] == "no problem"

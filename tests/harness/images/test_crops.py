@@ -192,7 +192,7 @@ def test_damaged_crops_are_named(folder: Path, tmp_path: Path, content: bytes | 
 
 def test_crops_of_another_shape_are_named(folder: Path, tmp_path: Path) -> None:
     np.save(crops_in(tmp_path, folder).path, np.zeros((IMAGES, 3, 8, 8), np.uint8))
-    with pytest.raises(ValueError, match=r"npy is damaged: it holds uint8 of shape \(39, 3, 8, 8\): delete it"):
+    with pytest.raises(ValueError, match=r"npy is damaged: its content is uint8 of shape \(39, 3, 8, 8\): delete it"):
         evaluated(folder, cache=tmp_path)
 
 

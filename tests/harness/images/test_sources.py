@@ -72,20 +72,22 @@ def test_fashion_mnist_is_checked(fashion: Path) -> None:
     images, labels = idx.idx_files(fashion, "val")
     whole = images.read_bytes()
     for content, message in (
-        (idx_bytes(np.zeros((9, 28, 28), np.uint8)), "t10k-images-idx3-ubyte.gz holds 9 images and not 10"),
+        (idx_bytes(np.zeros((9, 28, 28), np.uint8)), "t10k-images-idx3-ubyte.gz has 9 images instead of 10"),
         (gzip.compress(b"\0\0\x0d\1" + bytes(8)), "is not an idx file of bytes"),
         (idx_bytes(np.zeros((10, 28, 28), np.uint8))[:-20], "is damaged"),
-        (gzip.compress(gzip.decompress(whole)[:-5]), "where its header says"),
+        (gzip.compress(gzip.decompress(whole)[:-5]), "but its header says"),
     ):
         images.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             open_val(source, 10)
     images.write_bytes(whole)
     labels.write_bytes(idx_bytes(np.zeros(9, np.uint8)))
-    with pytest.raises(ValueError, match="holds 10 images, and there are 9 labels"):
+    with pytest.raises(ValueError, match="has 10 images, but there are 9 labels"):
         open_val(source, 10)
     labels.unlink()
-    with pytest.raises(ValueError, match=r"there is no .*t10k-labels.*apt-get install dataset-fashion-mnist"):
+    with pytest.raises(
+        ValueError, match=r"t10k-labels.* is missing; install it with: apt-get install dataset-fashion-mnist"
+    ):
         open_val(source, 10)
 
 
@@ -122,7 +124,7 @@ def test_first_of_each_class_keeps_file_order() -> None:
 
 
 def test_source_without_a_folder_is_a_known_name() -> None:
-    with pytest.raises(ValueError, match="unknown image set 'cifar'; there is: fashion_mnist_14k, fashion_mnist, imag"):
+    with pytest.raises(ValueError, match="unknown image set 'cifar'; allowed: fashion_mnist_14k, fashion_mnist, imag"):
         DataSource("cifar")
     with pytest.raises(ValueError, match="fashion_mnist_14k comes with the project and takes no root, got /here"):
         DataSource("fashion_mnist_14k", root="/here")
@@ -152,13 +154,13 @@ def test_imagenet_is_checked_by_its_counts(folder: Path) -> None:
     with pytest.raises(ValueError, match="is not ImageNet-1K") as error:
         open_splits(source, 1000)
     for part in (
-        "train has 2 classes and not 1,000",
-        "train has 12 images and not 1,281,167",
-        "val has 6 images and not",
+        "train has 2 classes instead of 1,000",
+        "train has 12 images instead of 1,281,167",
+        "val has 6 images instead of",
     ):
         assert part in str(error.value)
     with pytest.raises(
-        ValueError, match="is not ImageNet-1K: val has 2 classes and not 1,000; val has 6 images"
+        ValueError, match="is not ImageNet-1K: val has 2 classes instead of 1,000; val has 6 images"
     ) as error:
         open_val(source, 1000)
     assert "train" not in str(error.value)
@@ -192,7 +194,7 @@ def test_every_layout_opens_and_val_does_without_train(tmp_path: Path, layout: s
     BUILDERS[layout](tmp_path, "val", images("val", per_class=3))
     source = DataSource.folder(tmp_path)
     assert open_val(source, num_classes=2).targets == [0] * 3 + [1] * 3
-    with pytest.raises(ValueError, match="has no folder 'train' nor another form of this split"):
+    with pytest.raises(ValueError, match="has no folder 'train', nor this split in another layout"):
         open_splits(source, num_classes=2)
     BUILDERS[layout](tmp_path, "train", images("train"))
     splits = open_splits(source, num_classes=2)
@@ -307,17 +309,21 @@ SORT = "sort the images into one folder per class"
         pytest.param(image_sets.remove, "does not exist", id="no folder"),
         pytest.param(empty, "is empty", id="empty folder"),
         pytest.param(
-            lambda root: image_sets.remove(root / "val"), "has no folder 'val' .*there is: train; expected", id="no val"
+            lambda root: image_sets.remove(root / "val"), "has no folder 'val', .*it has train; expected", id="no val"
         ),
         pytest.param(lambda root: image_sets.remove(root / "train"), "has no folder 'train'", id="no train"),
         pytest.param(without_images, f"no image .*{SORT}", id="empty val"),
-        pytest.param(flatten, f"does not lie in a class folder .*{SORT}", id="flat val"),
-        pytest.param(flat_tar, f"does not lie in a class folder .*{SORT}", id="flat val tar"),
-        pytest.param(lambda root: (root / "val/stray.jpg").touch(), "stray.jpg does not lie", id="one stray image"),
-        pytest.param(one_more_level, "does not lie in a class folder", id="classes one level deeper"),
-        pytest.param(lambda root: image_sets.remove(root / "val/dog"), "one class 'cat'", id="one class"),
+        pytest.param(flatten, f"is not in a class folder .*{SORT}", id="flat val"),
+        pytest.param(flat_tar, f"is not in a class folder .*{SORT}", id="flat val tar"),
         pytest.param(
-            val_as("class tars", images("val", classes=("cat",))), f"one class 'cat'.*{SORT}", id="one class in tars"
+            lambda root: (root / "val/stray.jpg").touch(), "stray.jpg is not in a class folder", id="one stray image"
+        ),
+        pytest.param(one_more_level, "is not in a class folder", id="classes one level deeper"),
+        pytest.param(lambda root: image_sets.remove(root / "val/dog"), "only the class 'cat'", id="one class"),
+        pytest.param(
+            val_as("class tars", images("val", classes=("cat",))),
+            f"only the class 'cat'.*{SORT}",
+            id="one class in tars",
         ),
         pytest.param(
             lambda root: (root / "val/dog").rename(root / "val/wolf"),
@@ -332,9 +338,9 @@ SORT = "sort the images into one folder per class"
         pytest.param(
             val_as("shards", images("val")), "only in train: cat, dog; only in val: 0, 1", id="shards for val"
         ),
-        pytest.param(swapped_map, "number their classes alike; class 0 is cat in train, dog in val", id="other order"),
-        pytest.param(missing_shard, "before set-val-000001.tar there is no file number 0", id="missing shard"),
-        pytest.param(missing_parquet, "holds 1 of the 2 files of validation-00000", id="missing parquet"),
+        pytest.param(swapped_map, "number classes the same way; class 0 is cat in train, dog in val", id="other order"),
+        pytest.param(missing_shard, "file number 0, before set-val-000001.tar, is missing", id="missing shard"),
+        pytest.param(missing_parquet, "has 1 of the 2 files of validation-00000", id="missing parquet"),
         pytest.param(two_sets_of_shards, "more than one set: other-val-, set-val-; keep one", id="two sets"),
     ],
 )
@@ -348,7 +354,7 @@ def test_misread_layouts_are_refused_in_one_line(folder: Path, damage: Damage, m
 
 def test_no_layout_names_every_accepted_one(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(ValueError, match="there is: images; expected") as error:
+    with pytest.raises(ValueError, match="it has images; expected") as error:
         open_val(DataSource.folder(tmp_path), 2)
     for accepted in (
         "val/<class>/*.jpg",

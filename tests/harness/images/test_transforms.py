@@ -298,7 +298,7 @@ def test_tensor_input_of_grey_models_and_images(channels: int) -> None:
 
 
 def test_tensor_input_is_for_random_crops() -> None:
-    with pytest.raises(ValueError, match="'tensor' is for the augmentation 'imagenet'; with 'small' it is 'pillow'"):
+    with pytest.raises(ValueError, match="'tensor' requires the augmentation 'imagenet'; with 'small' use 'pillow'"):
         train("small", input="tensor")
     with pytest.raises(ValueError, match="unknown training input 'dali'; allowed: pillow, tensor"):
         train("imagenet", input="dali")

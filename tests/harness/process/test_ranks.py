@@ -34,11 +34,11 @@ def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch
 
 
 INCOMPLETE: list[tuple[dict[str, str | None], str]] = [
-    ({"RANK": None}, "WORLD_SIZE says that there are 2 processes, but there is no RANK: start them with torchrun"),
-    ({"RANK": None, "MASTER_PORT": None}, "2 processes, but there is no RANK and no MASTER_PORT: "),
-    ({"MASTER_ADDR": None}, "but there is no MASTER_ADDR: "),
-    ({"RANK": "5"}, "RANK is 5, which must lie between 0 and WORLD_SIZE - 1 = 1"),
-    ({"RANK": "2"}, "RANK is 2, which must lie between 0 and WORLD_SIZE - 1 = 1"),
+    ({"RANK": None}, "WORLD_SIZE says that there are 2 processes, but RANK is missing: start them with torchrun"),
+    ({"RANK": None, "MASTER_PORT": None}, "2 processes, but RANK and MASTER_PORT are missing: "),
+    ({"MASTER_ADDR": None}, "but MASTER_ADDR is missing: "),
+    ({"RANK": "5"}, "RANK is 5; it must be from 0 to WORLD_SIZE - 1 = 1"),
+    ({"RANK": "2"}, "RANK is 2; it must be from 0 to WORLD_SIZE - 1 = 1"),
     ({"RANK": "-1"}, "the environment variable RANK is '-1'; it takes a number"),
     ({"RANK": "one"}, "the environment variable RANK is 'one'; it takes a number"),
     ({"RANK": ""}, "the environment variable RANK is ''; it takes a number"),
@@ -47,7 +47,7 @@ INCOMPLETE: list[tuple[dict[str, str | None], str]] = [
     ({"WORLD_SIZE": "0"}, "the environment variable WORLD_SIZE is 0; it takes a number of processes"),
     ({"LOCAL_RANK": "gpu0"}, "the environment variable LOCAL_RANK is 'gpu0'; it takes a number"),
     ({"MASTER_PORT": "http"}, "the environment variable MASTER_PORT is 'http'; it takes a number"),
-    ({"MASTER_PORT": "99999"}, "MASTER_PORT is 99999, which must lie between 1 and 65535"),
+    ({"MASTER_PORT": "99999"}, "MASTER_PORT is 99999; it must be from 1 to 65535"),
 ]
 
 

@@ -150,7 +150,7 @@ def test_a_whole_file_that_is_no_state_of_a_run(folder: Path) -> None:
     torch.save({"model": {}}, folder / "checkpoint-00000030.pt")
     found, (warning,) = newest(folder)
     assert found == "checkpoint-00000020.pt"
-    assert "does not say how far the run was" in warning
+    assert "does not include the progress of the run" in warning
 
 
 def test_what_a_killed_process_left_does_not_matter(folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_what_a_killed_process_left_does_not_matter(folder: Path) -> None:
 def test_reading_a_damaged_one_is_one_line(folder: Path, damage: Callable[[bytes], bytes]) -> None:
     path = folder / "checkpoint-00000030.pt"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"checkpoint-00000030\.pt is damaged or no checkpoint: ") as error:
+    with pytest.raises(ValueError, match=r"checkpoint-00000030\.pt is damaged or not a checkpoint: ") as error:
         checkpoints.read(path)
     assert "\n" not in str(error.value)
 

@@ -82,7 +82,7 @@ def test_weights_are_found_in_every_wrapper(tmp_path: Path, wrapper: str | None,
     content = state if wrapper is None else {wrapper: OrderedDict(state), "epoch": 299, "optimizer": {"state": {}}}
     path = saved(tmp_path / "file.pth", content)
     assert same(loaded(path), RAW)
-    assert "holds no moving average of weights" in refusal(path, ema=True)
+    assert "has no moving average of weights" in refusal(path, ema=True)
 
 
 @pytest.mark.parametrize("wrapper", ["ema", "model_ema", "state_dict_ema", "ema_state_dict"])
@@ -93,7 +93,7 @@ def test_the_average_is_taken_if_asked_for(tmp_path: Path, raw: str, wrapper: st
     assert same(loaded(path, ema=True), AVERAGE)
     path = saved(tmp_path / "average.pth", {wrapper: official(AVERAGE, "module.")})
     assert same(loaded(path, ema=True), AVERAGE)
-    assert refusal(path) == f"FILE holds weights as a moving average only ({wrapper}): pass --ema"
+    assert refusal(path) == f"FILE has weights as a moving average only ({wrapper}): pass --ema"
 
 
 def test_a_file_before_torch_1_6(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, function: Callabl
     for name, zipped in (("new.pth", True), ("old.pth", False)):
         path = saved(tmp_path / name, content, _use_new_zipfile_serialization=zipped)
         message = refusal(path)
-        assert message == f"cannot read the weights FILE: it holds more than tensors and plain values ({named})"
+        assert message == f"cannot read the weights FILE: it contains more than tensors and plain values ({named})"
     assert not trace.exists()
     torch.load(path, weights_only=False)
     assert trace.exists(), "the file is as hostile as it should be"
@@ -225,19 +225,19 @@ def test_a_text_file(tmp_path: Path, text: str) -> None:
 def test_a_file_of_something_else(tmp_path: Path, content: object) -> None:
     held = type(content).__name__
     message = refusal(saved(tmp_path / "other.pth", content))
-    assert message == f"cannot read the weights FILE: it holds a {held} and no tensors by name"
+    assert message == f"cannot read the weights FILE: it is a {held} and no tensors by name"
 
 
 def test_a_file_without_tensors(tmp_path: Path) -> None:
     path = saved(tmp_path / "other.pth", {"epoch": 3, "args": {"lr": 1}, "model": {}})
-    assert refusal(path) == "FILE holds no tensors by name; at its top: epoch, args, model"
+    assert refusal(path) == "FILE has no tensors by name; at the top: epoch, args, model"
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot read the weights .*none\.pth: No such file or directory"):
         weights_in(tmp_path / "none.pth")
     (tmp_path / "checkpoint-1.pt").touch()
-    with pytest.raises(ValueError, match=r"holds no checkpoint of a run \(checkpoint-<updates>\.pt\)"):
+    with pytest.raises(ValueError, match=r"has no checkpoint of a run \(checkpoint-<updates>\.pt\)"):
         weights_in(tmp_path)
 
 
@@ -297,7 +297,7 @@ def test_a_position_table_that_cannot_be_resized(tmp_path: Path, table: Tensor) 
 
 def test_a_file_of_which_nothing_fits_is_refused_even_so(tmp_path: Path) -> None:
     path = saved(tmp_path / "other.pth", {"model": {"layer.weight": torch.zeros(3)}})
-    assert "no tensor of it does" in refusal(path, strict=False)
+    assert "none of its tensors does" in refusal(path, strict=False)
 
 
 # What a file is called

@@ -233,8 +233,8 @@ STATES: list[tuple[Callable[[Path, Cell, str], None], str]] = [
     (cut_short, "has begun and is not done yet in OUT"),
     (recorded_as, "failed: RuntimeError: planted"),
     (recorded_as, "ran out of memory: MemoryError: planted"),
-    (damaged, "has no whole record: OUT/KEY.json: not a whole JSON file: "),
-    (emptied, "is done, and whose last weights are no longer in OUT/KEY"),
+    (damaged, "has no intact record: OUT/KEY.json: not a whole JSON file: "),
+    (emptied, "is done, but its last weights are no longer in OUT/KEY"),
 ]
 
 
