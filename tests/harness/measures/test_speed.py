@@ -52,7 +52,7 @@ def run(runtime: Runtime, model: Callable[[], nn.Module] = Probe) -> dict:
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
 def test_speed_wants_a_time_of_work(seconds):
-    with pytest.raises(ValueError, match="min_seconds"):
+    with pytest.raises(ValueError, match=f"^min_seconds is {seconds!r}; allowed are numbers above 0$"):
         Speed(min_seconds=seconds)
 
 

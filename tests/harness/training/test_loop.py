@@ -99,6 +99,18 @@ def test_same_seed_same_bits_whatever_the_workers(folder: Path, tmp_path: Path, 
     assert not torch.equal(runs["other"][0]["head.weight"], first["head.weight"])
 
 
+def test_a_run_resumed_with_another_split_of_its_batch_says_so(folder: Path, tmp_path: Path) -> None:
+    this = task(folder, replace(RECIPE, epochs=1))
+    train(this, deit(), tmp_path, print)
+    lines: list[str] = []
+    train(replace(this, device_batch=8), deit(), tmp_path, lines.append)
+    assert lines[1:] == [
+        "resumed after 12 of 12 updates",
+        "warning: this run began as 1 x 1 x 16 and continues as 1 x 2 x 8: sums are taken in another order, so it does "
+        "not repeat an uninterrupted run bit for bit",
+    ]
+
+
 def test_ema_is_evaluated_beside_the_model(folder: Path, tmp_path: Path) -> None:
     metrics = train(task(folder, replace(RECIPE, epochs=1, ema_decay=0.999999)), deit(), tmp_path, print)
     checkpoint = checkpoints.read(tmp_path / "checkpoint-00000012.pt")
