@@ -48,6 +48,10 @@ def nothing():
 constant = 3
 """
 
+TRAIN = "train deit_micro --data photos --set num_classes=3 image_size=16 dim=16 depth=2"
+SHORT = f"{TRAIN} --change epochs=1 warmup_epochs=0 batch=22"
+"""A training of 3 updates on the images of `photos`."""
+
 
 class Answer(NamedTuple):
     status: int

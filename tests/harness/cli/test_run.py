@@ -1,24 +1,164 @@
-"""The commands about accuracy, from outside: train, evaluate, compare, data check, reproduce with official weights."""
+"""run, train and evaluate: what is measured and recorded, what is not measured again, and what is refused or fails."""
 
 import json
+import os
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import backbones
 import results
-from backbones import preset, to_official
-from harness.cli import reproduction
-from harness.published import models, official
-from tests.harness.command_line import Ask, photos, records, refused
-from tests.pages import file_named
+from tests.harness.command_line import SHORT, TRAIN, Ask, images, photos, records, refused, tree
 
-TRAIN = "train deit_micro --data photos --set num_classes=3 image_size=16 dim=16 depth=2"
-SHORT = f"{TRAIN} --change epochs=1 warmup_epochs=0 batch=22"
+# run
+
+
+def test_a_sweep_of_the_users_own_is_measured_once(ask: Ask) -> None:
+    first = ask("run my_sweeps.py:costs")
+    assert (first.status, first.err) == (0, "")
+    assert "[1/3] deit_micro softmax(fused=True) costs" in first.out
+    assert "3 records in runs" in first.out
+    assert sorted(record.status for record in records()) == ["done"] * 3
+    assert len(list(Path("runs").glob("*.json"))) == 3
+    before = tree()
+    again = ask("run my_sweeps.py:costs")
+    assert again.status == 0
+    assert "3 of 3 cells are recorded in runs already" in again.out
+    assert "[1/3]" not in again.out
+    assert tree() == before
+
+
+def test_a_dry_run_writes_nothing(ask: Ask) -> None:
+    before = tree()
+    answer = ask("run my_sweeps.py:costs --dry-run")
+    assert (answer.status, answer.err) == (0, "")
+    assert tree() == before
+    lines = answer.out.splitlines()
+    assert [line.split()[1:3] for line in lines] == [["to", "do"]] * 3
+    ask("run my_sweeps.py:costs --only linear")
+    before = tree()
+    answer = ask("run my_sweeps.py:costs --dry-run")
+    assert ["recorded" in line for line in answer.out.splitlines()] == [False, True, False]
+    assert [line.split()[0] for line in answer.out.splitlines()] == [line.split()[0] for line in lines]
+    assert tree() == before
+
+
+def test_training_on_a_folder_of_images(ask: Ask) -> None:
+    photos()
+    answer = ask("run --backbone deit_micro --task train --data photos --epochs 1 --set num_classes=3")
+    assert (answer.status, answer.err) == (0, "")
+    (record,) = records()
+    assert record.status == "done"
+    task = record.cell["task"]
+    folder = str(Path("photos").resolve())
+    assert task["data"] == {"name": folder, "root": folder}
+    assert task["recipe"]["epochs"] == 1
+    metrics = record.metrics
+    assert metrics["n_images"] == 9
+    assert metrics["epochs"] == 1
+    share = metrics["top1"] / 100
+    assert share * 9 == pytest.approx(round(share * 9))
+    assert metrics["top1_stderr"] == pytest.approx(100 * (share * (1 - share) / 9) ** 0.5)
+    assert metrics["top5"] == 100
+    assert metrics["train_loss"] > 0
+    assert (Path("runs") / record.key / "best.pt").is_file()
+    assert f"{metrics['top1']:.2f} ± {metrics['top1_stderr']:.2f}" in answer.out
+    before = tree()
+    assert ask("run --backbone deit_micro --task train --data photos/ --epochs 1 --set num_classes=3").status == 0
+    assert tree() == before
+
+
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "two": ("train/cat", "train/dog", "val/cat", "val/dog"),
+    "no_val": ("train/cat", "train/dog"),
+    "no_train": ("val/cat", "val/dog"),
+    "flat_val": ("train/cat", "train/dog", "val"),
+    "flat": ("train", "val"),
+    "others": ("train/cat", "train/dog", "val/cat", "val/eel"),
+    "one": ("train/cat", "val/cat"),
+    "classes": ("cat", "dog"),
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            "nowhere",
+            "--data nowhere: no such folder, and no image set of this name (fashion_mnist_14k, ",
+        ),
+        ("my_sweeps.py", "is not a folder"),
+        ("empty", "empty is empty; expected train/<class>/*.jpg and val/<class>/*.jpg"),
+        ("no_val", "no_val has no folder 'val'"),
+        ("no_train", "no_train has no folder 'train'"),
+        ("classes", "classes has no folder 'train'"),
+        ("flat_val", "flat_val/val/0.jpg does not lie in a class folder directly under"),
+        ("flat", "does not lie in a class folder"),
+        ("others", "train and val must hold the same classes; only in train: dog; only in val: eel"),
+        ("one", "has the one class 'cat'"),
+        ("two", "two has 2 classes, the model 10: --set num_classes=2"),
+    ],
+)
+def test_image_folders_amiss_are_refused(ask: Ask, data: str, said: str) -> None:
+    Path("empty").mkdir()
+    images([f"{data}/{folder}" for folder in LAYOUTS.get(data, ())], 1)
+    assert said in refused(ask, f"run --backbone deit_micro --task costs train --data {data}")
+
+
+def test_more_classes_than_the_embedded_images_have_are_refused(ask: Ask) -> None:
+    assert "fashion_mnist_14k has 10 classes, the model 1000" in refused(ask, "run --backbone deit_t --task train")
+
+
+def test_fewer_images_than_a_batch_are_refused(ask: Ask) -> None:
+    images([f"few/{split}/{name}" for split in ("train", "val") for name in ("cat", "dog")], 2)
+    line = "run --backbone deit_micro --task train --set num_classes=2 --data few --epochs 1"
+    assert "a batch of 64 needs as many training images, there are 4" in refused(ask, line)
+
+
+def test_a_device_that_is_not_there_is_refused(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for task in ("speed", "train"):
+        assert "no CUDA device" in refused(ask, f"run --backbone deit_micro --task {task} --device cuda")
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+@pytest.mark.parametrize("command", ["run my_sweeps.py:costs", "reproduce flatten"])
+def test_an_output_folder_that_cannot_be_written_is_refused(ask: Ask, command: str, out: str) -> None:
+    """A file in its way, which stops root too."""
+    Path("file").write_text("")
+    assert f"cannot write to the output folder {out}: " in refused(ask, f"{command} --out {out}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_an_output_folder_without_permission_is_refused(ask: Ask) -> None:
+    Path("closed").mkdir(mode=0o500)
+    assert "cannot write to the output folder closed: Permission denied" in refused(
+        ask, "run my_sweeps.py:costs --out closed"
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_unreadable_image_is_named_and_the_other_cells_go_on(ask: Ask, split: str) -> None:
+    photos()
+    broken = Path(f"photos/{split}/dog/1.jpg").resolve()
+    broken.write_bytes(broken.read_bytes()[:100])
+    if split == "train":  # each epoch leaves two of the 66 images out; not one of the broken ones, all of dog
+        for path in broken.parent.iterdir():
+            path.write_bytes(b"no image")
+    answer = ask("run --backbone deit_micro --task train costs --set num_classes=3 --data photos --epochs 1")
+    assert answer.status == 1
+    named = [line for line in answer.out.splitlines() if "unreadable image" in line]
+    assert named
+    assert all(str(broken.parent if split == "train" else broken) in line for line in named)
+    by_task = {record.cell["task"]["name"]: record for record in records()}
+    assert by_task["train"].status == "failed"
+    assert "unreadable image" in (by_task["train"].error or "")
+    assert by_task["costs"].status == "done"
+
+
+# train
 
 
 @pytest.fixture
@@ -29,9 +169,6 @@ def trained(ask: Ask) -> results.Record:
     assert (answer.status, answer.err) == (0, "")
     (record,) = records()
     return record
-
-
-# train
 
 
 def test_train_prints_how_and_leaves_a_run_folder(ask: Ask) -> None:
@@ -63,7 +200,7 @@ def test_train_from_weights_and_from_those_that_fit_in_part(ask: Ask, trained: r
     text = refused_late(ask, f"{other} --weights {run}", "other")
     assert "does not fit deit_micro" in text
     assert "unexpected (blocks.1." in text
-    assert "--allow-partial-weights loads what fits" in text
+    assert "--allow-partial-weights takes what fits" in text
     answer = ask(f"{other} --weights {run} --allow-partial-weights --out partial")
     assert answer.status == 0
     assert re.search(r"started from .*: \d+ unexpected \(blocks\.1\.", answer.out)
@@ -96,7 +233,7 @@ def refused_late(ask: Ask, line: str, out: str) -> str:
         (f"{TRAIN} --precision fp8", "unknown precision 'fp8'"),
         (f"{TRAIN} --mode fast", "unknown mode 'fast'; allowed: eager, compiled"),
         (f"{TRAIN} --device-batch 0", "device_batch is 0"),
-        (f"{TRAIN} --change batch=128", "a batch of 128 needs as many training images; there are 66"),
+        (f"{TRAIN} --change batch=128", "a batch of 128 needs as many training images, there are 66"),
         (f"{TRAIN} --workers -1", "workers and checkpoint_minutes take numbers from 0 up"),
         (f"{TRAIN} --change mixup=0.8 --device-batch 1", "mixup mixes pairs, so it takes 2 or more"),
         ("train flatten_swin_b --data imagenet=photos", "is not ImageNet-1K"),
@@ -179,18 +316,19 @@ def test_evaluate_refuses(ask: Ask, line: str, said: str) -> None:
     assert said in refused(ask, line)
 
 
-# train, then evaluate
+# run, of a sweep that trains and then evaluates
 
 
 @pytest.fixture
-def documented_sweep(ask: Ask) -> None:
-    """more_sweeps.py of docs/own_sweep.md, and its images."""
-    Path("more_sweeps.py").write_text(file_named("more_sweeps.py"))
+def readme_sweep(ask: Ask) -> None:
+    """more_sweeps.py as it stands in the README, and its images."""
+    _, opening, rest = (Path(backbones.__file__).parents[1] / "README.md").read_text().partition("# more_sweeps.py\n")
+    Path("more_sweeps.py").write_text(opening + rest.partition("```")[0])
     photos()
 
 
-@pytest.mark.usefixtures("documented_sweep")
-def test_the_documented_sweep_trains_and_then_evaluates_both_ways(ask: Ask) -> None:
+@pytest.mark.usefixtures("readme_sweep")
+def test_the_sweep_of_the_readme_trains_and_then_evaluates_both_ways(ask: Ask) -> None:
     answer = ask("run more_sweeps.py:both_ways --epochs 1 --seed 0 1")
     assert (answer.status, answer.err) == (0, "")
     by_key = {record.key: record for record in records()}
@@ -209,7 +347,7 @@ def test_the_documented_sweep_trains_and_then_evaluates_both_ways(ask: Ask) -> N
     assert {line.count("squash") + line.count("short_side") for line in rows} == {1}
 
 
-@pytest.mark.usefixtures("documented_sweep")
+@pytest.mark.usefixtures("readme_sweep")
 def test_an_evaluation_alone_is_refused_until_its_training_is_recorded(ask: Ask) -> None:
     only = "run more_sweeps.py:both_ways --epochs 1 --only"
     text = refused(ask, f"{only} evaluate")
@@ -220,111 +358,3 @@ def test_an_evaluation_alone_is_refused_until_its_training_is_recorded(ask: Ask)
     assert ask(f"{only} train").status == 0
     assert ask(f"{only} evaluate").status == 0
     assert len(records()) == 2 + 4
-
-
-# compare
-
-
-def test_compare_pairs_images_and_seeds(ask: Ask) -> None:
-    photos()
-    for attention in ("softmax", "linear"):
-        assert ask(f"{SHORT} --attention {attention} --seed 0 1").status == 0
-    answer = ask("compare --csv paired.csv")
-    assert (answer.status, answer.err) == (0, "wrote paired.csv\n")
-    lines = answer.out.splitlines()
-    assert re.match(r"deit_micro +softmax +2 .* baseline$", lines[1])
-    assert re.match(r"deit_micro +linear +2 .* (better|worse|not resolved)$", lines[2])
-    assert Path("paired.csv").read_text().count("\n") == 3
-    assert "| linear" in ask("compare --markdown").out
-    assert "there are: " in refused(ask, "compare --baseline focused")
-    assert "there is no folder nowhere" in refused(ask, "compare --out nowhere")
-
-
-# data check
-
-
-def test_data_check_says_what_is_there_and_what_is_wrong(ask: Ask) -> None:
-    photos()
-    answer = ask("data check photos --classes 3 --workers 0")
-    assert (answer.status, answer.err) == (0, "")
-    assert "66 images, 0 of them unreadable" in answer.out
-    assert answer.out.endswith("no problem\n")
-    path = Path("photos/val/cat/0.jpg")
-    path.write_bytes(path.read_bytes()[:200])
-    answer = ask("data check photos --classes 4 --workers 1")
-    assert answer.status == 1
-    assert "unreadable image photos/val/cat/0.jpg" in answer.out
-    assert "val has 3 classes, the model 4" in answer.out
-    answer = ask("data check nowhere")
-    assert answer.status == 1
-    assert "data folder nowhere does not exist" in answer.out
-
-
-# reproduce
-
-
-@pytest.fixture
-def imagenet_of_a_sort(ask: Ask) -> None:
-    """imagenet/val: 1,000 classes, an image each of noise. weights: an official file of PVTv2-B0, of random weights."""
-    for number in range(1000):
-        folder = Path(f"imagenet/val/n{number:08d}")
-        folder.mkdir(parents=True)
-        pixels = np.random.default_rng(number).integers(0, 256, (9, 12, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "a.png")
-    Path("weights").mkdir()
-    spec = preset("pvt_v2_b0")
-    torch.save({"model": to_official(backbones.build(spec).state_dict(), spec)}, "weights/pvt_v2_b0.pth")
-
-
-@pytest.mark.usefixtures("imagenet_of_a_sort")
-def test_reproduce_evaluates_the_official_files_that_are_there(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "published_rows", few(results.published_rows))
-    # A PVTv2 is the same at every size; of 224 pixels, its evaluation would take a minute here.
-    for module in (reproduction, models):
-        monkeypatch.setattr(module, "preset", lambda name, **values: preset(name, **{"image_size": 32, **values}))
-    line = "reproduce flatten --data imagenet --weights weights --workers 0"
-    assert "is not ImageNet-1K: val has 1,000 images instead of 50,000" in refused_after_missing(ask, line)
-    answer = ask(f"{line} --allow-partial-data --csv rows.csv")
-    assert answer.status == 0
-    missing = [text for text in answer.err.splitlines() if text.startswith("no weights for ")]
-    assert len(missing) == len(official.OFFICIAL) - 1
-    assert "no weights for swin_t: swin_tiny_patch4_window7_224.pth is not in weights" in missing
-    (record,) = [record for record in records() if record.cell["task"]["name"] == "evaluate"]
-    assert record.metrics["n_images"] == 1000
-    assert record.cell["task"]["preprocessing"]["kind"] == "short_side"
-    rows = [text for text in answer.out.splitlines() if text.startswith("PVTv2-B0 at 224")]
-    assert len(rows) == 2
-    assert all("partial: 1000 images" in row for row in rows)
-    assert Path("rows.csv").is_file()
-
-
-def few(published):  # type: ignore[no-untyped-def]
-    """The rows of the two smallest models: counting all of them takes a minute."""
-
-    def rows(paper: str):  # type: ignore[no-untyped-def]
-        frame = published(paper)
-        return frame[frame["model"].isin(["PVTv2-B0", "DeiT-T"])]
-
-    return rows
-
-
-def refused_after_missing(ask: Ask, line: str) -> str:
-    answer = ask(line)
-    assert answer.status == 2
-    assert answer.out == ""
-    return answer.err.splitlines()[-1]
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("--data photos", "--data and --weights go together"),
-        ("--weights photos", "--data and --weights go together"),
-        ("--allow-partial-data", "has no effect without --data and --weights"),
-        ("--data photos --weights nowhere", "weights folder nowhere does not exist"),
-        ("--data photos --weights photos", "no official weights in photos; a file is known by its name"),
-    ],
-)
-def test_reproduce_refuses(ask: Ask, line: str, said: str) -> None:
-    photos()
-    assert said in refused(ask, f"reproduce flatten {line}")
