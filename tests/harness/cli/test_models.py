@@ -45,9 +45,9 @@ def test_show(ask: Ask) -> None:
             "unknown option of focused 'focusing'; did you mean focusing_factor? (allowed: focusing_factor, kernel",
         ),
         ("show swin_t --attention 'focused(4)'", "cannot read attention 'focused(4)'; write it as in focused("),
-        ("show swin_t --attention ''", "cannot read attention ''"),
-        ("show swin_t --attention 'focused(kernel_size=4)'", "kernel_size=4 is not allowed"),
-        ("show swin_t --attention 'focused(kernel_size=x)'", "kernel_size='x' is not allowed"),
+        ("show swin_t --attention ''", "cannot read attention ''; write it as in focused("),
+        ("show swin_t --attention 'focused(kernel_size=4)'", "kernel_size=4 is not allowed; it takes None or an odd "),
+        ("show swin_t --attention 'focused(kernel_size=x)'", "kernel_size='x' is not allowed; it takes int | None"),
         ("show swin_t --attention 'softmax(fused=1)'", "fused=1 is not allowed; it takes bool"),
         ("show swin_t --set windw=7", "unknown override of swin_t (swin) 'windw'; did you mean window?"),
         ("show pvt_t --set window=7", "unknown override of pvt_tiny (pvt) 'window'"),
@@ -59,58 +59,81 @@ def test_unknown_names_are_refused(ask: Ask, line: str, said: str) -> None:
     assert said in refused(ask, line)
 
 
+NUMBER, NUMBERS, FOUR = "a number from 1 up", "numbers from 1 up", "4 numbers from 1 up"
+SIZE = "a number of pixels, or (height, width)"
+
+
 @pytest.mark.parametrize(
-    ("preset", "value"),
+    ("preset", "name", "value", "allowed"),
     [
-        ("swin_t", "name=other"),
-        ("swin_t", "attention=3"),
-        ("swin_t", "stages=5"),
-        ("swin_t", "stages=LLX"),
-        ("swin_t", "stages=None"),
-        ("swin_t", "num_classes=many"),
-        ("swin_t", "num_classes=0"),
-        ("swin_t", "in_channels=3.5"),
-        ("swin_t", "image_size=large"),
-        ("swin_t", "image_size=(224,224,3)"),
-        ("swin_t", "window=x"),
-        ("swin_t", "window=2.5"),
-        ("swin_t", "window=None"),
-        ("swin_t", "window=0"),
-        ("swin_t", "softmax_window=x"),
-        ("swin_t", "dim=x"),
-        ("swin_t", "dim=0"),
-        ("swin_t", "heads=x"),
-        ("swin_t", "heads=(3,6)"),
-        ("swin_t", "heads=None"),
-        ("swin_t", "block_counts=None"),
-        ("swin_t", "block_counts=(2,2,0,2)"),
-        ("swin_t", "patch_size=0"),
-        ("swin_t", "mlp_ratio=x"),
-        ("swin_t", "honour_shift_mask=maybe"),
-        ("pvt_t", "sr_ratios=None"),
-        ("pvt_t", "sr_ratios=abcd"),
-        ("pvt_t", "dims=(64,128)"),
-        ("pvt_t", "mlp_ratios=x"),
-        ("pvt_t", "class_token=perhaps"),
-        ("pvt_v2_b2_li", "pooled_keys=perhaps"),
-        ("cswin_t", "split_size=0"),
-        ("cswin_t", "split_size=x"),
-        ("deit_t", "depth=x"),
-        ("deit_t", "depth=0"),
-        ("deit_t", "patch_size=None"),
-        ("deit_t", "patch_size=0"),
-        ("deit_t", "mlp_ratio=x"),
+        ("swin_t", "stages", 5, "a text"),
+        ("swin_t", "stages", "LLX", "4 letters L, S or M, and with an M the number of its L blocks"),
+        ("swin_t", "stages", None, "a text"),
+        ("swin_t", "num_classes", "many", NUMBER),
+        ("swin_t", "num_classes", 0, NUMBER),
+        ("swin_t", "in_channels", 3.5, NUMBER),
+        ("swin_t", "image_size", "large", SIZE),
+        ("swin_t", "image_size", (224, 224, 3), SIZE),
+        ("swin_t", "window", "x", NUMBER),
+        ("swin_t", "window", 2.5, NUMBER),
+        ("swin_t", "window", None, NUMBER),
+        ("swin_t", "window", 0, NUMBER),
+        ("swin_t", "softmax_window", "x", NUMBER),
+        ("swin_t", "dim", "x", NUMBER),
+        ("swin_t", "dim", 0, NUMBER),
+        ("swin_t", "heads", "x", FOUR),
+        ("swin_t", "heads", (3, 6), FOUR),
+        ("swin_t", "heads", None, FOUR),
+        ("swin_t", "block_counts", None, NUMBERS),
+        ("swin_t", "block_counts", (2, 2, 0, 2), NUMBERS),
+        ("swin_t", "patch_size", 0, NUMBER),
+        ("swin_t", "mlp_ratio", "x", NUMBER),
+        ("swin_t", "honour_shift_mask", "maybe", "True or False"),
+        ("pvt_tiny", "sr_ratios", None, FOUR),
+        ("pvt_tiny", "sr_ratios", "abcd", FOUR),
+        ("pvt_tiny", "dims", (64, 128), FOUR),
+        ("pvt_tiny", "mlp_ratios", "x", FOUR),
+        ("pvt_tiny", "class_token", "perhaps", "True or False"),
+        ("pvt_v2_b2_li", "pooled_keys", "perhaps", "True or False"),
+        ("cswin_t", "split_size", 0, FOUR),
+        ("cswin_t", "split_size", "x", FOUR),
+        ("deit_t", "depth", "x", NUMBER),
+        ("deit_t", "depth", 0, NUMBER),
+        ("deit_t", "patch_size", None, NUMBER),
+        ("deit_t", "patch_size", 0, NUMBER),
+        ("deit_t", "mlp_ratio", "x", NUMBER),
     ],
 )
-def test_values_of_the_wrong_kind_are_refused(ask: Ask, preset: str, value: str) -> None:
-    assert value.partition("=")[0] in refused(ask, f"show {preset} --set '{value}'")
+def test_values_of_the_wrong_kind_are_refused(ask: Ask, preset: str, name: str, value: object, allowed: str) -> None:
+    said = refused(ask, f"show {preset} --set '{name}={value}'")
+    assert f"{name}={value!r} is not allowed; it takes {allowed}" in said
+    if name != "image_size":  # which is the same for every preset
+        assert said.startswith(f"{preset}: ")
 
 
-@pytest.mark.parametrize("text", ["false", "False", "no", "0"])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("name=other", "unknown override of swin_t (swin) 'name' (allowed: attention, stages, image_size, num_classes"),
+        ("attention=3", "cannot read attention '3'; write it as in focused(focusing_factor=4"),
+    ],
+)
+def test_a_name_or_an_attention_that_is_none_is_refused(ask: Ask, value: str, said: str) -> None:
+    assert said in refused(ask, f"show swin_t --set {value}")
+
+
+@pytest.mark.parametrize("text", ["false", "no", "0"])
 def test_a_text_for_no_never_means_yes(ask: Ask, text: str) -> None:
-    """Refused, or read as False; a text that is not empty is true to Python."""
-    answer = ask(f"show flatten_swin_t --set window=7 honour_shift_mask={text}")
-    assert answer.status == 2 or "Shift mask of focused in shifted windows: ignored" in answer.out
+    """A text that is not empty is true to Python."""
+    said = refused(ask, f"show flatten_swin_t --set window=7 honour_shift_mask={text}")
+    assert said.startswith("flatten_swin_t: honour_shift_mask=")
+    assert said.endswith("is not allowed; it takes True or False\n")
+
+
+def test_false_means_no(ask: Ask) -> None:
+    answer = ask("show flatten_swin_t --set window=7 honour_shift_mask=False")
+    assert (answer.status, answer.err) == (0, "")
+    assert "Shift mask of focused in shifted windows: ignored" in answer.out
 
 
 @pytest.mark.parametrize(
