@@ -1,4 +1,4 @@
-"""What the commands share: the two streams, and how help writes their options."""
+"""What the commands share: the two streams, the folder of the records, and how help writes an option."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from rich.console import Console
 
 Positional = tyro.conf.Positional
 
+RUNS = Path("runs")
+"""The folder of the records, unless --out names another."""
+
 CERTIFICATES = "certificates"
 """The folder of certificates, in the folder of the records."""
 
@@ -16,9 +19,13 @@ out_console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
 
-def shown(metavar: str) -> object:
-    """How help writes an option that is optional."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(optional)")
+def shown(metavar: str, about: str | None = None, *, default: str | None = None) -> object:
+    """Make help write an option that is not required as `metavar`, with its default in words.
+
+    `about` is its help (default: its line in the docstring).
+    """
+    hint = "(optional)" if default is None else f"(default: {default})"
+    return tyro.conf.arg(metavar=metavar, help=about, help_behavior_hint=hint)
 
 
 def say(line: str, style: str | None = None, end: str = "\n") -> None:
@@ -32,15 +39,16 @@ def note(line: str, style: str | None = None) -> None:
 
 
 def warn(line: str, style: str | None = None) -> None:
-    """Print what is amiss to standard error, behind the program's name."""
+    """Print a warning or an error to standard error, behind the program's name."""
     note(f"attention-bench: {line}", style)
 
 
 def must_be_new(out: Path) -> None:
-    """Raises ValueError for a file that would be overwritten."""
+    """Raise ValueError for a file that would be overwritten."""
     if out.exists():
         raise ValueError(f"{out} exists: move it away, or give another --out")
 
 
 def text(path: Path | None) -> str | None:
+    """Return a path as text, None as None."""
     return None if path is None else str(path)

@@ -14,7 +14,8 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.app import CERTIFICATES, Positional, out_console, say, shown, warn
+from harness.cli.app import CERTIFICATES, RUNS, Positional, out_console, say, shown, warn
+from harness.cli.options import OutOption
 
 if TYPE_CHECKING:
     from attentions import AttentionSpec
@@ -26,13 +27,16 @@ TEMPLATE = Path(__file__).with_name("template.py")
 def new(
     name: Annotated[str, Positional, tyro.conf.arg(metavar="NAME")],
     *,
-    out: Annotated[Path, shown("FOLDER")] = Path(),
+    out: Annotated[Path, shown("FOLDER", default="the current folder")] = Path(),
 ) -> int:
-    """Write NAME.py, an attention that works, to be made your own: a short file with its options and its definition.
+    """Write NAME.py, a working attention as a starting point: a short file with its options and its definition.
+
+    For example:
+        attention-bench new my_attention
 
     Args:
-        name: what it will be called in every command, as in my_attention.
-        out: folder of the file; left out, the current one.
+        name: its name in every command, as in my_attention.
+        out: the folder of the file.
     """
     import attentions
 
@@ -57,7 +61,7 @@ def new(
     quoted = shlex.quote(str(path))
     run = f"attention-bench run --import {quoted} --backbone deit_micro swin_micro --attention softmax {name}"
     for line in (
-        f"wrote {path}: linear attention, to be made your own; then",
+        f"wrote {path}: linear attention as a starting point; edit it, then run",
         f"attention-bench check {quoted}",
         f"{run} --task costs",
         f"{run} --task speed",
@@ -67,18 +71,25 @@ def new(
 
 
 def check(
-    attention: Annotated[tuple[str, ...], Positional, tyro.conf.arg(metavar="NAME|FILE")],
+    attention: Annotated[
+        tuple[str, ...], Positional, tyro.conf.arg(metavar="NAME|FILE ...", help_behavior_hint="(required)")
+    ],
     *,
     quick: bool = False,
-    out: Path = Path("runs"),
+    out: OutOption = RUNS,
 ) -> int:
-    """Test attentions by the laws that all of them are held to, and write a certificate of each, which tables show.
+    """Test attentions against the laws that all of them must obey; write a certificate of each, which tables show.
+
+    By name, and a file of your own:
+        attention-bench check softmax "focused(kernel_size=None)"
+        attention-bench check my_attention.py --quick
+
+    Certificates go to `certificates` in the folder of the records.
 
     Args:
-        attention: by name, as in softmax or "focused(kernel_size=None)", or a file of your own; `all` means every one
-            that is known, with its defaults.
-        quick: a form of seconds: fewer sites, no measured time, graphs captured but not compiled.
-        out: folder of the records; certificates go to `certificates` in it.
+        attention: names, as in softmax or "focused(kernel_size=None)", or files of your own; `all` means every one that
+            is known, with its defaults.
+        quick: test in seconds: on fewer sites, without measured time, capturing graphs but not compiling them.
     """
     import results
     from harness.certificate.certify import LAWS, certify

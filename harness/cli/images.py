@@ -5,23 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tyro
+
 from harness.cli.app import Positional, error_console, say, shown
 
 
 def data(
     action: Annotated[Literal["check"], Positional],
-    root: Annotated[Path, Positional],
+    root: Annotated[Path, Positional, tyro.conf.arg(metavar="FOLDER")],
     *,
-    workers: Annotated[int | None, shown("PROCESSES")] = None,
-    classes: Annotated[int | None, shown("NUMBER")] = None,
+    workers: Annotated[int | None, shown("PROCESSES", default="the machine's cores less one")] = None,
+    classes: Annotated[int | None, shown("NUMBER", default="any number")] = None,
 ) -> int:
-    """Look at an image folder before days of training on it: layout, counts, class order, and every image decoded.
+    """Check an image folder before days of training on it: layout, counts, class order; decode every image.
+
+    For example:
+        attention-bench data check /data/imagenet --classes 1000
 
     Args:
-        action: check.
+        action: what to do with the folder.
         root: the folder, in any layout that training takes (class folders, tars, zips, webdataset shards, parquet).
-        workers: processes that decode; left out, the machine's cores less one.
-        classes: how many classes there should be; left out, any number of them will do.
+        workers: processes that decode images.
+        classes: how many classes there must be.
     """
     from rich.progress import Progress
 

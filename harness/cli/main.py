@@ -1,12 +1,14 @@
-"""The command line. Selects; Python configures. torch is imported when a command needs it, so that help is quick."""
+"""The command line: it selects, Python configures. A command imports torch when it needs it, so that help is quick."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Any, Union
 
 import tyro
 
@@ -41,12 +43,16 @@ COMMANDS: dict[str, Callable[..., int]] = {
 DESCRIPTION = """Attention variants for vision transformers, compared fairly in five backbones.
 
 Every command takes --import FILE.py or --import package.module, anywhere in the line and as often as needed: \
-it loads attentions of your own, which then have names like all others."""
+it loads attentions of your own, which then have names like all others. \
+`attention-bench COMMAND --help` shows the options of a command, with examples."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status: 0, 1 where a cell failed or a record is damaged, 2 for bad input."""
-    # torch says so of timm's own imports; a user can do nothing about it.
+    """Run a command and return the exit status: 0, 1 if a cell failed or a record is damaged, 2 for bad input.
+
+    130 after an interrupt; an error with a status of its own ends with that.
+    """
+    # torch warns of what timm's own imports use; a user can do nothing about it.
     warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
     # Only rank 0 prints; a process with an invalid rank prints its own error.
@@ -61,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for each in imports:
                 attentions.load(each)
         with _processes():
-            return tyro.extras.subcommand_cli_from_dict(
-                COMMANDS,
+            return tyro.cli(
+                _commands(asked=rest[0] if rest else None),
                 prog="attention-bench",
                 description=DESCRIPTION,
                 args=rest,
@@ -72,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warn(str(problem), style="red")
         return 2
     except KeyboardInterrupt:
-        warn("interrupted; what was recorded stays, a training goes on from its checkpoint", style="red")
+        warn("interrupted; records are kept, and a training resumes from its checkpoint", style="red")
         return 130
     except RuntimeError as problem:
         status = getattr(problem, "status", None)
@@ -82,10 +88,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
 
 
-def _imports(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """What --import names, wherever it stands in a command line, and the rest of the line.
+def _commands(asked: str | None) -> Any:
+    """Return the type that tyro reads: one of COMMANDS.
 
-    It is an option of every command, before and after its name, which tyro does not know of.
+    In the list of commands help has the first line of each; the help of the one that is `asked` for has all of it.
+    """
+    commands = [
+        Annotated[
+            Any,
+            tyro.conf.subcommand(
+                name,
+                constructor=command,
+                description=None if name == asked else (inspect.getdoc(command) or "").partition("\n")[0],
+            ),
+        ]
+        for name, command in COMMANDS.items()
+    ]
+    return Union[tuple(commands)]  # noqa: UP007
+
+
+def _imports(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Split a command line (None: that of this process) into what --import names and the rest.
+
+    It is an option of every command, allowed before and after the command's name, which tyro cannot say.
+
+    Raises:
+        ValueError: for --import without a value.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--import", action="append", default=[], dest="imports")
@@ -99,7 +127,7 @@ def _imports(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
 
 
 def _processes() -> AbstractContextManager:
-    """The other processes of the job, if a launcher has started several; torch is needed for them only."""
+    """Join the other processes of the job, if a launcher has started several; only then is torch imported."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return nullcontext()
     from harness.process.ranks import process_group

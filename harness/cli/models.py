@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from harness.cli.app import Positional, out_console, say, shown, warn
+import tyro
+
+from harness.cli.app import Positional, out_console, say, warn
+from harness.cli.options import AttentionOption, PresetArgument, SetOption
 
 
-def list_(kind: Annotated[str, Positional] = "all") -> int:
-    """What there is: attentions with their options, backbones, sweeps and tasks.
+def list_(kind: Annotated[str, Positional, tyro.conf.arg(metavar="[KIND]")] = "all") -> int:
+    """List attentions with their options, backbones, sweeps and tasks.
+
+    For example:
+        attention-bench list attentions
 
     Args:
-        kind: attentions, backbones, sweeps, tasks, or all of them.
+        kind: attentions, backbones, sweeps, tasks, or all.
     """
     import attentions
     from harness.cli import catalogue
@@ -23,17 +29,15 @@ def list_(kind: Annotated[str, Positional] = "all") -> int:
 
 
 def show(
-    preset: Annotated[str, Positional],
+    preset: PresetArgument,
     *,
-    attention: Annotated[str | None, shown("ATTENTION")] = None,
-    set: tuple[str, ...] = (),
+    attention: AttentionOption = None,
+    set: SetOption = (),
 ) -> int:
-    """The resolved table of a model: maps, tokens, windows, heads, attention, parameters and GMACs per stage.
+    """Show a model stage by stage: map, tokens, windows, heads, attention, parameters and GMACs.
 
-    Args:
-        preset: a backbone, as in `attention-bench list backbones`.
-        attention: the attention under test, as in "focused(focusing_factor=4)"; left out, the preset's own.
-        set: other values of the preset, as in window=7 stages=LLSS image_size=384.
+    For example:
+        attention-bench show swin_t --attention "focused(focusing_factor=4)" --set stages=LLSS
     """
     import results
     from harness.cli.selection import described, settings

@@ -1,4 +1,4 @@
-"""The options that several commands take: which cells they are about."""
+"""The options that several commands take: how each is written in help, and which cells they mean."""
 
 from __future__ import annotations
 
@@ -6,10 +6,59 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import tyro
+
 from harness.cli.app import Positional, shown, text
 
 if TYPE_CHECKING:
     from harness.cells import Cell
+
+# An option of one command only, or whose help differs, is described in the docstring of its command.
+
+PresetArgument = Annotated[
+    str,
+    Positional,
+    tyro.conf.arg(metavar="PRESET", help="a backbone, as in `attention-bench list backbones`."),
+]
+SweepArgument = Annotated[
+    str | None,
+    Positional,
+    shown("[SWEEP]", "a sweep, as in `attention-bench list sweeps`, or file.py:function."),
+]
+AttentionOption = Annotated[
+    str | None,
+    shown("ATTENTION", 'the attention under test, as in "focused(focusing_factor=4)".', default="the preset's own"),
+]
+SetOption = Annotated[
+    tuple[str, ...],
+    shown(
+        "NAME=VALUE ...", "other values of the preset, as in window=7 stages=LLSS image_size=384.", default="its own"
+    ),
+]
+DataOption = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="NAME|FOLDER",
+        help="an image set by name, or a folder (see `data check`); imagenet=FOLDER is checked to be ImageNet-1K.",
+    ),
+]
+DeviceOption = Annotated[str, tyro.conf.arg(metavar="cpu|cuda", help="the device that the model runs on.")]
+PrecisionOption = Annotated[str, tyro.conf.arg(metavar="fp32|bf16|fp16", help="fp32, or autocast to bf16 or fp16.")]
+WorkersOption = Annotated[
+    int | None,
+    shown("PROCESSES", "processes that read images, per device.", default="the machine's cores less one"),
+]
+CacheOption = Annotated[
+    Path | None,
+    shown("FOLDER", "the folder to keep decoded evaluation images in; no result depends on it."),
+]
+EmaOption = Annotated[bool, tyro.conf.arg(help="take the moving average in the file of weights.")]
+PartialWeightsOption = Annotated[
+    bool, tyro.conf.arg(help="take the weights in the file that fit; report the others and leave them as initialised.")
+]
+OutOption = Annotated[Path, tyro.conf.arg(metavar="FOLDER", help="the folder of records and run folders.")]
+CsvOption = Annotated[Path | None, shown("FILE", "write the table to this file as well, at full precision.")]
+MarkdownOption = Annotated[bool, tyro.conf.arg(help="print the table as Markdown.")]
 
 
 @dataclass(frozen=True)
@@ -17,45 +66,47 @@ class CellOptions:
     """The cells of a sweep by name, or of an ad-hoc grid, with values replaced.
 
     Args:
-        sweep: a sweep, as in `attention-bench list sweeps`, or file.py:function.
-        only: keep the cells whose name holds one of these texts.
+        only: keep the cells whose name contains one of these texts.
         backbone: presets of the grid.
-        attention: attentions of the grid (those of your own with --import FILE.py); left out, each preset's own.
-        task: costs, speed or train.
-        set: other values of the presets of the grid, as in window=7 stages=LLSS image_size=384.
-        device: cpu or cuda, for speed, training and evaluation.
+        attention: attentions of the grid; those of your own need --import FILE.py.
+        task: tasks of the grid: costs, speed, train.
+        set: other values of the grid's presets, as in window=7 stages=LLSS image_size=384.
+        device: where speed, training and evaluation run.
         precision: fp32, or autocast to bf16 or fp16, for speed, training and evaluation.
-        mode: eager or compiled, for speed and training.
+        mode: how models run, for speed and training.
         channels_last: lay images out channels last, for speed.
         batch: images per batch, for speed (that of training is part of its recipe).
         data: an image set by name, or a folder (see `data check`), for training and evaluation.
-        epochs: length of training.
+        epochs: the length of training.
         seed: seeds of training; several make a cell each.
-        workers: processes that read images, for each device.
-        device_batch: most images at once on a device in training; the recipe's batch is reached by accumulation.
-        cache: folder where decoded evaluation images are kept; no result depends on it.
+        workers: processes that read images, per device.
+        device_batch: the most images on a device at once, for training; the recipe's batch is reached by accumulation.
     """
 
-    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None
-    only: tuple[str, ...] = ()
-    backbone: tuple[str, ...] = ()
-    attention: tuple[str, ...] = ()
-    task: tuple[str, ...] = ()
-    set: tuple[str, ...] = ()
-    device: Annotated[str | None, shown("cpu|cuda")] = None
-    precision: Annotated[str | None, shown("fp32|bf16|fp16")] = None
-    mode: Annotated[str | None, shown("eager|compiled")] = None
+    sweep: SweepArgument = None
+    only: Annotated[tuple[str, ...], shown("TEXT ...", default="all cells")] = ()
+    backbone: Annotated[tuple[str, ...], shown("PRESET ...")] = ()
+    attention: Annotated[tuple[str, ...], shown("ATTENTION ...", default="each preset's own")] = ()
+    task: Annotated[tuple[str, ...], shown("TASK ...")] = ()
+    set: Annotated[tuple[str, ...], shown("NAME=VALUE ...", default="each preset's own")] = ()
+    device: Annotated[str | None, shown("cpu|cuda", default="the cells' own")] = None
+    precision: Annotated[str | None, shown("fp32|bf16|fp16", default="the cells' own")] = None
+    mode: Annotated[str | None, shown("eager|compiled", default="the cells' own")] = None
     channels_last: bool = False
-    batch: Annotated[int | None, shown("IMAGES")] = None
-    data: Annotated[str | None, shown("NAME|FOLDER")] = None
-    epochs: Annotated[int | None, shown("EPOCHS")] = None
-    seed: tuple[int, ...] = ()
-    workers: Annotated[int | None, shown("PROCESSES")] = None
-    device_batch: Annotated[int | None, shown("IMAGES")] = None
-    cache: Annotated[Path | None, shown("FOLDER")] = None
+    batch: Annotated[int | None, shown("IMAGES", default="the cells' own")] = None
+    data: Annotated[str | None, shown("NAME|FOLDER", default="the cells' own")] = None
+    epochs: Annotated[int | None, shown("EPOCHS", default="the recipes' own")] = None
+    seed: Annotated[tuple[int, ...], shown("SEED ...", default="the cells' own")] = ()
+    workers: Annotated[int | None, shown("PROCESSES", default="the cells' own")] = None
+    device_batch: Annotated[int | None, shown("IMAGES", default="the cells' own")] = None
+    cache: CacheOption = None
 
     def cells(self) -> list[Cell]:
-        """Raises ValueError, in one line, for anything unknown, and for a value that no cell has a use for."""
+        """Return the cells.
+
+        Raises:
+            ValueError: in one line, for anything unknown, and for a value that no cell has a use for.
+        """
         from harness.cli.selection import adjusted, given, narrowed, select, settings
 
         cells = select(

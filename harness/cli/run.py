@@ -9,8 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from harness.cli.app import Positional, note, out_console, say, shown, text, warn
-from harness.cli.options import CellOptions
+from harness.cli.app import RUNS, Positional, note, out_console, say, shown, text, warn
+from harness.cli.options import (
+    AttentionOption,
+    CacheOption,
+    CellOptions,
+    DataOption,
+    DeviceOption,
+    EmaOption,
+    OutOption,
+    PartialWeightsOption,
+    PrecisionOption,
+    PresetArgument,
+    SetOption,
+    WorkersOption,
+)
 from harness.cli.sheets import frame_of, print_table
 
 if TYPE_CHECKING:
@@ -20,73 +33,64 @@ if TYPE_CHECKING:
 def run(
     choice: tyro.conf.OmitArgPrefixes[CellOptions],
     *,
-    out: Path = Path("runs"),
+    out: OutOption = RUNS,
     isolate: bool = False,
     dry_run: bool = False,
 ) -> int:
-    """Measure what is not recorded yet, and print the table. A sweep by name, or an ad-hoc grid.
+    """Measure the cells of a sweep or of a grid that are not recorded yet, and print their table.
 
-    A sweep: `attention-bench run quickstart`, or a function of your own, `my_sweeps.py:name`.
-    A grid: `attention-bench run --backbone swin_t pvt_t --attention softmax "focused(focusing_factor=4)" --task speed`.
+    A sweep by name, one of your own (a function that returns cells), and a grid:
+        attention-bench run quickstart
+        attention-bench run my_sweeps.py:my_sweep
+        attention-bench run --backbone swin_t pvt_t --attention softmax "focused(focusing_factor=4)" --task speed
 
     Args:
-        choice: which cells.
-        out: folder of the records.
-        isolate: measure each cell in a process of its own: one that is killed is a failed row, and the rest goes on.
-        dry_run: print the cells and whether they are recorded, and measure nothing.
+        choice: which cells, and values in place of their own.
+        isolate: measure each cell in a process of its own: if one is killed, its cell fails and the others run.
+        dry_run: print the cells and whether they are recorded; measure nothing.
     """
     return _measure(choice.cells(), out, isolate=isolate, dry_run=dry_run)
 
 
 def train(
-    preset: Annotated[str, Positional],
+    preset: PresetArgument,
     *,
-    data: str,
-    recipe: Annotated[str | None, shown("NAME")] = None,
-    change: tuple[str, ...] = (),
-    attention: Annotated[str | None, shown("ATTENTION")] = None,
-    set: tuple[str, ...] = (),
-    weights: Annotated[Path | None, shown("FILE")] = None,
-    ema: bool = False,
-    allow_partial_weights: bool = False,
-    seed: tuple[int, ...] = (0,),
-    device: str = "cpu",
-    precision: str = "fp32",
-    mode: str = "eager",
-    workers: Annotated[int | None, shown("PROCESSES")] = None,
-    device_batch: Annotated[int | None, shown("IMAGES")] = None,
-    checkpoint_minutes: float = 10.0,
-    cache: Annotated[Path | None, shown("FOLDER")] = None,
+    data: DataOption,
+    recipe: Annotated[str | None, shown("NAME", default="the preset's own")] = None,
+    change: Annotated[tuple[str, ...], shown("NAME=VALUE ...", default="the recipe's own")] = (),
+    attention: AttentionOption = None,
+    set: SetOption = (),
+    weights: Annotated[Path | None, shown("FILE", default="random weights")] = None,
+    ema: EmaOption = False,
+    allow_partial_weights: PartialWeightsOption = False,
+    seed: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = (0,),
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
+    mode: Annotated[str, tyro.conf.arg(metavar="eager|compiled")] = "eager",
+    workers: WorkersOption = None,
+    device_batch: Annotated[int | None, shown("IMAGES", default="no limit")] = None,
+    checkpoint_minutes: Annotated[float, tyro.conf.arg(metavar="MINUTES")] = 10.0,
+    cache: CacheOption = None,
     tensorboard: bool = False,
-    out: Path = Path("runs"),
+    out: OutOption = RUNS,
     dry_run: bool = False,
 ) -> int:
-    """Train one model by a recipe. Asked again, it goes on where it was, however it ended; once done it is not
-    repeated.
+    """Train one model by a recipe. Run again, it resumes, however it ended; once done, it is not repeated.
 
-    Several devices: `torchrun --nproc-per-node 8 -m harness train flatten_swin_t --data /data/imagenet --device cuda`.
+    On one device, and on eight:
+        attention-bench train deit_micro --data fashion_mnist_14k --change epochs=5
+        torchrun --nproc-per-node 8 -m harness train flatten_swin_t --data imagenet=/data/imagenet --device cuda
 
     Args:
-        preset: a backbone, as in `attention-bench list backbones`.
-        data: an image set by name, or a folder (see `data check`); imagenet=FOLDER is held to be ImageNet-1K.
-        recipe: the preset whose published recipe is used, or micro, or folder; left out, the preset's own.
+        recipe: the preset whose published recipe is used, or micro, or folder.
         change: other values of the recipe, as in epochs=100 batch=512 lr=1e-3 clip_grad=None evaluation=squash.
-        attention: the attention under test, as in "focused(focusing_factor=4)"; left out, the preset's own.
-        set: other values of the preset, as in window=7 stages=LLSS image_size=384 num_classes=100.
-        weights: start from this file (official, or of a run; a run folder means its newest checkpoint).
-        ema: take the moving average in that file.
-        allow_partial_weights: take of that file what fits, report the rest, and leave it as initialised.
+        weights: start from this file: an official one, or a checkpoint (a run folder means its newest).
         seed: several make a run each.
-        device: cpu or cuda.
-        precision: fp32, or autocast to bf16 or fp16.
-        mode: eager or compiled.
-        workers: processes that read images, for each device; left out, the machine's cores less one.
-        device_batch: most images at once on a device; the recipe's batch is reached by accumulation.
-        checkpoint_minutes: time between two checkpoints within an epoch.
-        cache: folder where decoded evaluation images are kept; no result depends on it.
+        mode: how the model runs.
+        device_batch: the most images on a device at once; the recipe's batch is reached by accumulation.
+        checkpoint_minutes: the time between two checkpoints within an epoch.
         tensorboard: write logs for TensorBoard into the run folder.
-        out: folder of the records and run folders.
-        dry_run: print what would be trained and whether it is recorded.
+        dry_run: print what would be trained and whether it is recorded; train nothing.
     """
     from harness.cells import Cell, Train
     from harness.cli.selection import data_source, described, settings
@@ -122,42 +126,39 @@ def train(
 
 
 def evaluate(
-    preset: Annotated[str | None, Positional, shown("PRESET")] = None,
+    preset: Annotated[str | None, Positional, shown("[PRESET]")] = None,
     *,
-    checkpoint: Path,
-    data: str,
-    attention: Annotated[str | None, shown("ATTENTION")] = None,
-    set: tuple[str, ...] = (),
-    transform: tuple[str, ...] = (),
-    ema: bool = False,
-    allow_partial_weights: bool = False,
-    device: str = "cpu",
-    precision: str = "fp32",
-    batch: int = 128,
-    workers: Annotated[int | None, shown("PROCESSES")] = None,
-    cache: Annotated[Path | None, shown("FOLDER")] = None,
-    out: Path = Path("runs"),
+    checkpoint: Annotated[Path, tyro.conf.arg(metavar="FILE")],
+    data: DataOption,
+    attention: AttentionOption = None,
+    set: SetOption = (),
+    transform: Annotated[
+        tuple[str, ...],
+        shown("KIND[:SHARE] ...", default="that of the checkpoint's recipe, or of the preset's own repository"),
+    ] = (),
+    ema: EmaOption = False,
+    allow_partial_weights: PartialWeightsOption = False,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
+    batch: Annotated[int, tyro.conf.arg(metavar="IMAGES")] = 128,
+    workers: WorkersOption = None,
+    cache: CacheOption = None,
+    out: OutOption = RUNS,
     dry_run: bool = False,
 ) -> int:
-    """Evaluate weights from a file on every val image, exactly: none padded, none dropped, on any number of devices.
+    """Evaluate weights from a file on every val image: none padded, none dropped, on any number of devices.
+
+    A run's checkpoint, which knows its model, and an official file:
+        attention-bench evaluate --checkpoint runs/KEY --data imagenet=/data/imagenet
+        attention-bench evaluate swin_t --checkpoint swin_tiny_patch4_window7_224.pth --data imagenet=/data/imagenet
 
     Args:
         preset: the backbone of an official file; a checkpoint of a run knows its own.
         checkpoint: a file of weights; a run folder means its newest checkpoint.
-        data: an image set by name, or a folder (see `data check`); imagenet=FOLDER is held to be ImageNet-1K.
-        attention: the attention under test; left out, the preset's own.
-        set: other values of the preset, as in image_size=384.
-        transform: squash, short_side or pad, with the crop's share as in short_side:0.9; several make a row each. Left
-            out, that of the checkpoint's recipe, or of the preset's own repository.
-        ema: take the moving average in the file.
-        allow_partial_weights: take of the file what fits, report the rest, and leave it as initialised.
-        device: cpu or cuda.
-        precision: fp32, or autocast to bf16 or fp16.
+        transform: squash, short_side or pad, with the crop's share of the resized side, as in short_side:0.9; several
+            make a row each.
         batch: images at once; part of what is recorded, since the last bits of logits depend on it.
-        workers: processes that read images; left out, the machine's cores less one.
-        cache: folder where decoded images are kept; no result depends on it.
-        out: folder of the records.
-        dry_run: print what would be evaluated and whether it is recorded.
+        dry_run: print what would be evaluated and whether it is recorded; evaluate nothing.
     """
     from harness.cells import Cell, Evaluate
     from harness.cli.selection import data_source, evaluated, settings
@@ -186,7 +187,7 @@ def evaluate(
 
 
 def _measure(cells: Sequence[Cell], out: Path, *, isolate: bool = False, dry_run: bool = False) -> int:
-    """Runs the cells together with the other processes of the job, and prints the table; the exit status."""
+    """Run the cells together with the other processes of the job, and print the table; return the exit status."""
     from harness.process.ranks import ranks
     from harness.runner.records import recorded
     from harness.runner.run_all import run_all
@@ -209,7 +210,7 @@ def _measure(cells: Sequence[Cell], out: Path, *, isolate: bool = False, dry_run
 
 
 def _workers(source: DataSource) -> int:
-    """Processes that read images, unless the user says how many: none for small sets that are held in memory."""
+    """Return the default number of processes that read images: none for a set that is held in memory."""
     from harness.process.environment import readers_here
 
     return 0 if source.root is None else readers_here()

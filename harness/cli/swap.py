@@ -5,34 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import tyro
+
 from harness.cli.app import Positional, must_be_new, note, out_console, shown
+from harness.cli.options import EmaOption, PartialWeightsOption
 
 
 def swap(
-    timm_model: Annotated[str, Positional],
+    timm_model: Annotated[str, Positional, tyro.conf.arg(metavar="MODEL")],
     *,
-    attention: str,
-    first: Annotated[int | None, shown("BLOCKS")] = None,
-    set: tuple[str, ...] = (),
-    checkpoint: Annotated[Path | None, shown("FILE")] = None,
-    ema: bool = False,
-    allow_partial_weights: bool = False,
+    attention: Annotated[str, tyro.conf.arg(metavar="ATTENTION")],
+    first: Annotated[int | None, shown("BLOCKS", default="all")] = None,
+    set: Annotated[tuple[str, ...], shown("NAME=VALUE ...", default="timm's own")] = (),
+    checkpoint: Annotated[Path | None, shown("FILE", default="random weights")] = None,
+    ema: EmaOption = False,
+    allow_partial_weights: PartialWeightsOption = False,
     out: Annotated[Path | None, shown("FILE")] = None,
 ) -> int:
-    """Put an attention in the place of softmax in a vision transformer of timm: what it has and costs before and after.
+    """Replace softmax by another attention in a vision transformer of timm; show its size and costs before and after.
 
-    All weights outside of the attention's own stay. `--out` saves them as `{"model": ...}`; it is read into
+    For example:
+        attention-bench swap vit_small_patch16_224 --attention "focused(focusing_factor=4)"
+
+    All weights outside the attention are kept. `--out` saves them as `{"model": ...}`, to be loaded into
     `backbones.swap.swap(timm.create_model(...), ...)`. Nothing is downloaded.
 
     Args:
         timm_model: a VisionTransformer, as in vit_small_patch16_224 or deit3_base_patch16_224.
         attention: the attention to swap in, as in "focused(focusing_factor=4)".
-        first: change so many blocks from the start; left out, all of them.
+        first: change this many blocks, from the first on.
         set: arguments of timm.create_model, as in img_size=384 num_classes=100.
-        checkpoint: the weights to start from (of timm, pth or safetensors); left out, they are random.
-        ema: take the moving average in that file.
-        allow_partial_weights: take of that file what fits, report the rest, and leave it as initialised.
-        out: where the weights go, with the attention in place; an existing file is not overwritten.
+        checkpoint: the weights to start from, of timm, as .pth or .safetensors.
+        out: where to write the weights, with the attention in place; an existing file is not overwritten.
     """
     import results
     from harness.cli.selection import settings

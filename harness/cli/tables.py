@@ -5,26 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from harness.cli.app import Positional, error_console, note, shown, text
+import tyro
+
+from harness.cli.app import RUNS, Positional, error_console, note, shown, text
+from harness.cli.options import (
+    CacheOption,
+    CsvOption,
+    DeviceOption,
+    MarkdownOption,
+    OutOption,
+    PrecisionOption,
+    SweepArgument,
+    WorkersOption,
+)
 from harness.cli.sheets import frame_of, print_sheet, print_table, read_records, write_csv
 
 
 def table(
-    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None,
+    sweep: SweepArgument = None,
     *,
-    out: Path = Path("runs"),
-    csv: Annotated[Path | None, shown("FILE")] = None,
-    markdown: bool = False,
-    columns: tuple[str, ...] = (),
+    out: OutOption = RUNS,
+    csv: CsvOption = None,
+    markdown: MarkdownOption = False,
+    columns: Annotated[tuple[str, ...], shown("METRIC ...", default="the usual ones")] = (),
 ) -> int:
-    """The table of what is recorded in a folder; with a sweep, of its cells, missing ones included.
+    """Print the table of all records in a folder, or of a sweep's cells, missing ones included.
+
+    For example:
+        attention-bench table quickstart --columns params_m gmacs_attention --csv quickstart.csv
 
     Args:
-        sweep: a sweep, as in `attention-bench list sweeps`, or file.py:function; left out, all records.
-        out: folder of the records.
-        csv: write all columns to this file, at full precision.
-        markdown: print the table as Markdown.
-        columns: the metrics to print, as in params_m gmacs_attention latency_ms_p50.
+        columns: the metrics to print, as in params_m gmacs_attention latency_ms_p50; --csv writes all of them.
     """
     import results
 
@@ -49,20 +60,20 @@ def table(
 
 def compare(
     *,
-    out: Path = Path("runs"),
-    baseline: str = "softmax",
+    out: OutOption = RUNS,
+    baseline: Annotated[str, tyro.conf.arg(metavar="ATTENTION")] = "softmax",
     ema: bool = False,
-    csv: Annotated[Path | None, shown("FILE")] = None,
-    markdown: bool = False,
+    csv: CsvOption = None,
+    markdown: MarkdownOption = False,
 ) -> int:
-    """Accuracies of the attentions against a baseline, paired image by image and seed by seed, with 95 % intervals.
+    """Compare trained attentions with a baseline: accuracies paired by image and by seed, with 95 % intervals.
+
+    For example:
+        attention-bench compare --baseline "focused(kernel_size=None)"
 
     Args:
-        out: folder of the records of trained models, and of their run folders.
-        baseline: the attention that the others are compared with, as in softmax or "focused(kernel_size=None)".
+        baseline: the attention that the others are compared with.
         ema: compare the moving averages of the weights.
-        csv: write the comparison to this file.
-        markdown: print it as Markdown.
     """
     import results
 
@@ -75,37 +86,33 @@ def compare(
 
 
 def reproduce(
-    paper: Annotated[str, Positional],
+    paper: Annotated[str, Positional, tyro.conf.arg(metavar="PAPER")],
     *,
     data: Annotated[str | None, shown("FOLDER")] = None,
     weights: Annotated[Path | None, shown("FOLDER")] = None,
     allow_partial_data: bool = False,
     accuracy: Literal["any", "evaluated", "trained"] = "any",
-    device: str = "cpu",
-    precision: str = "fp32",
-    workers: Annotated[int | None, shown("PROCESSES")] = None,
-    cache: Annotated[Path | None, shown("FOLDER")] = None,
-    out: Path = Path("runs"),
-    csv: Annotated[Path | None, shown("FILE")] = None,
-    markdown: bool = False,
+    device: DeviceOption = "cpu",
+    precision: PrecisionOption = "fp32",
+    workers: WorkersOption = None,
+    cache: CacheOption = None,
+    out: OutOption = RUNS,
+    csv: CsvOption = None,
+    markdown: MarkdownOption = False,
 ) -> int:
-    """Our parameters, GMACs and accuracies beside the published ones, row by row.
+    """Print our parameters, GMACs and accuracies beside the published ones, row by row.
 
-    With --data and --weights, the official files in that folder are evaluated first, each as its own repository does.
+    Parameters and GMACs that are not recorded are counted first. With --data and --weights, each official file in that
+    folder is evaluated first, as its own repository does:
+        attention-bench reproduce flatten
+        attention-bench reproduce flatten --data /data/imagenet --weights official --device cuda
 
     Args:
         paper: flatten (FLatten Transformer, ICCV 2023).
         data: the folder of ImageNet-1K; only its val images are needed.
         weights: a folder with official weights, under the names that they are published by.
         allow_partial_data: take fewer than the 50,000 val images; their accuracies get no verdict.
-        accuracy: of models evaluated from files, of models trained here, or any, which prefers the former.
-        device: cpu or cuda, for the evaluation.
-        precision: fp32, or autocast to bf16 or fp16.
-        workers: processes that read images; left out, the machine's cores less one.
-        cache: folder where decoded images are kept; no result depends on it.
-        out: folder of the records; what is missing is counted now.
-        csv: write the comparison to this file.
-        markdown: print it as Markdown.
+        accuracy: show that of models evaluated from files, of models trained here, or any, which prefers the former.
     """
     import results
     from harness.cli.reproduction import measured, official_cells

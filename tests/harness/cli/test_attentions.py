@@ -214,7 +214,7 @@ def test_new_writes_an_attention_that_works(ask: Ask) -> None:
     answer = ask("new my_idea --out folder")
     assert (answer.status, answer.err) == (0, "")
     first, *commands = answer.out.splitlines()
-    assert first == "wrote folder/my_idea.py: linear attention, to be made your own; then"
+    assert first == "wrote folder/my_idea.py: linear attention as a starting point; edit it, then run"
     text = Path("folder/my_idea.py").read_text()
     assert text == TEMPLATE.read_text().replace("my_attention", "my_idea").replace("MyAttention", "MyIdeaAttention")
     assert text.count("my_idea") > 2

@@ -1,5 +1,7 @@
 """The program as a process: what it imports, its help, Ctrl-C, a terminal, a pipe that closes, and unknown commands."""
 
+import functools
+import inspect
 import os
 import re
 import shlex
@@ -68,6 +70,41 @@ def test_help_names_every_command(ask: Ask) -> None:
     answer = ask("--help")
     assert answer.status == 0
     assert re.findall(r"• (\S+) ", answer.out) == list(COMMANDS)
+
+
+def help_of(command: str) -> tuple[str, list[str]]:
+    """The first line of a command's help, and the command lines that it gives as examples."""
+    first, *rest = (inspect.getdoc(COMMANDS[command]) or "").splitlines()
+    return first, [line.strip() for line in rest if re.match(r" +(attention-bench|torchrun) ", line)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_has_a_line_each_and_their_own_help_the_examples(ask: Ask, command: str) -> None:
+    everything, own = (" ".join(ask(line).out.replace("│", " ").split()) for line in ("--help", f"{command} --help"))
+    first, examples = help_of(command)
+    assert f"• {command} {first}" in everything
+    assert first in own
+    for example in examples:
+        assert example not in everything
+        assert example in own
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if help_of(name)[1]])
+def test_examples_can_be_typed(ask: Ask, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    called = []
+
+    @functools.wraps(COMMANDS[command])
+    def instead(*arguments: object, **options: object) -> int:
+        called.append(options)
+        return 0
+
+    monkeypatch.setitem(COMMANDS, command, instead)
+    _, examples = help_of(command)
+    for example in examples:
+        _, _, line = example.partition("attention-bench " if "attention-bench" in example else "-m harness ")
+        assert line.startswith(f"{command} ")
+        assert ask(line).status == 0
+    assert len(called) == len(examples)
 
 
 # What is no command, and what is no input
