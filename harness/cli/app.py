@@ -49,6 +49,14 @@ def must_be_new(out: Path) -> None:
         raise ValueError(f"{out} exists: move it away, or give another --out")
 
 
-def text(path: Path | None) -> str | None:
-    """Return a path as text, None as None."""
-    return None if path is None else str(path)
+def kept_in(cache: Path | None) -> str | None:
+    """Return the folder of --cache as text, None as None; raise ValueError for what is there and is no folder."""
+    if cache is not None and cache.exists() and not cache.is_dir():
+        raise ValueError(f"--cache {cache}: it is a file; --cache takes a folder, which is made if need be")
+    return None if cache is None else str(cache)
+
+
+def check_at_least(least: int, option: str, number: float | None) -> None:
+    """Raise ValueError for an option's number below `least`, or NaN; None is an option that is not given."""
+    if number is not None and not number >= least:
+        raise ValueError(f"{option} {number}: it takes a number from {least} up")

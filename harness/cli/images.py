@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from harness.cli.app import Positional, error_console, say, shown
+from harness.cli.app import Positional, check_at_least, error_console, say, shown
 
 
 def data(
@@ -34,6 +34,8 @@ def data(
     from harness.process.environment import readers_here
 
     assert action == "check"
+    check_at_least(0, "--workers", workers)
+    check_at_least(1, "--classes", classes)
     with Progress(console=error_console, disable=not error_console.is_terminal, transient=True) as bar:
         rows = {split: bar.add_task(split, total=None) for split in ("train", "val")}
         report = check_images(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from harness.cli.app import Positional, shown, text
+from harness.cli.app import Positional, kept_in, shown
 
 if TYPE_CHECKING:
     from harness.cells import Cell
@@ -127,6 +127,6 @@ class CellOptions:
             seed=self.seed or None,
             workers=self.workers,
             device_batch=self.device_batch,
-            cache=text(self.cache),
+            cache=kept_in(self.cache),
         )
         return adjusted(narrowed(cells, self.only), values, cells)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from harness.cli.app import RUNS, Positional, note, out_console, say, shown, text, warn
+from harness.cli.app import RUNS, Positional, check_at_least, kept_in, note, out_console, say, shown, warn
 from harness.cli.options import (
     AttentionOption,
     CacheOption,
@@ -92,13 +92,16 @@ def train(
         tensorboard: write logs for TensorBoard into the run folder.
         dry_run: print what would be trained and whether it is recorded; train nothing.
     """
-    from harness.cells import Cell, Train
+    from harness.cells import Cell, Train, distinct
     from harness.cli.selection import data_source, described, settings
     from harness.cli.selection import recipe as recipe_named
     from harness.published.recipes import ASSUMED, FINE_TUNED
     from harness.training.loading import weights_in
 
     (spec,) = described(preset, () if attention is None else (attention,), settings(set))
+    if not seed:
+        raise ValueError("--seed takes one number or more")
+    check_at_least(0, "--checkpoint-minutes", checkpoint_minutes)
     source = data_source(data)
     task = Train(
         recipe_named(recipe, spec, source, settings(change, option="--change")),
@@ -107,10 +110,10 @@ def train(
         precision=precision,  # type: ignore[arg-type]
         mode=mode,  # type: ignore[arg-type]
         weights=None if weights is None else weights_in(weights, ema=ema, strict=not allow_partial_weights),
-        workers=_workers(source) if workers is None else workers,
+        workers=_workers(workers, source),
         device_batch=device_batch,
         checkpoint_minutes=checkpoint_minutes,
-        cache=text(cache),
+        cache=kept_in(cache),
         tensorboard=tensorboard,
     )
     if weights is None and (ema or allow_partial_weights):
@@ -122,7 +125,7 @@ def train(
         )
     if recipe is None and spec.name in ASSUMED:
         note(f"{spec.name}: {ASSUMED[spec.name]}")
-    return _measure([Cell(spec, replace(task, seed=each)) for each in seed], out, dry_run=dry_run)
+    return _measure(distinct([Cell(spec, replace(task, seed=each)) for each in seed]), out, dry_run=dry_run)
 
 
 def evaluate(
@@ -177,8 +180,8 @@ def evaluate(
                 device,
                 precision,  # type: ignore[arg-type]
                 batch,
-                _workers(source) if workers is None else workers,
-                text(cache),
+                _workers(workers, source),
+                kept_in(cache),
             ),
         )
         for view in views
@@ -209,8 +212,11 @@ def _measure(cells: Sequence[Cell], out: Path, *, isolate: bool = False, dry_run
     return 1 if failed else 0
 
 
-def _workers(source: DataSource) -> int:
-    """Return the default number of processes that read images: none for a set that is held in memory."""
+def _workers(asked: int | None, source: DataSource) -> int:
+    """Return the number of processes that read images; by default none for a set that is held in memory."""
     from harness.process.environment import readers_here
 
+    check_at_least(0, "--workers", asked)
+    if asked is not None:
+        return asked
     return 0 if source.root is None else readers_here()

@@ -121,8 +121,9 @@ def data_source(text: str) -> DataSource:
     name, equals, root = text.partition("=")
     if not (equals and name in KNOWN):
         name, root = "", text
-    if not Path(root).exists():
-        raise ValueError(f"--data {text}: no such folder, and no image set of this name ({', '.join(KNOWN)})")
+    if not root or not Path(root).exists():
+        named = text or repr(text)
+        raise ValueError(f"--data {named}: no such folder, and no image set of this name ({', '.join(KNOWN)})")
     path = Path(root).resolve()
     return DataSource(name, root=str(path)) if name else DataSource.folder(path)
 

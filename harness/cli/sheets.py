@@ -54,8 +54,10 @@ def print_sheet(sheet: Sheet, markdown: bool) -> None:
 
 
 def write_csv(path: Path, text: str) -> None:
-    """Write a table to the file that --csv names."""
+    """Write a table to the file that --csv names; raise ValueError where that is not possible."""
     import results
 
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder")
     results.write_text(path, text)
     note(f"wrote {path}")

@@ -39,8 +39,8 @@ class Swap:
         architecture = name.partition(".")[0]
         if not timm.is_model(architecture):
             near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(f"timm {timm.__version__} has no model {name!r}{hint}")
+            hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models('vit*') lists some that it has"
+            raise ValueError(f"timm {timm.__version__} has no model {name!r}; {hint}")
         if given := sorted(
             {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"} & set(arguments)
         ):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from harness.cli.app import RUNS, Positional, error_console, note, shown, text
+from harness.cli.app import RUNS, Positional, check_at_least, error_console, kept_in, note, shown
 from harness.cli.options import (
     CacheOption,
     CsvOption,
@@ -123,6 +123,7 @@ def reproduce(
     published = results.published_rows(paper)
     if (data is None) != (weights is None):
         raise ValueError("--data and --weights go together: images to evaluate, and the official files to evaluate")
+    check_at_least(0, "--workers", workers)
     if data is not None and weights is not None:
         cells, missing = official_cells(
             weights,
@@ -131,13 +132,23 @@ def reproduce(
             device=device,
             precision=precision,
             workers=readers_here() if workers is None else workers,
-            cache=text(cache),
+            cache=kept_in(cache),
         )
         for line in missing:
             note(line)
         run_all(cells, out, error_console)
-    elif allow_partial_data:
-        raise ValueError("--allow-partial-data has no effect without --data and --weights")
+    elif idle := [
+        option
+        for option, is_given in (
+            ("--allow-partial-data", allow_partial_data),
+            ("--device", device != "cpu"),
+            ("--precision", precision != "fp32"),
+            ("--workers", workers is not None),
+            ("--cache", cache is not None),
+        )
+        if is_given
+    ]:
+        raise ValueError(f"{idle[0]} has no effect without --data and --weights")
     if not ranks().first:
         return 0
     targets = results.targets(published)

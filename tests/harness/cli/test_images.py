@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from tests.harness.command_line import Ask, photos
+import pytest
+
+from tests.harness.command_line import Ask, photos, refused
 
 
 def test_data_check_says_what_is_there_and_what_is_wrong(ask: Ask) -> None:
@@ -20,3 +22,16 @@ def test_data_check_says_what_is_there_and_what_is_wrong(ask: Ask) -> None:
     answer = ask("data check nowhere")
     assert answer.status == 1
     assert "data folder nowhere does not exist" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--classes 0", "--classes 0: it takes a number from 1 up"),
+        ("--classes -1", "--classes -1: it takes a number from 1 up"),
+        ("--workers -1", "--workers -1: it takes a number from 0 up"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(ask: Ask, options: str, said: str) -> None:
+    photos()
+    assert said in refused(ask, f"data check photos {options}")

@@ -189,7 +189,7 @@ def test_ctrl_c_saves_the_running_training_and_the_same_command_goes_on(ask: Ask
     # Ctrl-C may come while no update runs: an evaluation is then repeated.
     where = r"(after \d+ of \d+ updates|in the evaluation of 9 images)"
     assert re.fullmatch(
-        rf"attention-bench: stopped on SIGINT {where}; the same command goes on with what is left to do\n", err
+        rf"attention-bench: stopped on SIGINT {where}; the same command continues with what is left to do\n", err
     )
 
     # Piped, progress is plain lines.

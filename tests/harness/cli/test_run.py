@@ -85,6 +85,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize(
     ("data", "said"),
     [
+        ("imagenet=", "--data imagenet=: no such folder, and no image set of this name (fashion_mnist_14k, "),
         (
             "nowhere",
             "--data nowhere: no such folder, and no image set of this name (fashion_mnist_14k, ",
@@ -94,10 +95,10 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
         ("no_val", "no_val has no folder 'val'"),
         ("no_train", "no_train has no folder 'train'"),
         ("classes", "classes has no folder 'train'"),
-        ("flat_val", "flat_val/val/0.jpg does not lie in a class folder directly under"),
-        ("flat", "does not lie in a class folder"),
-        ("others", "train and val must hold the same classes; only in train: dog; only in val: eel"),
-        ("one", "has the one class 'cat'"),
+        ("flat_val", "flat_val/val/0.jpg is not in a class folder directly under"),
+        ("flat", "is not in a class folder"),
+        ("others", "train and val must have the same classes; only in train: dog; only in val: eel"),
+        ("one", "has only the class 'cat'"),
         ("two", "two has 2 classes, the model 10: --set num_classes=2"),
     ],
 )
@@ -114,7 +115,7 @@ def test_more_classes_than_the_embedded_images_have_are_refused(ask: Ask) -> Non
 def test_fewer_images_than_a_batch_are_refused(ask: Ask) -> None:
     images([f"few/{split}/{name}" for split in ("train", "val") for name in ("cat", "dog")], 2)
     line = "run --backbone deit_micro --task train --set num_classes=2 --data few --epochs 1"
-    assert "a batch of 64 needs as many training images, there are 4" in refused(ask, line)
+    assert "a batch of 64 needs as many training images; there are 4" in refused(ask, line)
 
 
 def test_a_device_that_is_not_there_is_refused(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +201,7 @@ def test_train_from_weights_and_from_those_that_fit_in_part(ask: Ask, trained: r
     text = refused_late(ask, f"{other} --weights {run}", "other")
     assert "does not fit deit_micro" in text
     assert "unexpected (blocks.1." in text
-    assert "--allow-partial-weights takes what fits" in text
+    assert "--allow-partial-weights loads what fits" in text
     answer = ask(f"{other} --weights {run} --allow-partial-weights --out partial")
     assert answer.status == 0
     assert re.search(r"started from .*: \d+ unexpected \(blocks\.1\.", answer.out)
@@ -233,8 +234,17 @@ def refused_late(ask: Ask, line: str, out: str) -> str:
         (f"{TRAIN} --precision fp8", "unknown precision 'fp8'"),
         (f"{TRAIN} --mode fast", "unknown mode 'fast'; allowed: eager, compiled"),
         (f"{TRAIN} --device-batch 0", "device_batch is 0"),
-        (f"{TRAIN} --change batch=128", "a batch of 128 needs as many training images, there are 66"),
-        (f"{TRAIN} --workers -1", "workers and checkpoint_minutes take numbers from 0 up"),
+        (f"{TRAIN} --change batch=128", "a batch of 128 needs as many training images; there are 66"),
+        (f"{TRAIN} --workers -1", "--workers -1: it takes a number from 0 up"),
+        (f"{TRAIN} --checkpoint-minutes -1", "--checkpoint-minutes -1.0: it takes a number from 0 up"),
+        (f"{TRAIN} --checkpoint-minutes nan", "--checkpoint-minutes nan: it takes a number from 0 up"),
+        (f"{TRAIN} --seed", "--seed takes one number or more"),
+        (f"{TRAIN} --seed -3", "seed -3 is not allowed; it takes a number from 0 up"),
+        (f"{TRAIN} --cache my_sweeps.py", "--cache my_sweeps.py: it is a file; --cache takes a folder"),
+        (f"{TRAIN} --change epochs=many", "epochs is 'many'; it takes a whole number"),
+        (f"{TRAIN} --weights photos", "the folder photos holds no checkpoint of a run"),
+        ("train deit_micro --data ''", "--data '': no such folder, and no image set of this name (fashion_mnist_14k, "),
+        ("train deit_micro --data fashion_mnist_14k=photos", "fashion_mnist_14k comes with the project"),
         (f"{TRAIN} --change mixup=0.8 --device-batch 1", "mixup mixes pairs, so it takes 2 or more"),
         ("train flatten_swin_b --data imagenet=photos", "is not ImageNet-1K"),
         (
@@ -249,6 +259,12 @@ def test_train_refuses(ask: Ask, line: str, said: str) -> None:
         assert ask(line).status == 2
     else:
         assert said in refused(ask, line)
+
+
+def test_a_seed_given_twice_is_one_run(ask: Ask) -> None:
+    photos()
+    answer = ask(f"{TRAIN} --seed 0 0 1 --dry-run")
+    assert [line.split()[-1] for line in answer.out.splitlines()] == ["0", "1"]
 
 
 def test_a_recipe_that_was_not_published_is_said_so(ask: Ask) -> None:
@@ -307,6 +323,10 @@ def test_evaluate_needs_only_val(ask: Ask, trained: results.Record) -> None:
         ("evaluate deit_t --checkpoint bare.pth --data photos --transform stretch", "unknown kind 'stretch'"),
         ("evaluate deit_t --checkpoint bare.pth --data photos --transform squash:2", "crop_pct is 2.0; allowed"),
         ("evaluate deit_t --checkpoint bare.pth --data photos --batch 0", "batch is 0"),
+        ("evaluate deit_t --checkpoint bare.pth --data photos --workers -2", "--workers -2: it takes a number from 0"),
+        ("evaluate deit_t --checkpoint bare.pth --data photos --cache bare.pth", "--cache bare.pth: it is a file"),
+        ("evaluate deit_t --checkpoint bare.pth --data photos --device tpu", "unknown device 'tpu'; allowed"),
+        ("evaluate --checkpoint photos --data photos", "the folder photos holds no checkpoint of a run"),
         ("evaluate deit_t --checkpoint bare.pth --data imagenet=photos", "is not ImageNet-1K"),
     ],
 )

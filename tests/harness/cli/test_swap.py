@@ -78,6 +78,7 @@ def test_position_embeddings_are_resized_and_other_classes_are_partial(ask: Ask)
     ("line", "said"),
     [
         ("swap vit_tiny_patch17 --attention linear", "has no model 'vit_tiny_patch17'; did you mean vit_tiny_patch16_"),
+        ("swap '' --attention linear", "has no model ''; timm.list_models('vit*') lists some that it has"),
         ("swap resnet18 --attention linear", "ResNet is not a timm VisionTransformer"),
         (f"swap {MODEL} --attention linaer", "unknown attention 'linaer'; did you mean linear"),
         (f"swap {MODEL} --attention linear --set foo=3", "unexpected keyword argument 'foo'"),

@@ -64,10 +64,11 @@ def test_tables(ask: Ask, measured: Path) -> None:
 def test_a_csv_that_cannot_be_written_is_one_line(ask: Ask, measured: Path) -> None:
     shutil.copytree(measured, "runs")
     Path("file").write_text("")
-    for target in ("file/table.csv", "runs"):
+    for target in ("file/table.csv", "runs", "''"):
         answer = ask(f"table --csv {target}")
         assert answer.status == 2
-        assert re.fullmatch(rf"attention-bench: cannot write {target}: .*\n", answer.err)
+        named = "." if target == "''" else target
+        assert re.fullmatch(rf"attention-bench: cannot write {re.escape(named)}: .*\n", answer.err)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_reproduce_evaluates_the_official_files_that_are_there(ask: Ask, monkeyp
     for module in (reproduction, models):
         monkeypatch.setattr(module, "preset", lambda name, **values: preset(name, **{"image_size": 32, **values}))
     line = "reproduce flatten --data imagenet --weights weights --workers 0"
-    assert "is not ImageNet-1K: val has 1,000 images and not 50,000" in refused_after_missing(ask, line)
+    assert "is not ImageNet-1K: val has 1,000 images instead of 50,000" in refused_after_missing(ask, line)
     answer = ask(f"{line} --allow-partial-data --csv rows.csv")
     assert answer.status == 0
     missing = [text for text in answer.err.splitlines() if text.startswith("no weights for ")]
@@ -219,7 +220,12 @@ def refused_after_missing(ask: Ask, line: str) -> str:
     [
         ("--data photos", "--data and --weights go together"),
         ("--weights photos", "--data and --weights go together"),
-        ("--allow-partial-data", "has no effect without --data and --weights"),
+        ("--allow-partial-data", "--allow-partial-data has no effect without --data and --weights"),
+        ("--device cuda", "--device has no effect without --data and --weights"),
+        ("--precision bf16", "--precision has no effect without --data and --weights"),
+        ("--workers 3", "--workers has no effect without --data and --weights"),
+        ("--cache crops", "--cache has no effect without --data and --weights"),
+        ("--data photos --weights photos --workers -1", "--workers -1: it takes a number from 0 up"),
         ("--data photos --weights nowhere", "weights folder nowhere does not exist"),
         ("--data photos --weights photos", "no official weights in photos; a file is known by its name"),
     ],
