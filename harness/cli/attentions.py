@@ -46,7 +46,7 @@ def new(
         raise ValueError(f"there is an attention {name!r} already (see attention-bench list attentions)")
     path = out / f"{name}.py"
     if importlib.util.find_spec(name) is not None and not path.exists():
-        raise ValueError(f"there is a Python module {name!r}, which a file of that name would hide; take another name")
+        raise ValueError(f"there is a Python module {name!r}, which a file of that name would hide; choose another")
     title = name.title().replace("_", "").removesuffix("Attention") or "My"
     text = TEMPLATE.read_text(encoding="utf-8")
     text = text.replace("MyAttention", f"{title}Attention").replace("my_attention", name)
@@ -113,7 +113,7 @@ def check(
 
 
 def _named(texts: Sequence[str]) -> list[AttentionSpec]:
-    """The attentions of a command line, each once. Raises ValueError, in one line, for what is none."""
+    """Return the attentions of a command line, each once. Raise ValueError, in one line, for what is not one."""
     import attentions
     from attentions import AttentionSpec
 
@@ -134,7 +134,7 @@ COLOURS = {"pass": "green", "fail": "red", "exempt": "yellow"}
 
 
 def _print_verdict(verdict: Verdict, width: int) -> None:
-    """A line for a law, what is long below itself on a terminal."""
+    """Print a line per law; on a terminal a long detail is wrapped below itself."""
     row = Table.grid(padding=(0, 2, 0, 0))
     row.add_column(width=width)
     row.add_column(width=max(map(len, COLOURS)))

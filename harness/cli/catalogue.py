@@ -1,4 +1,4 @@
-"""What there is to choose from: what `attention-bench list` prints."""
+"""What `attention-bench list` prints: the attentions, backbones, sweeps and tasks to choose from."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import inspect
 import sys
 from collections.abc import Callable
 from itertools import groupby
-from pathlib import Path
 
 import attentions
 import backbones
 import results
 from attentions import AttentionSpec, unknown
 from harness.cells import Evaluate
-from harness.cli.app import CERTIFICATES
+from harness.cli.app import CERTIFICATES, RUNS
 from harness.cli.selection import TASKS
 from harness.sweeps.expand import SWEEPS
 from results import Sheet, to_plain
@@ -24,16 +23,16 @@ def _first_line(thing: object) -> str:
 
 
 def _attentions() -> str:
-    """Two lines each, as options are long: what `--attention` takes; growth with N tokens, certificate, and paper."""
+    """List two lines each, as options are long: what `--attention` takes; growth with N tokens, certificate, paper."""
     lines = ["attention, with its defaults; how it grows with N tokens, laws that hold (check), and what it is"]
-    found = results.certificates(Path("runs") / CERTIFICATES)
+    found = results.certificates(RUNS / CERTIFICATES)
     for name in attentions.names():
         cls = attentions.lookup(name)
         growth = "O(N)" if cls.exponent == 1 else f"O(N^{cls.exponent})"
         about = _first_line(sys.modules[cls.__module__]) or _first_line(cls)
         spec = str(AttentionSpec(name))
-        stood = results.standing(spec, [attentions.source_digest(name)], found) or "-"
-        lines += [spec, f"    {growth:8}{stood:16}  {about}".rstrip()]
+        certificate = results.standing(spec, [attentions.source_digest(name)], found) or "-"
+        lines += [spec, f"    {growth:8}{certificate:16}  {about}".rstrip()]
     return "\n".join(lines) + "\n"
 
 
@@ -66,7 +65,7 @@ KINDS: dict[str, Callable[[], str]] = {
 
 
 def listing(kind: str) -> str:
-    """The choices of one kind, or of all. Raises ValueError for an unknown kind."""
+    """Return the choices of one kind, or of all. Raise ValueError for an unknown kind."""
     if kind == "all":
         return "\n".join(section() for section in KINDS.values())
     if kind not in KINDS:

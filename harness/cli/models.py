@@ -40,9 +40,9 @@ def show(
         attention-bench show swin_t --attention "focused(focusing_factor=4)" --set stages=LLSS
     """
     import results
-    from harness.cli.selection import described, settings
+    from harness.cli.selection import settings, specs_of
     from harness.measures.resolved import resolved
 
-    (spec,) = described(preset, () if attention is None else (attention,), settings(set))
+    (spec,) = specs_of(preset, () if attention is None else (attention,), settings(set))
     results.show(resolved(spec), out_console)
     return 0

@@ -107,7 +107,8 @@ class CellOptions:
         Raises:
             ValueError: in one line, for anything unknown, and for a value that no cell has a use for.
         """
-        from harness.cli.selection import adjusted, given, narrowed, select, settings
+        from harness.cli.replacing import adjusted, given
+        from harness.cli.selection import narrowed, select, settings
 
         cells = select(
             self.sweep,

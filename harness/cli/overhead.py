@@ -1,11 +1,12 @@
-"""What the harness costs: the time of a `Learner`'s step over that of a plain loop on the same model.
+"""The overhead of the harness: the time of a `Learner`'s step divided by that of a plain loop on the same model.
 
     python -m harness.cli.overhead flatten_swin_t flatten_pvt_t --batch 8
 
-The step is the whole of a recipe: uint8 images normalised, erased and mixed on the device, drop path, the check for
-gradients that are not finite, clipping, AdamW, the learning rate's schedule, the moving average, and on a CPU torch's
-deterministic algorithms. The plain loop has float images on the device, and forward, cross entropy, backward and
-`torch.optim.AdamW` as it comes. Reading images from files is left out: that is in the `data_wait_share` of a run.
+The step does all that a recipe asks for: uint8 images normalised, erased and mixed on the device, drop path, the check
+for gradients that are not finite, clipping, AdamW, the learning rate's schedule, the moving average, and on a CPU the
+deterministic algorithms of torch. The plain loop has float images on the device, and does forward, cross entropy,
+backward and `torch.optim.AdamW` with its defaults. Reading images from files is not measured here: the
+`data_wait_share` of a run is.
 """
 
 import time
@@ -27,7 +28,8 @@ from harness.process.determinism import deterministic
 from harness.published.recipes import recipe_of
 from harness.training.learner import Learner, Setup
 
-UPDATES_PER_EPOCH = 1000  # of the schedule; the step's time does not depend on it
+UPDATES_PER_EPOCH = 1000
+"""Of the schedule; the time of a step does not depend on it."""
 
 
 def overhead(
@@ -39,10 +41,13 @@ def overhead(
     precision: Precision = "fp32",
     timed: Timer | None = None,
 ) -> Ratio:
-    """Time of a step of `recipe` with `batch` images over that of a plain loop, measured A B B A in this process.
+    """Measure the time of a step of `recipe` with `batch` images over that of a plain loop, A B B A in this process.
 
-    1 is no overhead; below 1 the step is the faster one, by its fused optimizer. `timed` is another clock than that of
-    the device. Raises ValueError for an odd batch if the recipe mixes images.
+    1 is no overhead; below 1 the step is faster, because of its fused optimizer. At least `min_seconds` are measured,
+    by `timed` (default: the clock of the device).
+
+    Raises:
+        ValueError: for an odd batch if the recipe mixes images.
     """
     recipe = replace(recipe, batch=batch, mixup_images=None)
     setup = Setup(device, precision)
@@ -59,19 +64,19 @@ def overhead(
         step += 1
 
     normalised, labels = learner.normalise(images), targets.to(device)
-    # At the learner's rate the two models stay alike: the time of a matrix product depends on the numbers in it too.
+    # At the learner's rate the two models stay alike: the time of a matrix product depends on its numbers as well.
     optimizer = torch.optim.AdamW(model.parameters(), lr=learner.optimizer.param_groups[0]["lr"])
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def plain() -> None:
-        # What a run does not leave to chance, a plain loop does.
+        # A run is deterministic; a plain loop is not.
         torch.use_deterministic_algorithms(False)
         with setup.autocast():
             loss = F.cross_entropy(model(normalised), labels)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        # Here as in the learner, and not before the next step: neither then runs beside the gradients of the other.
+        # Here, as in the learner, and not before the next step: so neither runs while the other holds gradients.
         optimizer.zero_grad()
         torch.use_deterministic_algorithms(deterministic_algorithms)
 
@@ -84,7 +89,7 @@ def overhead(
 
 
 def cpu_time(call: Callable[[], object]) -> float:
-    """Clock of a CPU shared with other work: seconds that this process had it; all its threads, so give it one."""
+    """Time a call on a CPU shared with other work: CPU seconds of this process, summed over its threads (use one)."""
     start = time.process_time()
     call()
     return time.process_time() - start
@@ -99,12 +104,16 @@ def main(
     ema_decay: float | None = None,
     shared: bool = False,
 ) -> None:
-    """Overhead of the harness for presets with their published recipes.
+    """Print the overhead of the harness for presets with their published recipes.
 
     Args:
-        presets: such as flatten_swin_t.
-        ema_decay: in place of the recipe's.
-        shared: the CPU is shared with other work, so count its time and not the clock's; set OMP_NUM_THREADS=1.
+        presets: backbones such as flatten_swin_t.
+        batch: images per step.
+        seconds: the least time to measure for.
+        device: cpu or cuda.
+        precision: fp32, or autocast to bf16 or fp16.
+        ema_decay: decay of the moving average, in place of the recipe's.
+        shared: measure CPU time, as other work shares the CPU; set OMP_NUM_THREADS=1.
     """
     for name in presets:
         recipe = recipe_of(name)

@@ -93,12 +93,11 @@ def train(
         dry_run: print what would be trained and whether it is recorded; train nothing.
     """
     from harness.cells import Cell, Train, distinct
-    from harness.cli.selection import data_source, described, settings
-    from harness.cli.selection import recipe as recipe_named
+    from harness.cli.selection import data_source, recipe_named, settings, specs_of
     from harness.published.recipes import ASSUMED, FINE_TUNED
     from harness.training.loading import weights_in
 
-    (spec,) = described(preset, () if attention is None else (attention,), settings(set))
+    (spec,) = specs_of(preset, () if attention is None else (attention,), settings(set))
     if not seed:
         raise ValueError("--seed takes one number or more")
     check_at_least(0, "--checkpoint-minutes", checkpoint_minutes)
@@ -192,14 +191,11 @@ def evaluate(
 def _measure(cells: Sequence[Cell], out: Path, *, isolate: bool = False, dry_run: bool = False) -> int:
     """Run the cells together with the other processes of the job, and print the table; return the exit status."""
     from harness.process.ranks import ranks
-    from harness.runner.records import recorded
     from harness.runner.run_all import run_all
     from results.wording import count
 
     if dry_run:
-        for cell in cells:
-            state = "recorded" if recorded(cell, out) else "to do"
-            say(f"{cell.key}  {state:8}  {cell.label}")
+        _print_states(cells, out)
         return 0
     records = run_all(cells, out, out_console, isolate)
     if not ranks().first:
@@ -210,6 +206,15 @@ def _measure(cells: Sequence[Cell], out: Path, *, isolate: bool = False, dry_run
     if failed:
         warn(f"{failed} of {len(records)} cells failed", style="red")
     return 1 if failed else 0
+
+
+def _print_states(cells: Sequence[Cell], out: Path) -> None:
+    """Print what --dry-run asks for: for each cell its key, whether it is recorded, and its name."""
+    from harness.runner.records import recorded
+
+    for cell in cells:
+        state = "recorded" if recorded(cell, out) else "to do"
+        say(f"{cell.key}  {state:8}  {cell.label}")
 
 
 def _workers(asked: int | None, source: DataSource) -> int:

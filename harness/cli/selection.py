@@ -1,4 +1,4 @@
-"""Which cells a command line means: a sweep or an ad-hoc grid, narrowed and with values replaced."""
+"""From the texts of a command line to what they mean: cells, presets, image sets, recipes, weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from harness.cells import (
     Cell,
     Costs,
     DataSource,
-    Evaluate,
     Preprocessing,
     Recipe,
     Speed,
@@ -25,16 +24,12 @@ from harness.cells import (
     Train,
     Weights,
     distinct,
-    in_order,
 )
-from harness.cells.source import IMAGENET, KNOWN
+from harness.cells.source import KNOWN
 from harness.published.recipes import RECIPES, recipe_of
 from harness.sweeps.expand import expand
 from harness.sweeps.quickstart import FASHION
 from harness.training.loading import read_about, weights_in
-
-HOW = ("workers", "device_batch", "checkpoint_minutes", "cache", "tensorboard")
-"""How a training is run, which changes no result."""
 
 TASKS: dict[str, Task] = {
     "costs": Costs(),
@@ -44,10 +39,12 @@ TASKS: dict[str, Task] = {
 
 
 def settings(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
-    """Values by name from texts such as `window=7`, `stages=LLSS`, `image_size=(192,256)`, as `option` takes them.
+    """Read values by name from texts such as `window=7`, `stages=LLSS`, `image_size=(192,256)`, as `option` takes them.
+
+    A value is read as Python writes it (numbers, tuples, None, True), and stays text if it is not.
 
     Raises:
-        ValueError: for a text without `=`.
+        ValueError: for a text without a name or a value, and a name given twice.
     """
     overrides = {}
     for pair in pairs:
@@ -64,11 +61,11 @@ def settings(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
     return overrides
 
 
-def described(name: str, attentions: Sequence[str], overrides: dict[str, Any]) -> list[BackboneSpec]:
-    """A preset with each attention, or without any with its own.
+def specs_of(name: str, attentions: Sequence[str], overrides: dict[str, Any]) -> list[BackboneSpec]:
+    """Return a preset with each of the attentions; if there are none, with its own.
 
     Raises:
-        ValueError: as `preset`, and where the attention is given twice.
+        ValueError: as `preset`, and if the attention is given twice.
     """
     if not attentions:
         return [preset(name, **overrides)]
@@ -80,12 +77,12 @@ def described(name: str, attentions: Sequence[str], overrides: dict[str, Any]) -
 def ad_hoc(
     backbones: Sequence[str], attentions: Sequence[str], tasks: Sequence[str], overrides: dict[str, Any]
 ) -> list[Cell]:
-    """Every task on every backbone with every attention (without any: with the preset's own).
+    """Return every task on every backbone with every attention; if there are none, with each preset's own.
 
     Raises:
         ValueError: for an unknown name, or an attention that a backbone cannot mount.
     """
-    specs = [spec for name in backbones for spec in described(name, attentions, overrides)]
+    specs = [spec for name in backbones for spec in specs_of(name, attentions, overrides)]
     for task in tasks:
         if task not in TASKS:
             raise ValueError(unknown("task", task, TASKS))
@@ -93,7 +90,7 @@ def ad_hoc(
 
 
 class Labelled(Protocol):
-    """A cell, or where one stands."""
+    """A cell, or the state of one."""
 
     @property
     def label(self) -> str: ...
@@ -103,10 +100,10 @@ L = TypeVar("L", bound=Labelled)
 
 
 def narrowed(cells: Sequence[L], only: Sequence[str]) -> list[L]:
-    """Those whose label holds at least one of the texts; without texts, all.
+    """Return those whose label contains at least one of the texts; without texts, all.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there are none.
     """
     chosen = [cell for cell in cells if not only or any(text in cell.label for text in only)]
     if not chosen:
@@ -115,7 +112,11 @@ def narrowed(cells: Sequence[L], only: Sequence[str]) -> list[L]:
 
 
 def data_source(text: str) -> DataSource:
-    """An image set by name, a folder, or `imagenet=/data/imagenet`: a folder that is held to be ImageNet-1K."""
+    """Read an image set by name, a folder, or `imagenet=/data/imagenet`: a folder that is checked to be ImageNet-1K.
+
+    Raises:
+        ValueError: for a folder that does not exist, or one of a set that comes with the project.
+    """
     if text in KNOWN:
         return DataSource(text)
     name, equals, root = text.partition("=")
@@ -128,10 +129,10 @@ def data_source(text: str) -> DataSource:
     return DataSource(name, root=str(path)) if name else DataSource.folder(path)
 
 
-def recipe(name: str | None, spec: BackboneSpec, data: DataSource, changes: dict[str, Any]) -> Recipe:
-    """A recipe by the name of the preset that it was published for, `micro` or `folder`, with fields replaced.
+def recipe_named(name: str | None, spec: BackboneSpec, data: DataSource, changes: dict[str, Any]) -> Recipe:
+    """Return a recipe with fields replaced; its name is that of the preset it was published for, `micro` or `folder`.
 
-    Without a name: the preset's own; of a preset without one, `micro` or, for a folder of photographs, `folder`.
+    Default: the preset's own; for a preset without one, `micro` or, with a folder of photographs, `folder`.
 
     Raises:
         ValueError: for an unknown name or field, or values that contradict each other.
@@ -152,10 +153,10 @@ def recipe(name: str | None, spec: BackboneSpec, data: DataSource, changes: dict
 
 
 def preprocessing(text: str) -> Preprocessing:
-    """A preprocessing from a text such as `squash`, `short_side:0.9` (the crop's share of the resized side) or `pad`.
+    """Read a preprocessing from `squash`, `short_side:0.9` (the crop's share of the resized side), `pad` and the like.
 
     Raises:
-        ValueError: for an unknown kind, or a share that is none.
+        ValueError: for an unknown kind, or a share that is not a number above 0 and up to 1.
     """
     kind, _, share = str(text).partition(":")
     try:
@@ -175,18 +176,19 @@ def evaluated(
     ema: bool,
     strict: bool,
 ) -> tuple[BackboneSpec, Weights, list[Preprocessing]]:
-    """What a file of weights is evaluated as: the model, and each way to make its input.
+    """Return the model that a file of weights belongs to, the weights, and each way to prepare its images.
 
-    A checkpoint of a run says what model it is of and how its recipe evaluates; of another file the preset `name` does.
+    A checkpoint of a run says which model it is of and how its recipe evaluates; for another file the preset `name`
+    does.
 
     Raises:
-        ValueError: for a file that cannot be read, or says nothing of its model while no preset is named.
+        ValueError: for a file that cannot be read, or that does not say its model while no preset is named.
     """
     weights = weights_in(checkpoint, ema=ema, strict=strict)
     about = read_about(weights)
     views = [preprocessing(text) for text in transforms]
     if name is not None:
-        (spec,) = described(name, () if attention is None else (attention,), overrides)
+        (spec,) = specs_of(name, () if attention is None else (attention,), overrides)
         if not views and spec.name not in RECIPES:
             raise ValueError(f"{spec.name} has no transform of its own: --transform squash, short_side or pad")
         return spec, weights, views or [recipe_of(spec.name).evaluation]
@@ -198,109 +200,6 @@ def evaluated(
     return backbones.from_json(about["backbone"]), weights, views or [Preprocessing(**own)]
 
 
-def given(**values: Any) -> dict[str, Any]:
-    """The values that are not None."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-RUNTIME = ("device", "precision", "mode", "channels_last", "batch")
-TRAINING = ("device", "precision", "mode", "data", "epochs", "seed", *HOW)
-EVALUATION = ("device", "precision", "data", "workers", "cache")
-USES: dict[type, tuple[str, ...]] = {Speed: RUNTIME, Train: TRAINING, Evaluate: EVALUATION}
-"""Which values the command line replaces, by task."""
-
-
-def adjusted(cells: list[Cell], values: dict[str, Any], sweep: Sequence[Cell] = ()) -> list[Cell]:
-    """The cells with these values in place of their own, wherever a cell's task has such a value.
-
-    `values`, by their names on the command line: those of USES; `seed` is a sequence, which makes a cell each. A cell
-    that needs a training follows it: the run whose weights it takes has the values replaced as well, also where it is
-    only in the `sweep` that the cells were chosen from.
-
-    Raises:
-        ValueError: for a value that no cell has a use for, or that is not allowed.
-    """
-    before = _with_needed(cells, sweep)
-    kinds = {type(cell.task) for cell in before.values()}
-    usable = {name for kind in kinds for name in USES.get(kind, ())}
-    for name in values:
-        if name not in usable:
-            hint = " (the batch of training is part of its recipe)" if name == "batch" and Train in kinds else ""
-            raise ValueError(f"--{name.replace('_', '-')} has no effect on these cells; none has such a value{hint}")
-    after: dict[str, list[Cell]] = {}
-    for cell in in_order(before.values()):
-        after[cell.key] = _replaced(cell, values)
-        if cell.takes is not None and cell.takes.run in after:
-            after[cell.key] = [
-                follower
-                for each in after[cell.key]
-                for follower in _following(each, before[cell.takes.run], after[cell.takes.run])
-            ]
-    return distinct([each for cell in cells for each in after[cell.key]])
-
-
-def _with_needed(cells: Sequence[Cell], sweep: Sequence[Cell]) -> dict[str, Cell]:
-    """The cells by key, and those of the sweep that they need, and that these need."""
-    known = {cell.key: cell for cell in sweep}
-    found = {cell.key: cell for cell in cells}
-    waiting = list(cells)
-    while waiting:
-        needed = [known[key] for key in waiting.pop().needs if key in known and key not in found]
-        found |= {cell.key: cell for cell in needed}
-        waiting += needed
-    return found
-
-
-def _replaced(cell: Cell, values: dict[str, Any]) -> list[Cell]:
-    """A cell with the values that its task has a use for; of a training one for each seed."""
-    own = {name: value for name, value in values.items() if name in USES.get(type(cell.task), ())}
-    match cell.task:
-        case Speed() as task:
-            return [Cell(cell.backbone, replace(task, runtime=replace(task.runtime, **own)))]
-        case Train() as task:
-            seeds = own.pop("seed", (task.seed,))
-            epochs = own.pop("epochs", None)
-            if "data" in own:
-                own["data"] = data_source_for(task.data, own["data"])
-                if own["data"].name != task.data.name and task.recipe in (MICRO, FOLDER):
-                    own["recipe"] = MICRO if own["data"].root is None else FOLDER
-            task = replace(task, **own)
-            if epochs is not None:
-                task = replace(task, recipe=replace(task.recipe, epochs=epochs))
-            return [Cell(cell.backbone, replace(task, seed=seed)) for seed in seeds]
-        case Evaluate() as task:
-            if "data" in own:
-                own["data"] = data_source_for(task.data, own["data"])
-            return [Cell(cell.backbone, replace(task, **own))]
-    return [cell]
-
-
-def _following(cell: Cell, before: Cell, trainings: list[Cell]) -> list[Cell]:
-    """A cell that needs a training, now that this has become others: a training follows the one of its own seed.
-
-    An evaluation follows each, and where it is as the recipe has it, it stays so.
-    """
-    assert cell.takes is not None
-    which, ema, strict = cell.takes.which, cell.takes.ema, cell.takes.strict
-    followers = []
-    for training in trainings:
-        weights = training.weights(which, ema=ema, strict=strict)
-        match cell.task:
-            case Train(seed=seed) as task if len(trainings) == 1 or seed == training.training.seed:
-                followers.append(Cell(cell.backbone, replace(task, weights=weights)))
-            case Evaluate(preprocessing=view) as task:
-                if view == before.training.recipe.evaluation:
-                    view = training.training.recipe.evaluation
-                followers.append(Cell(cell.backbone, replace(task, weights=weights, preprocessing=view)))
-    return followers
-
-
-def data_source_for(asked: DataSource, text: str) -> DataSource:
-    """What --data gives a cell: another image set, or, to one that asks for ImageNet, where ImageNet lies."""
-    given = data_source(text)
-    return replace(asked, root=given.root) if asked.name == IMAGENET and given.name == given.root else given
-
-
 def select(
     sweep: str | None,
     *,
@@ -309,10 +208,10 @@ def select(
     tasks: Sequence[str],
     overrides: dict[str, Any],
 ) -> list[Cell]:
-    """The cells of a sweep, or of an ad-hoc grid.
+    """Return the cells of a sweep, or of an ad-hoc grid.
 
     Raises:
-        ValueError: where neither or both are asked for, or anything in them is unknown.
+        ValueError: if neither or both are asked for, or anything in them is unknown.
     """
     grid = (*backbones, *attentions, *tasks, *overrides)
     if sweep is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from results import Record, Sheet
 
 Expected = Sequence[tuple[str, dict[str, Any]]]
-"""Cells that a table shows even where they have no record: key, and the cell as plain JSON."""
+"""Cells that a table shows even if they have no record: key, and the cell as plain JSON."""
 
 
 def read_records(out: Path) -> tuple[list[Record], list[str]]:
@@ -30,7 +30,7 @@ def read_records(out: Path) -> tuple[list[Record], list[str]]:
 
 
 def frame_of(records: Sequence[Record], expected: Expected, out: Path) -> pd.DataFrame:
-    """The frame of the records, with what the certificates in the folder say of their attentions."""
+    """Return the frame of the records, with what the certificates in the folder say about their attentions."""
     import results
 
     return results.table(records, expected, results.certificates(out / CERTIFICATES))

@@ -1,4 +1,4 @@
-"""Swapping an attention into a model of timm: what it has and costs before and after, and the weights that result."""
+"""Swap an attention into a model of timm: its size and costs before and after, and the resulting weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADERS = ("", "blocks", "attention", "tokens", "dim", "heads", "params (M)", "G
 
 @dataclass(frozen=True)
 class Swap:
-    """An attention in the first so many blocks of a model of timm (None: in all), which `arguments` make."""
+    """An attention to put into the first `first` blocks (None: all) of a model that timm makes with `arguments`."""
 
     name: str
     attention: AttentionSpec
@@ -35,7 +35,11 @@ class Swap:
 
     @classmethod
     def of(cls, name: str, attention: str, arguments: Mapping[str, Any], first: int | None) -> Swap:
-        """Raises ValueError for a model that timm does not have, weights of timm's choice, or an unknown attention."""
+        """Check and return a swap.
+
+        Raises:
+            ValueError: for a model that timm does not have, weights that timm would choose, or an unknown attention.
+        """
         architecture = name.partition(".")[0]
         if not timm.is_model(architecture):
             near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
@@ -48,7 +52,7 @@ class Swap:
         return cls(name, AttentionSpec.of(attention), dict(arguments), first)
 
     def original(self) -> nn.Module:
-        """The model as timm makes it. Raises ValueError, in one line, where it does not take the arguments."""
+        """Return the model as timm makes it. Raise ValueError, in one line, if it does not take the arguments."""
         try:
             return timm.create_model(self.name, **self.arguments).eval()
         except (TypeError, ValueError, AssertionError, RuntimeError) as problem:
@@ -56,10 +60,10 @@ class Swap:
             raise ValueError(f"timm cannot make {self.name} with these values of --set: {why}") from problem
 
     def sheet(self) -> Sheet:
-        """The model before and after, counted on the meta device.
+        """Return the table of the model before and after, counted on the meta device.
 
         Raises:
-            ValueError: where the attention cannot be swapped in, or an operator cannot be counted.
+            ValueError: if the attention cannot be swapped in, or an operator cannot be counted.
         """
         with torch.device("meta"):
             model, changed = self.original(), swap(self.original(), self.attention, self.first)
@@ -81,7 +85,7 @@ class Swap:
         return Sheet(HEADERS, rows, frozenset(range(3, len(HEADERS))), notes)
 
     def save(self, weights: Weights | None, out: Path | None) -> str:
-        """Take the weights (None: random ones), swap, and write the result where `out` says; a line on what fitted.
+        """Load the weights (None: random ones), swap, and write the result to `out`; return a line on what fitted.
 
         Raises:
             ValueError: for weights that do not fit, or a file that cannot be written.
@@ -89,7 +93,7 @@ class Swap:
         model = self.original()
 
         def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-            # timm's own reader, which resizes position embeddings to the image size.
+            # The filter of timm, which resizes position embeddings to the image size.
             return checkpoint_filter_fn(state, model)
 
         report = None if weights is None else load_as(weights, model, self.name, convert)
@@ -101,12 +105,13 @@ class Swap:
 
 
 def _image(model: Any) -> Tensor:
+    """Return an image that the model takes, (1, C, H, W), on the meta device."""
     height, width = model.patch_embed.img_size
     return torch.empty(1, model.in_chans, height, width, device="meta")
 
 
 def _counted(model: Any) -> tuple[str, str]:
-    """Millions of parameters, and 1e9 multiply-adds for one image."""
+    """Return the parameters in millions, and the multiply-adds for one image in 1e9."""
     params = sum(parameter.numel() for parameter in model.parameters())
     macs = count_with_torch(model, _image(model))["products and convolutions"]
     return f"{params / 1e6:.3f}", f"{macs / 1e9:.4f}"

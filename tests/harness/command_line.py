@@ -94,7 +94,7 @@ def refused(ask: Ask, line: str) -> str:
 
 
 def tree() -> dict[str, int]:
-    """Every file and folder below the current one, with its time of change; Python's own cache left out."""
+    """Every file and folder below the current one, with its time of change; not those of Python's cache."""
     paths = [path for path in Path().rglob("*") if "__pycache__" not in path.parts]
     return {str(path): path.stat().st_mtime_ns if path.is_file() else 0 for path in paths}
 

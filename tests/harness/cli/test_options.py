@@ -73,7 +73,10 @@ def test_unknown_names_and_what_does_not_divide_are_refused(ask: Ask, line: str,
         ("--task speed --batch 0", "batch is 0; allowed"),
         ("--task train --epochs 0", "epochs and batch of at least 1, got 0 and 64"),
         ("--task train --seed -1", "seed -1 is not allowed; it takes a number from 0 up"),
-        ("--task costs --only nonsense", "--only nonsense: no cell holds this; the first is called 'deit_micro "),
+        (
+            "--task costs --only nonsense",
+            "--only nonsense: no cell holds this; the first is called 'deit_micro ",
+        ),
     ],
 )
 def test_flags_without_effect_or_with_values_not_allowed_are_refused(ask: Ask, flags: str, said: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from backbones import preset
 from harness.cells import FOLDER, MICRO, Cell, Costs, DataSource, Evaluate, Preprocessing, Speed, Train
-from harness.cli.selection import TASKS, ad_hoc, adjusted, data_source, narrowed, recipe, select, settings
+from harness.cli.replacing import adjusted
+from harness.cli.selection import TASKS, ad_hoc, data_source, narrowed, recipe_named, select, settings
 from harness.published.recipes import recipe_of
 from harness.sweeps.expand import expand
 from harness.sweeps.quickstart import FASHION
@@ -267,11 +268,11 @@ def test_how_a_training_is_run_moves_nothing_that_needs_it() -> None:
 
 def test_a_recipe_is_the_presets_own_or_the_small_one_that_fits() -> None:
     folder = DataSource.folder("/photos")
-    assert recipe(None, preset("flatten_swin_t"), folder, {}) == recipe_of("flatten_swin_t")
-    assert recipe(None, preset("deit_micro"), folder, {}) == FOLDER
-    assert recipe(None, preset("deit_micro"), FASHION, {}) == MICRO
-    assert recipe("pvt_t", preset("deit_micro"), FASHION, {}) == recipe_of("pvt_tiny")
-    changed = recipe("micro", preset("deit_t"), folder, {"epochs": 9, "evaluation": "squash:0.9"})
+    assert recipe_named(None, preset("flatten_swin_t"), folder, {}) == recipe_of("flatten_swin_t")
+    assert recipe_named(None, preset("deit_micro"), folder, {}) == FOLDER
+    assert recipe_named(None, preset("deit_micro"), FASHION, {}) == MICRO
+    assert recipe_named("pvt_t", preset("deit_micro"), FASHION, {}) == recipe_of("pvt_tiny")
+    changed = recipe_named("micro", preset("deit_t"), folder, {"epochs": 9, "evaluation": "squash:0.9"})
     assert changed == replace(MICRO, epochs=9, evaluation=Preprocessing("squash", 0.9))
 
 
@@ -287,7 +288,7 @@ def test_a_recipe_is_the_presets_own_or_the_small_one_that_fits() -> None:
 )
 def test_recipes_and_changes_that_are_not_there(name: str | None, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        recipe(name, preset("deit_micro"), FASHION, changes)
+        recipe_named(name, preset("deit_micro"), FASHION, changes)
 
 
 def test_several_seeds_give_a_cell_each() -> None:
