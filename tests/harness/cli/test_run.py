@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import backbones
 import results
 from tests.harness.command_line import SHORT, TRAIN, Ask, images, photos, records, refused, tree
+from tests.pages import file_named
 
 # run
 
@@ -340,14 +340,13 @@ def test_evaluate_refuses(ask: Ask, line: str, said: str) -> None:
 
 
 @pytest.fixture
-def readme_sweep(ask: Ask) -> None:
-    """more_sweeps.py as it stands in the README, and its images."""
-    _, opening, rest = (Path(backbones.__file__).parents[1] / "README.md").read_text().partition("# more_sweeps.py\n")
-    Path("more_sweeps.py").write_text(opening + rest.partition("```")[0])
+def sweep_of_the_page(ask: Ask) -> None:
+    """more_sweeps.py of docs/own_sweep.md, and its images."""
+    Path("more_sweeps.py").write_text(file_named("more_sweeps.py"))
     photos()
 
 
-@pytest.mark.usefixtures("readme_sweep")
+@pytest.mark.usefixtures("sweep_of_the_page")
 def test_the_sweep_of_the_readme_trains_and_then_evaluates_both_ways(ask: Ask) -> None:
     answer = ask("run more_sweeps.py:both_ways --epochs 1 --seed 0 1")
     assert (answer.status, answer.err) == (0, "")
@@ -367,7 +366,7 @@ def test_the_sweep_of_the_readme_trains_and_then_evaluates_both_ways(ask: Ask) -
     assert {line.count("squash") + line.count("short_side") for line in rows} == {1}
 
 
-@pytest.mark.usefixtures("readme_sweep")
+@pytest.mark.usefixtures("sweep_of_the_page")
 def test_an_evaluation_alone_is_refused_until_its_training_is_recorded(ask: Ask) -> None:
     only = "run more_sweeps.py:both_ways --epochs 1 --only"
     text = refused(ask, f"{only} evaluate")
