@@ -12,6 +12,8 @@ from results.records import write_text
 SCHEMA = 1
 SHIPPED = Path(__file__).parent / "certificates"
 """Those of the project's own attentions, each with its defaults."""
+EARLIER = SHIPPED / "earlier"
+"""Those that shipped with earlier code, which records made with that code still name."""
 
 VERDICTS = ("pass", "fail", "exempt")
 
@@ -97,9 +99,9 @@ def read_certificate(path: Path) -> Certificate:
 
 
 def certificates(*folders: Path) -> list[Certificate]:
-    """The whole certificates in the folders, and those of the zoo; of one attention, that of the first folder first."""
+    """The whole certificates in the folders, those of the zoo and those of its earlier code, in this order."""
     found = []
-    for folder in (*folders, SHIPPED):
+    for folder in (*folders, SHIPPED, EARLIER):
         for path in sorted(folder.glob("*.json")):
             try:
                 found.append(read_certificate(path))

@@ -1,12 +1,19 @@
 """Certificates survive the disk, a damaged one is named, and none speaks for other code."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from results import Certificate, Verdict, certificates, read_certificate, standing, write_certificate
+from results import Certificate, Verdict, certificates, read_certificate, standing, table, write_certificate
+from results.certificates import EARLIER
+from results.tables import SOURCE
+
+# The function `results.certificates` hides its module.
+certificates_module = sys.modules["results.certificates"]
 
 LAWS = tuple(
     Verdict(law, verdict, "a detail", 0.5)
@@ -91,3 +98,28 @@ def test_the_full_form_speaks_before_the_quick_one_and_takes_its_place(tmp_path:
     assert len(list(tmp_path.glob("*.json"))) == 1
     write_certificate(tmp_path, quick)
     assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_a_record_of_earlier_code_shows_the_certificate_that_shipped_with_it(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier, today = tmp_path / "shipped" / "earlier", tmp_path / "shipped"
+    write_certificate(earlier, SOUND)
+    write_certificate(today, replace(BROKEN, source="f" * 16))
+    monkeypatch.setattr(certificates_module, "SHIPPED", today)
+    monkeypatch.setattr(certificates_module, "EARLIER", earlier)
+    found = certificates(tmp_path / "run")
+    shown = [
+        table([make.record("a", make.cell("swin_t", SOUND.attention, make.costs), environment={SOURCE: source})],
+              certificates=found)["certificate"][0]
+        for source in (SOUND.source, "f" * 16, "1" * 16)
+    ]  # fmt: skip
+    assert shown == [SOUND.short, BROKEN.short, "of other code"]
+
+
+def test_the_earlier_certificates_ship_whole() -> None:
+    paths = sorted(EARLIER.glob("*.json"))
+    assert len(paths) >= 22
+    for path in paths:
+        certificate = read_certificate(path)
+        assert standing(certificate.attention, [certificate.source], certificates()) == certificate.short
