@@ -3,6 +3,7 @@
 * `records`: one measured cell is one JSON file, written whole or not at all.
 * `certificates`: the laws that an attention was tested by, one JSON file each.
 * `correctness`: which images a model got right, one bit each.
+* `columns`: what each column of a table is about, and its name.
 * `tables`: records to a frame, one row per model, speed circumstances and training circumstances; CSV.
 * `paired`: accuracies compared image by image and seed by seed, with intervals.
 * `views`, `sheets`: a frame as a table for people, on a terminal, as plain lines or as Markdown.

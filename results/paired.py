@@ -40,10 +40,11 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
+from results.columns import columns_of, flattened, rows_of
 from results.correctness import read_correct
 from results.records import Record
 from results.sheets import Sheet
-from results.tables import flattened, natural_order, table
+from results.tables import natural_order, table
 from results.views import headers_of, mixed_environments, name_and_options, shortened
 
 Which = Literal["model", "ema"]
@@ -156,14 +157,15 @@ def comparisons(
 
 def paired_sheet(frame: pd.DataFrame) -> Sheet:
     """The comparison for people: what tells groups apart, accuracies, differences with intervals, verdicts; notes."""
-    groups = [name for name in frame.columns if name not in _OWN_COLUMNS and frame[name].astype(str).nunique() > 1]
+    circumstances = [column for column in columns_of(frame) if column.kind in ("model", "task")]
+    groups = [column for column in circumstances if frame[column.name].astype(str).nunique() > 1]
     short, lines = shortened(pd.concat([frame["attention"], frame["baseline"]]))
     unpaired = bool((frame["seeds_left_out"] != "").any())
     headers = ["backbone", "attention", *headers_of(groups), "seeds", "top1", "SD"]
     headers += [*(["compared"] if unpaired else []), "difference", "95 % interval", "verdict"]
     rows = []
-    for row in frame.to_dict("records"):
-        cells = [row["backbone"], short[row["attention"]], *(_text(row[name]) for name in groups)]
+    for row in rows_of(frame):
+        cells = [row["backbone"], short[row["attention"]], *(_text(row[column.name]) for column in groups)]
         cells += [str(row["seeds"]), f"{row['top1']:.2f}", _text(row["top1_sd"], ".2f")]
         cells += [_text(row["paired_seeds"])] if unpaired else []
         interval = "-" if pd.isna(row["low"]) else f"{row['low']:+.2f} to {row['high']:+.2f}"
@@ -265,9 +267,9 @@ def _about(attention: str, arm: _Arm, weights: Which) -> dict[str, Any]:
     values = np.array([record.metrics[_METRICS[weights]] for record in arm.values()], dtype=float)
     record = next(iter(arm.values()))
     backbone, task = record.cell["backbone"], record.cell["task"]
-    circumstances = flattened("model", {k: v for k, v in backbone.items() if k not in ("name", "attention")})
+    circumstances = flattened("model", "", {k: v for k, v in backbone.items() if k not in ("name", "attention")})
     fixed = {k: v for k, v in task.items() if k not in ("name", "seed")}
-    circumstances |= flattened("train", _without_incidental(fixed))
+    circumstances |= flattened("task", "train", _without_incidental(fixed))
     return {
         "backbone": backbone["name"],
         "attention": attention,
@@ -279,7 +281,7 @@ def _about(attention: str, arm: _Arm, weights: Which) -> dict[str, Any]:
         "weights": weights,
         "seeds_left_out": "",
         "environments": "",
-    } | circumstances
+    } | {column.name: value for column, value in circumstances.items()}
 
 
 def _check_images(arms: dict[str, _Arm]) -> None:
@@ -342,7 +344,7 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
             f"Each interval stands for itself and is not adjusted for the {len(compared)} comparisons: of 20 without "
             "any difference about one would be called better or worse."
         )
-    for row in frame.to_dict("records"):
+    for row in rows_of(frame):
         name = f"{row['backbone']}, {short[row['attention']]}"
         if row["seeds_left_out"]:
             lines.append(f"{name}: seeds without a partner are left out: {row['seeds_left_out']}.")

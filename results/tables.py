@@ -17,11 +17,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 
 from results.certificates import Certificate, standing
+from results.columns import Column, Kind, flattened
 from results.records import Record
 
 # The metrics that a table shows unasked, if they were measured.
@@ -37,8 +38,8 @@ METRICS = (
 )
 BREAKDOWN = ("gmacs_attention", "gmacs_projections", "gmacs_convolutions", "gmacs_mlp", "gmacs_norms")
 
-_IDENTITY = ("backbone", "attention", "status", "error")
-_CERTIFICATE = "certificate"
+# The first columns of every frame.
+_ALWAYS = tuple(Column.parse(name) for name in ("backbone", "attention", "status", "error"))
 SOURCE = "attention_source"
 """In the environment of a record: the hash of the attention's code."""
 _WORST_FIRST = ("failed", "oom", "missing", "done")
@@ -75,27 +76,30 @@ def table(
         for tasks in _by_run(model_tasks)
         for entries in itertools.product(*tasks.values())
     ]
-    present = set(_IDENTITY).union(*rows)
-    preferred = dict.fromkeys([*_IDENTITY, *shown_metrics(present), *BREAKDOWN, *itertools.chain(*rows)])
+    present = set(_ALWAYS).union(*rows)
+    metrics = map(Column.parse, (*shown_metrics(present), *BREAKDOWN))
+    preferred = dict.fromkeys([*_ALWAYS, *metrics, *itertools.chain(*rows)])
     columns = sorted((column for column in preferred if column in present), key=_block)
-    frame = pd.DataFrame(rows, columns=columns, dtype=object)
-    integers = [column for column in columns if _holds_integers(frame[column].dropna())]
+    names = [column.name for column in columns]
+    frame = pd.DataFrame([{c.name: value for c, value in row.items()} for row in rows], columns=names, dtype=object)
+    integers = [name for name in names if _holds_integers(frame[name].dropna())]
     # Int64, not int64: a gap in the column must not turn a batch of 64 into 64.0.
     return frame.astype(dict.fromkeys(integers, "Int64")).infer_objects()
 
 
-def shown_metrics(columns: Iterable[str]) -> list[str]:
+def shown_metrics(columns: Iterable[Column]) -> list[str]:
     """METRICS as they are named among the columns."""
-    return [name for metric in METRICS for name in named(columns, metric)]
-
-
-def named(columns: Iterable[str], metric: str) -> list[str]:
-    """The columns of a metric: its own, or where several tasks report it, one a task; itself if there is none."""
     present = set(columns)
-    if metric in present:
+    return [name for metric in METRICS for name in named(present, metric)]
+
+
+def named(columns: Iterable[Column], metric: str) -> list[str]:
+    """The names of a metric: its own, or where several tasks report it, one per task; itself if there is none."""
+    names = {column.name for column in columns}
+    if metric in names:
         return [metric]
-    tasks = dict.fromkeys(name.split(".")[1] for name in sorted(present) if name.startswith("record."))
-    return [name for task in tasks if (name := f"{task}_{metric}") in present] or [metric]
+    tasks = sorted({column.task for column in columns if column.kind == "record"})
+    return [name for task in tasks if (name := f"{task}_{metric}") in names] or [metric]
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -160,12 +164,12 @@ def _metrics_of_several_tasks(records: Sequence[Record]) -> set[str]:
     return several | {name for name in tasks for each in several if name.startswith(f"{each}_ema")}
 
 
-def _row(parts: dict[str, _Entry], ambiguous: set[str], certificates: Sequence[Certificate]) -> dict[str, Any]:
+def _row(parts: dict[str, _Entry], ambiguous: set[str], certificates: Sequence[Certificate]) -> dict[Column, Any]:
     """One row from one entry per task. A metric that several tasks report gets its task's name in front."""
     backbone = next(iter(parts.values())).cell["backbone"]
     statuses = {task: entry.record.status if entry.record else "missing" for task, entry in parts.items()}
     failures = filter(None, (_failure(task, entry.record) for task, entry in parts.items()))
-    row: dict[str, Any] = {
+    row = {
         "backbone": backbone["name"],
         "attention": backbone["attention"],
         "status": min(statuses.values(), key=_WORST_FIRST.index),
@@ -174,18 +178,21 @@ def _row(parts: dict[str, _Entry], ambiguous: set[str], certificates: Sequence[C
     records = [entry.record for entry in parts.values() if entry.record]
     sources = {str(record.environment[SOURCE]) for record in records if SOURCE in record.environment}
     if stood := standing(row["attention"], sources, certificates):
-        row[_CERTIFICATE] = stood
-    row.update(flattened("model", {k: v for k, v in backbone.items() if k not in ("name", "attention")}))
+        row["certificate"] = stood
+    found: dict[Column, Any] = {Column("identity", "", (name,)): value for name, value in row.items()}
+    found |= flattened("model", "", {k: v for k, v in backbone.items() if k not in ("name", "attention")})
     for task, (_, cell, record) in parts.items():
-        row.update(flattened(task, _named({k: v for k, v in cell["task"].items() if k != "name"})))
-        row[f"record.{task}.status"] = statuses[task]
+        found |= flattened("task", task, _named({k: v for k, v in cell["task"].items() if k != "name"}))
+        found[Column("record", task, ("status",))] = statuses[task]
         if record is None:
             continue
         for name, value in record.metrics.items():
-            row[f"{task}_{name}" if name in ambiguous else name] = math.nan if value is None else value
-        row.update({f"record.{task}.key": record.key, f"record.{task}.created": record.created})
-        row.update(flattened(f"record.{task}.environment", record.environment))
-    return row
+            # A metric may bear any name, and one with dots is read as the column that it looks like.
+            column = Column.parse(f"{task}_{name}" if name in ambiguous else name)
+            found[column] = math.nan if value is None else value
+        found |= flattened("record", task, {"key": record.key, "created": record.created})
+        found |= flattened("record", task, record.environment, ("environment",))
+    return found
 
 
 def _failure(task: str, record: Record | None) -> str | None:
@@ -205,27 +212,9 @@ def _named(task: dict[str, Any]) -> dict[str, Any]:
     return task
 
 
-def flattened(prefix: str, value: Any) -> dict[str, Any]:
-    """Nested JSON as {dotted path: scalar or text}; null is the text "none", as empty means absent."""
-    if isinstance(value, list | tuple):
-        if not any(isinstance(item, dict) for item in value):
-            return {prefix: json.dumps(value)}
-        value = {str(position): item for position, item in enumerate(value)}
-    if not isinstance(value, dict):
-        return {prefix: "none" if value is None else value}
-    flat = {}
-    for name, item in value.items():
-        flat.update(flattened(f"{prefix}.{name}", item))
-    return flat
-
-
-def _block(column: str) -> int:
-    """Which block of the module's list a column stands in."""
-    if column in (*_IDENTITY, _CERTIFICATE):
-        return 0
-    if "." not in column:
-        return 1
-    return {"model": 2, "record": 4}.get(column.split(".")[0], 3)
+def _block(column: Column) -> int:
+    """The position of a column's kind in the list at the top of this file."""
+    return get_args(Kind).index(column.kind)
 
 
 def _holds_integers(values: pd.Series) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from results.columns import Column, columns_of, rows_of
 from results.sheets import Sheet
 from results.tables import BREAKDOWN, METRICS, SOURCE, named, shown_metrics
 
@@ -21,11 +22,9 @@ _HEADLINES = {
     ),
 }  # fmt: skip
 # Of a circumstance: where an image set, a file of weights or a cache lies. Its name or digest says what it is.
-_PLACES = (".root", ".path", ".cache")
+_PLACES = ("root", "path", "cache")
 # An evaluation is of the training in its row where these are equal.
-_RUN, _TRAINING = "evaluate.weights.run", "record.train.key"
-# Endings of dotted columns which name the whole that they are a part of.
-_NAMING = (".name", ".kind")
+_WEIGHTS, _RUN, _TRAINING = "evaluate.weights.name", "evaluate.weights.run", "record.train.key"
 # The share of a training loop's time, waiting for images, above which its device was starved.
 _STARVED = 0.10
 # Of an environment: what any two records differ in, or what other columns say better.
@@ -41,27 +40,29 @@ def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
     `columns` are the metrics to show, e.g. (*METRICS, *BREAKDOWN); None shows those of METRICS that have a
     value. Raises ValueError for a column that the frame lacks. The order of the rows is the frame's.
     """
+    present = columns_of(frame)
     if columns is None:
-        columns = [name for name in shown_metrics(frame) if name in frame and frame[name].notna().any()]
+        columns = [name for name in shown_metrics(present) if name in frame and frame[name].notna().any()]
     for column in columns:
         if column not in frame and column not in (*METRICS, *BREAKDOWN):
             near = difflib.get_close_matches(column, frame.columns, n=3)
             hint = f"; near: {', '.join(near)}" if near else ""
             raise ValueError(f"no column {column!r} in these records{hint}")
-    columns = [found for name in columns for found in named(frame.columns, name)]
+    columns = [found for name in columns for found in named(present, name)]
     same_label = frame.groupby(["backbone", "attention"], sort=False)
-    models = [name for name in _under(frame, "model") if (same_label[name].nunique(dropna=False) > 1).any()]
-    tasks = {name.split(".")[1] for name in _under(frame, "record")}
-    circumstances = [name for task in _HEADLINES | dict.fromkeys(tasks) for name in _under(frame, task)]
-    differing = [name for name in circumstances if frame[name].nunique() > 1 and not _is_said(frame, name)]
+    models = [c.name for c in present if c.kind == "model" and (same_label[c.name].nunique(dropna=False) > 1).any()]
+    tasks = dict.fromkeys([*_HEADLINES, *(column.task for column in present if column.kind == "record")])
+    circumstances = [column for task in tasks for column in _of_task(frame, task)]
+    differing = [c.name for c in circumstances if frame[c.name].nunique() > 1 and not _is_said(frame, c)]
     stood = ["certificate"] if "certificate" in frame else []
-    shown = list(dict.fromkeys(["backbone", "attention", *models, *columns, *differing, *stood, "status"]))
-    numbers = [name in columns or (name in frame and _is_number(frame[name])) for name in shown]
+    names = dict.fromkeys(["backbone", "attention", *models, *columns, *differing, *stood, "status"])
+    shown = [Column.parse(name) for name in names]
+    numbers = [name in columns or (name in frame and _is_number(frame[name])) for name in names]
     short, common_options = shortened(frame["attention"])
-    rows = [{**row, "attention": short.get(row["attention"], row["attention"])} for row in frame.to_dict("records")]
+    rows = [{**row, "attention": short.get(row["attention"], row["attention"])} for row in rows_of(frame)]
     return Sheet(
-        headers=[_weights_label(frame, name, header) for name, header in zip(shown, headers_of(shown), strict=True)],
-        rows=[[_text(row, name) for name in shown] for row in rows],
+        headers=[_weights_label(frame, name, header) for name, header in zip(names, headers_of(shown), strict=True)],
+        rows=[[_text(row, column, present) for column in shown] for row in rows],
         right=frozenset(position for position, number in enumerate(numbers) if number),
         notes=[*common_options, *notes(frame)],
     )
@@ -71,36 +72,36 @@ def notes(frame: pd.DataFrame) -> list[str]:
     """What a reader must know before comparing rows: circumstances, environments, doubtful training, failures."""
     lines = []
     for task, headlines in _HEADLINES.items():
-        columns = [name for name in _under(frame, task) if _label(name) in headlines]
-        common = [name for name in columns if set(frame[name].dropna()) not in (set(), {"none"})]
-        common = [name for name in common if frame[name].nunique() == 1]
-        if common:
-            named = ", ".join(f"{_label(name)} {frame[name].dropna().iloc[0]}" for name in common)
-            lines.append(f"{task}, all rows: {named}.")
-        if task == "speed" and (differing := [name for name in columns if frame[name].nunique() > 1]):
-            named = ", ".join(f"{_label(name)} ({_listed(frame[name])})" for name in differing)
-            lines.append(f"Rows differ in {named}: their speeds do not compare, and no row is ranked.")
+        columns = [column for column in _of_task(frame, task) if column.label in headlines]
+        common = [(c.label, frame[c.name].dropna().iloc[0]) for c in columns if frame[c.name].nunique() == 1]
+        said = ", ".join(f"{label} {value}" for label, value in common if value != "none")
+        if said:
+            lines.append(f"{task}, all rows: {said}.")
+        differing = [f"{c.label} ({_listed(frame[c.name])})" for c in columns if frame[c.name].nunique() > 1]
+        if task == "speed" and differing:
+            lines.append(f"Rows differ in {', '.join(differing)}: their speeds do not compare, and no row is ranked.")
     if mixed := mixed_environments(frame):
         lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
     lines += [*_weights_note(frame), *_doubts(frame)]
     if "certificate" in frame:
         lines.append("certificate: laws that hold (attention-bench check) of the attention whose code was measured.")
     failed = frame[frame["error"].notna()]
-    lines += [f"{row['backbone']}, {row['attention']}: {row['error']}" for row in failed.to_dict("records")]
+    lines += [f"{row['backbone']}, {row['attention']}: {row['error']}" for row in rows_of(failed)]
     return list(dict.fromkeys(lines))
 
 
-def _is_said(frame: pd.DataFrame, column: str) -> bool:
+def _is_said(frame: pd.DataFrame, column: Column) -> bool:
     """Whether a circumstance tells no more than another does.
 
     Where a thing lies, its hash beside its name, and a run that was evaluated beside the training itself.
     """
-    whole, _, last = column.rpartition(".")
-    if column in ("evaluate.weights.name", "evaluate.weights.run") and {_RUN, _TRAINING} <= set(frame.columns):
-        return bool((frame[_RUN] == frame[_TRAINING])[frame["evaluate.weights.name"].notna()].all())
-    name = f"{whole}.name"
-    hash_of_named = last in ("digest", "run") and name in frame and frame[name].nunique() == frame[column].nunique()
-    return column.endswith(_PLACES) or hash_of_named
+    if column.name in (_WEIGHTS, _RUN) and {_RUN, _TRAINING} <= set(frame.columns):
+        return bool((frame[_RUN] == frame[_TRAINING])[frame[_WEIGHTS].notna()].all())
+    if column.path[-1] in _PLACES:
+        return True
+    named = column.beside("name").name
+    is_hash = column.path[-1] in ("digest", "run") and named in frame
+    return is_hash and frame[named].nunique() == frame[column.name].nunique()
 
 
 def _average_of(frame: pd.DataFrame, column: str) -> str | None:
@@ -152,7 +153,7 @@ def _of_rows(rows: pd.DataFrame, what: str, values: Sequence[str]) -> list[str]:
     """One line: what happened, how much of it in which rows; of more than four rows only the first three."""
     short, _ = shortened(rows["attention"])
     parts = []
-    for row, value in zip(rows.to_dict("records"), values, strict=True):
+    for row, value in zip(rows_of(rows), values, strict=True):
         seed = row.get("train.seed")
         parts.append(
             f"{value} ({row['backbone']}, {short[row['attention']]}{'' if pd.isna(seed) else f', seed {seed}'})"
@@ -193,19 +194,19 @@ def name_and_options(attention: str) -> tuple[str, dict[str, str]]:
     return ast.unparse(call.func), {str(each.arg): ast.unparse(each.value) for each in call.keywords}
 
 
-def _under(frame: pd.DataFrame, prefix: str) -> list[str]:
-    return [name for name in frame.columns if name.startswith(f"{prefix}.")]
+def _of_task(frame: pd.DataFrame, task: str) -> list[Column]:
+    return [column for column in columns_of(frame) if column.kind == "task" and column.task == task]
 
 
 def mixed_environments(frame: pd.DataFrame) -> list[str]:
     """Environment fields in which records differ: hardware of the speeds, code and versions of all records."""
     fields: dict[str, list[pd.Series]] = {}
-    for name in _under(frame, "record"):
-        task, part, *path = name.split(".")[1:]
-        if part != "environment" or path[-1] in _INCIDENTAL:
+    for column in columns_of(frame):
+        part, *path = column.path
+        if column.kind != "record" or part != "environment" or path[-1] in _INCIDENTAL:
             continue
-        if task == "speed" or path[0] not in _HARDWARE:
-            fields.setdefault(".".join(path), []).append(frame[name])
+        if column.task == "speed" or path[0] not in _HARDWARE:
+            fields.setdefault(".".join(path), []).append(frame[column.name])
     columns = {name: pd.concat(found) for name, found in fields.items()}
     return [f"{name} ({_listed(values)})" for name, values in columns.items() if values.nunique() > 1]
 
@@ -216,53 +217,50 @@ def _listed(values: pd.Series) -> str:
     return ", ".join(texts) if len(texts) <= 4 else f"{', '.join(texts[:3])} and {len(texts) - 3} more"
 
 
-def _label(column: str) -> str:
-    """The last part of a dotted column; of `train.data.name` it is `data`, of `preprocessing.kind` `preprocessing`."""
-    for ending in _NAMING:
-        column = column.removesuffix(ending)
-    return column.rsplit(".", 1)[-1]
-
-
-def headers_of(columns: Sequence[str]) -> list[str]:
-    labels = [_label(column) for column in columns]
-    return [label if labels.count(label) == 1 else column for label, column in zip(labels, columns, strict=True)]
+def headers_of(columns: Sequence[Column]) -> list[str]:
+    """The label of each column, or its name where another one has the same label."""
+    labels = [column.label for column in columns]
+    return [column.label if labels.count(column.label) == 1 else column.name for column in columns]
 
 
 def _is_number(values: Any) -> bool:
     return bool(pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
 
 
-def _text(row: dict[str, Any], column: str) -> str:
-    value = row.get(column)
+def _text(row: dict[str, Any], column: Column, columns: Sequence[Column]) -> str:
+    """The value of a row in a column, one of the frame's `columns`, for people."""
+    value = row.get(column.name)
     if pd.isna(value):
         return "-"
-    if column == "status" and value != "done":
-        tasks = [name.split(".")[1] for name in row if name.endswith(".status") and row[name] == value]
+    if column.name == "status" and value != "done":
+        tasks = [c.task for c in columns if c.kind == "record" and c.path == ("status",) and row[c.name] == value]
         return f"{value} ({', '.join(tasks)})"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    text = _number(column, value)
-    stderr = _standard_error(row, column)
+    if column.kind != "metric":
+        return str(value) if isinstance(value, int) else f"{value:.4g}"
+    text = _number(column.name, value)
+    stderr = _standard_error(row, column.name)
     return text if stderr is None else f"{text} ± {_number('top1', stderr)}"
 
 
-def _standard_error(row: dict[str, Any], column: str) -> float | None:
+def _standard_error(row: dict[str, Any], metric: str) -> float | None:
     """Of an accuracy in percent, in points: as recorded, or that of as many right images of as many."""
-    task, accuracy, average = column.partition("top1")
-    if not accuracy or average not in ("", "_ema") or "." in column:
+    task, accuracy, average = metric.partition("top1")
+    if not accuracy or average not in ("", "_ema"):
         return None
     recorded, images = row.get(f"{task}top1{average}_stderr"), row.get(f"{task}n_images")
     if not pd.isna(recorded):
         return float(recorded)  # type: ignore[arg-type]
     if not average or pd.isna(images):
         return None
-    p = row[column] / 100
+    p = row[metric] / 100
     return 100 * math.sqrt(p * (1 - p) / float(images))  # type: ignore[arg-type]
 
 
-def _number(column: str, value: float) -> str:
-    digits = next((digits for part, digits in _DIGITS.items() if part in column), None)
-    if digits is None or "." in column:
+def _number(metric: str, value: float) -> str:
+    digits = next((digits for part, digits in _DIGITS.items() if part in metric), None)
+    if digits is None:
         return str(value) if isinstance(value, int) else f"{value:.4g}"
     # Two digits at least: 0.4 images/s are not none, and 0.008 GMACs are too few digits to compare.
     return f"{value:.{digits}f}" if abs(value) >= 10 ** (1 - digits) or value == 0 else f"{value:#.2g}"
