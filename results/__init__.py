@@ -10,10 +10,17 @@
 * `reproduction`: our numbers beside published ones, which are in `published/` with their sources.
 """
 
-from results.certificates import Certificate, Verdict, certificates, read_certificate, standing, write_certificate
+from results.certificates import (
+    Certificate,
+    Verdict,
+    certificate_summary,
+    certificates,
+    read_certificate,
+    write_certificate,
+)
 from results.correctness import read_correct, write_correct
 from results.paired import Difference, comparisons, paired_difference, paired_sheet
-from results.records import Record, read, read_all, replacing, write, write_bytes, write_text
+from results.records import Record, model_of, read, read_all, read_json, replacing, write, write_bytes, write_text
 from results.reproduction import (
     EVALUATED,
     IMAGENET_VAL,
@@ -41,11 +48,13 @@ __all__ = [
     "Record",
     "Sheet",
     "Verdict",
+    "certificate_summary",
     "certificates",
     "compare",
     "comparison_sheet",
     "comparisons",
     "describe",
+    "model_of",
     "notes",
     "paired_difference",
     "paired_sheet",
@@ -56,9 +65,9 @@ __all__ = [
     "read_certificate",
     "read_correct",
     "replacing",
+    "read_json",
     "sheet",
     "show",
-    "standing",
     "summary",
     "table",
     "targets",

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from results.records import write_text
+from results.records import read_json, write_text
 
 SCHEMA = 1
 SHIPPED = Path(__file__).parent / "certificates"
@@ -79,20 +79,18 @@ def write_certificate(folder: Path, certificate: Certificate) -> Path:
 
 
 def read_certificate(path: Path) -> Certificate:
-    """The certificate in `path`. Raises ValueError with the path and what is wrong if it is missing or damaged."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a whole JSON file: {error}") from error
+    """Return the certificate in `path`.
+
+    Raises ValueError with the path and what is wrong if it is missing or damaged.
+    """
+    values = read_json(path)
     expected = {"schema", *(f.name for f in fields(Certificate))}
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA or set(values) != expected:
+    if values.get("schema") != SCHEMA or set(values) != expected:
         raise ValueError(f"{path}: not a certificate of schema {SCHEMA}")
     try:
         laws = tuple(Verdict(**law) for law in values["laws"])
     except TypeError as error:
-        raise ValueError(f"{path}: a law is not whole: {error}") from error
+        raise ValueError(f"{path}: a law is incomplete: {error}") from error
     if unknown := {law.verdict for law in laws} - set(VERDICTS):
         raise ValueError(f"{path}: verdict {sorted(map(str, unknown))}, allowed are {', '.join(VERDICTS)}")
     return Certificate(values["attention"], values["source"], values["form"], laws, values["environment"])
@@ -110,7 +108,7 @@ def certificates(*folders: Path) -> list[Certificate]:
     return found
 
 
-def standing(attention: str, sources: Iterable[str], found: Iterable[Certificate]) -> str | None:
+def certificate_summary(attention: str, sources: Iterable[str], found: Iterable[Certificate]) -> str | None:
     """What the certificates say of an attention whose code has these hashes, as "19/19"; None if they say nothing.
 
     Of several, one with a law that fails speaks, else a full one.

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -49,6 +49,11 @@ class Record:
         """The last line of the error, which says what went wrong; empty where there is none."""
         lines = (self.error or "").strip().splitlines()
         return lines[-1] if lines else ""
+
+
+def model_of(backbone: Mapping[str, Any]) -> str:
+    """Return the model that a cell's `backbone` describes, as JSON text: all of it but its label, `name`."""
+    return json.dumps({name: value for name, value in backbone.items() if name != "name"}, sort_keys=True)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -116,14 +121,26 @@ def write(folder: Path, record: Record) -> Path:
     return write_text(folder / f"{record.key}.json", text + "\n")
 
 
-def read(path: Path) -> Record:
-    """The record in `path`. Raises ValueError with the path and what is wrong if it is missing or damaged."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises ValueError, in one line with the path, for a file that cannot be read, is not complete JSON (NaN and
+    infinity are none), or holds something other than an object.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a whole JSON file: {error}") from error
+        raise ValueError(f"{path}: not a complete JSON file: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: does not hold a JSON object")
+    return values
+
+
+def read(path: Path) -> Record:
+    """Return the record in `path`. Raises ValueError with the path and what is wrong if it is missing or damaged."""
+    values = read_json(path)
     problem = _problem(values, path.stem)
     if problem:
         raise ValueError(f"{path}: {problem}")
@@ -158,10 +175,8 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _problem(values: Any, stem: str) -> str | None:
+def _problem(values: dict[str, Any], stem: str) -> str | None:
     """What keeps parsed JSON from being the record named `stem`, or None."""
-    if not isinstance(values, dict):
-        return "not a record: the file does not hold a JSON object"
     if values.get("schema") != SCHEMA:
         return f"schema is {values.get('schema')!r}, this version reads {SCHEMA}"
     expected = {"schema", *(f.name for f in fields(Record))}

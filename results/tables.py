@@ -21,9 +21,9 @@ from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 
-from results.certificates import Certificate, standing
+from results.certificates import Certificate, certificate_summary
 from results.columns import Column, Kind, flattened
-from results.records import Record
+from results.records import Record, model_of
 
 # The metrics that a table shows unasked, if they were measured.
 METRICS = (
@@ -67,8 +67,7 @@ def table(
     """
     models: dict[str, dict[str, list[_Entry]]] = {}
     for entry in _entries(records, expected):
-        model = json.dumps({**entry.cell["backbone"], "name": ""}, sort_keys=True)
-        models.setdefault(model, {}).setdefault(entry.cell["task"]["name"], []).append(entry)
+        models.setdefault(model_of(entry.cell["backbone"]), {}).setdefault(entry.cell["task"]["name"], []).append(entry)
     ambiguous = _metrics_of_several_tasks(records)
     rows = [
         _row(dict(zip(tasks, entries, strict=True)), ambiguous, certificates)
@@ -177,8 +176,8 @@ def _row(parts: dict[str, _Entry], ambiguous: set[str], certificates: Sequence[C
     }
     records = [entry.record for entry in parts.values() if entry.record]
     sources = {str(record.environment[SOURCE]) for record in records if SOURCE in record.environment}
-    if stood := standing(row["attention"], sources, certificates):
-        row["certificate"] = stood
+    if summary := certificate_summary(row["attention"], sources, certificates):
+        row["certificate"] = summary
     found: dict[Column, Any] = {Column("identity", "", (name,)): value for name, value in row.items()}
     found |= flattened("model", "", {k: v for k, v in backbone.items() if k not in ("name", "attention")})
     for task, (_, cell, record) in parts.items():

@@ -31,7 +31,7 @@ def _attentions() -> str:
         growth = "O(N)" if cls.exponent == 1 else f"O(N^{cls.exponent})"
         about = _first_line(sys.modules[cls.__module__]) or _first_line(cls)
         spec = str(AttentionSpec(name))
-        certificate = results.standing(spec, [attentions.source_digest(name)], found) or "-"
+        certificate = results.certificate_summary(spec, [attentions.source_digest(name)], found) or "-"
         lines += [spec, f"    {growth:8}{certificate:16}  {about}".rstrip()]
     return "\n".join(lines) + "\n"
 

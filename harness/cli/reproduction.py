@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from operator import itemgetter
 from pathlib import Path
@@ -67,7 +66,7 @@ def _some_names() -> str:
     return ", ".join(official.OFFICIAL[name].files[0] for name in ("flatten_swin_t", "swin_t", "pvt_tiny"))
 
 
-def measured(
+def our_numbers(
     targets: list[dict[str, Any]],
     out: Path,
     console: Console,
@@ -96,7 +95,7 @@ def measured(
     for target, cell in zip(targets, cells, strict=True):
         metrics = records[cell.key].metrics
         numbers = {name: metrics.get(name) for name in ("params_m", "gmacs", "gmacs_fvcore")}
-        ours.append({**target, **numbers, **accuracies.get(_model(cell.to_json()), {"top1": None})})
+        ours.append({**target, **numbers, **accuracies.get(results.model_of(cell.backbone.to_json()), {"top1": None})})
     return ours
 
 
@@ -109,7 +108,13 @@ def _accuracies(out: Path, accuracy: Accuracy, partial: bool) -> dict[str, dict[
             continue
         whole = ours["n_images"] == results.IMAGENET_VAL
         if whole or (partial and ours["n_images"] < results.IMAGENET_VAL):
-            found.append(((whole, ours["top1_kind"] == results.EVALUATED, record.created), _model(record.cell), ours))
+            found.append(
+                (
+                    (whole, ours["top1_kind"] == results.EVALUATED, record.created),
+                    results.model_of(record.cell["backbone"]),
+                    ours,
+                )
+            )
     # The last of a model is the one that stays.
     return {model: ours for _, model, ours in sorted(found, key=itemgetter(0))}
 
@@ -137,8 +142,3 @@ def _accuracy(record: results.Record) -> dict[str, Any] | None:
     if stderr is None:
         stderr = 100 * math.sqrt(top1 / 100 * (1 - top1 / 100) / images)
     return {"top1": top1, "top1_stderr": stderr, "top1_kind": kind, "top1_weights": what, "n_images": images}
-
-
-def _model(cell: dict[str, Any]) -> str:
-    """The model of a cell, as text, whatever preset it came from."""
-    return json.dumps({name: value for name, value in cell["backbone"].items() if name != "name"}, sort_keys=True)

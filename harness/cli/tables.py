@@ -115,7 +115,7 @@ def reproduce(
         accuracy: show that of models evaluated from files, of models trained here, or any, which prefers the former.
     """
     import results
-    from harness.cli.reproduction import measured, official_cells
+    from harness.cli.reproduction import official_cells, our_numbers
     from harness.process.environment import readers_here
     from harness.process.ranks import ranks
     from harness.runner.run_all import run_all
@@ -152,7 +152,7 @@ def reproduce(
     if not ranks().first:
         return 0
     targets = results.targets(published)
-    ours = measured(targets, out, error_console, accuracy=accuracy, partial=allow_partial_data)
+    ours = our_numbers(targets, out, error_console, accuracy=accuracy, partial=allow_partial_data)
     comparison = results.compare(published, ours)
     print_sheet(results.comparison_sheet(comparison), markdown)
     if csv is not None:

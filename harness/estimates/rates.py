@@ -24,7 +24,7 @@ from harness.cells.runtime import Device, Mode, Precision, Workload
 from harness.cells.tasks import BATCH
 from harness.measures.speed import prepare, timer
 from harness.process.errors import first_line
-from results import Record
+from results import Record, model_of
 
 PASSES: dict[Workload, int] = {"infer": 1, "train": 3}
 """In units of a forward pass: the backward one takes two, for the gradients of inputs and of weights."""
@@ -67,7 +67,7 @@ class Rate(NamedTuple):
     reads: bool = False  # whether the time to read images is in it
 
 
-class Measured(NamedTuple):
+class RecordedSpeed(NamedTuple):
     """A speed from a record: images per second of one device."""
 
     images_per_s: float
@@ -88,12 +88,12 @@ class Rates:
     def __init__(self, records: Iterable[Record], cores: int) -> None:
         self.cores = cores
         # By backbone, and within one the newest first: of equally near ones the first is taken.
-        self._measured: dict[str, list[Measured]] = {}
+        self._speeds: dict[str, list[RecordedSpeed]] = {}
         for record in sorted(records, key=lambda record: record.created, reverse=True):
             # A task of a user may bear the name of one of ours, and tell other things.
             with suppress(KeyError):
-                for each in _measured(record):
-                    self._measured.setdefault(each.backbone, []).append(each)
+                for each in _speeds_of(record):
+                    self._speeds.setdefault(each.backbone, []).append(each)
         self._known: dict[tuple[Load, bool], Rate] = {}
 
     def of(self, load: Load, probe: bool = False) -> Rate:
@@ -107,7 +107,7 @@ class Rates:
         return self._known[load, probe]
 
     def _find(self, load: Load, probe: bool) -> Rate:
-        own = _nearest(self._measured.get(_identity(load.backbone.to_json()), ()), load)
+        own = _nearest(self._speeds.get(model_of(load.backbone.to_json()), ()), load)
         if own is not None and (own.precision == load.precision or not probe):
             return _recorded(own, load, 1.0)
         if probe:
@@ -123,9 +123,9 @@ class Rates:
     def _alike(self, load: Load) -> Rate | None:
         """From the backbone of the same family that comes nearest in multiply-adds."""
         total = macs(load.backbone).total
-        found: list[tuple[float, Measured, float]] = []
-        for text, measured in self._measured.items():
-            each, spec = _nearest(measured, load), _described(text)
+        found: list[tuple[float, RecordedSpeed, float]] = []
+        for text, speeds in self._speeds.items():
+            each, spec = _nearest(speeds, load), _described(text)
             if each is not None and spec is not None and spec.family == load.backbone.family:
                 ratio = macs(spec).total / total
                 found.append((abs(math.log(ratio)), each, ratio))
@@ -133,43 +133,43 @@ class Rates:
         return _recorded(each, load, ratio) if each is not None and distance <= math.log(ALIKE) else None
 
 
-def _recorded(measured: Measured, load: Load, ratio: float) -> Rate:
+def _recorded(speed: RecordedSpeed, load: Load, ratio: float) -> Rate:
     """A recorded speed for a load on a backbone of 1 / `ratio` times the multiply-adds."""
-    attention = json.loads(measured.backbone)["attention"].partition("(")[0]
-    note = f"recorded speed of {measured.name} {attention}"
-    note += f" on {measured.machine}" if measured.machine else ""
-    note += f" in {measured.precision}" if measured.precision != load.precision else ""
-    note += f", {measured.mode}" if measured.mode != load.mode else ""
-    if measured.backbone != _identity(load.backbone.to_json()) or measured.work != load.work:
+    attention = json.loads(speed.backbone)["attention"].partition("(")[0]
+    note = f"recorded speed of {speed.name} {attention}"
+    note += f" on {speed.machine}" if speed.machine else ""
+    note += f" in {speed.precision}" if speed.precision != load.precision else ""
+    note += f", {speed.mode}" if speed.mode != load.mode else ""
+    if speed.backbone != model_of(load.backbone.to_json()) or speed.work != load.work:
         note += ", scaled by GMACs"
-    rate = measured.images_per_s * (ratio * PASSES[measured.work] / PASSES[load.work])
+    rate = speed.images_per_s * (ratio * PASSES[speed.work] / PASSES[load.work])
     # A training step has three times the passes of an evaluation, and its images are read in the same time.
-    reads = measured.work == load.work and measured.data is not None and measured.data == load.data
+    reads = speed.work == load.work and speed.data is not None and speed.data == load.data
     return Rate(rate, "recorded", note, reads)
 
 
-def _nearest(measured: Iterable[Measured], load: Load) -> Measured | None:
+def _nearest(speeds: Iterable[RecordedSpeed], load: Load) -> RecordedSpeed | None:
     """The speed that was measured under the circumstances most like those of a load, on a device of its kind."""
 
-    def distance(each: Measured) -> tuple[float, ...]:
+    def distance(each: RecordedSpeed) -> tuple[float, ...]:
         precision = 0 if each.precision == load.precision else 2 if "fp32" in (each.precision, load.precision) else 1
         # Best are the same images, next best are images made up on the device; other images take another time to read.
         images = 0 if each.data == load.data else 1 if each.data is None else 2
         return each.work != load.work, precision, images, each.mode != load.mode, abs(math.log(each.batch / load.batch))
 
-    return min((each for each in measured if each.device == load.device), key=distance, default=None)
+    return min((each for each in speeds if each.device == load.device), key=distance, default=None)
 
 
-def _measured(record: Record) -> Iterator[Measured]:
+def _speeds_of(record: Record) -> Iterator[RecordedSpeed]:
     """The speeds that a record tells."""
     if record.status != "done":
         return
     task, metrics, machine = record.cell["task"], record.metrics, record.environment.get("device_name")
     backbone = record.cell["backbone"]
 
-    def one(per_s: float, work: Workload, how: dict[str, Any], batch: int, data: str | None) -> Measured:
+    def one(per_s: float, work: Workload, how: dict[str, Any], batch: int, data: str | None) -> RecordedSpeed:
         where = (how["device"], how["precision"], how.get("mode", "eager"))
-        return Measured(per_s, _identity(backbone), backbone["name"], work, *where, batch, data, machine)
+        return RecordedSpeed(per_s, model_of(backbone), backbone["name"], work, *where, batch, data, machine)
 
     match task["name"]:
         case "speed":
@@ -182,10 +182,6 @@ def _measured(record: Record) -> Iterator[Measured]:
         case "evaluate":
             per_s = metrics["n_images"] / metrics["evaluate_seconds"] / metrics["ranks"]
             yield one(per_s, "infer", task, task["batch"], task["data"]["name"])
-
-
-def _identity(backbone: dict[str, Any]) -> str:
-    return json.dumps({name: value for name, value in backbone.items() if name != "name"}, sort_keys=True)
 
 
 @lru_cache(maxsize=4096)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from results import Certificate, Verdict, certificates, read_certificate, standing, table, write_certificate
+from results import Certificate, Verdict, certificate_summary, certificates, read_certificate, table, write_certificate
 from results.certificates import EARLIER
 from results.tables import SOURCE
 
@@ -49,7 +49,7 @@ def test_it_is_said_in_a_few_words(certificate: Certificate, short: str) -> None
     ("change", "said"),
     [
         ({"schema": 2}, "not a certificate of schema 1"),
-        ({"laws": [{"law": "macs"}]}, "a law is not whole"),
+        ({"laws": [{"law": "macs"}]}, "a law is incomplete"),
         (
             {"laws": [{"law": "macs", "verdict": "maybe", "detail": "", "seconds": 0}]},
             "verdict .*maybe.*allowed are pass",
@@ -69,19 +69,19 @@ def test_a_damaged_one_is_named(tmp_path: Path, change: dict, said: str) -> None
 def test_half_a_file_is_named(tmp_path: Path) -> None:
     path = write_certificate(tmp_path, SOUND)
     path.write_text(path.read_text()[:100])
-    with pytest.raises(ValueError, match="not a whole JSON file"):
+    with pytest.raises(ValueError, match="not a complete JSON file"):
         read_certificate(path)
 
 
 def test_it_speaks_for_its_own_code_only() -> None:
     found = [BROKEN, replace(SOUND, source="f" * 16)]
-    assert standing(SOUND.attention, [SOUND.source], found) == "fails macs, batch"
-    assert standing(SOUND.attention, ["f" * 16], found) == "3/4 (1 exempt)"
-    assert standing(SOUND.attention, ["1" * 16], found) == "of other code"
+    assert certificate_summary(SOUND.attention, [SOUND.source], found) == "fails macs, batch"
+    assert certificate_summary(SOUND.attention, ["f" * 16], found) == "3/4 (1 exempt)"
+    assert certificate_summary(SOUND.attention, ["1" * 16], found) == "of other code"
     # Numbers of two kinds of code stand in one row.
-    assert standing(SOUND.attention, [SOUND.source, "f" * 16], found) == "of other code"
-    assert standing(SOUND.attention, [], found) is None
-    assert standing("mine(k=5)", [SOUND.source], found) is None
+    assert certificate_summary(SOUND.attention, [SOUND.source, "f" * 16], found) == "of other code"
+    assert certificate_summary(SOUND.attention, [], found) is None
+    assert certificate_summary("mine(k=5)", [SOUND.source], found) is None
 
 
 def test_the_full_form_speaks_before_the_quick_one_and_takes_its_place(tmp_path: Path) -> None:
@@ -89,10 +89,10 @@ def test_the_full_form_speaks_before_the_quick_one_and_takes_its_place(tmp_path:
     write_certificate(elsewhere, SOUND)
     write_certificate(tmp_path, quick)
     assert certificates(tmp_path, elsewhere)[:2] == [quick, SOUND]
-    assert standing(SOUND.attention, [SOUND.source], certificates(tmp_path, elsewhere)) == SOUND.short
+    assert certificate_summary(SOUND.attention, [SOUND.source], certificates(tmp_path, elsewhere)) == SOUND.short
     # What fails is not hidden by what held elsewhere.
     fails = replace(BROKEN, form="quick")
-    assert standing(SOUND.attention, [SOUND.source], [SOUND, fails]) == fails.short
+    assert certificate_summary(SOUND.attention, [SOUND.source], [SOUND, fails]) == fails.short
     write_certificate(tmp_path, SOUND)
     assert certificates(tmp_path)[0] == SOUND
     assert len(list(tmp_path.glob("*.json"))) == 1
@@ -122,4 +122,4 @@ def test_the_earlier_certificates_ship_whole() -> None:
     assert len(paths) >= 22
     for path in paths:
         certificate = read_certificate(path)
-        assert standing(certificate.attention, [certificate.source], certificates()) == certificate.short
+        assert certificate_summary(certificate.attention, [certificate.source], certificates()) == certificate.short

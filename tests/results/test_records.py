@@ -136,11 +136,11 @@ def test_files_obey_the_umask(tmp_path: Path) -> None:
 
 
 DAMAGES = {
-    "empty": (lambda text: "", "not a whole JSON file"),
-    "truncated": (lambda text: text[: len(text) // 2], "not a whole JSON file"),
-    "not json": (lambda text: "status: done", "not a whole JSON file"),
+    "empty": (lambda text: "", "not a complete JSON file"),
+    "truncated": (lambda text: text[: len(text) // 2], "not a complete JSON file"),
+    "not json": (lambda text: "status: done", "not a complete JSON file"),
     "NaN": (lambda text: text.replace("28.288354", "NaN"), "NaN is not JSON"),
-    "list": (lambda text: "[1]", "not a record"),
+    "list": (lambda text: "[1]", "does not hold a JSON object"),
     "other schema": (lambda text: text.replace('"schema": 1', '"schema": 2'), "schema is 2, this version reads 1"),
     "no schema": (lambda text: text.replace('"schema"', '"shema"'), "schema is None"),
     "missing field": (lambda text: text.replace('"metrics"', '"metric"'), "missing: metrics"),

@@ -14,7 +14,7 @@ import results
 from backbones import preset, presets
 from harness.cells import FOLDER, Cell, Costs, DataSource, Train
 from harness.cli import main
-from harness.cli.reproduction import measured
+from harness.cli.reproduction import our_numbers
 from harness.published.models import spec_of
 
 PUBLISHED = results.published_rows("flatten")
@@ -81,14 +81,14 @@ def test_ablations(ablation: str, value: str, expected: object) -> None:
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records of the handful."""
     folder = tmp_path_factory.mktemp("runs")
-    measured(results.targets(rows_of(*HANDFUL)), folder, Console(file=io.StringIO()))
+    our_numbers(results.targets(rows_of(*HANDFUL)), folder, Console(file=io.StringIO()))
     return folder
 
 
 def test_known_rows_agree(out: Path) -> None:
     published = rows_of(*HANDFUL)
     shown = io.StringIO()
-    comparison = results.compare(published, measured(results.targets(published), out, Console(file=shown)))
+    comparison = results.compare(published, our_numbers(results.targets(published), out, Console(file=shown)))
     assert "4 of 4 cells are recorded" in shown.getvalue(), "what is recorded is not counted again"
     assert len(comparison) == len(published)
     assert not comparison["reason"].str.contains(results.reproduction.UNEXPLAINED).any()
@@ -113,7 +113,9 @@ def test_accuracy_is_that_of_the_newest_record_evaluated_on_all_of_imagenet(out:
         created = f"2026-01-0{day}T00:00:00+00:00"
         results.write(folder, results.Record(cell.key, cell.to_json(), "done", metrics, {}, created=created))
     published = rows_of("Swin-T", "DeiT-T")
-    comparison = results.compare(published, measured(results.targets(published), folder, Console(file=io.StringIO())))
+    comparison = results.compare(
+        published, our_numbers(results.targets(published), folder, Console(file=io.StringIO()))
+    )
     primary = comparison[comparison["primary"] == "1"].set_index("model")
     assert primary["top1_ours"].to_dict() == {"Swin-T": 81.2, "DeiT-T": "needs ImageNet"}
     assert primary["top1_difference"]["Swin-T"] == pytest.approx(81.2 - 81.3)
@@ -128,7 +130,7 @@ def accuracy_of(out: Path, records: list[results.Record], **options: Any) -> dic
     for record in records:
         results.write(out, record)
     (target,) = results.targets(rows_of("Swin-T").head(1))
-    (ours,) = measured([target], out, Console(file=io.StringIO()), **options)
+    (ours,) = our_numbers([target], out, Console(file=io.StringIO()), **options)
     return ours
 
 
@@ -208,7 +210,7 @@ def test_targets_of_one_model_share_a_record(out: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     targets = results.targets(pd.concat([rows_of("FLatten-Swin-T"), ablation]))
     assert len(targets) == 2
-    first, second = measured(targets, out, Console(file=io.StringIO()))
+    first, second = our_numbers(targets, out, Console(file=io.StringIO()))
     assert (first["params_m"], first["gmacs"]) == (second["params_m"], second["gmacs"])
     assert first["params_m"] == pytest.approx(29.192384)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
