@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from results.columns import rows_of
 from results.sheets import Sheet
+from results.wording import count
 
 PUBLISHED = Path(__file__).parent / "published"
 
@@ -77,9 +79,9 @@ def published_rows(paper: str) -> pd.DataFrame:
     if paper not in _PAPERS:
         raise ValueError(f"no published tables of {paper!r}; there are: {', '.join(_PAPERS)}")
     scope = _PAPERS[paper]
-    models = _read("imagenet_accuracy.csv")
+    models = _read_table("imagenet_accuracy.csv")
     models = models[models["backbone_family"].isin(scope["families"]) & models["attention"].isin(scope["attentions"])]
-    ablations = _read("ablation_flatten.csv")
+    ablations = _read_table("ablation_flatten.csv")
     ablations = ablations[
         ablations["ablation"].isin(scope["ablations"]) & ~ablations["param_value"].isin(scope["left_out"])
     ]
@@ -116,49 +118,60 @@ def compare(published: pd.DataFrame, ours: Sequence[Mapping[str, Any]]) -> pd.Da
     the choice of images. The noise of the seed is not in that interval, theirs or ours: a difference may be no more
     than that. On fewer images than `IMAGENET_VAL` the verdict is "partial: n images", which judges nothing.
     """
-    measured = {_key(row): row for row in ours}
-    assert len(measured) == len(ours), "two mappings for one target"
-    reasons = _read("reasons.csv")
-    rows = []
-    for theirs in published.to_dict("records"):
-        found: Mapping[str, Any] = measured.get(_key(theirs), {})
-        params = _match(theirs["params_m"], _tolerance(theirs, "params_m"), {"params_m": found.get("params_m")})
-        conventions = {name: found.get(name) for name in ("gmacs", "gmacs_fvcore")}
-        gmacs = _match(theirs["gmacs"], _tolerance(theirs, "gmacs"), conventions)
-        top1, top1_verdict = found.get("top1"), _top1_verdict(theirs, found)
-        verdicts = {"params_m": params.verdict, "gmacs": gmacs.verdict}
-        verdicts |= {"top1": DIFFERS} if top1_verdict == DIFFERS else {}
-        rows.append(
-            {name: theirs[name] for name in (*KEY, "primary")}
-            | {
-                "params_m_theirs": theirs["params_m"],
-                "params_m_ours": params.ours,
-                "params_m_difference": params.difference,
-                "params_m_verdict": params.verdict,
-                "gmacs_theirs": theirs["gmacs"],
-                "gmacs_ours": gmacs.ours,
-                "gmacs_difference": gmacs.difference,
-                "gmacs_verdict": gmacs.verdict,
-                "gmacs_convention": gmacs.convention,
-                "top1_theirs": theirs["top1"],
-                "top1_ours": NEEDS_IMAGENET if top1 is None else top1,
-                "top1_stderr": found.get("top1_stderr"),
-                "top1_difference": None if top1 is None or not theirs["top1"] else top1 - float(theirs["top1"]),
-                "top1_verdict": top1_verdict,
-                "top1_kind": found.get("top1_kind"),
-                "top1_weights": found.get("top1_weights"),
-                "top1_n_images": found.get("n_images") if top1 is not None else None,
-                "source": theirs["source"],
-                "confidence": theirs["confidence"],
-            }
-            | _reasons(reasons, theirs, verdicts)
-        )
+    by_target = {_key(row): row for row in ours}
+    assert len(by_target) == len(ours), "two mappings for one target"
+    reasons = _read_table("reasons.csv")
+    rows = [_compared(theirs, by_target.get(_key(theirs), {}), reasons) for theirs in rows_of(published)]
     return pd.DataFrame(rows)
+
+
+def _compared(theirs: Mapping[str, Any], found: Mapping[str, Any], reasons: pd.DataFrame) -> dict[str, Any]:
+    """Return a row of the comparison: a published row and what was found for its target, if anything."""
+    params = _match(theirs["params_m"], _tolerance(theirs, "params_m"), {"params_m": found.get("params_m")})
+    conventions = {name: found.get(name) for name in ("gmacs", "gmacs_fvcore")}
+    gmacs = _match(theirs["gmacs"], _tolerance(theirs, "gmacs"), conventions)
+    accuracy = _compared_accuracy(theirs, found)
+    verdicts = {"params_m": params.verdict, "gmacs": gmacs.verdict}
+    # Accuracies need a reason only where they differ: that one is not measured is said in its own column.
+    verdicts |= {"top1": DIFFERS} if accuracy["top1_verdict"] == DIFFERS else {}
+    return {
+        **{name: theirs[name] for name in (*KEY, "primary")},
+        **_matched("params_m", theirs, params),
+        **_matched("gmacs", theirs, gmacs),
+        "gmacs_convention": gmacs.convention,
+        **accuracy,
+        "source": theirs["source"],
+        "confidence": theirs["confidence"],
+        **_reasons(reasons, theirs, verdicts),
+    }
+
+
+def _matched(quantity: str, theirs: Mapping[str, Any], match: _Match) -> dict[str, Any]:
+    return {
+        f"{quantity}_theirs": theirs[quantity],
+        f"{quantity}_ours": match.ours,
+        f"{quantity}_difference": match.difference,
+        f"{quantity}_verdict": match.verdict,
+    }
+
+
+def _compared_accuracy(theirs: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    top1 = found.get("top1")
+    return {
+        "top1_theirs": theirs["top1"],
+        "top1_ours": NEEDS_IMAGENET if top1 is None else top1,
+        "top1_stderr": found.get("top1_stderr"),
+        "top1_difference": None if top1 is None or not theirs["top1"] else top1 - float(theirs["top1"]),
+        "top1_verdict": _top1_verdict(theirs, found),
+        "top1_kind": found.get("top1_kind"),
+        "top1_weights": found.get("top1_weights"),
+        "top1_n_images": None if top1 is None else found.get("n_images"),
+    }
 
 
 def summary(comparison: pd.DataFrame) -> str:
     """One line: how many rows, and of those with a published number how many agree."""
-    parts = [f"{len(comparison)} published rows"]
+    parts = [count(len(comparison), "published row")]
     for quantity, label in (("params_m", "parameters"), ("gmacs", "GMACs")):
         verdicts = comparison[f"{quantity}_verdict"].value_counts()
         printed = len(comparison) - verdicts.get(NOT_PUBLISHED, 0)
@@ -166,22 +179,24 @@ def summary(comparison: pd.DataFrame) -> str:
         unmeasured = f" ({missing} not measured)" if missing else ""
         parts.append(f"{label} agree in {verdicts.get(AGREES, 0)} of {printed} published{unmeasured}")
     parts.append(_accuracy_summary(comparison))
-    differing = (comparison[["params_m_verdict", "gmacs_verdict", "top1_verdict"]] == DIFFERS).any(axis=1)
+    verdicts = comparison[["params_m_verdict", "gmacs_verdict", "top1_verdict"]]
+    differing = int((verdicts == DIFFERS).any(axis=1).sum())
     unexplained = comparison["reason"].str.contains(UNEXPLAINED).sum()
-    parts.append(f"{differing.sum()} rows differ, {unexplained} of them unexplained")
+    differ = "differs" if differing == 1 else "differ"
+    parts.append(f"{count(differing, 'row')} {differ}, {unexplained} of them unexplained")
     return "; ".join(parts) + "."
 
 
 def _accuracy_summary(comparison: pd.DataFrame) -> str:
     verdicts = comparison["top1_verdict"]
     printed = verdicts != NOT_PUBLISHED
-    counts = {
+    not_judged = {
         "not measured": (verdicts == NOT_MEASURED).sum(),
         "partial": verdicts.str.startswith(PARTIAL).sum(),
     }
-    if counts["not measured"] == printed.sum():
+    if not_judged["not measured"] == printed.sum():
         return f"accuracies: {NEEDS_IMAGENET}"
-    others = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    others = ", ".join(f"{number} {what}" for what, number in not_judged.items() if number)
     agreeing = f"accuracies agree in {(verdicts == AGREES).sum()} of {printed.sum()} published"
     return agreeing + (f" ({others})" if others else "")
 
@@ -191,7 +206,7 @@ def comparison_sheet(comparison: pd.DataFrame) -> Sheet:
     numbers = [name for quantity in ("params_m", "gmacs", "top1") for name in (quantity, "ours", "diff", "verdict")]
     headers = ["row", *numbers, "by", "reason", "source"]
     rows = []
-    for row in comparison.to_dict("records"):
+    for row in rows_of(comparison):
         cells = [describe(row)]
         for quantity, digits in (("params_m", 2), ("gmacs", 3)):
             cells += [row[f"{quantity}_theirs"] or "-", _digits(row[f"{quantity}_ours"], digits)]
@@ -245,7 +260,7 @@ def describe(row: Mapping[str, Any]) -> str:
     return f"{row['ablation']} of {row['backbone']}: {row['setting']}, {row['param_value']}"
 
 
-def _read(name: str) -> pd.DataFrame:
+def _read_table(name: str) -> pd.DataFrame:
     return pd.read_csv(PUBLISHED / name, dtype=str, keep_default_na=False)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from results.columns import Column, columns_of, rows_of
 from results.sheets import Sheet
 from results.tables import BREAKDOWN, METRICS, SOURCE, named, shown_metrics
+from results.wording import and_more, count
 
 # Circumstances named below the table even where all rows share them: no number stands without its own.
 _HEADLINES = {
@@ -134,12 +135,12 @@ def _doubts(frame: pd.DataFrame) -> list[str]:
         lines += _of_rows(starved, "Trained on a starved device, its speed is that of the loading: waited", shares)
     for column in (name for name in ("nonfinite_steps", "train_nonfinite_steps") if name in frame):
         skipped = frame[pd.to_numeric(frame[column], errors="coerce") > 0]
-        steps = [f"{count:.0f} {'step' if count == 1 else 'steps'}" for count in skipped[column]]
+        steps = [count(int(number), "step") for number in skipped[column]]
         lines += _of_rows(skipped, "Gradients were not finite in", steps)
     parts = [name for name in ("weights_missing", "weights_reshaped") if name in frame]
     if parts:
         left = frame[parts].apply(pd.to_numeric, errors="coerce").sum(axis=1)
-        counts = [f"{count:.0f} {'tensor' if count == 1 else 'tensors'}" for count in left[left > 0]]
+        counts = [count(int(number), "tensor") for number in left[left > 0]]
         lines += _of_rows(frame[left > 0], "Weights fit in part only, and left as initialised are", counts)
     return lines
 
@@ -150,7 +151,7 @@ def _of_train(frame: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _of_rows(rows: pd.DataFrame, what: str, values: Sequence[str]) -> list[str]:
-    """One line: what happened, how much of it in which rows; of more than four rows only the first three."""
+    """Return one line, or none without rows: what happened, and how much of it in the first few rows."""
     short, _ = shortened(rows["attention"])
     parts = []
     for row, value in zip(rows_of(rows), values, strict=True):
@@ -158,10 +159,7 @@ def _of_rows(rows: pd.DataFrame, what: str, values: Sequence[str]) -> list[str]:
         parts.append(
             f"{value} ({row['backbone']}, {short[row['attention']]}{'' if pd.isna(seed) else f', seed {seed}'})"
         )
-    parts = list(dict.fromkeys(parts))
-    if len(parts) > 4:
-        parts = [*parts[:3], f"and {len(parts) - 3} rows more"]
-    return [f"{what} {', '.join(parts)}."] if parts else []
+    return [f"{what} {and_more(list(dict.fromkeys(parts)))}."] if parts else []
 
 
 def shortened(attentions: pd.Series) -> tuple[dict[str, str], list[str]]:
@@ -212,9 +210,9 @@ def mixed_environments(frame: pd.DataFrame) -> list[str]:
 
 
 def _listed(values: pd.Series) -> str:
-    """The distinct values, commits cut to ten digits, of more than four only the first three."""
+    """Return the first few of the distinct values, with commits cut to ten digits."""
     texts = [re.sub("^([0-9a-f]{10})[0-9a-f]{30}$", r"\1", str(value)) for value in values.dropna().unique()]
-    return ", ".join(texts) if len(texts) <= 4 else f"{', '.join(texts[:3])} and {len(texts) - 3} more"
+    return and_more(texts)
 
 
 def headers_of(columns: Sequence[Column]) -> list[str]:

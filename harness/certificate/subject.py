@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attentions import Attention, AttentionSpec, Grid, Site, lookup
 from harness.process.errors import first_line
+from results.wording import count
 
 Inputs = dict[str, Tensor]
 """Arguments of `forward` by name: q, k, v, and of bias, x and regions those that the attention takes."""
@@ -51,7 +52,7 @@ def shown(grid: Grid) -> str:
 
 
 def shown_sites(cases: Sequence[Case]) -> str:
-    return f"{len(cases)} site{'s' * (len(cases) != 1)}"
+    return count(len(cases), "site")
 
 
 def _same(dim: int, heads: int, grid: Grid, regions: int = 1) -> Site:

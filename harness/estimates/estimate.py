@@ -27,6 +27,7 @@ from harness.images.sources import open_splits, open_val
 from harness.measures.speed import MIN_SAMPLES
 from harness.process.environment import cores as usable_cores
 from results import Record
+from results.wording import count
 
 COUNTING = 2.5e-3
 """Seconds that `Costs` takes for each tensor of a model: 0.3 for Swin-T, 1.9 for the 762 tensors of FLatten-PVT-L."""
@@ -180,8 +181,8 @@ class _Reading:
         per_s = self._per_s * max(1, self.workers)
         if rate.reads or rate.images_per_s <= per_s:
             return rate.note
-        workers = f"{self.workers} {'worker' if self.workers == 1 else 'workers'}"
-        return f"{rate.note}; most of it for reading images, {per_s:,.0f} a second with {workers}, rough"
+        workers = count(self.workers, "worker")
+        return f"{rate.note}; most of it for reading images, {per_s:,.0f} per second with {workers}, rough"
 
     @property
     def _per_s(self) -> float:

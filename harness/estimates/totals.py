@@ -2,19 +2,21 @@
 
 print(total([[estimate] for estimate in estimates], at_once=8))
 
-about 310 GPU-hours (44 cells from recorded speeds, 2 from GMACs, rough), 41 h wall time with 8 jobs at a time,
+about 310 GPU-hours (44 cells from recorded speeds, 2 from GMACs, rough), 1 d 17 h wall time with 8 jobs at a time,
 96 GB of disk
 """
 
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.filesize import decimal
+
 from harness.estimates.estimate import Basis, Estimate
+from results.wording import count, duration
 
 BASES: dict[Basis, str] = {
     "recorded": "from recorded speeds",
@@ -43,16 +45,15 @@ class Summary:
             return "nothing is left to do"
         names = {"cuda": "GPU-hours", "cpu": "CPU-job-hours"}
         hours = " and ".join(
-            f"{'under 0.1' if number < 0.1 else f'about {_rounded(number)}'} {names[device]}"
-            for device, number in self.device_hours.items()
+            f"{'under 0.1' if amount < 0.1 else f'about {_rounded(amount)}'} {names[device]}"
+            for device, amount in self.device_hours.items()
         )
-        (first, count), *others = self.bases.items()
-        cells = [f"{count} {'cell' if count == 1 else 'cells'} {BASES[first]}"]
-        cells += [f"{count} {BASES[basis]}" for basis, count in others]
+        (first, number), *others = self.bases.items()
+        cells = [f"{count(number, 'cell')} {BASES[first]}"]
+        cells += [f"{number:,} {BASES[basis]}" for basis, number in others]
         return (
             f"{hours or 'an unknown number of hours'} ({', '.join(cells)}), {_duration(self.wall_seconds)} wall "
-            f"time with {self.at_once} {'job' if self.at_once == 1 else 'jobs'} at a time, {_size(self.disk_bytes)} "
-            "of disk"
+            f"time with {count(self.at_once, 'job')} at a time, {_size(self.disk_bytes)} of disk"
         )
 
 
@@ -83,18 +84,18 @@ def total(jobs: Sequence[Sequence[Estimate]], at_once: int) -> Summary:
 
 def _rounded(number: float) -> str:
     """To two digits: 0.5, 1.0, 310, 43,000."""
-    return f"{float(f'{number:.2g}'):,.{0 if number >= 9.95 else 1}f}"
+    return f"{_two_digits(number):,.{0 if number >= 9.95 else 1}f}"
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{_rounded(seconds / 3600)} h"
+    """To two digits of hours from an hour on."""
+    return duration(seconds if seconds < 3600 else 3600 * _two_digits(seconds / 3600))
 
 
-def _size(number: float) -> str:
-    for unit in ("kB", "MB", "GB"):
-        number /= 1000
-        if number < 999.5:
-            return f"{number:.2g} {unit}" if number < 99.5 else f"{number:.0f} {unit}"
-    return f"{number / 1000:,.1f} TB"
+def _size(number: int) -> str:
+    return decimal(round(_two_digits(number))).replace(".0 ", " ")
+
+
+def _two_digits(number: float) -> float:
+    """An estimate is worth no more of them."""
+    return float(f"{number:.2g}")

@@ -116,7 +116,7 @@ def test_what_is_not_printed_or_not_measured_says_so() -> None:
 def test_a_difference_nobody_explained_says_so() -> None:
     comparison = compare(published(params_m="29"), [{**TOY, "params_m": 31.0}])
     assert comparison["reason"].iloc[0].startswith("params_m: unexplained")
-    assert "1 rows differ, 1 of them unexplained" in summary(comparison)
+    assert "1 row differs, 1 of them unexplained" in summary(comparison)
 
 
 def test_accuracy_needs_imagenet_until_it_is_measured() -> None:
@@ -174,7 +174,7 @@ def test_fewer_images_are_marked_and_not_judged() -> None:
 
 def test_the_summary_counts_accuracies() -> None:
     rows = pd.concat([published(top1=text) for text in ("80.0", "80.2", "")])
-    assert "accuracies agree in 1 of 2 published; 1 rows differ, 1 of them unexplained." in summary(
+    assert "accuracies agree in 1 of 2 published; 1 row differs, 1 of them unexplained." in summary(
         compare(rows, [accuracy(80.0)])
     )
     two = pd.concat([published(), published(model="Other")])

@@ -327,7 +327,7 @@ def test_steps_that_were_not_finite_are_a_note(make: Any) -> None:
     assert lines(0, 3) == ["Gradients were not finite in 3 steps (swin_t, softmax, seed 1)."]
     assert lines(*range(1, 7)) == [
         "Gradients were not finite in 1 step (swin_t, softmax, seed 0), 2 steps (swin_t, softmax, seed 1), "
-        "3 steps (swin_t, softmax, seed 2), and 3 rows more."
+        "3 steps (swin_t, softmax, seed 2) and 3 more."
     ]
 
 

@@ -18,8 +18,8 @@ def cell(
 def test_the_line_for_people():
     jobs = [[cell(3.5, processes=2)] for _ in range(44)] + [[cell(1.0, "GMACs")] for _ in range(2)]
     assert str(total(jobs, at_once=4)) == (
-        "about 310 GPU-hours (44 cells from recorded speeds, 2 from GMACs, rough), 40 h wall time with 4 jobs at a "
-        "time, 46 GB of disk"
+        "about 310 GPU-hours (44 cells from recorded speeds, 2 from GMACs, rough), 1 d 16 h wall time with 4 jobs at "
+        "a time, 46 GB of disk"
     )
 
 
@@ -62,7 +62,7 @@ def test_crops_that_several_cells_keep_count_once():
 
 
 @pytest.mark.parametrize(
-    ("hours", "text"), [(0.001, "4 s"), (0.5, "30 min"), (1.52, "1.5 h"), (41.4, "41 h"), (1234.0, "1,200 h")]
+    ("hours", "text"), [(0.001, "4 s"), (0.5, "30 min"), (1.52, "1 h 30 min"), (41.4, "1 d 17 h"), (1234.0, "50 d 0 h")]
 )
 def test_wall_time_is_short_to_read(hours, text):
     assert f", {text} wall time" in str(total([[cell(hours)]], at_once=1))
