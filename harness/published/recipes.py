@@ -256,32 +256,48 @@ _ORIGINALS = {
     ),
 }
 
-# The successors of FLatten on the same backbones; FLatten calls its large PVT b.
-_SWIN_AND_CSWIN = ("swin_t", "swin_s", "swin_b", "cswin_t", "cswin_s", "cswin_b", "cswin_b_384")
-_SHARED = {
-    "agent": ("pvt_t", "pvt_s", "pvt_m", "pvt_l", *_SWIN_AND_CSWIN, "swin_b_384"),
-    "inline": ("pvt_t", "pvt_s", "pvt_m", "pvt_l", *_SWIN_AND_CSWIN),
-    "pola": ("pvt_t", "pvt_s", "swin_t", "swin_s", "swin_b"),
+# The successors of FLatten, which name no recipe that is known here, and the model of FLatten on the same backbone.
+# FLatten calls its large PVT b.
+_SAME_BACKBONE = {
+    "agent_pvt_t": "flatten_pvt_t",
+    "agent_pvt_s": "flatten_pvt_s",
+    "agent_pvt_m": "flatten_pvt_m",
+    "agent_pvt_l": "flatten_pvt_b",
+    "agent_swin_t": "flatten_swin_t",
+    "agent_swin_s": "flatten_swin_s",
+    "agent_swin_b": "flatten_swin_b",
+    "agent_cswin_t": "flatten_cswin_t",
+    "agent_cswin_s": "flatten_cswin_s",
+    "agent_cswin_b": "flatten_cswin_b",
+    "agent_cswin_b_384": "flatten_cswin_b_384",
+    "agent_swin_b_384": "flatten_swin_b_384",
+    "inline_pvt_t": "flatten_pvt_t",
+    "inline_pvt_s": "flatten_pvt_s",
+    "inline_pvt_m": "flatten_pvt_m",
+    "inline_pvt_l": "flatten_pvt_b",
+    "inline_swin_t": "flatten_swin_t",
+    "inline_swin_s": "flatten_swin_s",
+    "inline_swin_b": "flatten_swin_b",
+    "inline_cswin_t": "flatten_cswin_t",
+    "inline_cswin_s": "flatten_cswin_s",
+    "inline_cswin_b": "flatten_cswin_b",
+    "inline_cswin_b_384": "flatten_cswin_b_384",
+    "pola_pvt_t": "flatten_pvt_t",
+    "pola_pvt_s": "flatten_pvt_s",
+    "pola_swin_t": "flatten_swin_t",
+    "pola_swin_s": "flatten_swin_s",
+    "pola_swin_b": "flatten_swin_b",
 }
-_OF_FLATTEN = {
-    f"{name}_{model}": f"flatten_{model.replace('pvt_l', 'pvt_b')}"
-    for name, models in _SHARED.items()
-    for model in models
-}
-
-_SIBLINGS = {
-    "flatten_deit_t": "deit_t",
-    "flatten_deit_s": "deit_s",
-    "flatten_deit_b": "deit_b",
-    "flatten_pvt_v2_b5": "flatten_pvt_v2_b4",
-    **_OF_FLATTEN,
-}
-
-_PUBLISHED = {**_ORIGINALS, **_FLATTEN, **_SUCCESSORS}
 
 RECIPES: dict[str, Recipe] = {
-    **_PUBLISHED,
-    **{name: _PUBLISHED[sibling] for name, sibling in _SIBLINGS.items()},
+    **_ORIGINALS,
+    **_FLATTEN,
+    **_SUCCESSORS,
+    "flatten_deit_t": _ORIGINALS["deit_t"],
+    "flatten_deit_s": _ORIGINALS["deit_s"],
+    "flatten_deit_b": _ORIGINALS["deit_b"],
+    "flatten_pvt_v2_b5": _FLATTEN["flatten_pvt_v2_b4"],
+    **{name: _FLATTEN[of_flatten] for name, of_flatten in _SAME_BACKBONE.items()},
 }
 """By preset, with every published one in it: from scratch, but for those in FINE_TUNED."""
 
@@ -291,7 +307,8 @@ ASSUMED: dict[str, str] = {
     "flatten_deit_b": "model and recipe not published; recipe of DeiT-B",
     "flatten_pvt_v2_b5": "model and recipe not published; recipe of FLatten-PVTv2-B4",
     **{
-        name: f"recipe not known here; that of {sibling}, on the same backbone" for name, sibling in _OF_FLATTEN.items()
+        name: f"recipe not known here; that of {of_flatten}, on the same backbone"
+        for name, of_flatten in _SAME_BACKBONE.items()
     },
 }
 """Presets without a recipe of their own, and why they have this one: for what shows numbers made with it."""
