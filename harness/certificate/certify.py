@@ -1,7 +1,9 @@
 """The certificate of an attention: the laws that it is tested by, zoo and user's own alike.
 
 * `subject`: what is tested, at which small sites, with which inputs.
-* `laws`: mathematics, in float64: definition, gradients, batch, permutation, mask, parameters, state, memory.
+* `mounting`: where it can be built, and the shape that it returns.
+* `definition`: output and gradients, in float64; `dependence`: batch, permutation, mask, inputs, parameters.
+* `state`: the state dict, determinism, inputs and memory.
 * `precision`, `compilers`, `costs`: half precision; torch.compile and torch.export; multiply-adds and growth.
 * `random_sites`: all of that at sites that nobody thought of.
 """
@@ -16,7 +18,7 @@ from contextlib import contextmanager
 import torch
 
 from attentions import AttentionSpec, source_digest
-from harness.certificate import compilers, costs, laws, precision, random_sites
+from harness.certificate import compilers, costs, definition, dependence, mounting, precision, random_sites, state
 from harness.certificate.subject import Broken, Exempt, Subject
 from harness.process.environment import environment
 from results import Certificate, Verdict
@@ -24,19 +26,19 @@ from results import Certificate, Verdict
 Law = Callable[[Subject], str]
 
 LAWS: dict[str, Law] = {
-    "builds": laws.builds,
-    "shape": laws.shape,
-    "reference": laws.reference,
-    "gradient": laws.gradient,
-    "batch": laws.batch,
-    "permutation": laws.permutation,
-    "mask": laws.mask,
-    "reads": laws.reads,
-    "parameters": laws.parameters,
-    "state": laws.state,
-    "deterministic": laws.deterministic,
-    "inputs": laws.inputs,
-    "memory": laws.memory,
+    "builds": mounting.builds,
+    "shape": mounting.shape,
+    "reference": definition.reference,
+    "gradient": definition.gradient,
+    "batch": dependence.batch,
+    "permutation": dependence.permutation,
+    "mask": dependence.mask,
+    "reads": dependence.reads,
+    "parameters": dependence.parameters,
+    "state": state.state,
+    "deterministic": state.deterministic,
+    "inputs": state.inputs,
+    "memory": state.memory,
     "finite": precision.finite,
     "near": precision.near,
     "macs": costs.macs,

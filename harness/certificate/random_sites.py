@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from attentions import Attention, Grid, Site
-from harness.certificate.laws import SAME
-from harness.certificate.subject import Broken, Case, Subject, difference
+from harness.certificate.subject import SAME, Broken, Case, Subject, difference
 from harness.process.errors import first_line
 
 EXAMPLES, QUICK_EXAMPLES = 60, 8

@@ -21,6 +21,10 @@ Inputs = dict[str, Tensor]
 """Arguments of `forward` by name: q, k, v, and of bias, x and regions those that the attention takes."""
 
 
+SAME = 1e-9
+"""Largest relative l2 difference of two float64 outputs that count as equal."""
+
+
 class Broken(Exception):
     """A law does not hold: the smallest failing case, and what was seen there."""
 

@@ -1,0 +1,108 @@
+"""The laws of the definition: output and gradients are those of `naive`, in float64.
+
+B batch, N queries, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attentions import Attention
+from harness.certificate.subject import (
+    SAME,
+    Broken,
+    Case,
+    Exempt,
+    Inputs,
+    Subject,
+    at,
+    difference,
+    gradients,
+    require,
+    shown_sites,
+)
+
+SAME_GRADIENT = 1e-7
+"""Largest relative l2 difference of two float64 gradients that count as equal."""
+
+
+ROUNDING = 1e-13
+"""Norm that a gradient may have by rounding alone, relative to the largest gradient of the module."""
+
+
+def reference(subject: Subject) -> str:
+    """The output equals that of the declared definition, for inputs of two scales and every shape of a bias."""
+    if subject.attention.naive is Attention.naive:
+        raise Exempt("declares no definition (naive) to be compared with")
+    worst = 0.0
+    cases = (*subject.cases, *subject.large)
+    for case in cases:
+        with at(case):
+            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            for what, given in _variants(inputs) if case in subject.cases else [("", inputs)]:
+                gap = difference(module(**given), _by_definition(module, given, case))
+                require(gap < SAME, case, f"differs from naive() by {gap:.1e} of its norm{what}; allowed is {SAME:.0e}")
+                worst = max(worst, gap)
+    return f"{shown_sites(cases)}, largest difference {worst:.1e}"
+
+
+def _variants(inputs: Inputs) -> list[tuple[str, Inputs]]:
+    """Return (how they differ from standard normal inputs with a bias per entry and head, inputs)."""
+    variants = [("", inputs), (", for q and k of scale 4", {**inputs, "q": 4 * inputs["q"], "k": 4 * inputs["k"]})]
+    if "bias" in inputs:
+        # Hosts without a position bias pass none; that of an unshifted window is the same for all entries.
+        variants += [
+            (", without a bias", {name: x for name, x in inputs.items() if name != "bias"}),
+            (", with one bias for all entries", {**inputs, "bias": inputs["bias"][:1]}),
+        ]
+    return variants
+
+
+def _by_definition(module: Attention, inputs: Inputs, case: Case) -> Tensor:
+    """Return the output (B, N, C) of `naive`, which must not call `forward`."""
+
+    def forward(*args: object, **kwargs: object) -> Tensor:
+        raise Broken(f"{case}: naive() calls forward(), with which it is compared")
+
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        return module.naive(**inputs)
+    finally:
+        del module.forward
+
+
+def gradient(subject: Subject) -> str:
+    """In training mode, output and gradients equal those of the declared definition, or else finite differences."""
+    declared = subject.attention.naive is not Attention.naive
+    worst = 0.0
+    for case in subject.cases if declared else subject.cases[:1]:
+        with at(case):
+            module, inputs = subject.stirred(case.site).train(), subject.inputs(case)
+            wanted = {
+                **{name: x for name, x in inputs.items() if x.is_floating_point()},
+                **dict(module.named_parameters()),
+            }
+            if not declared:
+                torch.autograd.gradcheck(
+                    lambda *args, module=module, inputs=inputs: module(**inputs), list(wanted.values()), fast_mode=True
+                )
+                return "equal to finite differences at 1 site: no definition is declared"
+            out, defined = module(**inputs), module.naive(**inputs)
+            gap = difference(out, defined)
+            require(gap < SAME, case, f"in training mode it differs from naive() by {gap:.1e} of its norm")
+            ours, theirs = gradients(out, list(wanted.values())), gradients(defined, list(wanted.values()))
+            size = max(float(g.norm()) for g in theirs)
+            for name, a, b in zip(wanted, ours, theirs, strict=True):
+                # A gradient that is zero up to rounding has no meaningful direction.
+                gap = difference(a, b)
+                if float((a - b).norm()) < ROUNDING * size:
+                    gap = min(gap, float((a - b).norm()) / size)
+                require(
+                    gap < SAME_GRADIENT,
+                    case,
+                    f"the gradient of {name} differs from that of naive() by {gap:.1e} of its norm; "
+                    f"allowed is {SAME_GRADIENT:.0e}",
+                )
+                worst = max(worst, gap)
+    return f"{shown_sites(subject.cases)}, largest difference {worst:.1e}"
