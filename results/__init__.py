@@ -1,10 +1,10 @@
-"""What was measured, and tables of it. Imports neither torch nor anything else of ours: tables render on a laptop.
+"""What was measured, and tables of it. Imports neither torch nor our other packages: tables render on a laptop.
 
-* `records`: one measured cell is one JSON file, written whole or not at all.
-* `certificates`: the laws that an attention was tested by, one JSON file each.
-* `correctness`: which images a model got right, one bit each.
+* `records`: one measured cell is one JSON file, written completely or not at all.
+* `certificates`: the laws by which an attention was tested, one JSON file per attention.
+* `correctness`: which images a model got right, one bit per image.
 * `columns`: what each column of a table is about, and its name.
-* `tables`: records to a frame, one row per model, speed circumstances and training circumstances; CSV.
+* `tables`: records as a frame, one row per model, speed circumstances and training circumstances; CSV.
 * `paired`: accuracies compared image by image and seed by seed, with intervals.
 * `views`, `sheets`: a frame as a table for people, on a terminal, as plain lines or as Markdown.
 * `reproduction`: our numbers beside published ones, which are in `published/` with their sources.

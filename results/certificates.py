@@ -1,4 +1,4 @@
-"""A certificate: which laws an attention was tested by and how it stood them, as one JSON file."""
+"""A certificate: the laws by which an attention was tested, and their verdicts, as one JSON file."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from results.records import read_json, write_text
 
 SCHEMA = 1
 SHIPPED = Path(__file__).parent / "certificates"
-"""Those of the project's own attentions, each with its defaults."""
+"""Certificates of the project's own attentions, each with its default options."""
 EARLIER = SHIPPED / "earlier"
-"""Those that shipped with earlier code, which records made with that code still name."""
+"""Certificates that shipped with earlier code, whose hash records made with it still name."""
 
 VERDICTS = ("pass", "fail", "exempt")
 
@@ -32,8 +32,8 @@ class Verdict:
 class Certificate:
     """All laws of one attention.
 
-    `attention` is its text with every option; `source` the hash of the code that was tested, which the records of
-    measurements name as well; `form` "full" or "quick"; `environment` where and with which versions.
+    `attention` is its text with every option; `source` the hash of the tested code, which records of measurements name
+    as well; `form` is "full" or "quick"; `environment` says where and with which versions it was tested.
     """
 
     attention: str
@@ -52,7 +52,7 @@ class Certificate:
 
     @property
     def short(self) -> str:
-        """As "17/19 (2 exempt)", "18/18 quick", or "fails macs"."""
+        """The verdicts in brief: "17/19 (2 exempt)", "18/18 quick" or "fails macs"."""
         if self.failed:
             return f"fails {', '.join(law.law for law in self.failed)}"
         exempt = sum(law.verdict == "exempt" for law in self.laws)
@@ -61,13 +61,13 @@ class Certificate:
 
 
 def file_name(attention: str, form: str = "full") -> str:
-    """As "focused-1f3a5c7e.json", or "focused-1f3a5c7e-quick.json": an attention with other options is another file."""
+    """Return "focused-1f3a5c7e.json" or "focused-1f3a5c7e-quick.json": other options have another file."""
     name = f"{attention.partition('(')[0]}-{hashlib.sha256(attention.encode()).hexdigest()[:8]}"
     return f"{name}.json" if form == "full" else f"{name}-{form}.json"
 
 
 def write_certificate(folder: Path, certificate: Certificate) -> Path:
-    """Write it to the folder and return its path; a full one takes the place of a quick one.
+    """Write the certificate to the folder and return its path; a full one replaces a quick one.
 
     Raises ValueError if the folder cannot be written.
     """
@@ -97,7 +97,7 @@ def read_certificate(path: Path) -> Certificate:
 
 
 def certificates(*folders: Path) -> list[Certificate]:
-    """The whole certificates in the folders, those of the zoo and those of its earlier code, in this order."""
+    """Read all valid certificates of the folders, then those shipped, then those shipped with earlier code."""
     found = []
     for folder in (*folders, SHIPPED, EARLIER):
         for path in sorted(folder.glob("*.json")):
@@ -109,9 +109,10 @@ def certificates(*folders: Path) -> list[Certificate]:
 
 
 def certificate_summary(attention: str, sources: Iterable[str], found: Iterable[Certificate]) -> str | None:
-    """What the certificates say of an attention whose code has these hashes, as "19/19"; None if they say nothing.
+    """Return what the certificates say about an attention whose code has these hashes.
 
-    Of several, one with a law that fails speaks, else a full one.
+    That is "19/19" or the like, "of other code" if none is of this code alone, and None if there is no certificate or
+    no hash. Of several, one with a failing law counts, otherwise a full one.
     """
     sources, own = set(sources), [certificate for certificate in found if certificate.attention == attention]
     if not own or not sources:

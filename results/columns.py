@@ -1,4 +1,4 @@
-"""The columns of a table's frame: what each is about, and its dotted name, which is also its name in the CSV.
+"""The columns of a table: what each is about, and its dotted name in the frame and the CSV.
 
 Column("task", "train", ("data", "name")).name               # "train.data.name"
 Column.parse("record.train.environment.commit").path         # ("environment", "commit")

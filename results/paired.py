@@ -1,13 +1,13 @@
 """Paired comparison of accuracies: the same images and, seed by seed, the same seeds, with an honest interval.
 
 Gains of attentions are near the noise of one training run on one list of images, and two accuracies with a standard
-error each hide that most images are right or wrong for both models. Here every image counts against itself.
+error each hide that most images are right or wrong for both models. Here every image is compared with itself.
 
     frame = comparisons(records, Path("runs"))
     print(to_plain(paired_sheet(frame)))
 
-The statistics: let D[s, i] in {-1, 0, 1} be whether an arm has image i right with seed s, less the same of the
-baseline. Seeds and images are both a sample (of all seeds, and of all images of this kind), and each seed meets each
+The statistics: let D[s, i] in {-1, 0, 1} be whether an arm has image i right with seed s, minus the same for the
+baseline. Seeds and images are both samples (of all seeds, and of all images of this kind), and each seed meets each
 image: crossed random effects without replication. With S seeds and N images and the mean squares of the two-way
 analysis of variance (J. Cornfield, J. W. Tukey, "Average values of mean squares in factorials", Ann. Math. Statist. 27,
 1956),
@@ -15,7 +15,7 @@ analysis of variance (J. Cornfield, J. W. Tukey, "Average values of mean squares
     E[MS_seed] = residual + N seed,  E[MS_image] = residual + S image,  E[MS_residual] = residual,
 
 the grand mean of D has the variance (MS_seed + (MS_image - MS_residual)) / (S N). The first part is known from S - 1
-degrees of freedom only, the second from some N - 1. Each gets its own quantile of Student's t, and the margins add as
+degrees of freedom only, the second from about N - 1. Each gets its own quantile of Student's t, and the margins add as
 squares (W. G. Howe, "Approximate confidence limits on the mean of X + Y", JASA 69, 1974):
 
     margin^2 = (t(S-1)^2 MS_seed + t(N-1)^2 max(MS_image - MS_residual, 0)) / (S N)
@@ -56,7 +56,7 @@ ONE_SEED, NO_COMMON_SEED, NO_BASELINE = "one seed", "no common seed", "no baseli
 _CONFIDENCE = 0.95
 _FILES: dict[str, str] = {"model": "correct.npy", "ema": "correct_ema.npy"}
 _METRICS: dict[str, str] = {"model": "top1", "ema": "top1_ema"}
-# Of a task: what changes no result, so it parts no arms. Where files lie is no property of them either.
+# Fields of a task that change no result, and so do not split arms; the place of a file is one of them.
 _INCIDENTAL = ("workers", "root", "path", "label", "cache", "device_batch", "checkpoint_minutes", "tensorboard")
 _OWN_COLUMNS = (
     "backbone",
@@ -82,7 +82,7 @@ _Arm = dict[int, Record]
 
 
 class Difference(NamedTuple):
-    """The mean of ours less the baseline's, and the ends of its 95 % interval, in percentage points."""
+    """The mean of ours minus the baseline, and the ends of its 95 % interval, in percentage points."""
 
     points: float
     low: float
@@ -90,15 +90,15 @@ class Difference(NamedTuple):
 
 
 def paired_difference(ours: np.ndarray, baseline: np.ndarray) -> Difference:
-    """The difference of two accuracies from which images were right, (seeds, images) bools each, rows of equal seeds.
+    """Return the difference of two accuracies from which images were right: (seeds, images) bools, row by row one seed.
 
-    The method is at the top of this file. With one seed the interval is of the choice of images only.
+    The method is described at the top of this file. With one seed the interval covers only the choice of images.
     Raises ValueError for fewer than two images.
     """
     assert ours.shape == baseline.shape, (ours.shape, baseline.shape)
     seeds, images = ours.shape
     if images < 2:
-        raise ValueError(f"an interval takes at least 2 images, and there is {images}")
+        raise ValueError(f"an interval needs at least 2 images, but there is {images}")
     right = ours.astype(float) - baseline
     mean = right.mean()
     of_seeds, of_images = right.mean(axis=1), right.mean(axis=0)
@@ -119,33 +119,33 @@ def paired_difference(ours: np.ndarray, baseline: np.ndarray) -> Difference:
 def comparisons(
     records: Sequence[Record], folder: Path, baseline: str = "softmax", weights: Which = "model"
 ) -> pd.DataFrame:
-    """Each attention against a baseline on the same images, a row an arm.
+    """Compare each attention with a baseline on the same images, one row per arm.
 
-    An arm are the training records that are equal in all but the seed. Arms equal in all but the attention under test
-    are a group, in which each is compared with the arm whose attention is `baseline`: its whole text, or a name with
-    or without options ("softmax", "focused(focusing_factor=3)"). Only seeds that both arms have are compared. Trainings
-    that start from other runs, each from one of its own seed and attention, are equal if those are.
-    `folder` has the records' run folders, `<key>/correct.npy`; `weights` is "model" for the weights as trained or
-    "ema" for their moving average. Records of other tasks, evaluations of given weights among them, have no seed to
-    pair and are left out, as are those not done.
+    An arm is the set of training records equal in all but the seed. Arms equal in all but the attention form a group,
+    in which each is compared with the arm whose attention is `baseline`: its complete text, or a name with or without
+    options ("softmax", "focused(focusing_factor=3)"). Only seeds that both arms have are compared. Trainings that start
+    from other runs, each from one with its own seed and attention, are equal if those runs are.
+    `folder` has the run folders of the records, `<key>/correct.npy`; `weights` is "model" for the weights as trained or
+    "ema" for their moving average. Records of other tasks, including evaluations of given weights, have no seed to pair
+    and are ignored, as are those not done.
 
     Columns: backbone, attention; seeds (how many), top1 (their mean, percent) and top1_sd (their standard deviation in
     points, NaN for one seed); baseline (its attention); paired_seeds (how many are compared), difference, low, high
-    (points, of these seeds; the interval is of 95 %); verdict ("better" or "worse" if the interval leaves out 0, else
+    (points, of these seeds; the interval is of 95 %); verdict ("better" or "worse" if the interval excludes 0, else
     "not resolved"; "one seed" if only one is compared, "no common seed", "no baseline" if the group has none, and
-    "baseline" of the baseline itself); n_images, val_list, weights; seeds_left_out (for want of a partner, as text);
-    environments (in which the compared records differ, as text); and the circumstances of the group as in `table`,
+    "baseline" for the baseline itself); n_images, val_list, weights; seeds_left_out (those without a partner, as text);
+    environments (in what the compared records differ, as text); and the circumstances of the group as in `table`,
     `model.<field>` and `train.<field>`. A group's baseline comes first.
 
-    Raises ValueError for weights that do not exist or that no record has, a baseline that no group has or that fits
-    several arms of one, records of one group on different images, and a file of bits that is missing or damaged or
-    belongs to other numbers than its record.
+    Raises ValueError for unknown weights or weights that no record has, a baseline that no group has or that fits
+    several arms of one, records of one group on different images, and a file of bits that is missing, damaged or does
+    not match the accuracy in its record.
     """
     if weights not in get_args(Which):
         raise ValueError(f"unknown weights {weights!r}; allowed: {', '.join(get_args(Which))}")
     groups = _groups(_with_origins(records), _METRICS[weights])
     if not groups:
-        raise ValueError(f"no training record here has a {_METRICS[weights]}: there is nothing to compare")
+        raise ValueError(f"no training record here has a {_METRICS[weights]}, so there is nothing to compare")
     chosen = [_chosen(arms, baseline) for arms in groups]
     if not any(chosen):
         texts = dict.fromkeys(text for arms in groups for text in arms)
@@ -156,7 +156,7 @@ def comparisons(
 
 
 def paired_sheet(frame: pd.DataFrame) -> Sheet:
-    """The comparison for people: what tells groups apart, accuracies, differences with intervals, verdicts; notes."""
+    """Return the comparison for people: what distinguishes groups, accuracies, differences with intervals, verdicts."""
     circumstances = [column for column in columns_of(frame) if column.kind in ("model", "task")]
     groups = [column for column in circumstances if frame[column.name].astype(str).nunique() > 1]
     short, lines = shortened(pd.concat([frame["attention"], frame["baseline"]]))
@@ -176,7 +176,7 @@ def paired_sheet(frame: pd.DataFrame) -> Sheet:
 
 
 def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:
-    """The arms by attention, of each group of arms that differ in nothing else."""
+    """Return the arms by attention for each group of arms that differ in nothing else."""
     groups: dict[str, dict[str, _Arm]] = {}
     for record in sorted(records, key=natural_order):
         task = record.cell["task"]
@@ -191,9 +191,9 @@ def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:
 
 
 def _with_origins(records: Sequence[Record]) -> list[Record]:
-    """The records, with what the run was that a training started from in place of its key.
+    """Return the records with a description of the run from which a training started in place of its key.
 
-    The key tells seeds and attentions apart, which arms and groups are to hold together: what counts of those is
+    The key differs between seeds and attentions, which would split arms and groups; all that matters of those two is
     whether they are the training's own.
     """
     cells = {record.key: record.cell for record in records}
@@ -213,7 +213,7 @@ def _with_origins(records: Sequence[Record]) -> list[Record]:
 
 
 def _identity(cell: dict[str, Any]) -> str:
-    """All that arms of one group share, as text."""
+    """Return all that the arms of a group share, as text."""
     backbone = {name: value for name, value in cell["backbone"].items() if name not in ("name", "attention")}
     task = {name: value for name, value in cell["task"].items() if name != "seed"}
     return json.dumps([backbone, _without_incidental(task)], sort_keys=True)
@@ -226,7 +226,7 @@ def _without_incidental(value: Any) -> Any:
 
 
 def _chosen(arms: dict[str, _Arm], baseline: str) -> str | None:
-    """The attention, in full, of the arm that is the baseline, or None."""
+    """Return the complete attention of the arm that is the baseline, or None."""
     if baseline in arms:
         return baseline
     wanted, options = name_and_options(baseline)
@@ -234,7 +234,7 @@ def _chosen(arms: dict[str, _Arm], baseline: str) -> str | None:
     fitting = [t for t, (name, found) in parsed.items() if name == wanted and options.items() <= found.items()]
     if len(fitting) > 1:
         label = next(iter(arms[fitting[0]].values())).cell["backbone"]["name"]
-        raise ValueError(f"the baseline {baseline!r} is several arms of {label}; name one: {', '.join(fitting)}")
+        raise ValueError(f"the baseline {baseline!r} fits several arms of {label}; name one: {', '.join(fitting)}")
     return fitting[0] if fitting else None
 
 
@@ -263,7 +263,7 @@ def _rows(arms: dict[str, _Arm], base: str | None, folder: Path, weights: Which)
 
 
 def _about(attention: str, arm: _Arm, weights: Which) -> dict[str, Any]:
-    """What a row says of its arm alone."""
+    """Return what a row says about its arm alone."""
     values = np.array([record.metrics[_METRICS[weights]] for record in arm.values()], dtype=float)
     record = next(iter(arm.values()))
     backbone, task = record.cell["backbone"], record.cell["task"]
@@ -291,8 +291,8 @@ def _check_images(arms: dict[str, _Arm]) -> None:
         one, two = ((r.metrics.get("n_images"), r.metrics.get("val_list")) for r in (first, other))
         if one != two or None in one:
             raise ValueError(
-                f"{_name(first)} and {_name(other)} are not known to be evaluated on the same images: n_images and "
-                f"val_list are {one[0]} {one[1]} and {two[0]} {two[1]}; only runs on one list of images are compared"
+                f"{_name(first)} and {_name(other)} may have been evaluated on different images: n_images and "
+                f"val_list are {one[0]} {one[1]} and {two[0]} {two[1]}; only runs on the same images are compared"
             )
 
 
@@ -300,14 +300,16 @@ def _bits(record: Record, folder: Path, weights: Which) -> np.ndarray:
     path = folder / record.key / _FILES[weights]
     bits = read_correct(path, record.metrics["n_images"])
     ours, theirs = 100 * bits.mean(), record.metrics[_METRICS[weights]]
-    # Bits of another run would pair wrongly, and nothing else would show it.
+    # Bits of another run would be paired wrongly, and nothing else would show it.
     if not np.isclose(ours, theirs, rtol=0, atol=1e-6):
-        raise ValueError(f"{path}: {ours:.4f} % are right, and its record says {theirs:.4f}: not of the same run")
+        raise ValueError(
+            f"{path}: {ours:.4f} % are right, but its record says {theirs:.4f}: they are from different runs"
+        )
     return bits
 
 
 def _left_out(arm: _Arm, text: str, base: _Arm, base_text: str) -> str:
-    """Seeds without a partner, as in "3, 4 of softmax(fused=True)"."""
+    """Return the seeds without a partner, as "3, 4 of softmax(fused=True)"."""
     parts = ((sorted(arm.keys() - base.keys()), text), (sorted(base.keys() - arm.keys()), base_text))
     return " and ".join(f"{', '.join(map(str, seeds))} of {name}" for seeds, name in parts if seeds)
 
@@ -323,26 +325,28 @@ def _verdict(row: dict[str, Any], pairs: int) -> str:
 def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
     lines = ["top1: mean over seeds, percent; SD: standard deviation over seeds, in points."]
     if (frame["weights"] == "ema").any():
-        lines.append("All accuracies are of the moving average of the weights (EMA).")
+        lines.append("All accuracies are those of the moving average of the weights (EMA).")
     compared = frame[frame["difference"].notna()]
     if len(compared):
         images = compared[["n_images", "val_list"]].drop_duplicates().itertuples(index=False)
         lists = " and ".join(f"{count:,} images (list {digest})" for count, digest in images)
-        lines.append(f"Differences to the baseline in points, seed by seed on the same {lists}.")
+        lines.append(f"Differences from the baseline in points, seed by seed on the same {lists}.")
     several, one = compared[compared["paired_seeds"] > 1], compared[compared["paired_seeds"] == 1]
     if len(several):
         lines.append(
-            "The 95 % intervals cover the choice of the images and of the seeds: they speak of further seeds and of "
+            "The 95 % intervals cover the choice of the images and of the seeds: they hold for further seeds and for "
             "further images of the same kind."
         )
     if (several["paired_seeds"] <= 3).any():
-        lines.append("From 2 or 3 seeds their noise is hardly known, and the intervals are wide for that reason.")
+        lines.append("From 2 or 3 seeds their noise is hardly known, which makes the intervals wide.")
     if len(one):
-        lines.append("One seed: the interval is of the choice of images; the seed's noise is not in it, so no verdict.")
+        lines.append(
+            "One seed: the interval covers the choice of images but not the noise of the seed, so there is no verdict."
+        )
     if len(compared) > 1:
         lines.append(
-            f"Each interval stands for itself and is not adjusted for the {len(compared)} comparisons: of 20 without "
-            "any difference about one would be called better or worse."
+            f"Each interval holds by itself and is not adjusted for the {len(compared)} comparisons: of 20 without "
+            "a difference, about one would be called better or worse."
         )
     for row in rows_of(frame):
         name = f"{row['backbone']}, {short[row['attention']]}"
@@ -351,12 +355,12 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
         if row["environments"]:
             lines.append(f"{name}: compared across differing environments: {row['environments']}.")
     if (frame["verdict"] == NO_BASELINE).any():
-        lines.append("No baseline: none differs from the row in the attention alone.")
+        lines.append("No baseline: no run with the baseline attention differs from the row in the attention alone.")
     return list(dict.fromkeys(lines))
 
 
 def _quantile(freedom: int) -> float:
-    from scipy import special  # half of the time that a command without torch takes to start
+    from scipy import special  # its import is half of the start-up time of a command without torch
 
     return float(special.stdtrit(freedom, (1 + _CONFIDENCE) / 2))
 

@@ -1,4 +1,4 @@
-"""One measured cell is one JSON file, written whole or not at all; tables are made of these files."""
+"""One measured cell is one JSON file, written completely or not at all; tables are made from these files."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 SCHEMA = 1
 STATUSES = ("done", "oom", "failed")
 
-# JSON has no such numbers, yet a diverged loss is a finding: such a metric is stored as this text.
+# JSON has no such numbers, but a diverged loss is a finding: such a metric is stored as text.
 _NON_FINITE = ("nan", "inf", "-inf")
 
 
@@ -26,13 +26,13 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """What came out of one cell.
+    """The outcome of one cell.
 
     `key` names the cell and the file. `cell` is the cell as plain JSON:
     {"backbone": {"name": ..., "attention": ..., ...}, "task": {"name": ..., ...}}.
     `status` is "done", "oom" or "failed", and `error` says why (the traceback) if it is not "done".
     `metrics` are named with their units (`params_m`, `images_per_s`); a value that does not exist is None.
-    `environment` is what the measurement may depend on besides the cell: commit, versions, device.
+    `environment` is what else the measurement may depend on: commit, versions, device.
     `created` is an ISO time in UTC.
     """
 
@@ -46,7 +46,7 @@ class Record:
 
     @property
     def reason(self) -> str:
-        """The last line of the error, which says what went wrong; empty where there is none."""
+        """The last line of the error, which says what went wrong; empty if there is none."""
         lines = (self.error or "").strip().splitlines()
         return lines[-1] if lines else ""
 
@@ -57,7 +57,7 @@ def model_of(backbone: Mapping[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a UTF-8 file so that readers see the old text or the new one, never a part, and return the path.
+    """Write a UTF-8 file so that readers see the old or the new text, never a part of it; return the path.
 
     Creates the folder. Raises ValueError if the folder or file cannot be written.
     """
@@ -65,8 +65,8 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
-    """As `write_text`, of a binary file."""
-    # A random name, as two processes may write one file; a plain open, as the umask decides who may read.
+    """Write a binary file as `write_text` writes a text file."""
+    # A random name, since two processes may write one file; a plain open, since the umask decides who may read it.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,9 +111,9 @@ def write(folder: Path, record: Record) -> Path:
     """Write the record to `folder/<key>.json` and return that path.
 
     Raises ValueError if the folder cannot be written, and for NaN or infinity in the cell or the environment;
-    metrics may be either.
+    in metrics they are allowed.
     """
-    assert re.fullmatch(r"[\w-]+", record.key), f"not fit for a file name: {record.key!r}"
+    assert re.fullmatch(r"[\w-]+", record.key), f"unsuitable as a file name: {record.key!r}"
     assert record.status in STATUSES, record.status
     values = {f.name: getattr(record, f.name) for f in fields(Record)}
     values["metrics"] = {name: _to_json(value) for name, value in record.metrics.items()}
@@ -150,7 +150,7 @@ def read(path: Path) -> Record:
 
 
 def read_all(folder: Path) -> tuple[list[Record], list[str]]:
-    """Every whole record of a folder in the order of file names, and one line per damaged file.
+    """Read all valid records of a folder, in the order of file names; return them and a line for each damaged file.
 
     A folder that is empty or does not exist has no records and no problems.
     """
@@ -176,9 +176,9 @@ def _refuse(constant: str) -> None:
 
 
 def _problem(values: dict[str, Any], stem: str) -> str | None:
-    """What keeps parsed JSON from being the record named `stem`, or None."""
+    """Return why parsed JSON is not the record named `stem`, or None if it is."""
     if values.get("schema") != SCHEMA:
-        return f"schema is {values.get('schema')!r}, this version reads {SCHEMA}"
+        return f"schema is {values.get('schema')!r}, but this version reads {SCHEMA}"
     expected = {"schema", *(f.name for f in fields(Record))}
     if missing := expected - values.keys():
         return f"missing: {', '.join(sorted(missing))}"
@@ -197,9 +197,9 @@ def _problem(values: dict[str, Any], stem: str) -> str | None:
         return f"status is {values['status']!r}, not one of {', '.join(STATUSES)}"
     for name in ("key", "created"):
         if not isinstance(values[name], str):
-            return f"{name} is not a text"
+            return f"{name} is not a string"
     if not isinstance(values["error"], str | None):
-        return "error is neither a text nor null"
+        return "error is neither a string nor null"
     if values["key"] != stem:
-        return f"key {values['key']} is not the file's name"
+        return f"key {values['key']} is not the name of the file"
     return None

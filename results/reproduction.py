@@ -1,6 +1,6 @@
-"""Compares our parameters, multiply-adds and accuracies with published ones, row by row at the published rounding.
+"""Compare our parameters, multiply-adds and accuracies with published ones, row by row at the published rounding.
 
-Published numbers stay the texts that were printed: "15.0" promises another precision than "15". The tables are in
+Published numbers stay texts as printed: "15.0" promises more precision than "15". The tables are in
 `results/published/`; known reasons for a disagreement, each with its source, are in `results/published/reasons.csv`.
 """
 
@@ -26,15 +26,15 @@ PARTIAL = "partial"
 AGREES, DIFFERS, NOT_PUBLISHED, NOT_MEASURED = "agrees", "differs", "not published", "not measured"
 NEEDS_IMAGENET = "needs ImageNet"
 EVALUATED, TRAINED = "evaluated", "trained"
-"""Kinds of accuracy of ours: of weights that were given, and of a model that was trained here."""
+"""Kinds of our accuracies: of given weights, and of a model trained here."""
 
 IMAGENET_VAL = 50_000
-"""Images of the split that published accuracies are of."""
+"""Images in the split on which published accuracies were measured."""
 
 NUMERICS = 0.05
-"""Points by which an evaluation of the same weights on the same images may be off. Only the numerics differ: the
-decoder of the JPEGs, the resize, the precision and the order of sums flip a few guesses that were near a tie. 0.05
-points are 25 of 50,000 images."""
+"""Points by which an evaluation of the same weights on the same images may differ. Only the numerics differ: the JPEG
+decoder, the resize, the precision and the order of sums flip a few guesses that were near a tie. 0.05 points are 25 of
+50,000 images."""
 
 UNEXPLAINED = "unexplained"
 
@@ -43,12 +43,12 @@ _PAPERS: dict[str, dict[str, tuple[str, ...]]] = {
         "families": ("deit", "pvt", "pvt_v2", "swin", "cswin"),
         "attentions": ("softmax", "softmax-pooled-kv", "flatten"),
         "ablations": ("module", "focusing_factor", "window_size", "stages", "linear_attention_design"),
-        # Table 3 of the paper also has four attentions of others; they are not part of this reproduction.
+        # Table 3 of the paper also has four attentions by others, which are not part of this reproduction.
         "left_out": ("hydra", "efficient", "linear_angular", "enhanced"),
     }
 }
 _NUMBER = r"([0-9]*\.?[0-9]+)"
-# Decimal texts and binary numbers meet at 4.5 + 0.05 only to within rounding.
+# Decimal texts and binary numbers agree at 4.5 + 0.05 only up to rounding.
 _ROUNDING = 1e-9
 
 
@@ -57,7 +57,7 @@ _Z = 1.96
 
 
 class _Match(NamedTuple):
-    """One quantity of one row against one or more of our numbers for it."""
+    """A quantity of a row compared with one or more of our numbers for it."""
 
     ours: float | None
     difference: float | None
@@ -66,14 +66,15 @@ class _Match(NamedTuple):
 
 
 def papers() -> list[str]:
+    """Return the names of the papers that can be reproduced."""
     return list(_PAPERS)
 
 
 def published_rows(paper: str) -> pd.DataFrame:
-    """Every published row that the reproduction of a paper is about, as texts, primary and second sources alike.
+    """Return every published row that the reproduction of a paper covers, as texts, from primary and secondary sources.
 
     Columns: KEY (resolution is an int), attention, params_m, gmacs (printed as FLOPs), top1, primary ("1" for the
-    preferred row of a model, of an ablation always), source, confidence ("read" or "figure"), note.
+    preferred row of a model and for every ablation), source, confidence ("read" or "figure"), note.
     Raises ValueError for an unknown paper.
     """
     if paper not in _PAPERS:
@@ -96,27 +97,27 @@ def published_rows(paper: str) -> pd.DataFrame:
 
 
 def targets(published: pd.DataFrame) -> list[dict[str, Any]]:
-    """What there is to measure: the distinct keys of the rows, {model, resolution} or {ablation, ...}, in order."""
-    keys = published[list(KEY)].drop_duplicates().to_dict("records")
-    return [{str(name): value for name, value in key.items() if value != ""} for key in keys]
+    """Return what to measure: the distinct keys of the rows, {model, resolution} or {ablation, ...}, in order."""
+    keys = rows_of(published[list(KEY)].drop_duplicates())
+    return [{name: value for name, value in key.items() if value != ""} for key in keys]
 
 
 def compare(published: pd.DataFrame, ours: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Every published row with ours beside it.
+    """Return every published row with ours beside it.
 
     `ours` has at most one mapping per target: the target's key and `params_m`, `gmacs` (products and convolutions),
     `gmacs_fvcore`, `top1`, `top1_stderr` (points), each a number or None, and with a top1 also `top1_kind`
-    ("evaluated" or "trained"), `top1_weights` (which, as text) and `n_images` (it was evaluated on).
+    ("evaluated" or "trained"), `top1_weights` (which ones, as text) and `n_images` (of the evaluation).
 
     For params_m, gmacs and top1 the frame has `_theirs` (as printed), `_ours`, `_difference` (ours - theirs) and
     `_verdict`; `gmacs_convention` names what agreed or, if nothing did, what is nearer: "gmacs", "gmacs_fvcore" or
-    "both". `reason` says of each quantity that does not agree why (of top1 only where it differs), "unexplained" if
-    that is not known, and `reason_source` who says so.
+    "both". `reason` says why a quantity does not agree (for top1 only if it differs), "unexplained" if that is not
+    known, and `reason_source` who says so.
 
-    top1 agrees where the printed number, within its rounding, is what ours allows: of evaluated weights
-    within `NUMERICS` points, of a model trained here within 1.96 standard errors, the binomial 95 % interval of
-    the choice of images. The noise of the seed is not in that interval, theirs or ours: a difference may be no more
-    than that. On fewer images than `IMAGENET_VAL` the verdict is "partial: n images", which judges nothing.
+    top1 agrees if the printed number, within its rounding, is as near as ours allows: `NUMERICS` points for evaluated
+    weights; 1.96 standard errors for a model trained here, the binomial 95 % interval for the choice of images. That
+    interval does not include the noise of the seed, theirs or ours: a difference may be just that. On fewer images
+    than `IMAGENET_VAL` the verdict is "partial: n images", which judges nothing.
     """
     by_target = {_key(row): row for row in ours}
     assert len(by_target) == len(ours), "two mappings for one target"
@@ -132,7 +133,7 @@ def _compared(theirs: Mapping[str, Any], found: Mapping[str, Any], reasons: pd.D
     gmacs = _match(theirs["gmacs"], _tolerance(theirs, "gmacs"), conventions)
     accuracy = _compared_accuracy(theirs, found)
     verdicts = {"params_m": params.verdict, "gmacs": gmacs.verdict}
-    # Accuracies need a reason only where they differ: that one is not measured is said in its own column.
+    # An accuracy needs a reason only if it differs: its own column says whether it is measured.
     verdicts |= {"top1": DIFFERS} if accuracy["top1_verdict"] == DIFFERS else {}
     return {
         **{name: theirs[name] for name in (*KEY, "primary")},
@@ -170,7 +171,7 @@ def _compared_accuracy(theirs: Mapping[str, Any], found: Mapping[str, Any]) -> d
 
 
 def summary(comparison: pd.DataFrame) -> str:
-    """One line: how many rows, and of those with a published number how many agree."""
+    """Return one line: how many rows there are, and how many of those with a published number agree."""
     parts = [count(len(comparison), "published row")]
     for quantity, label in (("params_m", "parameters"), ("gmacs", "GMACs")):
         verdicts = comparison[f"{quantity}_verdict"].value_counts()
@@ -202,7 +203,7 @@ def _accuracy_summary(comparison: pd.DataFrame) -> str:
 
 
 def comparison_sheet(comparison: pd.DataFrame) -> Sheet:
-    """The comparison for people, with the summary below, and how accuracies are judged where there are any."""
+    """Return the comparison for people, with the summary below and, if there are any, how accuracies are judged."""
     numbers = [name for quantity in ("params_m", "gmacs", "top1") for name in (quantity, "ours", "diff", "verdict")]
     headers = ["row", *numbers, "by", "reason", "source"]
     rows = []
@@ -222,7 +223,7 @@ def comparison_sheet(comparison: pd.DataFrame) -> Sheet:
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
-    """Ours with half its 95 % interval, which is of the choice of images."""
+    """Return ours with half its 95 % interval, which covers the choice of images."""
     top1, stderr = row["top1_ours"], row["top1_stderr"]
     if isinstance(top1, str):
         return top1
@@ -233,18 +234,16 @@ def _accuracy_notes(comparison: pd.DataFrame) -> list[str]:
     kinds = set(comparison["top1_kind"].dropna())
     lines = []
     if kinds:
-        lines.append(
-            "top1 of ours: ± is 1.96 standard errors, a 95 % interval of the choice of images, not of the seed."
-        )
+        lines.append("our top1: ± is 1.96 standard errors, a 95 % interval for the choice of images, not of the seed.")
     if EVALUATED in kinds:
         lines.append(
-            f"evaluated: given weights on the same images, where only numerics may differ; agrees within {NUMERICS} "
+            f"evaluated: given weights on the same images, so that only numerics may differ; agrees within {NUMERICS} "
             "points beyond the printed rounding. Whether they are the weights of the row is not known here."
         )
     if TRAINED in kinds:
         lines.append(
-            "trained: agrees where the printed number, within its rounding, lies in the interval of ours; the noise of "
-            "the seed is not in it, so a model trained as published may still differ."
+            "trained: agrees if the printed number, within its rounding, is in our interval; the noise of the seed is "
+            "not in it, so a model trained as published may still differ."
         )
     if comparison["top1_verdict"].str.startswith(PARTIAL).any():
         lines.append(
@@ -254,7 +253,7 @@ def _accuracy_notes(comparison: pd.DataFrame) -> list[str]:
 
 
 def describe(row: Mapping[str, Any]) -> str:
-    """A target or row in words: "FLatten-Swin-B at 384", "window_size of swin_t: FLatten-Swin-T, 14"."""
+    """Return a target or row in words: "FLatten-Swin-B at 384", "window_size of swin_t: FLatten-Swin-T, 14"."""
     if row.get("model"):
         return f"{row['model']} at {row['resolution']}"
     return f"{row['ablation']} of {row['backbone']}: {row['setting']}, {row['param_value']}"
@@ -269,9 +268,9 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _tolerance(row: Mapping[str, Any], quantity: str) -> float:
-    """Half a unit in the last printed digit, or what the note of a digitised number says of its error.
+    """Return half a unit in the last printed digit, or the error given in the note of a digitised number.
 
-    A digitised accuracy has the larger of the two, since a figure may plot what a table has rounded.
+    A digitised accuracy has the larger of the two, since a figure may plot a rounded number.
     """
     if quantity == "gmacs" and row["confidence"] == "figure" and row["gmacs"]:
         error = re.search(rf"\+-{_NUMBER} GFLOPs", row["note"])
@@ -287,7 +286,7 @@ def _tolerance(row: Mapping[str, Any], quantity: str) -> float:
 
 
 def _top1_verdict(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Of an accuracy; see `compare`."""
+    """Return the verdict on an accuracy; see `compare`."""
     top1 = ours.get("top1")
     if not theirs["top1"]:
         return NOT_PUBLISHED
@@ -303,7 +302,7 @@ def _top1_verdict(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def _match(theirs: str, tolerance: float, ours: Mapping[str, float | None]) -> _Match:
-    """Their number against each of ours by its convention; the one that agrees, else the nearest, is reported."""
+    """Compare their number with each of ours, named by its convention; report the one that agrees or is nearest."""
     numbers = {name: value for name, value in ours.items() if value is not None}
     if not theirs:
         return _Match(next(iter(numbers.values()), None), None, NOT_PUBLISHED, "")
@@ -317,7 +316,7 @@ def _match(theirs: str, tolerance: float, ours: Mapping[str, float | None]) -> _
 
 
 def _reasons(known: pd.DataFrame, theirs: Mapping[str, Any], verdicts: Mapping[str, str]) -> dict[str, str]:
-    """Why quantities do not agree, from the table of reasons, which is keyed by the row and what it prints."""
+    """Return why quantities do not agree, from the table of reasons, which is keyed by the row and what it prints."""
     quantities: dict[str, list[str]] = {}
     sources = []
     for quantity, verdict in verdicts.items():

@@ -1,4 +1,4 @@
-"""A table ready for people: cells that are text, shown on a terminal, as plain lines or as Markdown."""
+"""A table ready for people: cells of text, shown on a terminal, as plain lines or as Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _GAP = "  "
 
 @dataclass(frozen=True)
 class Sheet:
-    """`rows` of text under `headers`; `right` has the positions of number columns; `notes` stand below."""
+    """`rows` of text under `headers`; `right` has the positions of number columns; `notes` follow below."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -24,7 +24,7 @@ class Sheet:
 
 
 def to_plain(sheet: Sheet) -> str:
-    """Lines with columns aligned by spaces, never wrapped or cut; the notes follow after an empty line."""
+    """Return lines with columns aligned by spaces, never wrapped or cut; the notes follow after an empty line."""
     widths = [max(map(len, column)) for column in zip(sheet.headers, *sheet.rows, strict=True)]
 
     def line(row: Sequence[str]) -> str:
@@ -38,7 +38,7 @@ def to_plain(sheet: Sheet) -> str:
 
 
 def to_markdown(sheet: Sheet) -> str:
-    """A Markdown table with numbers right-aligned; the notes follow as paragraphs."""
+    """Return a Markdown table with numbers right-aligned; the notes follow as paragraphs."""
 
     def line(row: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
@@ -49,7 +49,7 @@ def to_markdown(sheet: Sheet) -> str:
 
 
 def show(sheet: Sheet, console: Console) -> None:
-    """Print a framed table on a terminal that is wide enough, else the plain lines."""
+    """Print a framed table on a terminal that is wide enough, otherwise the plain lines."""
     table = Table()
     for position, header in enumerate(sheet.headers):
         table.add_column(Text(header), justify="right" if position in sheet.right else "left", no_wrap=True)

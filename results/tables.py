@@ -1,13 +1,13 @@
-"""Records to a table: one row per model, speed circumstances and training circumstances; nothing is averaged.
+"""Records as a table: one row per model, circumstances of speed and circumstances of training; nothing is averaged.
 
 Columns of the frame, in this order (`<task>` is costs, speed, train or evaluate):
 
     backbone, attention, status, error      label, attention, the worst status of its records, what went wrong
-    certificate                             which laws the attention has stood, if the code that was measured was tested
+    certificate                             the laws that hold for the attention, if the measured code was tested
     params_m, images_per_s, top1, ...       the metrics under their own names, which carry the units
     model.image_size, ...                   the other fields of the model
     speed.runtime.batch, train.seed, ...    the circumstances: every field of the tasks
-    record.<task>.status, .key, .created    the records that the row was made of
+    record.<task>.status, .key, .created    the records from which the row was made
     record.<task>.environment.commit, ...   where and with what they were measured
 """
 
@@ -25,7 +25,7 @@ from results.certificates import Certificate, certificate_summary
 from results.columns import Column, Kind, flattened
 from results.records import Record, model_of
 
-# The metrics that a table shows unasked, if they were measured.
+# The metrics that a table shows by default, if they were measured.
 METRICS = (
     "params_m",
     "gmacs",
@@ -46,7 +46,7 @@ _WORST_FIRST = ("failed", "oom", "missing", "done")
 
 
 class _Entry(NamedTuple):
-    """A cell that has a record, or ought to have one."""
+    """A cell that has a record or is expected to have one."""
 
     key: str
     cell: dict[str, Any]
@@ -58,12 +58,12 @@ def table(
     expected: Sequence[tuple[str, dict[str, Any]]] = (),
     certificates: Sequence[Certificate] = (),
 ) -> pd.DataFrame:
-    """The frame described above. `expected` lists (key, cell as JSON) of the cells that the table is about.
+    """Return the frame described above. `expected` lists (key, cell as JSON) of the cells that the table is about.
 
-    Records of one model (the same `backbone` but for the label `name`) share rows. A model with several speed
-    records has a row for each, with several training records again for each of those, and the other numbers
-    repeated; an evaluation of what a training left stands beside that training alone. Rows keep the order of
-    `expected`; records not in it follow, sorted by backbone and attention.
+    Records of one model (the same `backbone` except for the label `name`) share rows. A model has one row per speed
+    record and training record, with the other numbers repeated; an evaluation of the weights of a training is in the
+    rows of that training only. Rows keep the order of `expected`; records not in it follow, sorted by backbone and
+    attention.
     """
     models: dict[str, dict[str, list[_Entry]]] = {}
     for entry in _entries(records, expected):
@@ -82,18 +82,18 @@ def table(
     names = [column.name for column in columns]
     frame = pd.DataFrame([{c.name: value for c, value in row.items()} for row in rows], columns=names, dtype=object)
     integers = [name for name in names if _holds_integers(frame[name].dropna())]
-    # Int64, not int64: a gap in the column must not turn a batch of 64 into 64.0.
+    # Int64 rather than int64: a gap in the column must not turn a batch of 64 into 64.0.
     return frame.astype(dict.fromkeys(integers, "Int64")).infer_objects()
 
 
 def shown_metrics(columns: Iterable[Column]) -> list[str]:
-    """METRICS as they are named among the columns."""
+    """Return METRICS as they are named among the columns."""
     present = set(columns)
     return [name for metric in METRICS for name in named(present, metric)]
 
 
 def named(columns: Iterable[Column], metric: str) -> list[str]:
-    """The names of a metric: its own, or where several tasks report it, one per task; itself if there is none."""
+    """Return the names of a metric: its own, or one per task if several report it; its own if there is none."""
     names = {column.name for column in columns}
     if metric in names:
         return [metric]
@@ -102,7 +102,7 @@ def named(columns: Iterable[Column], metric: str) -> list[str]:
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """Every column of the frame at full precision under one header line; empty where there is no value."""
+    """Return every column of the frame at full precision under one header line; fields without a value are empty."""
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
@@ -115,14 +115,14 @@ def _entries(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, 
         cells.setdefault(key, cell)
     for key, cell in cells.items():
         found = by_key.pop(key, [])
-        # The expected cell's label is the one asked for; the record's may be another name of the same model.
+        # The label of the expected cell is the one asked for; that of the record may be another name of the same model.
         yield from [_Entry(key, cell, record) for record in found] or [_Entry(key, cell, None)]
     rest = [record for found in by_key.values() for record in found]
     yield from (_Entry(record.key, record.cell, record) for record in sorted(rest, key=natural_order))
 
 
 def _by_run(tasks: dict[str, list[_Entry]]) -> list[dict[str, list[_Entry]]]:
-    """A model's entries by task: once, or for each training again where evaluations are of what one of them left."""
+    """Return the entries of a model by task: once, or once per training if evaluations are of one of them."""
     trainings, evaluations = tasks.get("train", []), tasks.get("evaluate", [])
     runs = {entry.key: _run_of(entry) for entry in evaluations}
     own = {entry.key for entry in trainings}.intersection(runs.values())
@@ -137,13 +137,13 @@ def _by_run(tasks: dict[str, list[_Entry]]) -> list[dict[str, list[_Entry]]]:
 
 
 def _run_of(entry: _Entry) -> str | None:
-    """The key of the training whose weights an entry is about."""
+    """Return the key of the training whose weights an entry is about."""
     weights = entry.cell["task"].get("weights")
     return weights.get("run") if isinstance(weights, dict) else None
 
 
 def natural_order(record: Record) -> list[list[str | int]]:
-    """Numbers inside texts compare as numbers: focusing factor 4 comes before 32."""
+    """Return a sort key by which numbers inside texts compare as numbers: focusing factor 4 comes before 32."""
     backbone, task = record.cell["backbone"], record.cell["task"]
     rest = json.dumps(record.cell, sort_keys=True)
     texts = (backbone["name"], backbone["attention"], task["name"], rest)
@@ -159,12 +159,12 @@ def _metrics_of_several_tasks(records: Sequence[Record]) -> set[str]:
         for name in record.metrics:
             tasks.setdefault(name, set()).add(record.cell["task"]["name"])
     several = {name for name, found in tasks.items() if len(found) > 1}
-    # train_top1 beside a top1_ema without a task would read as if the two were not of one record.
+    # train_top1 beside a top1_ema without a task would read as if the two came from different records.
     return several | {name for name in tasks for each in several if name.startswith(f"{each}_ema")}
 
 
 def _row(parts: dict[str, _Entry], ambiguous: set[str], certificates: Sequence[Certificate]) -> dict[Column, Any]:
-    """One row from one entry per task. A metric that several tasks report gets its task's name in front."""
+    """Return one row from one entry per task. A metric that several tasks report is prefixed with its task."""
     backbone = next(iter(parts.values())).cell["backbone"]
     statuses = {task: entry.record.status if entry.record else "missing" for task, entry in parts.items()}
     failures = filter(None, (_failure(task, entry.record) for task, entry in parts.items()))
@@ -186,7 +186,7 @@ def _row(parts: dict[str, _Entry], ambiguous: set[str], certificates: Sequence[C
         if record is None:
             continue
         for name, value in record.metrics.items():
-            # A metric may bear any name, and one with dots is read as the column that it looks like.
+            # A metric of a user's task may have any name; one with dots is read as the column that it looks like.
             column = Column.parse(f"{task}_{name}" if name in ambiguous else name)
             found[column] = math.nan if value is None else value
         found |= flattened("record", task, {"key": record.key, "created": record.created})
@@ -195,14 +195,14 @@ def _row(parts: dict[str, _Entry], ambiguous: set[str], certificates: Sequence[C
 
 
 def _failure(task: str, record: Record | None) -> str | None:
-    """One line on a record that is not done, from the last line of its traceback."""
+    """Return one line about a record that is not done, from the last line of its traceback."""
     if record is None or record.status == "done":
         return None
     return f"{task} {record.status}: {record.reason or 'no error was recorded'}"
 
 
 def _named(task: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a task, with a name for its weights where it has any: that of their file, or what was trained."""
+    """Return the fields of a task; its weights, if any, get a name: that of their file, or the label of their run."""
     match task.get("weights"):
         case {"run": run, "label": label, **rest}:
             return {**task, "weights": {"name": label, "run": run, **rest}}
@@ -212,7 +212,7 @@ def _named(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _block(column: Column) -> int:
-    """The position of a column's kind in the list at the top of this file."""
+    """Return the position of the kind of a column in the list at the top of this file."""
     return get_args(Kind).index(column.kind)
 
 

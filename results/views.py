@@ -1,4 +1,4 @@
-"""A table's frame as a sheet for people: columns that tell rows apart, sensible digits, and notes."""
+"""The frame of a table as a sheet for people: columns that distinguish rows, sensible digits, and notes."""
 
 import ast
 import difflib
@@ -14,7 +14,7 @@ from results.sheets import Sheet
 from results.tables import BREAKDOWN, METRICS, SOURCE, named, shown_metrics
 from results.wording import and_more, count
 
-# Circumstances named below the table even where all rows share them: no number stands without its own.
+# Circumstances named below the table even if all rows share them: no number is shown without its own.
 _HEADLINES = {
     "speed": ("device", "precision", "mode", "channels_last", "batch"),
     "train": ("data", "epochs", "seed"),
@@ -22,24 +22,24 @@ _HEADLINES = {
         "data", "preprocessing", "crop_pct", "interpolation", "weights", "digest", "run", "which", "ema", "strict",
     ),
 }  # fmt: skip
-# Of a circumstance: where an image set, a file of weights or a cache lies. Its name or digest says what it is.
+# Fields that say where an image set, a file of weights or a cache is. Its name or digest says what it is.
 _PLACES = ("root", "path", "cache")
-# An evaluation is of the training in its row where these are equal.
+# An evaluation uses the weights of the training in its row if the last two are equal.
 _WEIGHTS, _RUN, _TRAINING = "evaluate.weights.name", "evaluate.weights.run", "record.train.key"
-# The share of a training loop's time, waiting for images, above which its device was starved.
+# The share of the time of a training loop spent waiting for images, above which its device was starved.
 _STARVED = 0.10
-# Of an environment: what any two records differ in, or what other columns say better.
+# Fields of an environment in which any two records differ, or that other columns say better.
 _INCIDENTAL = ("date", "host", "device", SOURCE)
-# Of an environment: what a measured time depends on, unlike an accuracy or a counted cost.
+# Fields of an environment on which a measured time depends, unlike an accuracy or a counted cost.
 _HARDWARE = ("device_name", "driver", "cuda", "cudnn", "threads", "platform")
 _DIGITS = {"params_m": 2, "gmacs": 3, "images_per_s": 0, "_ms": 2, "_mib": 0, "top1": 2, "top5": 2}
 
 
 def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
-    """What identifies a row, its metrics, the circumstances in which rows differ, its status; and notes.
+    """Return what identifies a row, its metrics, the circumstances in which rows differ, its status; and notes.
 
-    `columns` are the metrics to show, e.g. (*METRICS, *BREAKDOWN); None shows those of METRICS that have a
-    value. Raises ValueError for a column that the frame lacks. The order of the rows is the frame's.
+    `columns` are the metrics to show, e.g. (*METRICS, *BREAKDOWN); None shows those of METRICS that have a value.
+    Raises ValueError for a column that the frame lacks. The order of the rows is the frame's.
     """
     present = columns_of(frame)
     if columns is None:
@@ -70,7 +70,7 @@ def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
-    """What a reader must know before comparing rows: circumstances, environments, doubtful training, failures."""
+    """Return what a reader must know before comparing rows: circumstances, environments, doubts, failures."""
     lines = []
     for task, headlines in _HEADLINES.items():
         columns = [column for column in _of_task(frame, task) if column.label in headlines]
@@ -80,21 +80,25 @@ def notes(frame: pd.DataFrame) -> list[str]:
             lines.append(f"{task}, all rows: {said}.")
         differing = [f"{c.label} ({_listed(frame[c.name])})" for c in columns if frame[c.name].nunique() > 1]
         if task == "speed" and differing:
-            lines.append(f"Rows differ in {', '.join(differing)}: their speeds do not compare, and no row is ranked.")
+            lines.append(
+                f"Rows differ in {', '.join(differing)}: their speeds are not comparable, and no row is ranked."
+            )
     if mixed := mixed_environments(frame):
         lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
     lines += [*_weights_note(frame), *_doubts(frame)]
     if "certificate" in frame:
-        lines.append("certificate: laws that hold (attention-bench check) of the attention whose code was measured.")
+        lines.append(
+            "certificate: laws that hold (attention-bench check) for the code of the attention that was measured."
+        )
     failed = frame[frame["error"].notna()]
     lines += [f"{row['backbone']}, {row['attention']}: {row['error']}" for row in rows_of(failed)]
     return list(dict.fromkeys(lines))
 
 
 def _is_said(frame: pd.DataFrame, column: Column) -> bool:
-    """Whether a circumstance tells no more than another does.
+    """Return whether a circumstance says no more than another one does.
 
-    Where a thing lies, its hash beside its name, and a run that was evaluated beside the training itself.
+    These are the place of a thing, its hash beside its name, and the run that was evaluated beside the training itself.
     """
     if column.name in (_WEIGHTS, _RUN) and {_RUN, _TRAINING} <= set(frame.columns):
         return bool((frame[_RUN] == frame[_TRAINING])[frame[_WEIGHTS].notna()].all())
@@ -106,13 +110,13 @@ def _is_said(frame: pd.DataFrame, column: Column) -> bool:
 
 
 def _average_of(frame: pd.DataFrame, column: str) -> str | None:
-    """The column with the accuracy of the moving average beside the one of the weights as trained, if it has values."""
+    """Return the column of the moving average's accuracy, given that of the weights as trained, if it has values."""
     ema = f"{column}_ema"
     return ema if column.endswith("top1") and ema in frame and frame[ema].notna().any() else None
 
 
 def _weights_label(frame: pd.DataFrame, column: str, header: str) -> str:
-    """Says in a header which weights an accuracy is of, where a table has both."""
+    """Return a header that says which weights an accuracy is of, if the table has both."""
     if _average_of(frame, column):
         return f"{header} (raw)"
     if column.endswith("top1_ema") and frame.get(column, pd.Series(dtype=object)).notna().any():
@@ -122,17 +126,18 @@ def _weights_label(frame: pd.DataFrame, column: str, header: str) -> str:
 
 def _weights_note(frame: pd.DataFrame) -> list[str]:
     pairs = [(name, ema) for name in frame.columns if (ema := _average_of(frame, name))]
-    return [f"(raw): by the weights as trained, {name}; (EMA): by their moving average, {ema}." for name, ema in pairs]
+    return [f"(raw): of the weights as trained, {name}; (EMA): of their moving average, {ema}." for name, ema in pairs]
 
 
 def _doubts(frame: pd.DataFrame) -> list[str]:
-    """Rows whose training waited for images or skipped updates, or whose weights fit in part only."""
+    """Return lines about rows that waited for images or skipped updates, or whose weights fit only in part."""
     lines = []
     for column in (name for name in ("data_wait_share", "train_data_wait_share") if name in frame):
         waited = pd.to_numeric(frame[column], errors="coerce") > _STARVED
+        # A CPU that reads its images itself does not wait for them.
         starved = frame[waited & (_of_train(frame, "device") == "cuda") | waited & (_of_train(frame, "workers") != 0)]
         shares = [f"{100 * share:.0f} % of the time for images" for share in starved[column]]
-        lines += _of_rows(starved, "Trained on a starved device, its speed is that of the loading: waited", shares)
+        lines += _of_rows(starved, "Trained on a starved device, so the speed is that of loading: waited", shares)
     for column in (name for name in ("nonfinite_steps", "train_nonfinite_steps") if name in frame):
         skipped = frame[pd.to_numeric(frame[column], errors="coerce") > 0]
         steps = [count(int(number), "step") for number in skipped[column]]
@@ -141,12 +146,12 @@ def _doubts(frame: pd.DataFrame) -> list[str]:
     if parts:
         left = frame[parts].apply(pd.to_numeric, errors="coerce").sum(axis=1)
         counts = [count(int(number), "tensor") for number in left[left > 0]]
-        lines += _of_rows(frame[left > 0], "Weights fit in part only, and left as initialised are", counts)
+        lines += _of_rows(frame[left > 0], "Weights fit only in part, which leaves as initialised", counts)
     return lines
 
 
 def _of_train(frame: pd.DataFrame, name: str) -> pd.Series:
-    """A circumstance of training in each row; a CPU that reads its images itself is not kept waiting for them."""
+    """Return a circumstance of training for each row."""
     return frame.get(f"train.{name}", pd.Series(index=frame.index, dtype=object))
 
 
@@ -163,7 +168,7 @@ def _of_rows(rows: pd.DataFrame, what: str, values: Sequence[str]) -> list[str]:
 
 
 def shortened(attentions: pd.Series) -> tuple[dict[str, str], list[str]]:
-    """Each attention by its name and the options in which rows of that name differ; and notes of the common ones."""
+    """Return each attention by its name and the options in which rows of that name differ, and notes of common ones."""
     options: dict[str, dict[str, dict[str, str]]] = {}
     for text in attentions.dropna().unique():
         name, found = name_and_options(text)
@@ -182,7 +187,7 @@ def shortened(attentions: pd.Series) -> tuple[dict[str, str], list[str]]:
 
 
 def name_and_options(attention: str) -> tuple[str, dict[str, str]]:
-    """Name and options, as texts, of an attention such as `focused(focusing_factor=3, kernel_size=None)`."""
+    """Return name and options, as texts, of an attention such as `focused(focusing_factor=3, kernel_size=None)`."""
     try:
         call = ast.parse(attention, mode="eval").body
     except SyntaxError:
@@ -197,7 +202,7 @@ def _of_task(frame: pd.DataFrame, task: str) -> list[Column]:
 
 
 def mixed_environments(frame: pd.DataFrame) -> list[str]:
-    """Environment fields in which records differ: hardware of the speeds, code and versions of all records."""
+    """Return environment fields in which records differ: hardware for speeds, code and versions for all records."""
     fields: dict[str, list[pd.Series]] = {}
     for column in columns_of(frame):
         part, *path = column.path
@@ -216,7 +221,7 @@ def _listed(values: pd.Series) -> str:
 
 
 def headers_of(columns: Sequence[Column]) -> list[str]:
-    """The label of each column, or its name where another one has the same label."""
+    """Return the label of each column, or its name if another one has the same label."""
     labels = [column.label for column in columns]
     return [column.label if labels.count(column.label) == 1 else column.name for column in columns]
 
@@ -226,7 +231,7 @@ def _is_number(values: Any) -> bool:
 
 
 def _text(row: dict[str, Any], column: Column, columns: Sequence[Column]) -> str:
-    """The value of a row in a column, one of the frame's `columns`, for people."""
+    """Return the value of a row in a column as text for people; `columns` are those of the frame."""
     value = row.get(column.name)
     if pd.isna(value):
         return "-"
@@ -243,7 +248,7 @@ def _text(row: dict[str, Any], column: Column, columns: Sequence[Column]) -> str
 
 
 def _standard_error(row: dict[str, Any], metric: str) -> float | None:
-    """Of an accuracy in percent, in points: as recorded, or that of as many right images of as many."""
+    """Return the standard error, in points, of an accuracy in percent: the recorded or else the binomial one."""
     task, accuracy, average = metric.partition("top1")
     if not accuracy or average not in ("", "_ema"):
         return None
@@ -260,5 +265,5 @@ def _number(metric: str, value: float) -> str:
     digits = next((digits for part, digits in _DIGITS.items() if part in metric), None)
     if digits is None:
         return str(value) if isinstance(value, int) else f"{value:.4g}"
-    # Two digits at least: 0.4 images/s are not none, and 0.008 GMACs are too few digits to compare.
+    # At least two digits: 0.4 images/s are not 0, and 0.008 GMACs have too few digits to compare.
     return f"{value:.{digits}f}" if abs(value) >= 10 ** (1 - digits) or value == 0 else f"{value:#.2g}"

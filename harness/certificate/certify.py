@@ -1,11 +1,11 @@
-"""The certificate of an attention: the laws that it is tested by, zoo and user's own alike.
+"""The certificate of an attention: the laws by which it is tested, whether it is the project's or a user's own.
 
-* `subject`: what is tested, at which small sites, with which inputs.
+* `subject`: the attention under test, the small sites and the inputs.
 * `mounting`: where it can be built, and the shape that it returns.
 * `definition`: output and gradients, in float64; `dependence`: batch, permutation, mask, inputs, parameters.
 * `state`: the state dict, determinism, inputs and memory.
 * `precision`, `compilers`, `costs`: half precision; torch.compile and torch.export; multiply-adds and growth.
-* `random_sites`: all of that at sites that nobody thought of.
+* `random_sites`: the definition at sites that nobody chose.
 """
 
 from __future__ import annotations
@@ -48,27 +48,27 @@ LAWS: dict[str, Law] = {
     "export": compilers.exported,
     "random sites": random_sites.random_sites,
 }
-"""By name, in the order of the table. The first sentence of each function says what holds."""
+"""By name, in the order of the table. The first sentence of each function is what the law demands."""
 
 SLOW = ("growth of time",)
-"""Left out of the quick form: a measured time says little while other tests run."""
+"""Skipped in the quick form: a measured time says little while other tests run."""
 
 
 def certify(
     spec: AttentionSpec, *, quick: bool = False, report: Callable[[Verdict], None] = lambda verdict: None
 ) -> Certificate:
-    """Test an attention by all laws; `report` gets each verdict as it comes.
+    """Test an attention by all laws; call `report` with each verdict as soon as it is known.
 
-    `quick` is the form of a test suite: fewer sites, no measured time, graphs captured but not turned into code.
+    `quick` is the form for a test suite: fewer sites, no measured time, graphs captured but not compiled to code.
 
     Raises:
-        ValueError: if the attention declares itself exempt from what is no law.
+        ValueError: if the attention declares itself exempt from a law that does not exist.
     """
     subject = Subject(spec, quick)
     if unknown := set(subject.attention.exempt) - set(LAWS):
-        raise ValueError(f"{spec.name} is exempt from {sorted(unknown)}, which are no laws ({', '.join(LAWS)})")
+        raise ValueError(f"{spec.name} is exempt from {sorted(unknown)}, which are not laws ({', '.join(LAWS)})")
     verdicts = []
-    # What is random in the caller's program stays as it was.
+    # The random state of the caller's program stays as it was.
     with torch.random.fork_rng(devices=()), warnings.catch_warnings(), _one_thread():
         warnings.simplefilter("ignore")
         for name, law in LAWS.items():
@@ -81,8 +81,11 @@ def certify(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The sites are so small that threads wait for each other more than they work; and where more of them join in on
-    larger maps, time does not grow as the work does."""
+    """Run on one thread.
+
+    The sites are so small that threads would mostly wait for each other; and where more threads join in on larger
+    maps, time does not grow as the work does.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -95,7 +98,7 @@ def _verdict(name: str, law: Law, subject: Subject) -> Verdict:
     began = time.perf_counter()
     reason = subject.attention.exempt.get(name)
     if not subject.cases and name != "builds":
-        reason = "it can be mounted at none of the small sites"
+        reason = "it cannot be mounted at any of the small sites"
     try:
         verdict, detail = ("exempt", reason) if reason else ("pass", law(subject))
     except Broken as broken:

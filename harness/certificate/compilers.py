@@ -1,4 +1,4 @@
-"""The laws of tools: what `torch.compile` and `torch.export` make of an attention is the same function."""
+"""The laws of compilers: `torch.compile` and `torch.export` turn an attention into the same function."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import torch
 from harness.certificate.subject import Case, Subject, at, difference, gradients, leaves, require, shown_sites
 
 SAME = 1e-8
-"""Largest relative l2 difference, in float64, of an output or a gradient that is computed in another order."""
+"""Largest relative l2 difference, in float64, of an output or gradient that is summed in another order."""
 
 
 def compiled(subject: Subject) -> str:
-    """`torch.compile` takes it as one graph, and its outputs and gradients are those of eager mode."""
-    # Graphs are captured and differentiated at all of the sites, and one of them is turned into code, which takes most
-    # of the time: none in the quick form, or without a C++ compiler.
-    whole = not subject.quick and any(map(shutil.which, ("c++", "g++", "clang++")))
+    """`torch.compile` captures it as one graph, with the outputs and gradients of eager mode."""
+    # Graphs are captured and differentiated at all of these sites. One is also compiled to code, which takes most of
+    # the time: none in the quick form or without a C++ compiler.
+    to_code = not subject.quick and any(map(shutil.which, ("c++", "g++", "clang++")))
     for number, case in enumerate(subject.few):
-        backend = "inductor" if whole and number == 0 else "aot_eager"
+        backend = "inductor" if to_code and number == 0 else "aot_eager"
         with at(case):
             torch._dynamo.reset()
-            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            module, inputs = subject.randomised(case.site), subject.inputs(case)
             wanted = module(**inputs)
             ours = torch.compile(module, fullgraph=True, backend=backend, dynamic=False)(**inputs)
-            _compare(case, ours, wanted, "compiled")
+            _compare(case, ours, wanted, "compiled, the output")
             every = [*leaves(inputs), *module.parameters()]
             for a, b in zip(gradients(ours, every), gradients(wanted, every), strict=True):
-                _compare(case, a, b, "a compiled gradient")
+                _compare(case, a, b, "compiled, a gradient")
     torch._dynamo.reset()
-    return f"one graph at {shown_sites(subject.few)}" + (", turned into code at the first" if whole else "")
+    return f"one graph at {shown_sites(subject.few)}" + (", compiled to code at the first" if to_code else "")
 
 
 def exported(subject: Subject) -> str:
-    """`torch.export` takes it, and the exported program gives the same."""
+    """`torch.export` accepts it, and the exported program gives the same output."""
     for case in subject.few:
         with at(case), torch.no_grad():
-            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            module, inputs = subject.randomised(case.site), subject.inputs(case)
             program = torch.export.export(module, (), kwargs=inputs)
-            _compare(case, program.module()(**inputs), module(**inputs), "exported")
+            _compare(case, program.module()(**inputs), module(**inputs), "exported, the output")
     return shown_sites(subject.few)
 
 
@@ -46,5 +46,5 @@ def _compare(case: Case, ours: torch.Tensor, wanted: torch.Tensor, what: str) ->
     if not float(wanted.norm()) and not float(ours.norm()):
         return
     gap = difference(ours, wanted)
-    # A gradient that is zero but for rounding has no direction of its own.
-    require(gap < SAME or float((ours - wanted).norm()) < 1e-12, case, f"{what}, it differs by {gap:.1e} of its norm")
+    # A gradient that is zero up to rounding has no meaningful direction.
+    require(gap < SAME or float((ours - wanted).norm()) < 1e-12, case, f"{what} differs by {gap:.1e} of its norm")

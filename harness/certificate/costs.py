@@ -1,4 +1,4 @@
-"""The laws of cost: multiply-adds as declared, and growth with the number of tokens as declared."""
+"""The laws of cost: multiply-adds and their growth with the number of tokens are as declared."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from harness.measures.costs import by_category, check_agreement
 from harness.measures.counters import count_with_fvcore, count_with_torch
 
 SHAPES = ((32, 2), (64, 1))
-"""Channels and heads of the maps on which growth is seen: the first that it accepts."""
+"""Channels and heads of the maps on which growth is measured: the first pair that the attention accepts."""
 
 
 class Alone(nn.Module):
-    """An attention by itself, as the counters take a model: its arguments are slices of one tensor (4, tokens, C)."""
+    """An attention alone, as a model for the counters: its arguments are slices of one tensor (4, tokens, C)."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Alone(nn.Module):
         if attention.takes_input:
             extra["x"] = tokens[3:4, :n]
         if attention.takes_bias:
-            # Hosts that have no bias hand none over; it costs an addition, which is not counted.
+            # Hosts without a bias pass none; a bias costs an addition, which is not counted.
             extra["bias"] = None
         if site.regions > 1:
             extra["regions"] = torch.zeros(1, n, dtype=torch.int64, device=tokens.device)
@@ -46,7 +46,7 @@ def _alone(subject: Subject, site: Site) -> tuple[Alone, Tensor]:
 
 
 def macs(subject: Subject) -> str:
-    """`macs()` is what torch's counter and fvcore's see, and no operator is unknown to them."""
+    """`macs()` equals the counts of torch and of fvcore, and both know every operator."""
     cases = subject.few if subject.quick else subject.cases
     for case in cases:
         with at(case):
@@ -64,7 +64,9 @@ def macs(subject: Subject) -> str:
     return f"formula, torch and fvcore agree at {shown_sites(cases)}"
 
 
-WHAT_IS_WHAT = "; the total is right: matmul and einsum count as attention, linear layers as projections"
+WHAT_IS_WHAT = (
+    "; the total is right, the categories are not: matmul and einsum count as attention, linear layers as projections"
+)
 
 
 def _square(subject: Subject, side: int) -> Site:
@@ -72,7 +74,7 @@ def _square(subject: Subject, side: int) -> Site:
     for site in (Site(dim, heads, grid, grid) for dim, heads in SHAPES):
         if subject.accepts(site):
             return site
-    raise Broken(f"a map of {side}x{side} is refused, so growth cannot be seen")
+    raise Broken(f"a map of {side}x{side} is refused, so growth cannot be measured")
 
 
 def growth_of_macs(subject: Subject) -> str:
@@ -84,7 +86,7 @@ def growth_of_macs(subject: Subject) -> str:
             count_with_torch(*_alone(subject, _square(subject, side)))["products and convolutions"] for side in sides
         )
     if small == large == 0:
-        return "no products at any size"
+        return "no matrix products at any size"
     slope = math.log(large / small) / math.log((sides[1] / sides[0]) ** 2) if small else math.inf
     require(
         abs(slope - declared) < 0.1, f"maps of {sides[0]}x{sides[0]} and {sides[1]}x{sides[1]}", _seen(slope, declared)
@@ -93,32 +95,32 @@ def growth_of_macs(subject: Subject) -> str:
 
 
 def growth_of_time(subject: Subject) -> str:
-    """Measured time grows with the declared power: products are not all that costs."""
+    """Measured time grows with the declared power: products are not the only cost."""
     declared = subject.attention.exponent
     with at("growing maps"):
         side = _first_side(subject)
         slope, seconds = _slope(subject, side)
-        # Caches end at some size, and bend it; what holds in the end holds on larger maps.
+        # The ends of caches bend the curve; larger maps show the power that holds in the end.
         while abs(slope - declared) > TOLERANCE and seconds < SLOW:
             side *= 2
             slope, seconds = _slope(subject, side)
     maps = f"maps of {side // 2}x{side // 2} and {side}x{side}"
     require(abs(slope - declared) < TOLERANCE, maps, _seen(slope, declared))
-    return f"power {slope:.2f}, declared {declared}; {maps}, {seconds * 1e3:.0f} ms the larger"
+    return f"power {slope:.2f}, declared {declared}; {maps}, {seconds * 1e3:.0f} ms for the larger"
 
 
 TOLERANCE = 0.5
-"""Of the fitted power: caches bend it by up to 0.4, and 1 and 2 are kept apart."""
+"""Allowed error of the fitted power: caches bend it by up to 0.4, and 1 and 2 must remain distinct."""
 
 ENOUGH, MOST = 0.03, 256
-"""Seconds that the larger of two maps takes at least, and its longest side."""
+"""Least seconds that the larger of two maps takes, and its longest side."""
 
 MEASURED, SLOW = 0.15, 0.25
-"""Seconds of work that are measured together; and from where on a single pass says enough."""
+"""Seconds of work that are timed together, and seconds from which on a single pass says enough."""
 
 
 def _first_side(subject: Subject) -> int:
-    """Of the larger of two maps, so large that overhead does not count."""
+    """Return the side of the larger of two maps, so large that overhead does not matter."""
     side = 32
     while side < MOST and _seconds(subject, side, 0) < ENOUGH:
         side *= 2
@@ -126,17 +128,17 @@ def _first_side(subject: Subject) -> int:
 
 
 def _slope(subject: Subject, side: int) -> tuple[float, float]:
-    """The power by which time grows from a map of half that side, and the seconds that it takes."""
-    # The shorter of two is the less disturbed.
+    """Return the power by which time grows from a map of half that side, and the seconds for the map of that side."""
+    # The shorter of two times is the less disturbed one.
     small, large = (min(_seconds(subject, each, MEASURED) for _ in range(2)) for each in (side // 2, side))
     return math.log(large / small) / math.log(4), large
 
 
 def _seconds(subject: Subject, side: int, at_least: float) -> float:
-    """Of a forward pass of one entry on a square map, in float32: so many seconds of them, over their number.
+    """Return the mean time of a forward pass of one entry on a square map, in float32, over `at_least` seconds.
 
-    Time of this process in user mode: neither other processes nor the system's work on new pages of memory, which
-    begins at some size of a tensor, bends the curve.
+    It is the user-mode time of this process, so that neither other processes nor the system's work on new pages of
+    memory, which begins at some tensor size, bends the curve.
     """
     site = _square(subject, side)
     module = subject.build(site)
@@ -154,4 +156,4 @@ def _seconds(subject: Subject, side: int, at_least: float) -> float:
 
 
 def _seen(slope: float, declared: int) -> str:
-    return f"they grow with the power {slope:.2f} of the tokens; declared is exponent = {declared}"
+    return f"the cost grows with power {slope:.2f} of the number of tokens; declared is exponent = {declared}"

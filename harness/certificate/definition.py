@@ -39,7 +39,7 @@ def reference(subject: Subject) -> str:
     cases = (*subject.cases, *subject.large)
     for case in cases:
         with at(case):
-            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            module, inputs = subject.randomised(case.site), subject.inputs(case)
             for what, given in _variants(inputs) if case in subject.cases else [("", inputs)]:
                 gap = difference(module(**given), _by_definition(module, given, case))
                 require(gap < SAME, case, f"differs from naive() by {gap:.1e} of its norm{what}; allowed is {SAME:.0e}")
@@ -78,7 +78,7 @@ def gradient(subject: Subject) -> str:
     worst = 0.0
     for case in subject.cases if declared else subject.cases[:1]:
         with at(case):
-            module, inputs = subject.stirred(case.site).train(), subject.inputs(case)
+            module, inputs = subject.randomised(case.site).train(), subject.inputs(case)
             wanted = {
                 **{name: x for name, x in inputs.items() if x.is_floating_point()},
                 **dict(module.named_parameters()),

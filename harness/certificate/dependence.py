@@ -37,7 +37,7 @@ def batch(subject: Subject) -> str:
     """Entries of a batch (images, windows, stripes) do not influence each other."""
     for case in subject.cases:
         with at(case):
-            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            module, inputs = subject.randomised(case.site), subject.inputs(case)
             entries = [{name: x[i : i + 1] for name, x in inputs.items()} for i in range(case.batch)]
             for mode in (True, False):
                 together = module.train(mode)(**inputs)
@@ -57,7 +57,7 @@ def permutation(subject: Subject) -> str:
     declared = None
     for case in subject.cases:
         with at(case):
-            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            module, inputs = subject.randomised(case.site), subject.inputs(case)
             declared = module.uses_positions
             gap = max(_permutation_gaps(module, inputs, case))
         if not declared:
@@ -111,7 +111,7 @@ def _check_bias(subject: Subject) -> None:
         if case.site.regions > 1:
             continue
         with at(case):
-            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            module, inputs = subject.randomised(case.site), subject.inputs(case)
             cut = torch.zeros(case.site.queries.tokens, case.site.keys.tokens, dtype=torch.float64)
             cut[0, -1] = -100
             plain, masked = (
@@ -138,11 +138,11 @@ def _reach(module: Attention, inputs: dict[str, Tensor], query: int) -> Tensor:
 
 def _check_regions(subject: Subject) -> None:
     with at(REGIONS):
-        module, inputs = subject.stirred(REGIONS.site), subject.inputs(REGIONS)
+        module, inputs = subject.randomised(REGIONS.site), subject.inputs(REGIONS)
         labels = quarters(REGIONS.site.queries)
         whole = {**inputs, "regions": torch.zeros_like(inputs["regions"])}
         # With a single region, the output is that of a site without regions.
-        plain = subject.stirred(replace(REGIONS.site, regions=1))
+        plain = subject.randomised(replace(REGIONS.site, regions=1))
         gap = difference(module(**whole), plain(**{name: x for name, x in inputs.items() if name != "regions"}))
         require(
             gap < SAME,
@@ -168,7 +168,7 @@ def reads(subject: Subject) -> str:
     for case in subject.cases:
         with at(case):
             inputs = subject.inputs(case)
-            found = gradients(subject.stirred(case.site)(**inputs), [inputs[name] for name in reached])
+            found = gradients(subject.randomised(case.site)(**inputs), [inputs[name] for name in reached])
             for name, g in zip(reached, found, strict=True):
                 reached[name] = max(reached[name], float(g.abs().max()))
                 require(
@@ -192,7 +192,7 @@ def parameters(subject: Subject) -> str:
     reached: dict[str, tuple[bool, Case]] = {}
     for case in subject.cases:
         with at(case):
-            module = subject.stirred(case.site)
+            module = subject.randomised(case.site)
             named = dict(module.named_parameters())
             found = gradients(module(**subject.inputs(case)), list(named.values())) if named else []
             for name, g in zip(named, found, strict=True):

@@ -54,7 +54,7 @@ def shape(subject: Subject) -> str:
     for case in subject.cases:
         for mode in (Mode("float64 throughout", torch.float64, torch.float64, None), *MODES):
             with at(f"{case}, {mode.name}"), mode.cast():
-                out = subject.stirred(case.site).to(mode.parameters)(**cast(subject.inputs(case), mode.inputs))
+                out = subject.randomised(case.site).to(mode.parameters)(**cast(subject.inputs(case), mode.inputs))
             wanted = (case.batch, case.site.queries.tokens, case.site.dim)
             require(tuple(out.shape) == wanted, case, f"returned {tuple(out.shape)}, must be {wanted}")
             require(out.dtype == mode.inputs, case, f"{mode.name}, it returned {out.dtype}; v is {mode.inputs}")

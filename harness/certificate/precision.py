@@ -1,4 +1,4 @@
-"""The laws of precision: finite at every scale of the inputs, and near to float64, forward and backward."""
+"""The laws of precision: finite at every scale of the inputs, and close to float64, forward and backward."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 from harness.certificate.subject import Case, Inputs, Subject, at, cast, leaves, loss_of, require, shown_sites
 
 NEAR = 4
-"""Largest relative l2 error, in eps of the dtype; inputs, weights, scores and output are rounded by half of one."""
+"""Largest relative l2 error, in eps of the dtype; inputs, weights, scores and output each round by half an eps."""
 
 SCALES = (1e-3, 1.0, 1e3)
 FILLS = {"zero": 0.0, "negative": -1.0, "very negative": -1e3}
-"""Tokens without a positive channel: a relu leaves nothing of them to divide by."""
+"""Values for tokens without a positive channel: a relu leaves nothing of them to divide by."""
 
 HALF = (torch.float16, torch.bfloat16)
 
 
 class Mode(NamedTuple):
-    """Dtypes of the parameters and of the inputs, and what autocast is set to, if to anything."""
+    """Dtypes of parameters and inputs, and the dtype of autocast, None without autocast."""
 
     name: str
     parameters: torch.dtype
@@ -45,7 +45,7 @@ MODES = (
 
 
 def finite(subject: Subject) -> str:
-    """Output and gradients are finite, but for what in exact arithmetic is beyond the range of its dtype."""
+    """Output and gradients are finite, unless the exact value is beyond the range of the dtype."""
     tried = 0
     for case in subject.few:
         given = subject.inputs(case)
@@ -57,17 +57,17 @@ def finite(subject: Subject) -> str:
                 with at(where):
                     for of, ours, exact in _both(subject, case, inputs, mode):
                         require(not bool(ours.isnan().any()), where, f"{of} is NaN")
-                        # What may be beyond the range by as much as `near` allows.
+                        # Values may be beyond the range by as much as `near` allows.
                         off = NEAR * torch.finfo(mode.autocast or mode.inputs).eps * float(exact.norm())
                         beyond = exact.abs() + off > torch.finfo(ours.dtype).max
                         finite = bool((ours.isfinite() | beyond).all())
-                        require(finite, where, f"{of} overflows, and would not in exact arithmetic")
+                        require(finite, where, f"{of} overflows, but would not in exact arithmetic")
                 tried += 1
     return f"{tried} cases in {len(MODES)} modes of float16, bfloat16 and float32, scales 1e-3 to 1e3"
 
 
 def near(subject: Subject) -> str:
-    """In half precision, output and gradients are as near to those in float64 as the dtype allows."""
+    """In half precision, output and gradients are as close to those in float64 as the dtype allows."""
     worst = 0.0
     for case in subject.few:
         for mode in MODES:
@@ -84,8 +84,8 @@ def near(subject: Subject) -> str:
 
 
 def _both(subject: Subject, case: Case, inputs: Inputs, mode: Mode) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Output and gradients by name: as they come out, and exactly for the same rounded inputs and parameters."""
-    module = subject.stirred(case.site).to(mode.parameters)
+    """Yield (name, ours, exact) for output and gradients, exact for the same rounded inputs and parameters."""
+    module = subject.randomised(case.site).to(mode.parameters)
     rounded = cast(inputs, mode.inputs)
     names = ["the output", *(f"the gradient of {name}" for name in _named(rounded, module))]
     ours = _run(module, rounded, mode.cast())
@@ -101,7 +101,7 @@ def _named(inputs: Inputs, module: torch.nn.Module) -> list[str]:
 
 
 def _run(module: torch.nn.Module, inputs: Inputs, autocast: AbstractContextManager[object]) -> list[Tensor]:
-    """Output, and gradients of inputs and parameters; zeros where there is none. Autocast is for the forward."""
+    """Return output and gradients of inputs and parameters, zeros where there is none; autocast covers the forward."""
     with autocast:
         out = module(**inputs)
     wanted = [*leaves(inputs), *module.parameters()]
@@ -110,12 +110,12 @@ def _run(module: torch.nn.Module, inputs: Inputs, autocast: AbstractContextManag
 
 
 def _scaled(inputs: Inputs, scale: float) -> Inputs:
-    """What comes from projections; x is the output of a norm, and a bias no activation at all: they stay."""
+    """Scale q, k and v, which come from projections; x is the output of a norm and a bias no activation: both stay."""
     return {name: x * scale if name in ("q", "k", "v") else x for name, x in inputs.items()}
 
 
 def _filled(inputs: Inputs, value: float) -> Inputs:
-    """Every other token of the queries and keys of the first entry, and all of the others."""
+    """Fill every other query and key of the first entry, and all those of the other entries."""
     filled = {name: x.detach().clone() for name, x in inputs.items()}
     for name in ("q", "k"):
         filled[name][:, ::2] = value

@@ -1,4 +1,4 @@
-"""The law of all sites: random ones, and of those that fail the simplest, which hypothesis looks for."""
+"""The law of all sites: random ones, of which hypothesis finds the simplest that fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES, QUICK_EXAMPLES = 60, 8
 
 @st.composite
 def cases(draw: st.DrawFn, subject: Subject) -> Case:
-    """A site with few tokens; its keys are those of the queries, or on a grid of their own."""
+    """Draw a site with few tokens; its keys are on the grid of the queries or on a grid of their own."""
     heads, head_dim = draw(st.integers(1, 4)), draw(st.sampled_from((8, 4, 1, 2, 3, 16, 32, 64)))
     prefix = draw(st.integers(0, 2))
     queries = Grid(draw(st.integers(1, 7)), draw(st.integers(1, 7)), prefix)
@@ -29,7 +29,7 @@ def cases(draw: st.DrawFn, subject: Subject) -> Case:
 
 
 def random_sites(subject: Subject) -> str:
-    """At any site, it is mounted, and then is finite and its definition, or is refused in one line."""
+    """At any site it is refused in one line, or it is finite and equals its definition."""
     seen: dict[str, int] = {"mounted": 0, "refused": 0}
     failing: list[tuple[Case, str]] = []
 
@@ -51,18 +51,18 @@ def random_sites(subject: Subject) -> str:
             raise _Found
 
     try:
-        with _nothing_left_behind():
+        with _temporary_cache():
             every()
     except _Found:
-        # The last one that hypothesis runs is the simplest that it has found.
+        # The last one that hypothesis runs is the simplest one found.
         case, problem = failing[-1]
         raise Broken(f"{case}: {problem}") from None
     return f"{seen['mounted']} sites, {seen['refused']} more refused" if seen["refused"] else f"{seen['mounted']} sites"
 
 
 @contextmanager
-def _nothing_left_behind() -> Iterator[None]:
-    """What hypothesis caches goes to a folder that is gone afterwards, and not to the user's."""
+def _temporary_cache() -> Iterator[None]:
+    """Let hypothesis cache in a temporary folder rather than the user's."""
     with tempfile.TemporaryDirectory() as folder:
         set_hypothesis_home_dir(folder)
         try:
@@ -72,11 +72,11 @@ def _nothing_left_behind() -> Iterator[None]:
 
 
 class _Found(Exception):
-    """What hypothesis is to find again while it simplifies."""
+    """The failure that hypothesis finds again while it simplifies."""
 
 
 def _problem(subject: Subject, case: Case, seen: dict[str, int]) -> str | None:
-    """What is wrong at a site, or None."""
+    """Return what is wrong at a site, or None."""
     try:
         subject.build(case.site)
     except ValueError as refusal:
@@ -86,7 +86,7 @@ def _problem(subject: Subject, case: Case, seen: dict[str, int]) -> str | None:
         return f"{type(problem).__name__} in the constructor: {first_line(problem)}"
     seen["mounted"] += 1
     try:
-        module, inputs = subject.stirred(case.site), subject.inputs(case)
+        module, inputs = subject.randomised(case.site), subject.inputs(case)
         out = module(**inputs)
         if tuple(out.shape) != (case.batch, case.site.queries.tokens, case.site.dim):
             return f"returned {tuple(out.shape)}"

@@ -17,7 +17,7 @@ def state(subject: Subject) -> str:
     """A state dict or a copy reproduces the outputs, a step changes no state, and all state moves with the module."""
     for case in subject.cases:
         with at(case):
-            module, other = subject.stirred(case.site, seed=0), subject.stirred(case.site, seed=5)
+            module, other = subject.randomised(case.site, seed=0), subject.randomised(case.site, seed=5)
             before = {name: value.clone() for name, value in module.state_dict().items()}
             inputs = subject.inputs(case)
             out = module.train()(**inputs)
@@ -44,7 +44,7 @@ def deterministic(subject: Subject) -> str:
     """The same inputs give the same bits, in evaluation and training mode; the same seed gives the same parameters."""
     for case in subject.cases:
         with at(case):
-            module, inputs = subject.stirred(case.site), subject.inputs(case)
+            module, inputs = subject.randomised(case.site), subject.inputs(case)
             for mode in (True, False):
                 torch.rand(1)  # so that the state is not the one that a seed leaves
                 generator = torch.get_rng_state()
@@ -76,7 +76,7 @@ def inputs(subject: Subject) -> str:
     """The inputs stay unchanged, and may be views into a larger tensor, as the projections of hosts return."""
     for case in subject.cases:
         with at(case):
-            module, given = subject.stirred(case.site), {k: x.detach() for k, x in subject.inputs(case).items()}
+            module, given = subject.randomised(case.site), {k: x.detach() for k, x in subject.inputs(case).items()}
             before = {name: x.clone() for name, x in given.items()}
             out = module(**given)
             for name, x in given.items():

@@ -1,4 +1,4 @@
-"""What is tested: an attention at small sites like those of the five families, with inputs and stirred parameters.
+"""The subject of the laws: an attention at small sites like those of the five families, with random parameters.
 
 B batch, N queries, M keys, C channels, h heads.
 """
@@ -18,7 +18,7 @@ from harness.process.errors import first_line
 from results.wording import count
 
 Inputs = dict[str, Tensor]
-"""Arguments of `forward` by name: q, k, v, and of bias, x and regions those that the attention takes."""
+"""Arguments of `forward` by name: q, k, v, and those of bias, x and regions that the attention takes."""
 
 
 SAME = 1e-9
@@ -26,7 +26,7 @@ SAME = 1e-9
 
 
 class Broken(Exception):
-    """A law does not hold: the smallest failing case, and what was seen there."""
+    """A law does not hold: the smallest failing case and what was seen there."""
 
 
 class Exempt(Exception):
@@ -35,7 +35,7 @@ class Exempt(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """A site, and how many batch entries are mixed there."""
+    """A site and the number of batch entries there."""
 
     name: str
     site: Site
@@ -52,7 +52,7 @@ class Case:
 
 
 def shown(grid: Grid) -> str:
-    return f"{grid.height}x{grid.width}" + (f" and {grid.prefix} in front" if grid.prefix else "")
+    return f"{grid.height}x{grid.width}" + (f" after {count(grid.prefix, 'prefix token')}" if grid.prefix else "")
 
 
 def shown_sites(cases: Sequence[Case]) -> str:
@@ -76,7 +76,7 @@ CASES = (
     Case("odd map", _same(24, 3, Grid(7, 5))),
     Case("pooled keys", Site(16, 2, Grid(9, 8), Grid(7, 7))),
 )
-"""Smallest first, so that the first one that fails is the smallest; heads of 8, 16, 32 and 64 channels."""
+"""Smallest first, so that the first failure is the smallest; heads of 8, 16, 32 and 64 channels."""
 
 LARGE = tuple(Case("tokens of a DeiT", _same(32, 2, Grid(14, 14, prefix)), batch=1) for prefix in (1, 0))
 
@@ -85,7 +85,7 @@ REGIONS = Case("shifted window", _same(64, 2, Grid(4, 4), regions=4))
 
 @dataclass(frozen=True)
 class Subject:
-    """An attention with its options; `quick` asks for the form of a test suite, which is a matter of seconds."""
+    """An attention with its options; `quick` asks for the form for a test suite, which takes seconds."""
 
     spec: AttentionSpec
     quick: bool = False
@@ -96,44 +96,44 @@ class Subject:
 
     @cached_property
     def cases(self) -> tuple[Case, ...]:
-        """The cases where it can be mounted."""
+        """The cases at which it can be mounted."""
         cases = (*CASES, REGIONS) if self.attention.takes_regions else CASES
         return tuple(case for case in cases if self.accepts(case.site))
 
     @property
     def large(self) -> tuple[Case, ...]:
-        """As many tokens as a DeiT has, with its class token or else without: what is wrong there only is wrong."""
+        """As many tokens as a DeiT has, with its class token or else without: some faults show only there."""
         return tuple(case for case in LARGE if self.accepts(case.site))[:1]
 
     def accepts(self, site: Site) -> bool:
         try:
             with torch.device("meta"):
                 self.spec.build(site)
-        # That it refuses as it should, by a ValueError, is a law of its own.
+        # That it refuses with a ValueError is a law of its own.
         except Exception:
             return False
         return True
 
     @property
     def few(self) -> tuple[Case, ...]:
-        """Of the cases: not square, with a class token, and with regions; what is slow is tried there."""
+        """Cases for slow laws: one that is not square, one with a class token, one with regions."""
         chosen = [case for case in self.cases if case.name in ("map", "class token", REGIONS.name)] or self.cases[-1:]
         return tuple(chosen[:1] if self.quick else chosen)
 
     def build(self, site: Site, seed: int = 0) -> Attention:
-        """As its constructor leaves it, in float32."""
+        """Build it in evaluation mode, with the parameters that its constructor leaves, in float32."""
         torch.manual_seed(seed)
         return self.spec.build(site).eval()
 
-    def stirred(self, site: Site, seed: int = 0) -> Attention:
-        """In float64, with parameters that are random: zeros and equal values, as many start, hide mistakes."""
+    def randomised(self, site: Site, seed: int = 0) -> Attention:
+        """Build it in float64 with random parameters: zeros and equal values, with which many start, hide mistakes."""
         module = self.build(site, seed).double()
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
         return module
 
     def inputs(self, case: Case, seed: int = 1) -> Inputs:
-        """Standard normal, in float64, requiring gradients; `regions` cuts the first entry into quarters, no other."""
+        """Return standard normal float64 inputs that require gradients; `regions` quarters the first entry only."""
         site, batch = case.site, case.batch
         generator = torch.Generator().manual_seed(seed)
 
@@ -154,36 +154,36 @@ class Subject:
 
 
 def quarters(grid: Grid) -> Tensor:
-    """(N,) labels 0 to 3 of a grid that is cut once in each direction, as a shifted window at the image's corner is."""
+    """Return (N,) labels 0 to 3 of a grid cut once in each direction, like a shifted window at the image's corner."""
     rows = (torch.arange(grid.height) >= (grid.height + 1) // 2).long()
     columns = (torch.arange(grid.width) >= (grid.width + 1) // 2).long()
     return (2 * rows[:, None] + columns).flatten()
 
 
 def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    """The same values in another dtype, requiring gradients of their own; regions as they are."""
+    """Return the same values in another dtype, as leaves that require gradients; regions stay as they are."""
     return {name: x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x for name, x in inputs.items()}
 
 
 def leaves(inputs: Inputs) -> list[Tensor]:
-    """The inputs that have gradients."""
+    """Return the inputs that have gradients."""
     return [x for x in inputs.values() if x.is_floating_point()]
 
 
 def loss_of(out: Tensor) -> Tensor:
-    """A number whose gradient is another one in every element."""
+    """Return a scalar whose gradient differs from element to element of `out`."""
     direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     return (out.double() * direction).sum()
 
 
 def gradients(out: Tensor, wanted: list[Tensor]) -> list[Tensor]:
-    """Of `loss_of`; zeros where there is none."""
+    """Return the gradients of `loss_of(out)`, zeros where there is none."""
     found = torch.autograd.grad(loss_of(out), wanted, allow_unused=True)
     return [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, found, strict=True)]
 
 
 def difference(ours: Tensor, wanted: Tensor) -> float:
-    """Relative l2 difference; infinite where the shapes differ or something is not finite."""
+    """Return the relative l2 difference, infinity if the shapes differ or a value is not finite."""
     if ours.shape != wanted.shape or not (ours.isfinite().all() and wanted.isfinite().all()):
         return float("inf")
     ours, wanted = ours.detach().double(), wanted.detach().double()
@@ -193,7 +193,7 @@ def difference(ours: Tensor, wanted: Tensor) -> float:
 
 @contextmanager
 def at(case: object) -> Iterator[None]:
-    """Within a case: what it raises breaks the law there."""
+    """Turn an exception within a case into a broken law there."""
     try:
         yield
     except (Broken, Exempt):
@@ -203,6 +203,6 @@ def at(case: object) -> Iterator[None]:
 
 
 def require(holds: bool, case: object, seen: str) -> None:
-    """Raises Broken, with the case and what was seen there, unless the law holds."""
+    """Raise Broken, with the case and what was seen there, unless the law holds."""
     if not holds:
         raise Broken(f"{case}: {seen}")

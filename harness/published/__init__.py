@@ -1,1 +1,1 @@
-"""What papers and their repositories have published."""
+"""What papers and their repositories published."""

@@ -1,9 +1,9 @@
-"""Official weights: which files were published for which preset, and how their repositories evaluate them.
+"""Official weights: the files published for each preset, and how their repositories evaluate them.
 
     found, missing = find(Path("weights"))
     OFFICIAL["swin_t"].preprocessing     # as in microsoft/Swin-Transformer
 
-A folder of downloads is matched by file names alone; `backbones.from_official` turns a file's state into ours.
+Files in a folder are recognised by their names alone; `backbones.from_official` converts the state in a file to ours.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from harness.training.loading import EMA_WRAPPERS, RAW_WRAPPERS, read_file, weig
 class Official:
     """The published weights of a preset, trained on ImageNet-1K alone.
 
-    files: names that are recognised, first the one it is published by, as far as that is known; upper case and "-" for
-        "_" are recognised too.
-    preprocessing: of its repository's evaluation, which gave the published accuracy.
-    ema: whether that is the accuracy of the moving average ("state_dict_ema"), where a file has weights and average.
+    files: names that are recognised, first the published one, as far as it is known; upper case and "-" for "_" are
+        recognised too.
+    preprocessing: that of the evaluation in its repository, which gave the published accuracy.
+    ema: whether that accuracy is of the moving average ("state_dict_ema"), if a file has both weights and average.
     source: where it is linked.
     """
 
@@ -32,8 +32,8 @@ class Official:
 
 
 def _flatten(names: tuple[str, ...], preprocessing: Preprocessing = SQUASH) -> Official:
-    # The README links shares by number, which say nothing of the names of the files: these are the names of the
-    # configuration and of the model in it. main.py printed the published accuracies, and reads "model", of CSWin too.
+    # The README links shares by number, which do not reveal the names of the files: these are the names of the
+    # configuration and of the model in it. main.py printed the published accuracies, and reads "model", for CSWin too.
     source = "LeapLabTHU/FLatten-Transformer@abdb115 README.md (Tsinghua Cloud)"
     return Official(tuple(f"{name}.pth" for name in names), preprocessing, ema=False, source=source)
 
@@ -105,14 +105,14 @@ OFFICIAL: dict[str, Official] = {
         ("flatten_cswin_t", "flatten_cswin_t_224", "flatten_cswin_tiny", "flatten_cswin_tiny_224")
     ),
 }
-"""By preset. Of FLatten these are all that were published; the weights of DeiT-B at 384 pixels have no preset here."""
+"""By preset. For FLatten these are all that were published; the weights of DeiT-B at 384 pixels have no preset here."""
 
 
 def find(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The official files that lie in a folder, by preset, and the presets without one; other files are left alone.
+    """Return the official files in a folder, by preset, and the presets without one; other files are ignored.
 
     Raises:
-        ValueError: if there is no such folder, or two files in it are of one preset.
+        ValueError: if there is no such folder, or two files in it are for one preset.
     """
     if not folder.is_dir():
         raise ValueError(f"weights folder {folder} does not exist or is not a folder")
@@ -123,7 +123,7 @@ def find(folder: Path) -> tuple[dict[str, Path], list[str]]:
         matching = [path for path in paths if _plain(path.name) in names]
         if len(matching) > 1:
             raise ValueError(
-                f"{folder} holds {len(matching)} files for {preset}, of which one is wanted: "
+                f"{folder} holds {len(matching)} files for {preset}, but only one may be there: "
                 f"{', '.join(path.name for path in matching)}"
             )
         if matching:
@@ -132,7 +132,7 @@ def find(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def weights_of(preset: str, path: Path) -> Weights:
-    """The weights in an official file that gave the published accuracy: the moving average where it has one that did.
+    """Return the weights in an official file that gave the published accuracy: the moving average if that did.
 
     Raises ValueError for a file that cannot be read.
     """

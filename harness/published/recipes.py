@@ -3,12 +3,12 @@
     Train(recipe_of("flatten_swin_t"), DataSource("imagenet"), device="cuda")
 
 The numbers are those of `results/published/recipes.csv`, row by row, with their sources; a test compares every field.
-What is common to all of them stands first, then each family as a base and what its sizes change.
+What all of them share comes first, then each family as a base and what its sizes change.
 
-What a recipe cannot say, and official code does otherwise:
+What official code does differently and a recipe cannot express:
 
-* DeiT, PVT and CSWin set the learning rate once an epoch (DeiT and PVT an epoch late); here it moves with every update.
-* CSWin mixes before it erases; here erasing comes first, as everywhere else.
+* DeiT, PVT and CSWin set the learning rate once per epoch (DeiT and PVT an epoch late); here every update sets it.
+* CSWin applies Mixup before erasing; here erasing comes first, as everywhere else.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from harness.cells.recipe import LR_BATCH
 
 
 def _absolute(rate: float, batch: int) -> float:
-    """What a recipe of this batch states for a rate that its source does not scale with the batch."""
+    """Return what a recipe with this batch states for a rate that its source does not scale with the batch."""
     return rate * LR_BATCH / batch
 
 
@@ -31,7 +31,7 @@ SHORT_SIDE_248 = Preprocessing("short_side", crop_pct=0.9)  # 224 of 248
 SHORT_SIDE_WHOLE = Preprocessing("short_side", crop_pct=1.0)
 
 # The augmentation of DeiT (arXiv 2012.12877, table 9), which all of them share. All sources also have a colour jitter
-# of 0.4, which timm drops beside RandAugment; it is 0 here, since a recipe refuses what has no effect.
+# of 0.4, which timm ignores with RandAugment; it is 0 here, since a recipe refuses values without effect.
 _COMMON = Recipe(
     epochs=300,
     batch=8 * 128,
@@ -256,7 +256,7 @@ _ORIGINALS = {
     ),
 }
 
-# The successors of FLatten, which name no recipe that is known here, and the model of FLatten on the same backbone.
+# Successors of FLatten whose recipe is not known here, and the model of FLatten on the same backbone.
 # FLatten calls its large PVT b.
 _SAME_BACKBONE = {
     "agent_pvt_t": "flatten_pvt_t",
@@ -299,7 +299,7 @@ RECIPES: dict[str, Recipe] = {
     "flatten_pvt_v2_b5": _FLATTEN["flatten_pvt_v2_b4"],
     **{name: _FLATTEN[of_flatten] for name, of_flatten in _SAME_BACKBONE.items()},
 }
-"""By preset, with every published one in it: from scratch, but for those in FINE_TUNED."""
+"""By preset, for every published one: from scratch, except those in FINE_TUNED."""
 
 ASSUMED: dict[str, str] = {
     "flatten_deit_t": "recipe not published; that of DeiT-T, since the paper says it follows each baseline",
@@ -311,7 +311,7 @@ ASSUMED: dict[str, str] = {
         for name, of_flatten in _SAME_BACKBONE.items()
     },
 }
-"""Presets without a recipe of their own, and why they have this one: for what shows numbers made with it."""
+"""Presets without a recipe of their own, and why they have this one: to be shown with numbers made with it."""
 
 FINE_TUNED: dict[str, str] = {
     "swin_b_384": "swin_b",
@@ -322,18 +322,18 @@ FINE_TUNED: dict[str, str] = {
     "agent_cswin_b_384": "agent_cswin_b",
     "inline_cswin_b_384": "inline_cswin_b",
 }
-"""Presets whose recipe fine-tunes, and the preset whose weights at 224 pixels it starts from.
+"""Presets whose recipe fine-tunes, and the preset from whose weights at 224 pixels it starts.
 
-With learning rates around 1e-5 they lead nowhere from scratch. CSWin-B starts from the moving average of CSWin-B;
-FLatten's source does not say which weights it takes, so FLatten-CSWin-B is held to do as CSWin-B.
+With learning rates around 1e-5 training from scratch leads nowhere. CSWin-B starts from the moving average of CSWin-B;
+FLatten's source does not say which weights it uses, so FLatten-CSWin-B is assumed to do as CSWin-B does.
 """
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe of a preset, whatever in the spec was replaced: an ablation is trained as its preset is.
+    """Return the recipe of a preset, whatever fields of the spec were replaced: an ablation is trained like its preset.
 
     Raises:
-        ValueError: for a preset without a recipe, as the micro ones are, or an unknown name.
+        ValueError: for a preset without a recipe, such as the micro ones, or an unknown name.
     """
     name = ALIASES.get(name, name)
     if name not in presets():

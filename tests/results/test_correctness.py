@@ -25,9 +25,9 @@ def test_fifty_thousand_images_are_six_kilobytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (8, "holds 9 to 16 images, and its record says 8"),
-        (9, "holds more images than the 9 that its record says"),
-        (17, "holds 9 to 16 images, and its record says 17"),
+        (8, "holds 9 to 16 images, but its record says 8"),
+        (9, "holds more than the 9 images that its record says"),
+        (17, "holds 9 to 16 images, but its record says 17"),
     ],
 )
 def test_another_number_of_images_is_refused(tmp_path: Path, images: int, message: str) -> None:
@@ -46,7 +46,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_torn_file_is_named(tmp_path: Path, kept: int) -> None:
     path = write_correct(tmp_path / "correct.npy", np.ones(64, bool))
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"correct\.npy: not a whole file of which images were right"):
+    with pytest.raises(ValueError, match=r"correct\.npy: not a complete file of which images were right"):
         read_correct(path, 64)
 
 
@@ -60,11 +60,11 @@ def test_other_arrays_are_refused(tmp_path: Path, content: np.ndarray) -> None:
 def test_text_and_pickles_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "correct.npy"
     path.write_text("not an array at all, whatever its name says")
-    with pytest.raises(ValueError, match="not a whole file"):
+    with pytest.raises(ValueError, match="not a complete file"):
         read_correct(path, 8)
     with path.open("wb") as stream:
         np.save(stream, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="not a whole file"):
+    with pytest.raises(ValueError, match="not a complete file"):
         read_correct(path, 8)
 
 

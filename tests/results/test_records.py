@@ -141,7 +141,7 @@ DAMAGES = {
     "not json": (lambda text: "status: done", "not a complete JSON file"),
     "NaN": (lambda text: text.replace("28.288354", "NaN"), "NaN is not JSON"),
     "list": (lambda text: "[1]", "does not hold a JSON object"),
-    "other schema": (lambda text: text.replace('"schema": 1', '"schema": 2'), "schema is 2, this version reads 1"),
+    "other schema": (lambda text: text.replace('"schema": 1', '"schema": 2'), "schema is 2, but this version reads 1"),
     "no schema": (lambda text: text.replace('"schema"', '"shema"'), "schema is None"),
     "missing field": (lambda text: text.replace('"metrics"', '"metric"'), "missing: metrics"),
     "unknown field": (lambda text: text.replace("{", '{"extra": 1,', 1), "unknown: extra"),
@@ -149,7 +149,10 @@ DAMAGES = {
     "wrong type": (lambda text: text.replace('"error": null', '"error": 3'), "error is neither"),
     "no task": (lambda text: text.replace('"task"', '"tusk"'), "cell.task is not"),
     "no attention": (lambda text: text.replace('"attention"', '"attn"'), "cell.backbone has no attention"),
-    "other key": (lambda text: text.replace("0123456789abcdef", "f" * 16), "key ffffffffffffffff is not the file's"),
+    "other key": (
+        lambda text: text.replace("0123456789abcdef", "f" * 16),
+        "key ffffffffffffffff is not the name of the file",
+    ),
 }
 
 

@@ -63,7 +63,7 @@ def test_common_circumstances_are_a_note_and_differing_ones_a_column(make: Any) 
     frame = table(two(make, make.speed(batch=1), make.speed(batch=64), images_per_s=10.0))
     view = sheet(frame)
     assert column(view, "batch") == ["1", "64"]
-    assert "Rows differ in batch (1, 64): their speeds do not compare, and no row is ranked." in view.notes
+    assert "Rows differ in batch (1, 64): their speeds are not comparable, and no row is ranked." in view.notes
 
 
 @pytest.mark.parametrize("change", [{"device": "cuda"}, {"precision": "bf16"}, {"mode": "compiled"}], ids=str)
@@ -237,7 +237,7 @@ def test_a_model_both_trained_and_evaluated_shows_both_accuracies(make: Any) -> 
         "evaluate, all rows: weights swin_t.pth, digest digest of swin_t.pth, ema False, strict True, data imagenet, "
         "preprocessing short_side, crop_pct 0.875, interpolation bicubic."
     ) in view.notes
-    assert "(raw): by the weights as trained, train_top1; (EMA): by their moving average, train_top1_ema." in view.notes
+    assert "(raw): of the weights as trained, train_top1; (EMA): of their moving average, train_top1_ema." in view.notes
 
 
 def test_asking_for_a_metric_of_two_tasks_shows_both(make: Any) -> None:
@@ -309,7 +309,7 @@ def test_a_starved_device_is_a_note(make: Any) -> None:
         for seed, share in enumerate((0.09, 0.234))
     ]
     assert (
-        "Trained on a starved device, its speed is that of the loading: "
+        "Trained on a starved device, so the speed is that of loading: "
         "waited 23 % of the time for images (swin_t, softmax, seed 1)."
     ) in notes(table(records))
     assert not any("starved" in line for line in notes(table(records[:1])))
@@ -338,7 +338,7 @@ def test_weights_that_fit_in_part_are_a_note(make: Any) -> None:
         return [line for line in notes(table([record])) if "in part" in line]
 
     assert lines(0, 0) == []
-    assert lines(2, 1) == ["Weights fit in part only, and left as initialised are 3 tensors (swin_t, softmax)."]
+    assert lines(2, 1) == ["Weights fit only in part, which leaves as initialised 3 tensors (swin_t, softmax)."]
 
 
 def test_a_file_of_weights_is_named_by_its_path_where_the_cell_has_no_name(make: Any) -> None:

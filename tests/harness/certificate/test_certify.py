@@ -81,7 +81,7 @@ def test_an_exemption_from_what_is_no_law_is_refused(registered):
     class Typo(Sound):
         exempt: ClassVar = {"permutations": "it was meant well"}
 
-    with pytest.raises(ValueError, match=r"typo is exempt from \['permutations'\], which are no laws \(builds, shape"):
+    with pytest.raises(ValueError, match=r"typo is exempt from \['permutations'\], which are not laws \(builds, shape"):
         certify(registered(Typo))
 
 

@@ -62,7 +62,7 @@ def test_a_file_of_ones_own_is_tested_and_a_broken_law_says_where(ask: Ask) -> N
     assert answer.status == 1
     assert answer.err == "attention-bench: 1 attention of 1 failed\n"
     verdicts = {re.split("  +", line)[0]: line for line in answer.out.splitlines()}
-    where = r"class token \(B 2, C 48, 3 heads, queries 3x5 and 1 in front\)"
+    where = r"class token \(B 2, C 48, 3 heads, queries 3x5 after 1 prefix token\)"
     assert re.search(rf"macs +fail +{where}: the counts of multiply-adds", verdicts["macs"])
     assert re.search("reference +exempt +declares no definition", verdicts["reference"])
     assert re.search("mask +exempt +declares that it takes no mask", verdicts["mask"])
