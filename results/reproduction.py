@@ -180,8 +180,8 @@ def summary(comparison: pd.DataFrame) -> str:
         unmeasured = f" ({missing} not measured)" if missing else ""
         parts.append(f"{label} agree in {verdicts.get(AGREES, 0)} of {printed} published{unmeasured}")
     parts.append(_accuracy_summary(comparison))
-    verdicts = comparison[["params_m_verdict", "gmacs_verdict", "top1_verdict"]]
-    differing = int((verdicts == DIFFERS).any(axis=1).sum())
+    judged = comparison[["params_m_verdict", "gmacs_verdict", "top1_verdict"]]
+    differing = int((judged == DIFFERS).any(axis=1).sum())
     unexplained = comparison["reason"].str.contains(UNEXPLAINED).sum()
     differ = "differs" if differing == 1 else "differ"
     parts.append(f"{count(differing, 'row')} {differ}, {unexplained} of them unexplained")

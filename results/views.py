@@ -252,13 +252,14 @@ def _standard_error(row: dict[str, Any], metric: str) -> float | None:
     task, accuracy, average = metric.partition("top1")
     if not accuracy or average not in ("", "_ema"):
         return None
-    recorded, images = row.get(f"{task}top1{average}_stderr"), row.get(f"{task}n_images")
+    recorded: Any = row.get(f"{task}top1{average}_stderr")
+    images: Any = row.get(f"{task}n_images")
     if not pd.isna(recorded):
-        return float(recorded)  # type: ignore[arg-type]
+        return float(recorded)
     if not average or pd.isna(images):
         return None
     p = row[metric] / 100
-    return 100 * math.sqrt(p * (1 - p) / float(images))  # type: ignore[arg-type]
+    return 100 * math.sqrt(p * (1 - p) / float(images))
 
 
 def _number(metric: str, value: float) -> str:

@@ -1,4 +1,4 @@
-"""Which of our models stands for which published row, and our numbers for it."""
+"""Our numbers for published rows: costs, and accuracies of official weights and of our trainings."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def official_cells(
     workers: int,
     cache: str | None,
 ) -> tuple[list[Cell], list[str]]:
-    """An evaluation of each official file in the folder `weights`, and a line for each preset that has none there.
+    """Return an evaluation of each official file in the folder `weights`, and a line for each preset without one.
 
-    `partial` allows a `data` folder with fewer images than ImageNet-1K has, of its 1000 classes.
+    `partial` allows a `data` folder with fewer images of the 1000 classes than ImageNet-1K has.
 
-    Raises ValueError where there is no file, or no such folder.
+    Raises ValueError if there is no such folder or no file in it.
     """
     found, missing = official.find(weights)
     lines = [f"no weights for {name}: {official.OFFICIAL[name].files[0]} is not in {weights}" for name in missing]
     if not found:
-        raise ValueError(f"no official weights in {weights}; a file is known by its name, such as {_some_names()}")
+        raise ValueError(f"no official weights in {weights}; files are recognised by name, such as {_some_names()}")
     root = Path(data).resolve()
     if not root.is_dir():
         raise ValueError(f"--data {data}: no such folder")
@@ -74,14 +74,14 @@ def our_numbers(
     accuracy: Accuracy = "any",
     partial: bool = False,
 ) -> list[dict[str, Any]]:
-    """Our numbers for each target: parameters and GMACs, counted now or read from the records in `out`, and accuracy.
+    """Return our numbers for each target: accuracy, and parameters and GMACs, counted now or read from `out`.
 
-    The accuracy is that of the newest record in `out` of the same model on all of ImageNet's val images, None where
-    there is none. `accuracy` says of which kind: "evaluated" (weights from a file), "trained" (here), or "any" of the
-    two, which prefers the former. A training record whose recipe has a moving average of the weights counts by that,
-    as published numbers do whose recipe has one (CSWin and FLatten-CSWin); `top1_weights` says what it was. Weights
-    that were loaded in part are not a model's accuracy and never count, nor do evaluations of a run here, whose own
-    record has the one by its recipe. With `partial` a record on fewer images counts where there is none on all of them.
+    The accuracy is that of the newest record in `out` of the same model on all val images of ImageNet, None if there is
+    none. `accuracy` selects its kind: "evaluated" (weights from a file), "trained" (here), or "any", which prefers the
+    former. If the recipe of a training has a moving average of the weights, its accuracy counts, as it does in
+    published numbers (CSWin and FLatten-CSWin); `top1_weights` says which was used. Weights that were loaded in part do
+    not give the accuracy of a model and never count; nor do evaluations of a run here, whose own record has the
+    accuracy according to its recipe. With `partial`, a record on fewer images counts if there is none on all of them.
 
     Raises ValueError for another `accuracy`, and what `run_all` raises.
     """
@@ -100,7 +100,7 @@ def our_numbers(
 
 
 def _accuracies(out: Path, accuracy: Accuracy, partial: bool) -> dict[str, dict[str, Any]]:
-    """By model, the accuracy that counts: top1, top1_stderr, top1_kind, top1_weights and n_images."""
+    """Return the accuracy that counts by model: top1, top1_stderr, top1_kind, top1_weights and n_images."""
     found = []
     for record in results.read_all(out)[0]:
         ours = _accuracy(record) if record.status == "done" else None
@@ -115,12 +115,12 @@ def _accuracies(out: Path, accuracy: Accuracy, partial: bool) -> dict[str, dict[
                     ours,
                 )
             )
-    # The last of a model is the one that stays.
+    # The last one of a model replaces the others.
     return {model: ours for _, model, ours in sorted(found, key=itemgetter(0))}
 
 
 def _accuracy(record: results.Record) -> dict[str, Any] | None:
-    """What a record says of its model's accuracy on ImageNet's classes, or None if it says nothing."""
+    """Return what a record says about the accuracy of its model on the classes of ImageNet, or None."""
     task, metrics = record.cell["task"], record.metrics
     images, top1, stderr = metrics.get("n_images"), metrics.get("top1"), metrics.get("top1_stderr")
     match task:

@@ -1,4 +1,4 @@
-"""How much disk a cell takes: the tensors of a model in files of torch.save, a run folder, crops that are kept."""
+"""How much disk a cell takes: the tensors of a model in files of torch.save, a run folder, cached crops."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from harness.cells import DataSource, Preprocessing, Train
 from harness.training.checkpoints import KEPT
 
 RECORD_BYTES = 4096
-EPOCH_BYTES = 1024  # a line of metrics, and what TensorBoard is given
-TENSOR_BYTES = 310  # that torch.save adds to each tensor in a file
+EPOCH_BYTES = 1024  # a line of metrics, and what is logged to TensorBoard
+TENSOR_BYTES = 310  # which torch.save adds per tensor in a file
 
 
 class Stored(NamedTuple):
-    """The tensors of a model, and those of them that are trained: how many, and their bytes."""
+    """The tensors of a model and those that are trained: their numbers and bytes."""
 
     tensors: int
     bytes: int
@@ -29,7 +29,7 @@ class Stored(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def stored(spec: BackboneSpec) -> Stored:
-    """What a model's weights take in a file, found without making any."""
+    """Return what the weights of a model take in a file, without allocating any."""
     with torch.device("meta"):
         model = build(spec)
     never_used = set(getattr(model, "never_used", ()))
@@ -39,17 +39,17 @@ def stored(spec: BackboneSpec) -> Stored:
 
 
 def run_bytes(spec: BackboneSpec, task: Train) -> int:
-    """Bytes of a run folder at its end, but for which images were right: checkpoints, best.pt, and small files."""
+    """Return the bytes of a finished run folder without correct.npy: checkpoints, best.pt, and small files."""
     model = stored(spec)
     weights = model.bytes + model.tensors * TENSOR_BYTES
     weights *= 1 if task.recipe.ema_decay is None else 2
-    # AdamW keeps two moments and a counter of each tensor.
+    # AdamW keeps two moments and a counter per tensor.
     optimizer = 2 * model.trained_bytes + 3 * model.trained * TENSOR_BYTES
     return KEPT * (weights + optimizer) + weights + RECORD_BYTES + task.recipe.total_epochs * EPOCH_BYTES
 
 
 class KeptCrops(NamedTuple):
-    """Val crops to be kept: equal ones are one file, however many cells read it; and its size."""
+    """Val crops to be cached: what identifies the file, which cells with equal crops share, and its size."""
 
     what: tuple[object, ...]
     bytes: int
@@ -58,10 +58,10 @@ class KeptCrops(NamedTuple):
 def kept_crops(
     cache: str | None, source: DataSource, spec: BackboneSpec, preprocessing: Preprocessing, images: int
 ) -> KeptCrops | None:
-    """What an evaluation of so many images leaves in its `cache`, None without one."""
+    """Return what an evaluation of this many images leaves in its `cache`, None without one."""
     if cache is None:
         return None
-    # Made from raw pixels: mean and deviation come after.
+    # Crops are of raw pixels: mean and standard deviation are applied afterwards.
     geometry = replace(preprocessing, mean=Preprocessing().mean, std=Preprocessing().std)
     what = (cache, source.name, source.root, geometry, spec.image_size, spec.in_channels)
     return KeptCrops(what, images * spec.in_channels * math.prod(spec.image_size))

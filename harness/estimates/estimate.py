@@ -3,8 +3,8 @@
     estimator = Estimator(results.read_all(out)[0])
     estimator.estimate(cell, processes=8)     # Estimate(seconds=..., basis="recorded", note=..., disk_bytes=...)
 
-Records come first as a source of speeds, see rates.py; sums are in totals.py. Processes are assumed to share the work
-evenly and at no cost. The time that a process takes to start is not included.
+Speeds come from records if possible, see rates.py; sums are in totals.py. Processes are assumed to share the work
+evenly and without overhead. The start-up time of a process is not included.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from results import Record
 from results.wording import count
 
 COUNTING = 2.5e-3
-"""Seconds that `Costs` takes for each tensor of a model: 0.3 for Swin-T, 1.9 for the 762 tensors of FLatten-PVT-L."""
+"""Seconds that `Costs` takes per tensor of a model: 0.3 for Swin-T, 1.9 for the 762 tensors of FLatten-PVT-L."""
 
 COMPILING = 100.0
-"""Seconds that torch.compile takes for a model, forward and backward: Swin-T on two cores of a CPU."""
+"""Seconds that torch.compile takes for a model, forward and backward: Swin-T on two CPU cores."""
 
 FILES_PER_S, ARRAYS_PER_S = 200.0, 15_000.0
-"""Images that one process reads, crops and augments in a second: JPEGs of ImageNet's size; small ones from an array."""
+"""Images that one process reads, crops and augments per second: JPEGs of ImageNet's size; small ones from an array."""
 
 Basis = Literal["recorded", "probe", "GMACs", "size", "unknown"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one cell: its seconds on `processes` devices ("cuda" or "cpu") from start to end, None if unknown.
+    """What a cell takes: its seconds on `processes` devices ("cuda" or "cpu") from start to end, None if unknown.
 
-    `basis` says what they rest on, and `note` says more, for people. `disk_bytes` is what the cell leaves in its own
-    files; a training that runs needs room for one checkpoint more. `crops` is what it leaves in a `cache`.
+    `basis` is where the seconds come from; `note` says more, for people. `disk_bytes` is the size of the files that the
+    cell leaves; a running training needs room for one more checkpoint. `crops` is what it leaves in a `cache`.
     """
 
     seconds: float | None
@@ -59,9 +59,9 @@ class Estimate:
 
 
 class Estimator:
-    """What `records` tell of cells to come; with `probe`, what they do not tell is tried out on this machine.
+    """Estimates from `records`; with `probe`, what they do not show is measured briefly on this machine.
 
-    `cores` are those that a process on a CPU will have, by default all that this process may use.
+    `cores` is the number that a process on a CPU will have, by default all that this process may use.
     """
 
     def __init__(self, records: Iterable[Record], *, probe: bool = False, cores: int | None = None) -> None:
@@ -70,10 +70,10 @@ class Estimator:
         self._images: dict[tuple[DataSource, str | None, int], dict[Split, int]] = {}
 
     def estimate(self, cell: Cell, processes: int = 1) -> Estimate:
-        """Of a cell that so many processes measure together, a device each.
+        """Estimate a cell that this many processes measure together, on one device each.
 
-        Raises ValueError, in one line, for images that are here and cannot be used, a batch that does not divide among
-        the processes, and a probe that cannot be made.
+        Raises ValueError, in one line, for images that are here but cannot be used, a batch that does not divide among
+        the processes, and a probe that cannot be run.
         """
         spec, task = cell.backbone, cell.task
         match task:
@@ -86,18 +86,18 @@ class Estimator:
                 return replace(self._train(spec, task, processes), device=task.device, processes=processes)
             case Evaluate():
                 return replace(self._evaluate(spec, task, processes), device=task.device, processes=processes)
-        # A sweep file may bring a task of its own.
+        # A sweep file may define a task of its own.
         return Estimate(None, "unknown", f"unknown: no estimate of the task {type(task).__name__}", RECORD_BYTES)
 
     def _speed(self, spec: BackboneSpec, task: Speed) -> Estimate:
-        """As `harness.measures.speed.measure` goes. Not from a probe, which would be the measurement itself."""
+        """Follow `harness.measures.speed.measure`. A probe is never used: it would be the measurement itself."""
         runtime, seconds = task.runtime, 0.0
         works: tuple[Workload, ...] = ("infer", "train")
         for work in works:
             load = Load(spec, work, runtime.device, runtime.precision, runtime.mode, runtime.batch)
             rate = self.rates.of(load)
             call = runtime.batch / rate.images_per_s
-            # The first call and the one for the memory; the warm-up, of two calls or more; the samples.
+            # The first call and the one for the memory; the warm-up of at least two calls; the samples.
             seconds += 2 * call + max(task.min_seconds / 4, 2 * call) + max(task.min_seconds, MIN_SAMPLES * call)
         seconds += COMPILING if runtime.mode == "compiled" else 0.0
         return Estimate(seconds, rate.basis, rate.note, RECORD_BYTES, runtime.device)
@@ -113,7 +113,7 @@ class Estimator:
         load = Load(spec, "train", task.device, task.precision, task.mode, data=source.name)
         load = load._replace(batch=recipe.batch // (processes * accumulation))
         rate = self.rates.of(load, self.probe)
-        # Evaluated is the model as it is, not compiled.
+        # Evaluation uses the uncompiled model.
         inference = self.rates.of(load._replace(work="infer", mode="eager", batch=BATCH), self.probe)
         models = 1 if recipe.ema_decay is None else 2
 
@@ -141,7 +141,7 @@ class Estimator:
         return Estimate(seconds, rate.basis, reading.note(rate), RECORD_BYTES + images["val"] // 8, crops=crops)
 
     def _images_of(self, source: DataSource, classes: int, *splits: Split) -> dict[Split, int] | None:
-        """How many images there are, None where that cannot be known here."""
+        """Return the number of images in each split, or None if it cannot be known here."""
         if source.name == IMAGENET:
             return IMAGENET_IMAGES
         if source.name == FASHION_MNIST:
@@ -159,30 +159,30 @@ class Estimator:
 
 
 def _unknown(source: DataSource, disk: int) -> Estimate:
-    return Estimate(None, "unknown", f"unknown: {source.root} is not here, so nobody can count its images", disk)
+    return Estimate(None, "unknown", f"unknown: {source.root} is not here, so its images cannot be counted", disk)
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """Reading the images of a source in a process, with so many worker processes beside it."""
+    """Reading the images of a source in a process with this many worker processes."""
 
     source: DataSource
     workers: int
 
     def seconds(self, images: float, rate: Rate) -> float:
-        """For so many images at a rate: with the time to read them, unless that is in the rate."""
+        """Return the seconds for this many images at a rate, including the time to read them."""
         computed, read = images / rate.images_per_s, images / self._per_s
         if rate.reads:
             return computed
         return max(computed, read / self.workers) if self.workers else computed + read
 
     def note(self, rate: Rate) -> str:
-        """That of the rate, and that reading takes longer than computing, if it does."""
+        """Return the note of the rate, and whether reading takes longer than computing."""
         per_s = self._per_s * max(1, self.workers)
         if rate.reads or rate.images_per_s <= per_s:
             return rate.note
         workers = count(self.workers, "worker")
-        return f"{rate.note}; most of it for reading images, {per_s:,.0f} per second with {workers}, rough"
+        return f"{rate.note}; mostly for reading images, {per_s:,.0f} per second with {workers}, rough"
 
     @property
     def _per_s(self) -> float:

@@ -1,9 +1,9 @@
-"""How many images a second a device puts through a backbone: as recorded, as probed here, or by multiply-adds.
+"""How many images per second a device processes: as recorded, as probed here, or from multiply-adds.
 
     rates = Rates(records, cores=2)
     rates.of(Load(preset("swin_t"), "train", "cuda", "bf16"))     # Rate(images_per_s=..., basis="recorded", note=...)
 
-A rate serves an estimate and no comparison: it is looked for in whatever record comes nearest, and says which that was.
+A rate is for an estimate, not for a comparison: it comes from whatever record is nearest, and says which that was.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from harness.process.errors import first_line
 from results import Record, model_of
 
 PASSES: dict[Workload, int] = {"infer": 1, "train": 3}
-"""In units of a forward pass: the backward one takes two, for the gradients of inputs and of weights."""
+"""In forward passes: the backward pass takes two, for the gradients of inputs and of weights."""
 
 GPU_GMACS_PER_S = {"fp32": 3000.0, "bf16": 6000.0, "fp16": 6000.0}
-"""Of one data-centre GPU, low on purpose. An A100's digitised runtimes in results/published/efficiency.csv are 6,800 to
-10,500: Swin-T 0.66 ms for 4.5 GMACs, PVT-S 0.53 for 3.8, Swin-B 1.47 for 15.4. fp32 is without TF32: taken for half."""
+"""For one data-centre GPU, low on purpose. Digitised runtimes of an A100 in results/published/efficiency.csv give 6,800
+to 10,500: Swin-T 0.66 ms for 4.5 GMACs, PVT-S 0.53 for 3.8, Swin-B 1.47 for 15.4. fp32, without TF32: assumed half."""
 
 CPU_GMACS_PER_S = 15.0
-"""Of one core. On two of a Xeon with AVX-512, micro and tiny presets reached 15 to 60 a core, in fp32."""
+"""For one core. On two of a Xeon with AVX-512, micro and tiny presets reached 15 to 60 per core in fp32."""
 
 ALIKE = 4.0
-"""Largest ratio of multiply-adds of two backbones of which one says something about the other's speed."""
+"""Largest ratio of the multiply-adds of two backbones of which one is used to estimate the speed of the other."""
 
 PROBE_SECONDS = 1.0
-PROBE_CALLS = 3  # at least, after one that is not counted
-PROBE_CPU_IMAGES = 32  # most at once: larger batches take a CPU longer and tell no more
+PROBE_CALLS = 3  # at least, after one that is not timed
+PROBE_CPU_IMAGES = 32  # at most: larger batches take a CPU longer and show nothing more
 
 Basis = Literal["recorded", "probe", "GMACs"]
 
 
 class Load(NamedTuple):
-    """Work for one device: `batch` images at once, of the image set `data` or, without one, made up on the device."""
+    """Work for one device: `batch` images at a time, from the image set `data` or, if None, generated on the device."""
 
     backbone: BackboneSpec
     work: Workload
@@ -59,12 +59,12 @@ class Load(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """Images per second of one device, and what that rests on; `note` is for people."""
+    """Images per second of one device, and where that comes from; `note` is for people."""
 
     images_per_s: float
     basis: Basis
     note: str
-    reads: bool = False  # whether the time to read images is in it
+    reads: bool = False  # whether it includes the time to read images
 
 
 class RecordedSpeed(NamedTuple):
@@ -83,24 +83,26 @@ class RecordedSpeed(NamedTuple):
 
 
 class Rates:
-    """What the records tell, sorted once. `cores` are those a process on a CPU has."""
+    """Rates from records, which are sorted once. `cores` is the number that a process on a CPU has."""
 
     def __init__(self, records: Iterable[Record], cores: int) -> None:
         self.cores = cores
-        # By backbone, and within one the newest first: of equally near ones the first is taken.
+        # By backbone, the newest first: of equally near speeds the first is used.
         self._speeds: dict[str, list[RecordedSpeed]] = {}
         for record in sorted(records, key=lambda record: record.created, reverse=True):
-            # A task of a user may bear the name of one of ours, and tell other things.
+            # A task of a user may have the name of one of ours and other metrics.
             with suppress(KeyError):
                 for each in _speeds_of(record):
                     self._speeds.setdefault(each.backbone, []).append(each)
         self._known: dict[tuple[Load, bool], Rate] = {}
 
     def of(self, load: Load, probe: bool = False) -> Rate:
-        """The rate of a load: recorded of the backbone, else, if `probe`, probed here, else recorded of one alike with
-        another attention and scaled by GMACs, else from GMACs alone.
+        """Return the rate of a load, from the first available source.
 
-        Raises ValueError for a probe without the device, or one that does not run there, such as for want of memory.
+        These are: a record of the backbone; if `probe`, a probe here; a record of a similar backbone of the family,
+        scaled by GMACs; GMACs alone.
+
+        Raises ValueError for a probe without the device, or one that fails there, such as for lack of memory.
         """
         if (load, probe) not in self._known:
             self._known[load, probe] = self._find(load, probe)
@@ -117,11 +119,11 @@ class Rates:
             return alike
         gmacs = macs(load.backbone).total / 1e9
         per_s = GPU_GMACS_PER_S[load.precision] if load.device == "cuda" else CPU_GMACS_PER_S * self.cores
-        note = f"{gmacs:.3g} GMACs at {per_s:,.0f} a second, rough"
+        note = f"{gmacs:.3g} GMACs at {per_s:,.0f} per second, rough"
         return Rate(per_s / (gmacs * PASSES[load.work]), "GMACs", note)
 
     def _alike(self, load: Load) -> Rate | None:
-        """From the backbone of the same family that comes nearest in multiply-adds."""
+        """Return the rate from the backbone of the same family that is nearest in multiply-adds, if any is near."""
         total = macs(load.backbone).total
         found: list[tuple[float, RecordedSpeed, float]] = []
         for text, speeds in self._speeds.items():
@@ -134,7 +136,7 @@ class Rates:
 
 
 def _recorded(speed: RecordedSpeed, load: Load, ratio: float) -> Rate:
-    """A recorded speed for a load on a backbone of 1 / `ratio` times the multiply-adds."""
+    """Return the rate of a load from a recorded speed of a backbone with `ratio` times the multiply-adds."""
     attention = json.loads(speed.backbone)["attention"].partition("(")[0]
     note = f"recorded speed of {speed.name} {attention}"
     note += f" on {speed.machine}" if speed.machine else ""
@@ -143,17 +145,17 @@ def _recorded(speed: RecordedSpeed, load: Load, ratio: float) -> Rate:
     if speed.backbone != model_of(load.backbone.to_json()) or speed.work != load.work:
         note += ", scaled by GMACs"
     rate = speed.images_per_s * (ratio * PASSES[speed.work] / PASSES[load.work])
-    # A training step has three times the passes of an evaluation, and its images are read in the same time.
+    # A training step has three times the passes of an evaluation, but takes the same time to read its images.
     reads = speed.work == load.work and speed.data is not None and speed.data == load.data
     return Rate(rate, "recorded", note, reads)
 
 
 def _nearest(speeds: Iterable[RecordedSpeed], load: Load) -> RecordedSpeed | None:
-    """The speed that was measured under the circumstances most like those of a load, on a device of its kind."""
+    """Return the speed measured under the circumstances most like those of a load, on the same kind of device."""
 
     def distance(each: RecordedSpeed) -> tuple[float, ...]:
         precision = 0 if each.precision == load.precision else 2 if "fp32" in (each.precision, load.precision) else 1
-        # Best are the same images, next best are images made up on the device; other images take another time to read.
+        # The same images are best, then images generated on the device; other images take another time to read.
         images = 0 if each.data == load.data else 1 if each.data is None else 2
         return each.work != load.work, precision, images, each.mode != load.mode, abs(math.log(each.batch / load.batch))
 
@@ -161,7 +163,7 @@ def _nearest(speeds: Iterable[RecordedSpeed], load: Load) -> RecordedSpeed | Non
 
 
 def _speeds_of(record: Record) -> Iterator[RecordedSpeed]:
-    """The speeds that a record tells."""
+    """Yield the speeds in a record."""
     if record.status != "done":
         return
     task, metrics, machine = record.cell["task"], record.metrics, record.environment.get("device_name")
@@ -186,7 +188,7 @@ def _speeds_of(record: Record) -> Iterator[RecordedSpeed]:
 
 @lru_cache(maxsize=4096)
 def _described(backbone: str) -> BackboneSpec | None:
-    """The spec of a record, or None: of an attention that is not loaded, or of another version's fields."""
+    """Return the spec of a record, or None if its attention is not loaded or its fields are of another version."""
     try:
         return from_json({"name": "recorded", **json.loads(backbone)})
     except (ValueError, TypeError):
@@ -194,10 +196,10 @@ def _described(backbone: str) -> BackboneSpec | None:
 
 
 def _probed(load: Load) -> float:
-    """Images per second of this machine, from a few calls of a model with random weights."""
+    """Measure the images per second of this machine in a few calls of a model with random weights."""
     if load.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            "a probe of device cuda was asked for, and torch sees none here: probe on a machine that has one, or "
+            "a probe of device cuda was requested, but torch sees none here: probe on a machine that has one, or "
             "estimate without a probe"
         )
     spec = load.backbone
@@ -211,9 +213,9 @@ def _probed(load: Load) -> float:
         timed(call)
         while sum(times) < PROBE_SECONDS or len(times) < PROBE_CALLS:
             times.append(timed(call))
-    # Memory that runs out, a compiler that is missing: whatever torch cannot do here, it cannot estimate.
+    # Such as too little memory or a missing compiler.
     except (RuntimeError, MemoryError) as problem:
         raise ValueError(
-            f"a probe of {spec.name} {spec.attention.name} with {batch} images at once failed: {first_line(problem)}"
+            f"a probe of {spec.name} {spec.attention.name} with a batch of {batch} failed: {first_line(problem)}"
         ) from problem
     return batch / median(times)

@@ -1,4 +1,4 @@
-"""What a plan of jobs takes as a whole: hours of devices, the time until the last one ends, disk.
+"""What a plan of jobs takes in total: device hours, the time until the last job ends, disk.
 
 print(total([[estimate] for estimate in estimates], at_once=8))
 
@@ -29,9 +29,9 @@ BASES: dict[Basis, str] = {
 
 @dataclass(frozen=True)
 class Summary:
-    """Of a plan: hours by device ("cuda", "cpu"), seconds of waiting, bytes on disk, and how many cells rest on what.
+    """The total of a plan: hours by device ("cuda", "cpu"), seconds to wait, bytes on disk, and cells by basis.
 
-    As text it is a line for people.
+    As text it is one line for people.
     """
 
     device_hours: dict[str, float]
@@ -58,9 +58,9 @@ class Summary:
 
 
 def total(jobs: Sequence[Sequence[Estimate]], at_once: int) -> Summary:
-    """Of jobs, each with its cells one after another, started in order as places for `at_once` of them become free.
+    """Add up jobs, each of which runs its cells in sequence; they start in order, `at_once` at a time.
 
-    A job that waits for another one is taken to find it done. Crops that several cells keep count once.
+    A job that depends on another one is assumed to find it done. Crops that several cells share count once.
     """
     assert at_once >= 1, at_once
     cells = [cell for job in jobs for cell in job]
@@ -83,12 +83,12 @@ def total(jobs: Sequence[Sequence[Estimate]], at_once: int) -> Summary:
 
 
 def _rounded(number: float) -> str:
-    """To two digits: 0.5, 1.0, 310, 43,000."""
+    """Return a number rounded to two digits: 0.5, 1.0, 310, 43,000."""
     return f"{_two_digits(number):,.{0 if number >= 9.95 else 1}f}"
 
 
 def _duration(seconds: float) -> str:
-    """To two digits of hours from an hour on."""
+    """Return a duration in words, from an hour on to two digits of hours."""
     return duration(seconds if seconds < 3600 else 3600 * _two_digits(seconds / 3600))
 
 
@@ -97,5 +97,5 @@ def _size(number: int) -> str:
 
 
 def _two_digits(number: float) -> float:
-    """An estimate is worth no more of them."""
+    """Round to two digits, since an estimate deserves no more."""
     return float(f"{number:.2g}")

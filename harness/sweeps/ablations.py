@@ -1,7 +1,7 @@
-"""The ablations of FLatten (arXiv 2308.00442, tables 4 to 7), and the one of the kernel size that it lacks.
+"""The ablations of FLatten (arXiv 2308.00442, tables 4 to 7), and one of the kernel size, which the paper lacks.
 
-Each has two parts: the costs of the paper's own model, and a micro model, trained on the embedded images, which shows
-what the paper's shows as far as so small a model can. Top-1 of the paper's models needs ImageNet.
+Each has two parts: the costs of the paper's own model, and a micro model trained on the embedded images, which shows
+the effect as far as so small a model can. Top-1 of the paper's models needs ImageNet.
 """
 
 from typing import Any

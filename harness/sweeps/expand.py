@@ -1,4 +1,4 @@
-"""Sweeps: functions that return cells. Those here come with the project; a user's own stand in any Python file."""
+"""Sweeps: functions that return cells. Those here come with the project; a user's own can be in any Python file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SWEEPS: dict[str, Sweep] = {
 
 
 def expand(name: str) -> list[Cell]:
-    """The cells of a sweep, by its name here or as `file.py:function`; equal cells stand once.
+    """Return the cells of a sweep, given by its name here or as `file.py:function`, without duplicates.
 
     Raises:
         ValueError: for an unknown sweep, a file that cannot be loaded, or a function that does not return cells.
@@ -49,7 +49,7 @@ def expand(name: str) -> list[Cell]:
     except ValueError:
         raise
     except (Exception, SystemExit) as problem:
-        # A sweep is the user's own code.
+        # A sweep is the user's own code, which may raise anything.
         raise ValueError(f"sweep {name!r} failed: {type(problem).__name__}: {problem}") from problem
     if not isinstance(cells, list) or not all(isinstance(cell, Cell) for cell in cells):
         raise ValueError(f"sweep {name!r} does not return a list of cells")
@@ -61,7 +61,7 @@ def expand(name: str) -> list[Cell]:
 def _find(name: str) -> Sweep:
     path, colon, function = name.rpartition(":")
     if name.endswith(".py"):
-        raise ValueError(f"{name} is a file: name the function in it as well, as in {name}:my_sweep")
+        raise ValueError(f"{name} is a file: add the name of the function in it, as in {name}:my_sweep")
     if not colon:
         if name not in SWEEPS:
             raise ValueError(unknown("sweep", name, [*SWEEPS, "my_sweeps.py:name"]))

@@ -9,16 +9,16 @@ from harness.published.recipes import FINE_TUNED, recipe_of
 
 IMAGENET = DataSource("imagenet")
 SIDE = 224
-# One for all, so that no pair differs in it; the sources have float32 (FLatten) or float16 autocast (the others). What
-# is sensitive in linear attention is summed in float32 under any autocast.
+# The same for all, so that no pair differs in it; the sources use float32 (FLatten) or float16 autocast (the others).
+# Sensitive sums of linear attention are in float32 under any autocast.
 PRECISION: Precision = "bf16"
 
 
 def paper_accuracy() -> list[Cell]:
     """Top-1 of every published model, and of the ablations of tables 4 to 7, trained on ImageNet.
 
-    At 384 pixels they are fine-tuned from their run at 224, and so follow it. DeiT-B at 384 is left out: of the models
-    at 384 pixels it is the one whose recipe is not known here.
+    Models at 384 pixels are fine-tuned from their run at 224, and so run after it. DeiT-B at 384 is not included: it is
+    the only model at 384 pixels whose recipe is not known here.
     """
     rows = results.published_rows("flatten")
     rows = rows[(rows["primary"] == "1") & (rows["top1"] != "")]
@@ -34,7 +34,7 @@ def _training(spec: BackboneSpec, weights: RunWeights | None = None) -> Cell:
 
 
 def _start(spec: BackboneSpec) -> RunWeights | None:
-    """The last weights of the run at 224 pixels, of the kind whose accuracy is the published one; None from scratch."""
+    """Return the last weights of the run at 224 pixels, of the kind with the published accuracy; None from scratch."""
     if spec.name not in FINE_TUNED:
         return None
     start = preset(FINE_TUNED[spec.name])

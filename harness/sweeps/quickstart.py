@@ -1,4 +1,4 @@
-"""The main job in small: four attentions in two families, measured and trained on real images, on any machine."""
+"""The main job on a small scale: four attentions in two families, measured and trained on real images anywhere."""
 
 from backbones import preset
 from harness.cells import MICRO, Cell, Costs, DataSource, Runtime, Speed, Train

@@ -92,7 +92,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask, users_files:
         ("submit sweeps.py:four --cluster gpv", "unknown cluster 'gpv'; did you mean gpu? (allowed: gpu, cpu, local)"),
         ("submit sweeps.py:four --cluster cpu", "no scontrol on the PATH: this machine has no Slurm; use --cluster lo"),
         ("submit sweeps.py:for --cluster local", "has no function 'for'"),
-        ("submit sweeps.py --cluster local", "name the function in it as well"),
+        ("submit sweeps.py --cluster local", "add the name of the function in it"),
         ("submit quickstrt --cluster local", "unknown sweep 'quickstrt'; did you mean quickstart?"),
         ("submit sweeps.py:four --cluster local --only nothing", "--only nothing: no cell holds this"),
         ("submit sweeps.py:four --cluster local --probe", "--probe has no effect without --dry-run"),

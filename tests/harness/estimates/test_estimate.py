@@ -57,7 +57,7 @@ def test_reading_images_bounds_a_rate_that_was_measured_without():
     for workers in (1, 4):
         found = estimated(replace(PHOTOS, workers=workers), fast)
         assert found.seconds == pytest.approx(MICRO.epochs * images / FILES_PER_S / workers)
-        assert "most of it for reading images" in found.note
+        assert "mostly for reading images" in found.note
     assert "reading" not in estimated(PHOTOS, speed(SPEC, 10.0)).note
 
 

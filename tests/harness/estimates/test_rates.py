@@ -172,5 +172,7 @@ def test_a_probe_that_runs_out_of_memory_says_so_in_a_line(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
     monkeypatch.setattr(rates, "prepare", prepare)
-    with pytest.raises(ValueError, match=r"^a probe of swin_micro linear with 32 images [^\n]* out of memory[^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^a probe of swin_micro linear with a batch of 32 [^\n]* out of memory[^\n]*$"
+    ):
         rate_of(TRAIN, probe=True)
