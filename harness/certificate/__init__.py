@@ -1,1 +1,1 @@
-"""The certificate of an attention: the laws that it is tested by."""
+"""The certificate of an attention: the laws by which it is tested."""
