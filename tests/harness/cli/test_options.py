@@ -107,7 +107,7 @@ def test_neither_sweep_nor_grid_or_both_are_refused(ask: Ask, line: str, said: s
         ("my_sweeps.py:cost", "has no function 'cost'"),
         ("my_sweeps.py:", "has no function ''"),
         ("my_sweeps.py:constant", "has no function 'constant'"),
-        ("my_sweeps.py", "my_sweeps.py is a file: name the function in it as well, as in my_sweeps.py:my_sweep"),
+        ("my_sweeps.py", "my_sweeps.py is a file: add the name of the function in it, as in my_sweeps.py:my_sweep"),
         ("my_sweeps.py:number", "does not return a list of cells"),
         ("my_sweeps.py:nothing", "has no cells"),
         ("my_sweeps.py:Costs", "does not return a list of cells"),

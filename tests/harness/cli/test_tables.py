@@ -139,7 +139,7 @@ def test_nothing_but_damaged_records(ask: Ask) -> None:
     Path("runs/one.json").write_text("{")
     answer = ask("table")
     assert answer.status == 1
-    assert "runs/one.json: not a whole JSON file" in answer.err
+    assert "runs/one.json: not a complete JSON file" in answer.err
 
 
 # compare
@@ -227,7 +227,7 @@ def refused_after_missing(ask: Ask, line: str) -> str:
         ("--cache crops", "--cache has no effect without --data and --weights"),
         ("--data photos --weights photos --workers -1", "--workers -1: it takes a number from 0 up"),
         ("--data photos --weights nowhere", "weights folder nowhere does not exist"),
-        ("--data photos --weights photos", "no official weights in photos; a file is known by its name"),
+        ("--data photos --weights photos", "no official weights in photos; files are recognised by name"),
     ],
 )
 def test_reproduce_refuses(ask: Ask, line: str, said: str) -> None:

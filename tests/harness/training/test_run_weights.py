@@ -233,7 +233,7 @@ STATES: list[tuple[Callable[[Path, Cell, str], None], str]] = [
     (cut_short, "has begun and is not done yet in OUT"),
     (recorded_as, "failed: RuntimeError: planted"),
     (recorded_as, "ran out of memory: MemoryError: planted"),
-    (damaged, "has no intact record: OUT/KEY.json: not a whole JSON file: "),
+    (damaged, "has no intact record: OUT/KEY.json: not a complete JSON file: "),
     (emptied, "is done, but its last weights are no longer in OUT/KEY"),
 ]
 
