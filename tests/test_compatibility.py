@@ -17,11 +17,10 @@ from backbones import preset, presets
 from harness.cells import MICRO, Cell, Costs, DataSource, Evaluate, Preprocessing, Runtime, Speed, Train, Weights
 from harness.cli.main import main
 from harness.process.attempts import attempts
-from harness.process.ranks import Ranks
 from harness.runner.run_all import run_all
 from harness.sweeps.expand import SWEEPS, expand
 from harness.training import checkpoints
-from harness.training.learner import Learner
+from harness.training.learner import Learner, Setup
 from tests.harness.training.test_resume import digest
 
 EARLIER = Path(__file__).parent / "compatibility" / "a089b83"
@@ -70,7 +69,8 @@ def test_the_table_of_earlier_records_is_the_same_and_nothing_is_measured_again(
     shutil.copytree(EARLIER / "quickstart", out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert main(["table", "quickstart", "--out", str(out), "--csv", str(tmp_path / "table.csv")]) == 0
-    assert capsys.readouterr().out == (EARLIER / "quickstart.txt").read_text()
+    rows, earlier = capsys.readouterr().out.partition("\n\n")[0], (EARLIER / "quickstart.txt").read_text()
+    assert rows == earlier.partition("\n\n")[0]  # the notes below may say the same in other words
     assert (tmp_path / "table.csv").read_text() == (EARLIER / "quickstart.csv").read_text()
     records = run_all(expand("quickstart"), out, Console(quiet=True))
     assert [record.status for record in records] == ["done"] * 24
@@ -85,7 +85,7 @@ def test_a_checkpoint_is_taken_up_to_the_bit() -> None:
     assert path.name == "checkpoint-00000009.pt"
     state = checkpoints.read(path)
     task = cell.training
-    learner = Learner(cell.backbone, task.recipe, torch.device("cpu"), "fp32", 0, 6, ranks=Ranks())
+    learner = Learner(cell.backbone, task.recipe, Setup(torch.device("cpu")), updates_per_epoch=6)
     learner.load_state(state)
     taken = learner.state()
     for kind in ("model", "ema"):

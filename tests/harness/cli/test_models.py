@@ -66,9 +66,9 @@ SIZE = "a number of pixels, or (height, width)"
 @pytest.mark.parametrize(
     ("preset", "name", "value", "allowed"),
     [
-        ("swin_t", "stages", 5, "a text"),
-        ("swin_t", "stages", "LLX", "4 letters L, S or M, and with an M the number of its L blocks"),
-        ("swin_t", "stages", None, "a text"),
+        ("swin_t", "stages", 5, "a string"),
+        ("swin_t", "stages", "LLX", "4 letters L, S or M, and after an M also the number of"),
+        ("swin_t", "stages", None, "a string"),
         ("swin_t", "num_classes", "many", NUMBER),
         ("swin_t", "num_classes", 0, NUMBER),
         ("swin_t", "in_channels", 3.5, NUMBER),

@@ -72,7 +72,7 @@ def test_unknown_names_and_what_does_not_divide_are_refused(ask: Ask, line: str,
         ("--task speed --mode fast", "unknown mode 'fast'; allowed"),
         ("--task speed --batch 0", "batch is 0; allowed"),
         ("--task train --epochs 0", "epochs and batch of at least 1, got 0 and 64"),
-        ("--task train --seed -1", "seed -1 is not allowed; it takes a number from 0 up"),
+        ("--task train --seed -1", "seed is -1; allowed are numbers from 0 up"),
         (
             "--task costs --only nonsense",
             "--only nonsense: no cell holds this; the first is called 'deit_micro ",

@@ -158,7 +158,7 @@ def test_a_flag_that_no_cell_can_use_is_refused(task: str, flag: str, value: Any
         ("train", {"device": "tpu"}, "unknown device 'tpu'"),
         ("train", {"precision": "int8"}, "unknown precision 'int8'"),
         ("train", {"epochs": 0}, "at least 1, got 0"),
-        ("train", {"seed": (-1,)}, "seed -1 is not allowed; it takes a number from 0 up"),
+        ("train", {"seed": (-1,)}, "seed is -1; allowed are numbers from 0 up"),
     ],
 )
 def test_values_that_are_not_allowed(task: str, flags: dict[str, Any], message: str) -> None:
