@@ -143,7 +143,7 @@ def training():
     def slowly(self, batches, step):
         time.sleep(float((HERE / "seconds").read_text()))
         with open(HERE / "updates", "a") as log:
-            log.write(f"{{self.ranks.rank}} {{step}}\\n")
+            log.write(f"{{self.setup.ranks.rank}} {{step}}\\n")
         update(self, batches, step)
 
     harness.training.learner.Learner.update = slowly

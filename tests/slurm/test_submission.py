@@ -234,7 +234,7 @@ def test_a_folder_that_a_node_does_not_see_is_said_and_nothing_runs(slurm: None,
     finally:
         run("scontrol", "delete", "reservation=r")
     wait_for(lambda: state(job) in ("FAILED", "COMPLETED"))
-    assert f"does not see {tmp_path / 'jobs'}: the output folder (--out) must lie where all nodes" in log(tmp_path)
+    assert f"does not see {tmp_path / 'jobs'}: the output folder (--out) must be where all nodes" in log(tmp_path)
     assert steps(tmp_path) == []
 
 
