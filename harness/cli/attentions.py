@@ -93,7 +93,7 @@ def check(
     """
     import results
     from harness.certificate.certify import LAWS, certify
-    from harness.runner.records import check_writable
+    from harness.runner.checks import check_writable
     from results.wording import count
 
     specs = _named(attention)

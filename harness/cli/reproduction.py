@@ -10,60 +10,11 @@ from typing import Any, Literal, get_args
 from rich.console import Console
 
 import results
-from backbones import preset
-from harness.cells import Cell, Costs, DataSource, Evaluate
-from harness.cells.source import IMAGENET
-from harness.published import official
+from harness.cells import Cell, Costs
 from harness.published.models import spec_of
 from harness.runner.run_all import run_all
 
 Accuracy = Literal["any", "evaluated", "trained"]
-
-
-def official_cells(
-    weights: Path,
-    data: str,
-    *,
-    partial: bool,
-    device: str,
-    precision: str,
-    workers: int,
-    cache: str | None,
-) -> tuple[list[Cell], list[str]]:
-    """Return an evaluation of each official file in the folder `weights`, and a line for each preset without one.
-
-    `partial` allows a `data` folder with fewer images of the 1000 classes than ImageNet-1K has.
-
-    Raises ValueError if there is no such folder or no file in it.
-    """
-    found, missing = official.find(weights)
-    lines = [f"no weights for {name}: {official.OFFICIAL[name].files[0]} is not in {weights}" for name in missing]
-    if not found:
-        raise ValueError(f"no official weights in {weights}; files are recognised by name, such as {_some_names()}")
-    root = Path(data).resolve()
-    if not root.is_dir():
-        raise ValueError(f"--data {data}: no such folder")
-    source = DataSource.folder(root) if partial else DataSource(IMAGENET, root=str(root))
-    cells = [
-        Cell(
-            preset(name),
-            Evaluate(
-                official.weights_of(name, path),
-                source,
-                official.OFFICIAL[name].preprocessing,
-                device,
-                precision,  # type: ignore[arg-type]
-                workers=workers,
-                cache=cache,
-            ),
-        )
-        for name, path in found.items()
-    ]
-    return cells, lines
-
-
-def _some_names() -> str:
-    return ", ".join(official.OFFICIAL[name].files[0] for name in ("flatten_swin_t", "swin_t", "pvt_tiny"))
 
 
 def our_numbers(

@@ -115,9 +115,10 @@ def reproduce(
         accuracy: show that of models evaluated from files, of models trained here, or any, which prefers the former.
     """
     import results
-    from harness.cli.reproduction import official_cells, our_numbers
+    from harness.cli.reproduction import our_numbers
     from harness.process.environment import readers_here
     from harness.process.ranks import ranks
+    from harness.published.official import official_cells
     from harness.runner.run_all import run_all
 
     published = results.published_rows(paper)

@@ -22,8 +22,8 @@ from harness.jobs.states import CellState, Standing, State, look_at
 from harness.jobs.submissions import Array, Submission
 from harness.jobs.work import CellsJob
 from harness.process.environment import CHECKOUT, PACKAGES, ROOT, check_device, checkout, cores, gpus
+from harness.runner.checks import check_needs
 from harness.runner.records import settles
-from harness.runner.run_all import check_needs
 from slurm import Cluster
 
 DROPPED: tuple[State, ...] = ("dropped", "cancelled")

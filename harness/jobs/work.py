@@ -22,9 +22,10 @@ from harness.cells import Cell
 from harness.process.attempts import attempts
 from harness.process.ranks import process_group
 from harness.process.stopping import Stopped, TakenOver
+from harness.runner.checks import check_needs
 from harness.runner.records import ended_at, failure, recorded
 from harness.runner.run import JobFailed, PeerLost
-from harness.runner.run_all import check_needs, run_all
+from harness.runner.run_all import run_all
 from harness.training import checkpoints
 from results.wording import and_more
 from slurm import this_job

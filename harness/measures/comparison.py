@@ -8,7 +8,8 @@ from statistics import median
 from backbones import BackboneSpec, build
 from harness.cells import Runtime
 from harness.cells.runtime import Workload
-from harness.measures.speed import Timer, numerics, prepare, timer, warm_up
+from harness.measures.speed import Timer, prepare, timer, warm_up
+from harness.process.determinism import numerics
 
 MIN_BLOCKS = 10
 """Fewest A B B A blocks behind a ratio; an interval of 95 % exists from 6."""
@@ -33,7 +34,7 @@ def compare(
     a: BackboneSpec, b: BackboneSpec, runtime: Runtime, work: Workload = "infer", min_seconds: float = 2.0
 ) -> Ratio:
     """Return the time of a batch of `a` over that of `b`, measured A B B A in this process; raises as `measure`."""
-    with numerics(runtime):
+    with numerics(compiled=runtime.mode == "compiled"):
         call_a, call_b = (
             prepare(build(spec), (spec.in_channels, *spec.image_size), spec.num_classes, runtime, work)
             for spec in (a, b)

@@ -7,8 +7,8 @@ comparison.py measures two backbones interleaved.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from statistics import quantiles
 
 import torch
@@ -18,6 +18,7 @@ from backbones import BackboneSpec, build
 from harness.cells import Metrics, Runtime, Speed
 from harness.cells.runtime import DTYPES, Device, Workload
 from harness.measures.memory import peak_memory
+from harness.process.determinism import numerics
 from harness.process.environment import check_device
 
 MIN_SAMPLES = 10
@@ -58,7 +59,7 @@ def measure(
     """
     metrics: Metrics = {"sm_clock_mhz_before": _sm_clock(runtime.device)}
     works: tuple[tuple[Workload, str, str], ...] = (("infer", "latency", ""), ("train", "train_step", "train_"))
-    with numerics(runtime):
+    with numerics(compiled=runtime.mode == "compiled"):
         model = build_model()
         for work, label, prefix in works:
             report(f"{label.replace('_', ' ')}: warming up")
@@ -126,21 +127,6 @@ def _autocast(runtime: Runtime) -> torch.autocast | nullcontext:
     if runtime.precision == "fp32":
         return nullcontext()
     return torch.autocast(runtime.device, DTYPES[runtime.precision])
-
-
-@contextmanager
-def numerics(runtime: Runtime) -> Iterator[None]:
-    """Make fp32 mean IEEE float32 (no TF32), let cuDNN search for its fastest kernels, forget compiled code."""
-    matmul = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        if runtime.mode == "compiled":
-            # What earlier cells compiled counts towards dynamo's recompilation limit.
-            torch.compiler.reset()
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
 
 
 def timer(device: Device) -> Timer:

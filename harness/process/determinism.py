@@ -1,4 +1,4 @@
-"""What makes a run repeatable: seeds derived from their purpose, and sums in a fixed order."""
+"""What makes a run repeatable: seeds derived from their purpose, sums in a fixed order, and which float32 is meant."""
 
 import hashlib
 import random
@@ -45,3 +45,18 @@ def deterministic(device: torch.device) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(switched_on)
         DETERMINISTIC.fill_uninitialized_memory = filling
+
+
+@contextmanager
+def numerics(*, compiled: bool) -> Iterator[None]:
+    """Make fp32 mean IEEE float32 (no TF32), let cuDNN search for its fastest kernels, forget what was `compiled`."""
+    matmul = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        if compiled:
+            # What earlier cells compiled counts towards dynamo's recompilation limit.
+            torch.compiler.reset()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)

@@ -9,7 +9,9 @@ Files in a folder are recognised by their names alone; `backbones.from_official`
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cells import Preprocessing, Weights
+from backbones import preset
+from harness.cells import Cell, DataSource, Evaluate, Preprocessing, Weights
+from harness.cells.source import IMAGENET
 from harness.published.recipes import SHORT_SIDE, SHORT_SIDE_248, SHORT_SIDE_WHOLE, SQUASH, SQUASH_WHOLE
 from harness.training.loading import EMA_WRAPPERS, RAW_WRAPPERS, read_file, weights_in
 
@@ -118,17 +120,17 @@ def find(folder: Path) -> tuple[dict[str, Path], list[str]]:
         raise ValueError(f"weights folder {folder} does not exist or is not a folder")
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     found = {}
-    for preset, official in OFFICIAL.items():
-        names = {_plain(name) for name in official.files}
+    for name, official in OFFICIAL.items():
+        names = {_plain(file) for file in official.files}
         matching = [path for path in paths if _plain(path.name) in names]
         if len(matching) > 1:
             raise ValueError(
-                f"{folder} holds {len(matching)} files for {preset}, but only one may be there: "
+                f"{folder} holds {len(matching)} files for {name}, but only one may be there: "
                 f"{', '.join(path.name for path in matching)}"
             )
         if matching:
-            found[preset] = matching[0]
-    return found, [preset for preset in OFFICIAL if preset not in found]
+            found[name] = matching[0]
+    return found, [name for name in OFFICIAL if name not in found]
 
 
 def weights_of(preset: str, path: Path) -> Weights:
@@ -144,3 +146,49 @@ def weights_of(preset: str, path: Path) -> Weights:
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "_")
+
+
+def official_cells(
+    weights: Path,
+    data: str,
+    *,
+    partial: bool,
+    device: str,
+    precision: str,
+    workers: int,
+    cache: str | None,
+) -> tuple[list[Cell], list[str]]:
+    """Return an evaluation of each official file in the folder `weights`, and a line for each preset without one.
+
+    `partial` allows a `data` folder with fewer images of the 1000 classes than ImageNet-1K has.
+
+    Raises ValueError if there is no such folder or no file in it.
+    """
+    found, missing = find(weights)
+    lines = [f"no weights for {name}: {OFFICIAL[name].files[0]} is not in {weights}" for name in missing]
+    if not found:
+        raise ValueError(f"no official weights in {weights}; files are recognised by name, such as {_some_names()}")
+    root = Path(data).resolve()
+    if not root.is_dir():
+        raise ValueError(f"--data {data}: no such folder")
+    source = DataSource.folder(root) if partial else DataSource(IMAGENET, root=str(root))
+    cells = [
+        Cell(
+            preset(name),
+            Evaluate(
+                weights_of(name, path),
+                source,
+                OFFICIAL[name].preprocessing,
+                device,
+                precision,  # type: ignore[arg-type]
+                workers=workers,
+                cache=cache,
+            ),
+        )
+        for name, path in found.items()
+    ]
+    return cells, lines
+
+
+def _some_names() -> str:
+    return ", ".join(OFFICIAL[name].files[0] for name in ("flatten_swin_t", "swin_t", "pvt_tiny"))

@@ -1,6 +1,5 @@
 """The record of a cell: whether it exists, what it says, and what goes into a new one."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +49,6 @@ def outcome(record: Record) -> str:
     shown = ("params_m", "gmacs", "images_per_s", "train_step_ms_p50", "top1", "top1_stderr")
     numbers = (f"{name} {record.metrics[name]:.4g}" for name in shown if record.metrics.get(name) is not None)
     return f"{record.status}: {', '.join(numbers)}"
-
-
-def check_writable(out: Path) -> None:
-    """Raise ValueError if no file can be written into the folder `out`; creates it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except FileExistsError as problem:
-        raise ValueError(f"cannot write to the output folder {out}: it is a file") from problem
-    except OSError as problem:
-        raise ValueError(f"cannot write to the output folder {out}: {problem.strerror}") from problem
 
 
 def circumstances(cell: Cell) -> dict[str, Any]:

@@ -192,3 +192,10 @@ def _stream(
         if crops is not None:
             crops.keep(batch.indices, batch.images)
         yield batch.images, batch.targets, batch.indices
+
+
+def best_of(history: list[Metrics]) -> Metrics:
+    """Return the largest top-1 over the epochs, of the moving average if there is one, and its first epoch."""
+    name = "top1" if history[-1]["top1_ema"] is None else "top1_ema"
+    values: list[float] = [line[name] for line in history]  # type: ignore[misc]
+    return {"top1_best": max(values), "epoch_best": values.index(max(values)) + 1}

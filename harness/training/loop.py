@@ -22,11 +22,11 @@ from harness.process.determinism import deterministic
 from harness.process.ranks import ranks, usable_device
 from harness.process.stopping import StopRequest
 from harness.training import checkpoints
-from harness.training.evaluation import Evaluation, Inference, evaluate
+from harness.training.evaluation import Evaluation, Inference, best_of, evaluate
 from harness.training.inputs import Inputs, open_inputs
 from harness.training.learner import Learner, Setup
 from harness.training.loading import located
-from harness.training.run_folder import RunFolder, best_of
+from harness.training.run_folder import RunFolder
 
 CHECK_EVERY = 10  # steps between two looks at the losses; each look waits for the device
 REPORT_EVERY = 5.0  # seconds

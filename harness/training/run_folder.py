@@ -17,7 +17,7 @@ import results
 from backbones import BackboneSpec
 from harness.cells import Metrics, Train
 from harness.training import checkpoints
-from harness.training.evaluation import Evaluation
+from harness.training.evaluation import Evaluation, best_of
 from harness.training.learner import Learner
 
 
@@ -62,13 +62,6 @@ class RunFolder:
     def _about(self, history: list[Metrics]) -> dict[str, Any]:
         task = {"name": self.task.name, **asdict(self.task)}
         return {"backbone": self.spec.to_json(), "task": task, "epochs_done": len(history)}
-
-
-def best_of(history: list[Metrics]) -> Metrics:
-    """Return the largest top-1 over the epochs, of the moving average if there is one, and its first epoch."""
-    name = "top1" if history[-1]["top1_ema"] is None else "top1_ema"
-    values: list[float] = [line[name] for line in history]  # type: ignore[misc]
-    return {"top1_best": max(values), "epoch_best": values.index(max(values)) + 1}
 
 
 def summary_writer() -> Any:

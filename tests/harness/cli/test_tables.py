@@ -15,7 +15,6 @@ from PIL import Image
 import backbones
 import results
 from backbones import preset, to_official
-from harness.cli import reproduction
 from harness.published import models, official
 from tests.harness.command_line import SHORT, Ask, photos, records, refused
 
@@ -180,7 +179,7 @@ def imagenet_of_a_sort(ask: Ask) -> None:
 def test_reproduce_evaluates_the_official_files_that_are_there(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "published_rows", few(results.published_rows))
     # A PVTv2 is the same at every size; of 224 pixels, its evaluation would take a minute here.
-    for module in (reproduction, models):
+    for module in (official, models):
         monkeypatch.setattr(module, "preset", lambda name, **values: preset(name, **{"image_size": 32, **values}))
     line = "reproduce flatten --data imagenet --weights weights --workers 0"
     assert "is not ImageNet-1K: val has 1,000 images instead of 50,000" in refused_after_missing(ask, line)
