@@ -1,5 +1,7 @@
 """performer: its random features estimate the softmax kernel."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -35,7 +37,8 @@ def test_directions_are_orthogonal_within_blocks_and_as_long_as_normal_ones():
 
 
 def test_every_module_draws_its_own_directions():
-    first, second = (AttentionSpec.parse("performer").build(SITE) for _ in range(2))
+    modules: list[Any] = [AttentionSpec.parse("performer").build(SITE) for _ in range(2)]
+    first, second = modules
     assert not torch.equal(first.projection, second.projection)
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.projection, second.projection)

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,9 @@ def test_what_cannot_be_read_is_one_clear_line(text, parts):
 
 
 def test_values_that_only_the_constructor_knows_are_refused_there(site):
-    texts = ("focused(kernel_size=4)", "linear(kernel_size=0)", "dwc(kernel_size=2)", "focused(focusing_factor=0)")
-    texts += ("angular(kernel_size=4)", "angular(threshold=2)")
-    texts += ("enhanced(scales=())", "enhanced(scales=(3, 4))", "enhanced(scales=('5',))", "external(memory=0)")
+    texts = ["focused(kernel_size=4)", "linear(kernel_size=0)", "dwc(kernel_size=2)", "focused(focusing_factor=0)"]
+    texts += ["angular(kernel_size=4)", "angular(threshold=2)"]
+    texts += ["enhanced(scales=())", "enhanced(scales=(3, 4))", "enhanced(scales=('5',))", "external(memory=0)"]
     for text in texts:
         with pytest.raises(ValueError, match="is not allowed"):
             AttentionSpec.parse(text).build(site)
@@ -110,7 +111,7 @@ def test_a_whole_number_is_a_float_where_the_option_is_one(tmp_path: Path) -> No
     assert len({*given}) == len({*map(str, given)}) == 1
     assert str(given[0]) == "mine(a=2.0, b=2.0, c=2.0, d=(2.0,), e=1)"
     for text in ("mine(e=True)", "mine(e=1.0)", "mine(a=True)"):
-        assert "is not allowed; it takes" in refused(lambda text=text: AttentionSpec.parse(text))
+        assert "is not allowed; it takes" in refused(partial(AttentionSpec.parse, text))
 
 
 WHOLE = """
@@ -164,7 +165,7 @@ def test_a_file_is_loaded_once_and_its_attentions_are_named(tmp_path: Path) -> N
     assert str(spec) == "mine(depth=2, sizes=(7,))"
     assert AttentionSpec.parse(str(spec)) == spec
     for text in ("mine(sizes=7)", "mine(sizes=(7, 'x'))"):
-        assert "it takes tuple[int, ...]" in refused(lambda text=text: AttentionSpec.parse(text))
+        assert "it takes tuple[int, ...]" in refused(partial(AttentionSpec.parse, text))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_what_is_no_file_and_no_module_is_one_clear_line(tmp_path: Path, monkeyp
         ("attentions.nowhere", "no module 'attentions.nowhere' is installed; the name of a file must end in .py"),
         ("json", 'no attention is registered in json: decorate a class with @register("name")'),
     ):
-        assert refused(lambda text=text: load(text)) == said
+        assert refused(partial(load, text)) == said
 
 
 # Attentions of the user's own, in installed packages

@@ -1,5 +1,7 @@
 """Agent, InLine and PolaFormer attention: their agents, means, kernels and powers, and what they refuse."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from tests.attentions.common import SITES, build, mix, tokens
 
 def shape_of_agents(text: str, queries: Grid) -> tuple[int, int]:
     with torch.device("meta"):
-        return AttentionSpec.parse(text).build(Site(32, 4, queries, queries)).agents
+        module: Any = AttentionSpec.parse(text).build(Site(32, 4, queries, queries))
+    return module.agents
 
 
 @pytest.mark.parametrize("side", [224, 288, 384, 440])
@@ -63,7 +66,8 @@ def test_kernels_of_inline_are_of_each_image():
 def test_opposite_signs_reach_the_second_half_of_the_values():
     """For a query opposite to a key, same-signed scores (first half) are zero, and the second half sees all."""
     site = Site(4, 1, Grid(1, 2), Grid(1, 2))
-    module = AttentionSpec.parse("polaformer(kernel_size=None, positional_encoding=False)").build(site).double()
+    spec = AttentionSpec.parse("polaformer(kernel_size=None, positional_encoding=False)")
+    module: Any = spec.build(site).double()
     q = torch.tensor([[[1.0, 2.0, 3.0, 4.0]] * 2], dtype=torch.float64)
     k = torch.cat((q[:, :1], -q[:, :1]), dim=1)
     v = torch.tensor([[[1.0] * 4, [2.0] * 4]], dtype=torch.float64)
@@ -77,7 +81,8 @@ def test_opposite_signs_reach_the_second_half_of_the_values():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
 def test_zeros_give_the_learned_power_no_gradient_and_no_nan(dtype):
     """The derivative of 0**p by p is 0 * log 0."""
-    module, inputs = build("polaformer", SITES["map"]).to(dtype), [x.detach().to(dtype) for x in tokens(SITES["map"])]
+    module: Any = build("polaformer", SITES["map"]).to(dtype)
+    inputs = [x.detach().to(dtype) for x in tokens(SITES["map"])]
     with torch.no_grad():
         module.positional_encoding.zero_()
         for x in inputs[:2]:

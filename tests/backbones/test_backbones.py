@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -175,7 +176,8 @@ def test_a_relative_position_table_exists_only_where_a_bias_is_taken():
 
 
 def test_shift_regions_are_the_seams_of_the_shifted_map():
-    regions = shift_regions(backbones.preset("swin_micro").grids()[0], (4, 4), 2)
+    spec: Any = backbones.preset("swin_micro")
+    regions = shift_regions(spec.grids()[0], (4, 4), 2)
     assert regions.shape == (4, 16)
     assert [len(set(window.tolist())) for window in regions] == [1, 2, 2, 4]
     assert regions[1].view(4, 4)[0].tolist() == [0, 0, 1, 1]
@@ -188,7 +190,8 @@ def test_shift_regions_are_the_seams_of_the_shifted_map():
 def test_the_shift_mask(attention, honour, mixes):
     """Opposite borders of the image meet in a shifted window only where the mask is ignored."""
     spec = backbones.preset("swin_micro", attention=attention, window=4, honour_shift_mask=honour)
-    block = backbones.build(spec).layers[0].blocks[1]
+    model: Any = backbones.build(spec)
+    block = model.layers[0].blocks[1]
     assert block.shift == 2
     x = torch.randn(1, 8 * 8, 48, requires_grad=True)
     (gradient,) = torch.autograd.grad(block.mix(x)[0, 0].sum(), x)
@@ -201,9 +204,9 @@ def test_the_shift_mask(attention, honour, mixes):
 
 def test_cswin_stripes_have_the_right_extent():
     """The first half of the heads sees columns, the second rows."""
-    block = backbones.build(
-        backbones.preset("cswin_micro", attention="linear", image_size=(32, 16), split_size=(2, 4))
-    ).stage1[0]
+    spec = backbones.preset("cswin_micro", attention="linear", image_size=(32, 16), split_size=(2, 4))
+    model: Any = backbones.build(spec)
+    block = model.stage1[0]
     seen = []
     for branch in block.attns:
         v = torch.randn(1, 8 * 4, 24, requires_grad=True)
@@ -261,7 +264,9 @@ def test_short_forms_mean_the_same():
     same = [backbones.preset("pvt_tiny", sr_ratios=given) for given in ("8421", "8-4-2-1", 8421, (8, 4, 2, 1))]
     assert same == [backbones.preset("pvt_tiny")] * 4
     # A width of two digits is one number, also where there are two stages.
-    wide = [backbones.preset("pvt_v2_micro", dims=given, heads=given) for given in (64, "64", "64-64", (64, 64))]
+    wide: list[Any] = [
+        backbones.preset("pvt_v2_micro", dims=given, heads=given) for given in (64, "64", "64-64", (64, 64))
+    ]
     assert {spec.dims + spec.heads for spec in wide} == {(64,) * 4}
     assert backbones.preset("pvt_t") == backbones.preset("pvt_tiny")
     given = AttentionSpec("focused", {"focusing_factor": 4})
@@ -278,7 +283,7 @@ def test_the_name_is_a_label_only():
 
 
 def test_drop_path_grows_with_depth():
-    model = backbones.build(backbones.preset("swin_t"), drop_path=0.2)
+    model: Any = backbones.build(backbones.preset("swin_t"), drop_path=0.2)
     rates = [block.drop_path.drop_prob for layer in model.layers for block in layer.blocks[1:]]
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(0.2)
@@ -295,7 +300,8 @@ def test_inline_in_cswin_takes_the_input_before_the_norm():
     for before in (False, True):
         spec = backbones.preset("cswin_micro", attention="inline", split_size="8-4", input_before_norm=before)
         torch.manual_seed(0)
-        block = (model := backbones.build(spec)).stage1[0]
+        model: Any = backbones.build(spec)
+        block = model.stage1[0]
         torch.nn.init.constant_(block.norm1.weight, 2)
         core = block.attns[0].core
         core.register_forward_pre_hook(lambda module, args, given: seen.append(given["x"]), with_kwargs=True)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +77,6 @@ def test_the_closed_formula_counts_what_the_official_code_does(name):
 
 
 def test_an_unused_norm_is_declared():
-    model = backbones.build(backbones.preset("flatten_pvt_t"))
+    model: Any = backbones.build(backbones.preset("flatten_pvt_t"))
     assert sum(dict(model.named_parameters())[name].numel() for name in model.never_used) == 1024
     assert golden("flatten_pvt_t")["n_params_unused"] == 1024

@@ -7,6 +7,7 @@ places: nothing here follows the way in which our modules compute.
 
 import math
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 import torch
@@ -197,7 +198,8 @@ def assert_same(got: Tensor, wanted: list[Tensor]) -> None:
 def test_a_swin_stage_of_shifted_windows(attention):
     """The second block is shifted: softmax keeps opposite borders of the map apart, focused attention does not."""
     spec = backbones.preset("swin_micro", attention=attention, image_size=(32, 64), window=4)
-    stage = backbones.build(spec).layers[0]
+    model: Any = backbones.build(spec)
+    stage = model.layers[0]
     w, size, window = filled(stage), (8, 16), (4, 4)
     wanted, x = [], torch.randn(2, 8 * 16, 48, dtype=torch.float64)
     for image in x:
@@ -212,7 +214,8 @@ def test_a_swin_stage_of_shifted_windows(attention):
 def test_a_swin_block_whose_window_fills_its_map_is_not_shifted(attention, size, window, tile):
     image_size = (4 * size[0], 4 * size[1])
     spec = backbones.preset("swin_micro", attention=attention, stages="LS", image_size=image_size, window=window)
-    block = backbones.build(spec).layers[0].blocks[1]
+    model: Any = backbones.build(spec)
+    block = model.layers[0].blocks[1]
     w, x = filled(block), torch.randn(2, size[0] * size[1], 48, dtype=torch.float64)
     assert_same(block(x), [swin_block(image, w, attention, 2, size, tile, 0) for image in x])
 
@@ -221,7 +224,8 @@ def test_a_swin_block_whose_window_fills_its_map_is_not_shifted(attention, size,
 @pytest.mark.parametrize("reduction", [1, 2])
 def test_a_pvt_block_with_reduced_keys(attention, reduction):
     spec = backbones.preset("pvt_micro", attention=attention, image_size=(16, 24), sr_ratios=(reduction, 1))
-    block = backbones.build(spec).block1[0]
+    model: Any = backbones.build(spec)
+    block = model.block1[0]
     w, x = filled(block), torch.randn(2, 8 * 12, 32, dtype=torch.float64)
     assert_same(block(x), [pvt_block(image, w, attention, 2, (8, 12)) for image in x])
 
@@ -231,7 +235,8 @@ def test_a_pvt_block_with_reduced_keys(attention, reduction):
 def test_a_cswin_block(attention, split, stripes):
     """Stripes in two branches, the first one upright; a stripe as wide as the map is one branch over all channels."""
     spec = backbones.preset("cswin_micro", attention=attention, image_size=(32, 48), split_size=(split, 4))
-    block = backbones.build(spec).stage1[0]
+    model: Any = backbones.build(spec)
+    block = model.stage1[0]
     w, x = filled(block), torch.randn(2, 8 * 12, 48, dtype=torch.float64)
     assert_same(block(x), [cswin_block(image, w, attention, 2, (8, 12), stripes) for image in x])
 

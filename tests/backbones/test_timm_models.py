@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -52,7 +53,7 @@ def test_every_preset_is_registered_and_none_of_timms_is_replaced():
 def test_the_configuration_describes_the_model(name):
     spec, cfg = backbones.preset(name), default_cfgs[TIMM_NAMES[name]].default
     with torch.device("meta"):
-        model = backbones.build(spec)
+        model: Any = backbones.build(spec)
     state = model.state_dict()
     assert f"{cfg.classifier}.weight" in state
     assert state[f"{cfg.first_conv}.weight"].shape[1] == cfg.input_size[0] == model.in_chans
@@ -73,7 +74,7 @@ def test_the_configuration_describes_the_model(name):
 def test_parameters_are_grouped_by_depth(name):
     """A later layer never has an earlier group, the head has the last one, and `coarse` knows the stages."""
     with torch.device("meta"):
-        model = backbones.build(backbones.preset(name))
+        model: Any = backbones.build(backbones.preset(name))
     groups = timm.models.group_parameters(model, model.group_matcher(), reverse=True)
     assert set(groups) == {parameter for parameter, _ in model.named_parameters()}
     blocks = [groups[f"{path}.norm1.weight"] for path, m in model.named_modules() if hasattr(m, "drop_path")]
@@ -270,14 +271,20 @@ def test_checkpointed_blocks_run_twice_keep_less_and_learn_the_same(name):
     model = timm.create_model(name, attention="focused", drop_path_rate=0.3)
     x = images(count=4)
     block = next(m for m in model.modules() if hasattr(m, "drop_path"))
-    calls, kept = [], []
+    calls: list[int] = []
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
     block.norm1.register_forward_hook(lambda *_: calls.append(1))
 
     def batch() -> tuple[Tensor, list[Tensor], int, int]:
         calls.clear()
         kept.clear()
         torch.manual_seed(3)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             logits, gradients = one_batch(model, x)
         return logits, [gradient.clone() for gradient in gradients], len(calls), sum(kept)
 
@@ -319,7 +326,7 @@ def test_it_compiles_whole_and_is_on_the_device_and_of_the_type_that_is_asked_fo
 
 
 def test_weights_of_a_file_are_read_and_the_classifier_left_out_where_classes_differ(tmp_path):
-    source = backbones.build(backbones.preset("swin_micro"))
+    source: Any = backbones.build(backbones.preset("swin_micro"))
     torch.save(backbones.to_official(source.state_dict(), source.spec), tmp_path / "official.pth")
     overlay = {"file": str(tmp_path / "official.pth")}
     same = timm.create_model("swin_micro", pretrained=True, pretrained_cfg_overlay=overlay)
@@ -332,12 +339,14 @@ def test_weights_of_a_file_are_read_and_the_classifier_left_out_where_classes_di
 def test_timms_own_tests_pass(tmp_path):
     """Run the tests of models from timm's source distribution on ours."""
     fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "timm"]
-    done = subprocess.run([*fetch, f"timm=={timm.__version__}", "-d", tmp_path], capture_output=True, timeout=120)
-    if done.returncode:
+    fetched = subprocess.run([*fetch, f"timm=={timm.__version__}", "-d", tmp_path], capture_output=True, timeout=120)
+    if fetched.returncode:
         pytest.skip(f"timm's tests need its source distribution, which pip cannot fetch here ({timm.__version__})")
     (archive,) = tmp_path.glob("timm-*.tar.gz")
     with tarfile.open(archive) as files:
-        text = files.extractfile(f"{archive.name.removesuffix('.tar.gz')}/tests/test_models.py").read()
+        tests = files.extractfile(f"{archive.name.removesuffix('.tar.gz')}/tests/test_models.py")
+        assert tests is not None
+        text = tests.read()
     (tmp_path / "test_models.py").write_bytes(text)
     left_out = (
         # Three levels at least are wanted, micro models have two.
@@ -365,4 +374,6 @@ def test_timms_own_tests_pass(tmp_path):
         cwd=ROOT, capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 40
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 40
