@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from results import Record, read, read_all, records, write, write_text
+from results import Record, read, read_all, write, write_text
 
 
 @pytest.fixture
@@ -64,8 +64,9 @@ def test_a_diverged_metric_is_kept_in_valid_json(tmp_path: Path, record: Record,
 
 @pytest.mark.parametrize("part", ["cell", "environment"])
 def test_nan_elsewhere_is_refused_and_leaves_nothing(tmp_path: Path, record: Record, part: str) -> None:
+    changes: dict[str, Any] = {part: {"x": math.nan}}
     with pytest.raises(ValueError, match="JSON"):
-        write(tmp_path, replace(record, **{part: {"x": math.nan}}))
+        write(tmp_path, replace(record, **changes))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -76,7 +77,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, record: Record, monke
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ValueError, match=r"cannot write .*0123456789abcdef\.json: No space left"):
         write(tmp_path, replace(record, metrics={}))
     assert path.read_bytes() == before
@@ -97,8 +98,8 @@ def test_a_file_and_its_name_reach_the_disk(tmp_path: Path, monkeypatch: pytest.
         calls.append("name")
         rename(old, new)
 
-    monkeypatch.setattr(records.os, "fsync", sync)
-    monkeypatch.setattr(records.os, "replace", replace_file)
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace_file)
     assert write_text(tmp_path / "text", "x").read_text() == "x"
     assert calls == ["file", "name", "folder"]
 

@@ -175,7 +175,8 @@ def test_csv_comes_back_through_pandas_at_full_precision(make: Any) -> None:
     # A gap in the column turns no integer into a float, and a null stays apart from "not there".
     assert ",64," in text
     assert by_name.loc["pvt_t", "train.data.path"] == "none"
-    assert pd.isna(by_name.loc["swin_t", "train.data.path"])
+    gap: Any = by_name.loc["swin_t", "train.data.path"]
+    assert pd.isna(gap)
     assert by_name.loc["pvt_t", "record.train.key"] == "c"
     assert by_name.loc["pvt_t", "record.speed.environment.torch"] == "2.11.0"
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ class Batch:
         monkeypatch.setenv("SUBMITIT_FOLDER", "")  # what is set below is taken back
         self.set(SLURM_JOB_ID="73", SLURM_ARRAY_JOB_ID="70", SLURM_ARRAY_TASK_ID="3", SLURM_RESTART_COUNT="2")
         self.scontrol('echo "JobId=73 ArrayJobId=70 Restarts=2 Reason=None"')
-        monkeypatch.setattr(module.time, "sleep", lambda seconds: self.slept.append(seconds))
+        monkeypatch.setattr(time, "sleep", lambda seconds: self.slept.append(seconds))
         self.slept: list[float] = []
 
     def set(self, **variables: str) -> None:

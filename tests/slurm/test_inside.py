@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def become(monkeypatch: pytest.MonkeyPatch) -> Become:
     return set_variables
 
 
-def a_process(rank: int = 0, world: int = 1, nodes: int = 1, **more: object) -> dict[str, object]:
+def a_process(rank: int = 0, world: int = 1, nodes: int = 1, **more: Any) -> dict[str, object]:
     """The variables of a process of job 70, which has as many on each node."""
     each = world // nodes
     facts = {
@@ -124,7 +125,7 @@ def test_a_later_process_waits_for_the_first(become: Become, tmp_path: Path, mon
     ids=["restart", "step", "task"],
 )
 def test_a_meeting_of_another_run_is_not_taken_for_this_ones(
-    become: Become, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, object]
+    become: Become, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:
     become(**a_process(rank=0, world=2))
     join(tmp_path)

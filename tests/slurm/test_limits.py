@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,7 +163,7 @@ def test_a_partition_that_is_not_there(site: Site):
         ({"partition": "old"}, {}, "partition old is DRAIN and starts no jobs"),
     ],
 )
-def test_what_could_never_run(site: Site, changes: dict[str, object], job: dict[str, int], said: str):
+def test_what_could_never_run(site: Site, changes: dict[str, Any], job: dict[str, Any], said: str):
     site(UNIVERSITY)
     line = fits(replace(GPU, **changes), **job)
     assert said in line
@@ -198,7 +199,7 @@ def test_a_real_slurm_agrees(slurm: None, tmp_path: Path):
     line = ["-p", "low", "--time=120", "--mem=3993M", f"--output={tmp_path}/out", "--wrap=hostname"]
     job = run("sbatch", "-W", "--parsable", "-N4", "--gpus-per-node=fake:4", "--ntasks-per-node=4", *line)
     assert run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T") == "COMPLETED"
-    for cluster, job_size in (
+    too_much: list[tuple[Cluster, dict[str, Any]]] = [
         (low, {"nodes": 5}),
         (low, {"cpus": 5}),
         (replace(low, gpus_per_node=5), {}),
@@ -207,7 +208,8 @@ def test_a_real_slurm_agrees(slurm: None, tmp_path: Path):
         (replace(low, gpu_type="a100"), {}),
         (replace(low, constraint="a100"), {}),
         (replace(low, exclude="127.0.1.[1,3]"), {"nodes": 3}),
-    ):
+    ]
+    for cluster, job_size in too_much:
         assert fits(cluster, **job_size), (cluster, job_size)
     with pytest.raises(ValueError, match=r"unknown partition 'lo'; did you mean low\? \(allowed: low, high\)"):
         limits(replace(low, partition="lo"))

@@ -65,7 +65,12 @@ def test_an_interrupt_ends_the_process(tmp_path, monkeypatch):
     monkeypatch.setattr(submitit.LocalJob, "result", interrupt)
     cancelled = []
     cancel = submitit.LocalJob.cancel
-    monkeypatch.setattr(submitit.LocalJob, "cancel", lambda job, check: (cancelled.append(job), cancel(job, check)))
+
+    def noted(job: submitit.LocalJob, check: bool) -> None:
+        cancelled.append(job)
+        cancel(job, check)
+
+    monkeypatch.setattr(submitit.LocalJob, "cancel", noted)
     with pytest.raises(KeyboardInterrupt):
         call_apart(functools.partial(sleep_and_write, str(started)), tmp_path)
     (job,) = cancelled

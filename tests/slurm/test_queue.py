@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm import queue
-from slurm.commands import SlurmUnreachable
+from slurm.commands import SlurmUnreachable, output
 from slurm.queue import ENDED, JobInfo, Queue, ask, cancel, queued, recorded, release
 from slurm.reasons import describe
 from tests.slurm.cluster import NODES, fail_node, run, wait_for
@@ -39,13 +39,12 @@ def asked_until(names: list[str], condition: Callable[[dict[str, JobInfo]], bool
 def commands(monkeypatch: pytest.MonkeyPatch, forgetful: bool = False) -> list[str]:
     """The commands that are run from now on; squeue's answer is left out if it is to be forgetful."""
     ran = []
-    real = queue.output
 
-    def output(*command: str) -> str:
+    def noted(*command: str) -> str:
         ran.append(command[0])
-        return "" if forgetful and command[0] == "squeue" else real(*command)
+        return "" if forgetful and command[0] == "squeue" else output(*command)
 
-    monkeypatch.setattr(queue, "output", output)
+    monkeypatch.setattr(queue, "output", noted)
     return ran
 
 
@@ -111,7 +110,8 @@ def test_what_is_interrupted_lives_on_if_slurm_queues_it_again(slurm: None) -> N
         fail_node(NODES[2])
         submit("first", "-p", "high", "-w", NODES[3], *A_NODE, script="sleep 1")
 
-        ended, waited = set(), set()
+        ended: set[str] = set()
+        waited: set[str] = set()
 
         def run_again(jobs: dict[str, JobInfo]) -> bool:
             ended.update(name for name in again if not jobs[name].alive)
