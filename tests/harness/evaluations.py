@@ -32,7 +32,7 @@ IMAGES, BATCH = 39, 4  # 10 batches: 5 and 5 on two ranks, 4 and 3 and 3 on thre
 
 def spec(**changes: Any) -> backbones.BackboneSpec:
     """So unsure of the noise that it sees that its guesses change with the last bits."""
-    size = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 13}
+    size: dict[str, Any] = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 13}
     return replace(backbones.preset("deit_micro", attention="focused"), **(size | changes))
 
 

@@ -110,7 +110,7 @@ def shards(root: Path, split: str, files: ImageFiles) -> None:
     labels = sorted(by_class(files))
     names = list(files)
     for number, start in enumerate(range(0, len(names), (len(names) + 1) // 2)):
-        members = {}
+        members: dict[str, bytes] = {}
         for name in names[start : start + (len(names) + 1) // 2]:
             label, _, file = name.partition("/")
             key = f"{label}_{file.partition('.')[0]}"

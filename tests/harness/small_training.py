@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import backbones
 from harness.cells import MICRO, DataSource, Preprocessing, Recipe, Train
@@ -23,11 +24,11 @@ EVERYTHING = replace(
 )
 
 
-def deit(**changes: object) -> backbones.BackboneSpec:
+def deit(**changes: Any) -> backbones.BackboneSpec:
     """A DeiT of 6,000 parameters for 16 x 16 pixels and three classes."""
-    size = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}
+    size: dict[str, Any] = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}
     return replace(backbones.preset("deit_micro"), **(size | changes))
 
 
-def task(folder: Path, recipe: Recipe = RECIPE, **changes: object) -> Train:
+def task(folder: Path, recipe: Recipe = RECIPE, **changes: Any) -> Train:
     return replace(Train(recipe, DataSource.folder(folder)), **changes)

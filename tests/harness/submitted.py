@@ -62,7 +62,14 @@ def record(out: Path, key: str, status: str = "done", error: str | None = None) 
 
 def job(submission: Submission, index: int, state: str, reason: str = "None", **values: Any) -> JobInfo:
     (array,) = submission.arrays
-    facts = {"nodes": "", "elapsed_s": 60, "left_s": 600, "start": None, "restarts": 0, "exit_code": None}
+    facts: dict[str, Any] = {
+        "nodes": "",
+        "elapsed_s": 60,
+        "left_s": 600,
+        "start": None,
+        "restarts": 0,
+        "exit_code": None,
+    }
     return JobInfo(
         **{**facts, "id": f"{array.job_id(index)}", "name": array.name, "index": index, "partition": "low"} | values,
         state=state,

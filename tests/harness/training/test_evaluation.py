@@ -75,7 +75,8 @@ def _run(group: Ranks, this: Evaluate, out: str) -> Any:
 @pytest.mark.parametrize("world", [2, 3])
 def test_the_task_on_several_processes(folder: Path, checkpoint: Path, tmp_path: Path, world: int) -> None:
     this = task(folder, checkpoint, cache=str(tmp_path / "cache"), workers=1)
-    one = evaluate_weights(replace(this, cache=None, workers=0), spec(), tmp_path / "one", lambda line: None)
+    alone = replace(this, cache=None, workers=0)
+    one: dict[str, Any] = evaluate_weights(alone, spec(), tmp_path / "one", lambda line: None)
     answers = together(world, _run, this, str(tmp_path / "many"))
     assert answers == [one | {"ranks": world}] * world
     assert 0 < one["top1"] < 100
@@ -219,7 +220,7 @@ def test_evaluating_logits_that_are_not_finite_is_an_error(colours: Path) -> Non
         eval_transform((16, 16), 3, PAD),
         seed=0,
     )
-    model = backbones.build(deit())
+    model: Any = backbones.build(deit())
     nn.init.constant_(model.head.bias, torch.nan)
     with pytest.raises(FloatingPointError, match=r"val/blue/0\.png are not finite"):
         evaluate(model, images, Inference(Normalise(PAD, 3, CPU), batch=8))

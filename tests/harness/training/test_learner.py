@@ -1,6 +1,7 @@
 """One step of the optimizer: what each field of a recipe does to it, and what it leaves out."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ def learner(recipe: Recipe, precision: Precision = "fp32", updates_per_epoch: in
     return Learner(deit(), recipe, Setup(torch.device("cpu"), precision), updates_per_epoch)
 
 
+def head(one: Learner) -> nn.Linear:
+    classifier = one.model.head
+    assert isinstance(classifier, nn.Linear)
+    return classifier
+
+
 def loss_of(one: Learner, step: int, batch: Batch | None = None) -> float:
     """The loss of one update."""
     before = one.counts.loss_sum.item()
@@ -35,7 +42,7 @@ def test_a_step_without_a_finite_gradient_is_left_out_and_counted() -> None:
     one = learner(replace(RECIPE, ema_decay=0.9))
     one.update([batch_of()], step=5)
     before = {name: value.clone() for name, value in one.model.state_dict().items()}
-    poison = one.model.head.weight.register_hook(lambda gradient: gradient * torch.inf)
+    poison = head(one).weight.register_hook(lambda gradient: gradient * torch.inf)
     for step in (6, 7):
         one.update([batch_of()], step)
     assert (one.counts.skipped, one.counts.skipped_in_a_row, one.counts.finite_steps) == (2, 2, 1)
@@ -60,7 +67,7 @@ def test_fp16_finds_its_scale_and_keeps_it_in_the_state() -> None:
 
 
 def test_learning_rate_is_scaled_warmed_up_annealed_and_held() -> None:
-    rates_at_512 = {"lr": 1.0, "warmup_lr": 0.1, "min_lr": 0.01}
+    rates_at_512: dict[str, Any] = {"lr": 1.0, "warmup_lr": 0.1, "min_lr": 0.01}
     recipe = replace(RECIPE, batch=1024, epochs=4, cooldown_epochs=1, warmup_epochs=1, **rates_at_512)
     scheduler = learner(recipe).scheduler
     rates = [scheduler._get_lr(step)[0] for step in range(50)]  # step_update would need optimizer steps between
@@ -96,7 +103,7 @@ def test_optimizer_has_the_recipes_values() -> None:
 def test_precision_is_that_of_the_forward_pass(precision: Precision) -> None:
     one = learner(RECIPE, precision)
     seen = []
-    one.model.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    head(one).register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     one.update([batch_of()], step=5)
     assert seen == [{"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]]
     assert one.counts.loss_sum.dtype == torch.float32
@@ -151,10 +158,10 @@ def test_randomness_of_a_step_is_a_function_of_seed_and_step() -> None:
     one.update([batch_of()], step=5)
     torch.rand(100), np.random.rand(100)  # the generators stand elsewhere
     other.update([batch_of()], step=5)
-    assert torch.equal(one.model.head.weight, other.model.head.weight)
+    assert torch.equal(head(one).weight, head(other).weight)
     other = learner(recipe)
     other.update([batch_of()], step=6)
-    assert not torch.equal(one.model.head.weight, other.model.head.weight)
+    assert not torch.equal(head(one).weight, head(other).weight)
 
 
 def test_a_step_trains_also_after_an_evaluation() -> None:

@@ -28,7 +28,7 @@ from tests.harness.image_sets import coloured
 
 
 def deit(**changes: Any) -> backbones.BackboneSpec:
-    size = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}
+    size: dict[str, Any] = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}
     return replace(backbones.preset("deit_micro", attention="focused"), **(size | changes))
 
 
@@ -63,7 +63,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def refusal(path: Path, **options: bool) -> str:
+def refusal(path: Path, **options: Any) -> str:
     with pytest.raises(ValueError) as error:
         loaded(path, **options)
     message = str(error.value)

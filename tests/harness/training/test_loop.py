@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_learns(folder: Path, tmp_path: Path, precision: str) -> None:
     lines: list[str] = []
-    metrics = train(task(folder, replace(RECIPE, epochs=5), precision=precision), deit(), tmp_path, lines.append)
+    this = task(folder, replace(RECIPE, epochs=5), precision=precision)
+    metrics: dict[str, Any] = train(this, deit(), tmp_path, lines.append)
     epochs = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4, 5]
     assert epochs[-1]["train_loss"] < 0.7 * epochs[0]["train_loss"]
@@ -52,7 +54,7 @@ def test_it_learns(folder: Path, tmp_path: Path, precision: str) -> None:
 
 
 def test_a_run_leaves_what_it_says(folder: Path, tmp_path: Path) -> None:
-    metrics = train(task(folder), deit(name="mine"), tmp_path / "run", print)
+    metrics: dict[str, Any] = train(task(folder), deit(name="mine"), tmp_path / "run", print)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "best.pt",
         "checkpoint-00000012.pt",
@@ -126,13 +128,15 @@ def test_ema_is_evaluated_beside_the_model(folder: Path, tmp_path: Path) -> None
 def test_torch_is_left_as_it_was(folder: Path, tmp_path: Path) -> None:
     train(task(folder, replace(RECIPE, epochs=1)), deit(), tmp_path, print)
     assert not torch.are_deterministic_algorithms_enabled()
-    assert torch.utils.deterministic.fill_uninitialized_memory
+    # A property of the module that its stub does not know.
+    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
 
 
 def test_embedded_images_train(tmp_path: Path) -> None:
     spec = deit(image_size=(32, 32), num_classes=10)
     recipe = replace(MICRO, epochs=1, warmup_epochs=0.1, batch=256, lr=6e-3)
-    metrics = train(Train(recipe, DataSource(name="fashion_mnist_14k")), spec, tmp_path, print)
+    data = DataSource(name="fashion_mnist_14k")
+    metrics: dict[str, Any] = train(Train(recipe, data), spec, tmp_path, print)
     assert metrics["n_images"] == 2000
     assert metrics["top1"] > 20, "chance is 10"
 
@@ -181,7 +185,8 @@ def test_a_starved_device_is_called_so(
 
     monkeypatch.setattr(Images, "__getitem__", slowly)
     lines: list[str] = []
-    metrics = train(task(folder, replace(RECIPE, epochs=1), workers=workers), deit(), tmp_path, lines.append)
+    this = task(folder, replace(RECIPE, epochs=1), workers=workers)
+    metrics: dict[str, Any] = train(this, deit(), tmp_path, lines.append)
     assert metrics["data_wait_share"] > 0.1
     warned = re.match(r"warning: the loop waited for images \d\d% of the time, above 10%", lines[-1])
     assert bool(warned) == bool(workers)

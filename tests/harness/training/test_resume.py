@@ -13,6 +13,7 @@ import signal
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -114,7 +115,7 @@ def attempt(this: Attempt, rank: int, port: int) -> None:
 
 
 def spec() -> backbones.BackboneSpec:
-    size = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}
+    size: dict[str, Any] = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}
     return replace(backbones.preset("deit_micro", attention="focused"), **size)
 
 

@@ -26,7 +26,7 @@ RECIPE = replace(MICRO, epochs=2, batch=4, warmup_epochs=0.5, lr=2e-3 * LR_BATCH
 
 
 def deit(**changes: Any) -> backbones.BackboneSpec:
-    size = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}
+    size: dict[str, Any] = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}
     return replace(backbones.preset("deit_micro", attention="focused"), **(size | changes))
 
 

@@ -61,8 +61,8 @@ def test_an_error_on_one_rank_ends_the_job_and_is_what_the_record_says(images: s
         path.write_bytes(path.read_bytes()[:60])
     # All but those of the first batches of the other rank: the error is found on `rank` alone.
     only_other = _first_share(images, 1 - rank)
-    for path in only_other:
-        shutil.copy(path, root / Path(path).relative_to(images))
+    for complete in only_other:
+        shutil.copy(complete, root / Path(complete).relative_to(images))
     expected = ["PeerLost", "PeerLost"]
     expected[rank] = "JobFailed"
     assert kinds(str(root), tmp_path / "runs") == expected
