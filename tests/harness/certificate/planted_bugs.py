@@ -5,6 +5,7 @@
 
 import math
 import threading
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ class Sound(Attention):
 
     def naive(self, q, k, v, *, bias=None, x=None, regions=None):
         site, d = self.site, self.site.dim // self.site.heads
-        same = 1.0 if regions is None else (regions[:, :, None] == regions[:, None, :]).double()
+        same: Any = 1.0 if regions is None else (regions[:, :, None] == regions[:, None, :]).double()
 
         def phi(t):
             return (t * self.scale).clamp(min=0) / (t.square().sum(-1, keepdim=True) + 1e-6).sqrt()
@@ -88,6 +89,7 @@ class Sound(Attention):
         height, width, prefix = site.queries
         rows = [torch.zeros_like(v[:, 0])] * prefix
         for n in range(height * width):
+            assert self.conv.bias is not None
             total = self.conv.bias.expand(v.shape[0], -1)
             for m in range(height * width):
                 dy, dx = m // width - n // width + 1, m % width - n % width + 1
@@ -475,6 +477,8 @@ class ProjectionNotInTheState(Sound):
 
 @breaks("state")
 class RunningMean(Sound):
+    mean: torch.Tensor
+
     def __init__(self, site):
         super().__init__(site)
         self.register_buffer("mean", torch.zeros(site.dim))

@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,7 +159,7 @@ RUN = (
 )
 
 
-def start(line: str, cwd: Path, **streams: int) -> subprocess.Popen:
+def start(line: str, cwd: Path, **streams: Any) -> subprocess.Popen:
     """`python -m harness` in a session of its own, and open to Ctrl-C even where tests in the background are not."""
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *shlex.split(line)],

@@ -100,7 +100,7 @@ def test_where_nothing_is_left_there_is_no_estimate(tmp_path: Path) -> None:
             ],
         ),
         (
-            [Cell(SPEC, replace(TRAINING.task, device="cuda"))],  # type: ignore[type-var]
+            [Cell(SPEC, replace(TRAINING.training, device="cuda"))],
             Cluster("gpu", nodes=2, gpus_per_node=4, cpus_per_gpu=6),
             ["1 job; each 2 nodes x (4 processes, 4 GPUs, 24 cores), 240 min, default partition"],
         ),

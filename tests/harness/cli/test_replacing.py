@@ -86,8 +86,8 @@ def test_data_tells_the_cells_of_imagenet_where_it_lies_and_leaves_their_recipe(
     for text in (str(tmp_path), f"imagenet={tmp_path}"):
         after = adjusted(cells, {"data": text})
         assert keys(after) == keys(cells), "the name is the same, and where it lies does not matter"
-        assert {cell.task.data.root for cell in after} == {str(tmp_path)}
-        assert [cell.task.recipe for cell in after] == [cell.task.recipe for cell in cells]
+        assert {cell.training.data.root for cell in after} == {str(tmp_path)}
+        assert [cell.training.recipe for cell in after] == [cell.training.recipe for cell in cells]
     assert data_source(f"imagenet={tmp_path}") == DataSource("imagenet", root=str(tmp_path))
 
 

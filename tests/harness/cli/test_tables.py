@@ -197,10 +197,10 @@ def test_reproduce_evaluates_the_official_files_that_are_there(ask: Ask, monkeyp
     assert Path("rows.csv").is_file()
 
 
-def few(published):  # type: ignore[no-untyped-def]
+def few(published):
     """The rows of the two smallest models: counting all of them takes a minute."""
 
-    def rows(paper: str):  # type: ignore[no-untyped-def]
+    def rows(paper: str):
         frame = published(paper)
         return frame[frame["model"].isin(["PVTv2-B0", "DeiT-T"])]
 

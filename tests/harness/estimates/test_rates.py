@@ -1,5 +1,6 @@
 """Rates: the nearest record is found and named, then a probe, then multiply-adds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from backbones import macs, preset
 from harness.cells import MICRO, Cell, Evaluate, Speed, Train, Weights
 from harness.estimates import rates
 from harness.estimates.rates import CPU_GMACS_PER_S, GPU_GMACS_PER_S, Load, Rates
+from harness.measures.speed import prepare
 from results import Record
 from tests.harness.planted import FASHION, record, speed, trained
 
@@ -147,8 +149,13 @@ def test_a_probe_runs_the_model_here(load):
 
 @pytest.mark.usefixtures("quick")
 def test_a_probe_is_made_once_for_a_load(monkeypatch):
-    made, prepare = [], rates.prepare
-    monkeypatch.setattr(rates, "prepare", lambda *args: made.append(args) or prepare(*args))
+    made = []
+
+    def noted(*args: Any) -> Callable[[], torch.Tensor]:
+        made.append(args)
+        return prepare(*args)
+
+    monkeypatch.setattr(rates, "prepare", noted)
     known = Rates([], cores=2)
     assert known.of(TRAIN, probe=True) == known.of(TRAIN, probe=True)
     assert len(made) == 1

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from timm.data.mixup import Mixup
 from torch.utils.data import get_worker_info
 
 from harness.cells import DataSource
+from harness.cells.preprocessing import Augmentation
 from harness.images.batches import Batch, Images, Key, TrainOrder, batches, eval_order, shares
 from harness.images.sources import open_splits
-from harness.images.transforms import Transform, train_transform
+from harness.images.transforms import TensorTransform, Transform, train_transform
 from harness.process.determinism import derived_seed
 
 EMBEDDED = DataSource(name="fashion_mnist_14k")
@@ -39,8 +41,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def transform(augmentation: str = "small") -> Transform:
-    return train_transform(
+def transform(augmentation: Augmentation = "small") -> Transform:
+    made = train_transform(
         (32, 32),
         3,
         augmentation=augmentation,
@@ -48,6 +50,8 @@ def transform(augmentation: str = "small") -> Transform:
         color_jitter=0.0,
         interpolation="bicubic",
     )
+    assert not isinstance(made, TensorTransform)
+    return made
 
 
 def read(images: Images, order: object, workers: int) -> list[Batch]:
@@ -94,7 +98,7 @@ def test_an_unreadable_image_is_named_and_no_neighbour_served(folder: Path, dama
 
 
 @pytest.mark.parametrize("augmentation", ["small", "imagenet"])
-def test_workers_change_nothing(folder: Path, augmentation: str) -> None:
+def test_workers_change_nothing(folder: Path, augmentation: Augmentation) -> None:
     images = Images(open_splits(DataSource.folder(folder), 2).train, transform(augmentation), seed=5)
     order = TrainOrder(len(images), batch=5, epochs=2, seed=5)
     alone = read(images, order, workers=0)
@@ -215,7 +219,8 @@ class Signals:
     def __call__(self, image: Image.Image) -> torch.Tensor:
         assert get_worker_info() is not None
         handled = [signal.getsignal(number) for number in self.numbers]
-        return torch.tensor([{signal.SIG_DFL: 0, signal.SIG_IGN: 1}.get(handler, 2) for handler in handled])
+        codes: dict[Any, int] = {signal.SIG_DFL: 0, signal.SIG_IGN: 1}
+        return torch.tensor([codes.get(handler, 2) for handler in handled])
 
 
 def test_workers_do_not_inherit_the_trainers_signal_handlers(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.images import crops as module
 from harness.images.batches import Images
 from harness.images.crops import Crops
 from harness.images.transforms import Normalise, eval_transform
@@ -96,7 +97,7 @@ def test_another_size_has_other_crops(folder: Path, tmp_path: Path) -> None:
 def test_another_library_has_other_crops(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = crops_in(tmp_path, folder).path
     assert crops_in(tmp_path, folder).path == before
-    monkeypatch.setattr(module.PIL, "__version__", "99")
+    monkeypatch.setattr(PIL, "__version__", "99")
     assert crops_in(tmp_path, folder).path != before
 
 
@@ -199,15 +200,15 @@ def test_crops_of_another_shape_are_named(folder: Path, tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small_is_said_at_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = module.shutil.disk_usage(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
     evaluated(folder, cache=tmp_path / "kept")
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage._replace(free=29_951))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=29_951))
     with pytest.raises(ValueError) as error:
         crops_in(tmp_path / "cache", folder)
     assert str(error.value) == f"cannot keep 3e-05 GB of crops in {tmp_path}/cache: 3e-05 GB are free"
     assert list((tmp_path / "cache").iterdir()) == []
     evaluated(folder, cache=tmp_path / "kept")  # what is there already needs no room
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage._replace(free=29_952))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=29_952))
     crops_in(tmp_path / "cache", folder)
 
 
@@ -233,7 +234,7 @@ def test_a_cache_that_cannot_be_a_folder(folder: Path, tmp_path: Path) -> None:
 
 def _without_room(group: Ranks, folder: str, cache: str) -> Any:
     if group.first:
-        os.posix_fallocate = _full  # type: ignore[assignment]
+        os.posix_fallocate = _full
     return evaluated(Path(folder), group, Path(cache))
 
 

@@ -62,7 +62,7 @@ def test_fashion_mnist_is_read_as_debian_has_it(fashion: Path) -> None:
     assert train.targets == [*range(10)] * 2
     assert val.classes == open_val(EMBEDDED, 10).classes
     assert val.classes[9] == "ankle boot"
-    assert np.array_equal(train.image(3), np.arange(3 * 784, 4 * 784).astype(np.uint8).reshape(28, 28))
+    assert np.array_equal(np.asarray(train.image(3)), np.arange(3 * 784, 4 * 784).astype(np.uint8).reshape(28, 28))
     assert train.filename(3) == "fashion_mnist/train[3]"
     assert len(train.stamp()) == 16
 

@@ -5,6 +5,7 @@ import random
 import statistics
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from timm.data.auto_augment import RandAugment
 from torchvision.transforms import RandomResizedCrop
 
 from harness.cells import Preprocessing
+from harness.cells.preprocessing import Augmentation, EvalTransform
 from harness.images.transforms import (
     Normalise,
     RandomErasing,
@@ -35,17 +37,18 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def train(
-    augmentation: str = "small", size: tuple[int, int] = (32, 32), channels: int = 3, **changes: object
-) -> Transform:
-    settings: dict = {"rand_augment": None, "color_jitter": 0.0, "interpolation": "bicubic"} | changes
+    augmentation: Augmentation = "small", size: tuple[int, int] = (32, 32), channels: int = 3, **changes: Any
+) -> Any:
+    """A transform of training images: a Compose of torchvision, or a TensorTransform where `input` is "tensor"."""
+    settings: dict[str, Any] = {"rand_augment": None, "color_jitter": 0.0, "interpolation": "bicubic"} | changes
     return train_transform(size, channels, augmentation=augmentation, **settings)
 
 
-def evaluation(kind: str, size: tuple[int, int], crop_pct: float, channels: int = 3) -> Transform:
+def evaluation(kind: EvalTransform, size: tuple[int, int], crop_pct: float, channels: int = 3) -> Transform:
     return eval_transform(size, channels, Preprocessing(kind, crop_pct))
 
 
-def ops(transform: Transform) -> Iterator:
+def ops(transform: Any) -> Iterator:
     for stage in transform.transforms:
         for part in getattr(stage, "transforms", []):
             if isinstance(part, RandAugment):
@@ -85,7 +88,7 @@ def test_unknown_rand_augment_is_refused(text: str) -> None:
 @pytest.mark.parametrize("augmentation", ["small", "imagenet"])
 @pytest.mark.parametrize("rand_augment", [None, STANDARD])
 def test_train_transforms_give_bytes_of_the_models_size(
-    augmentation: str, channels: int, rand_augment: str | None
+    augmentation: Augmentation, channels: int, rand_augment: str | None
 ) -> None:
     transform = train(augmentation, (24, 40), channels, rand_augment=rand_augment)
     for size in ((28, 28), (100, 60)):
@@ -145,17 +148,17 @@ def test_short_side_keeps_the_aspect_and_squash_does_not() -> None:
 def test_evaluation_is_pillows_resize_and_crop() -> None:
     image = noise(300, 260)
     squashed = image.resize((256, 256), Image.Resampling.BICUBIC).crop((16, 16, 240, 240))
-    assert np.array_equal(evaluation("squash", (224, 224), 0.875)(image).permute(1, 2, 0), squashed)
+    assert np.array_equal(evaluation("squash", (224, 224), 0.875)(image).permute(1, 2, 0), np.asarray(squashed))
     whole = image.resize((384, 384), Image.Resampling.BICUBIC)
-    assert np.array_equal(evaluation("squash", (384, 384), 1.0)(image).permute(1, 2, 0), whole)
+    assert np.array_equal(evaluation("squash", (384, 384), 1.0)(image).permute(1, 2, 0), np.asarray(whole))
     short = image.resize((int(256 * 300 / 260), 256), Image.Resampling.BICUBIC)
     left = round((short.width - 224) / 2)
     expected = short.crop((left, 16, left + 224, 240))
-    assert np.array_equal(evaluation("short_side", (224, 224), 0.875)(image).permute(1, 2, 0), expected)
+    assert np.array_equal(evaluation("short_side", (224, 224), 0.875)(image).permute(1, 2, 0), np.asarray(expected))
 
 
 @pytest.mark.parametrize("kind", ["pad", "short_side", "squash"])
-def test_grey_models_get_one_channel(kind: str) -> None:
+def test_grey_models_get_one_channel(kind: EvalTransform) -> None:
     assert evaluation(kind, (32, 48), 1.0, channels=1)(noise(40, 40)).shape == (1, 32, 48)
 
 
@@ -196,7 +199,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return out.getvalue()
 
 
-def tensor_input(size: tuple[int, int] = (64, 48), channels: int = 3, **changes: object) -> TensorTransform:
+def tensor_input(size: tuple[int, int] = (64, 48), channels: int = 3, **changes: Any) -> TensorTransform:
     transform = train("imagenet", size, channels, input="tensor", **changes)
     assert isinstance(transform, TensorTransform)
     return transform
@@ -281,7 +284,7 @@ def test_tensor_input_with_rand_augment_is_a_function_of_the_seed_and_close_to_p
 def test_tensor_input_decodes_to_pillows_pixels(data: bytes) -> None:
     pixels = tensor_input().decode(data)
     assert pixels.dtype == torch.uint8
-    assert np.array_equal(pixels.permute(1, 2, 0), Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.array_equal(pixels.permute(1, 2, 0), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", encoded(photo(60, 50))[:-300]])

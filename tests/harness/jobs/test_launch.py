@@ -470,7 +470,12 @@ def test_each_record_is_read_once_a_look(
     results.write(out, record(done, {}))
     read: list[str] = []
     original = results.read
-    monkeypatch.setattr(results, "read", lambda path: (read.append(path.stem), original(path))[1])
+
+    def noted(path: Path) -> results.Record:
+        read.append(path.stem)
+        return original(path)
+
+    monkeypatch.setattr(results, "read", noted)
     resumed(out)
     assert read.count(done.key) == 2
     # A second time after Slurm was asked: the job may have written it meanwhile.

@@ -1,12 +1,12 @@
 """What was submitted is known again from the disk alone."""
 
 import json
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from harness.jobs import submissions
 from harness.jobs.submissions import FILE, FOLDER, Array, Submission, find, name_of, read_all, slug
 from slurm import Cluster, Resources
 from tests.harness.submitted import NOON, submit
@@ -112,7 +112,7 @@ def test_a_sweep_names_files_and_jobs_in_what_both_take(sweep: str, name: str) -
 
 
 def test_two_submissions_of_one_second_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submissions.time, "strftime", lambda form: "20270115-120000")
+    monkeypatch.setattr(time, "strftime", lambda form: "20270115-120000")
     assert len({name_of("ten") for _ in range(20)}) > 15
 
 

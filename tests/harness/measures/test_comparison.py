@@ -19,8 +19,8 @@ class Clock:
         self.seconds, self.drift, self.calls = seconds, drift, count()
         self.order = ""
 
-    def __call__(self, call: Callable[[], str]) -> float:
-        name = call()
+    def __call__(self, call: Callable[[], object]) -> float:
+        name = str(call())
         self.order += name
         return self.seconds[name]() + self.drift * next(self.calls)
 

@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -307,7 +308,7 @@ def test_formula_and_counters_agree_on_variants(name, overrides):
 
 def test_frozen_parameters_do_not_count(monkeypatch):
     def build(spec):
-        model = backbones.build(spec)
+        model: Any = backbones.build(spec)
         model.head.bias.requires_grad_(False)
         return model
 

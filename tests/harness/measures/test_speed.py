@@ -3,6 +3,8 @@
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -107,7 +109,7 @@ def test_compiled():
 def test_a_task_measures_a_backbone():
     lines: list[str] = []
     spec = backbones.preset("deit_micro", attention="focused", in_channels=1, num_classes=3)
-    metrics = measure_backbone(spec, Speed(Runtime(batch=1), min_seconds=1e-3), lines.append)
+    metrics: dict[str, Any] = measure_backbone(spec, Speed(Runtime(batch=1), min_seconds=1e-3), lines.append)
     assert metrics["images_per_s"] > 0
     assert lines
     assert all("\n" not in line for line in lines)
@@ -130,11 +132,12 @@ def test_peak_resident_set_is_that_of_the_work():
     freed = [bytearray(100_000) for _ in range(5_000)]
     in_use = bytearray(100_000)
     del freed
-    much, little = (peak_memory(lambda mib=mib: torch.ones(mib * 2**18), "cpu")["peak_rss_mib"] for mib in (200, 1))
+    much, little = (peak_memory(partial(torch.ones, mib * 2**18), "cpu")["peak_rss_mib"] for mib in (200, 1))
     if much is None:
         pytest.skip("this system does not reset the peak resident set")
     # The larger came first, so a peak that is not reset would be the same.
     assert in_use
+    assert little is not None
     assert 150 < much - little < 250
 
 

@@ -194,7 +194,7 @@ def test_a_training_that_is_taken_over_stops_between_two_steps(tmp_path: Path, m
     from harness.cells import MICRO, DataSource, Train
     from tests.harness.image_sets import coloured
 
-    size = {"dim": 16, "depth": 1, "heads": 2, "image_size": (16, 16), "num_classes": 3}
+    size: dict[str, Any] = {"dim": 16, "depth": 1, "heads": 2, "image_size": (16, 16), "num_classes": 3}
     spec = replace(preset("deit_micro"), **size)
     recipe = replace(MICRO, epochs=2, batch=16)
     cell = Cell(spec, Train(recipe, DataSource.folder(coloured(tmp_path / "images")), checkpoint_minutes=0.0))

@@ -107,7 +107,7 @@ def test_the_gpus_of_this_machine_are_those_that_this_process_may_use(
     monkeypatch: pytest.MonkeyPatch, given: str | None, wanted: list[str]
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert module.gpus() == wanted

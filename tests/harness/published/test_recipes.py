@@ -36,7 +36,7 @@ ON_TABLE = [name for name in RECIPES if name not in ASSUMED]
 def row_of(name: str) -> dict[str, str]:
     """The row of a preset, with what it leaves blank from the defaults of its repository."""
     config = f"{name}.yaml" if f"{name}.yaml" in TABLE.index else f"baseline {CONFIGS.get(name, name)}"
-    row = TABLE.loc[config].to_dict()
+    row: dict[Any, str] = TABLE.loc[config].to_dict()
     defaults = DEFAULTS.get(name) or DEFAULTS.get(name.split("_")[0])
     if defaults is None:
         return row
@@ -99,7 +99,8 @@ def test_every_field_is_that_of_the_table(name: str) -> None:
 def test_evaluation_resizes_and_crops_as_the_table_says(name: str) -> None:
     text, evaluation = row_of(name)["val_transform"], recipe_of(name).evaluation
     size = backbones.preset(name).image_size
-    resize, crop, _ = eval_transform(size, 3, evaluation).transforms[0].transforms
+    transform: Any = eval_transform(size, 3, evaluation)
+    resize, crop, _ = transform.transforms[0].transforms
     assert (evaluation.kind == "squash") == ("squash" in text)
     resized = f"({','.join(map(str, resize.size))})" if evaluation.kind == "squash" else f"short side to {resize.size}"
     assert resized in text

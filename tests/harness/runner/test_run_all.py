@@ -69,6 +69,7 @@ def test_failures_are_records_and_the_rest_goes_on(counting, log, tmp_path):
     cells = [counting("softmax", "error"), counting("linear", "memory"), counting("focused")]
     records = run_all(cells, tmp_path, console())
     assert [record.status for record in records] == ["failed", "oom", "done"]
+    assert records[0].error is not None
     assert "RuntimeError: planted failure" in records[0].error
     assert "Traceback" in records[0].error
     assert records[2].error is None
@@ -166,7 +167,7 @@ def test_a_training_that_does_not_fit_says_what_helps_and_runs_again(
     (record,) = run_all([cell], tmp_path / "out", shown)
     assert record.status == "oom"
     assert "oom: the images of a step did not fit: --device-batch takes fewer at once" in text_of(shown)
-    split = replace(cell, task=replace(cell.task, device_batch=16))
+    split = replace(cell, task=replace(cell.training, device_batch=16))
     assert split.key == cell.key
     (record,) = run_all([split], tmp_path / "out", shown)
     assert record.status == "done"

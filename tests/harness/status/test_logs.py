@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def polls(monkeypatch: pytest.MonkeyPatch, *events: Callable[[], object]) -> Non
     def sleep(seconds: float) -> None:
         left.pop(0)()
 
-    monkeypatch.setattr(logs.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
 
 
 def add(path: Path, content: bytes) -> None:

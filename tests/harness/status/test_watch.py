@@ -14,8 +14,9 @@ from rich.console import Console
 
 from harness.process import attempts
 from harness.status import watch
-from harness.status.rows import ROWS, duration, short_labels
+from harness.status.rows import ROWS, short_labels
 from harness.sweeps.expand import expand
+from results.wording import duration
 from tests.harness.submitted import NOON, Slurm, attempt, job, record, submit
 
 NAME = "deit_t focused(kernel_size=5) train cuda"

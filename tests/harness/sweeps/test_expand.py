@@ -6,6 +6,7 @@ import pytest
 
 import backbones
 import results
+from harness.cells import RunWeights
 from harness.published.models import spec_of
 from harness.published.recipes import FINE_TUNED, RECIPES, recipe_of
 from harness.sweeps.expand import SWEEPS, expand
@@ -68,16 +69,18 @@ def test_paper_accuracy_fine_tunes_from_its_own_runs_at_224_pixels_and_cswin_fro
     for cell in following:
         start = by_key[cell.needs[0]]
         assert start.backbone == backbones.preset(FINE_TUNED[cell.backbone.name])
-        assert (cell.task.weights.which, cell.task.weights.strict) == ("last", True)
-        assert cell.task.weights.ema == ("cswin" in cell.backbone.name)
+        weights = cell.training.weights
+        assert isinstance(weights, RunWeights)
+        assert (weights.which, weights.strict) == ("last", True)
+        assert weights.ema == ("cswin" in cell.backbone.name)
 
 
 def test_paper_accuracy_trains_on_imagenet_by_the_recipe_of_the_preset():
     for cell in expand("paper_accuracy"):
         assert cell.task.name == "train"
-        assert cell.task.recipe == recipe_of(cell.backbone.name)
-        assert (cell.task.data.name, cell.task.data.root) == ("imagenet", None)
-        assert cell.task.device == "cuda"
+        assert cell.training.recipe == recipe_of(cell.backbone.name)
+        assert (cell.training.data.name, cell.training.data.root) == ("imagenet", None)
+        assert cell.training.device == "cuda"
         assert cell.backbone.num_classes == 1000
 
 
