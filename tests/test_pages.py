@@ -162,9 +162,9 @@ def run(written: list[Block], ask: Ask) -> None:
                 assert "attention-bench: " not in answer.err, f"{block}: {line}: a warning"
                 said += answer.out
         elif block.language == "python":
-            if name := file_in(block):
-                Path(name).write_text(block.text)
-                assert re.search(rf"^attention-bench .*\b{name}", code, re.MULTILINE), f"{block}: no command uses it"
+            if file := file_in(block):
+                Path(file).write_text(block.text)
+                assert re.search(rf"^attention-bench .*\b{file}", code, re.MULTILINE), f"{block}: no command uses it"
             else:
                 exec(compile(block.text, str(block), "exec"), namespace)
         elif block.language == "toml":
@@ -271,7 +271,9 @@ def test_commands_that_are_not_run_exist(page: Path, parse: Ask) -> None:
     assert [f"{block}: {shlex.join(words)}" for block, words in lines if not is_known(words, parse)] == []
     for block in blocks(page):
         if block.comment is not None and block.language == "python":
-            imports = [node for node in ast.parse(block.text).body if isinstance(node, ast.Import | ast.ImportFrom)]
+            imports: list[ast.stmt] = [
+                node for node in ast.parse(block.text).body if isinstance(node, ast.Import | ast.ImportFrom)
+            ]
             exec(compile(ast.Module(imports, []), str(block), "exec"), {})
 
 
