@@ -114,7 +114,7 @@ def test_a_killed_training_goes_on(finished: Path) -> None:
     assert checkpoints.all_of(run)[0].name == "checkpoint-00000012.pt"
 
 
-def processor() -> dict[str, object]:
+def processor() -> dict[str, str | None]:
     """What decides which kernels torch and its libraries take."""
     names = ("vendor_id", "cpu family", "model", "stepping")
     try:
@@ -127,7 +127,7 @@ def processor() -> dict[str, object]:
 
 def test_it_ends_with_the_bits_of_an_undisturbed_run(finished: Path) -> None:
     made = json.loads((EARLIER / "killed.json").read_text())
-    here = processor() | {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    here = {**processor(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     if here != made["here"]:
         pytest.skip(f"bits are those of one kind of CPU, one torch and one thread: {made['here']}")
     assert digest(finished / KILLED.name) == made["digest"]
