@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 import backbones
-from harness.certificate.precision import MODES, Mode
-from harness.certificate.subject import CASES, Broken, Exempt, Subject, at, cast, require, shown_sites
+from harness.certificate.precision import MODES, Mode, cast
+from harness.certificate.subject import CASES, Broken, Exempt, Subject, at, require, shown_sites
 from harness.process.errors import first_line
 
 FAMILIES = ("deit_t", "pvt_tiny", "pvt_v2_b0", "pvt_v2_b2_li", "swin_t", "cswin_t", "flatten_swin_t", "flatten_pvt_t")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harness.certificate.subject import Case, Inputs, Subject, at, cast, leaves, loss_of, require, shown_sites
+from harness.certificate.subject import Case, Inputs, Subject, at, leaves, loss_of, require, shown_sites
 
 NEAR = 4
 """Largest relative l2 error, in eps of the dtype; inputs, weights, scores and output each round by half an eps."""
@@ -42,6 +42,11 @@ MODES = (
     *(Mode(f"autocast to {_name(dtype)}, inputs in it", torch.float32, dtype, dtype) for dtype in HALF),
     *(Mode(f"autocast to {_name(dtype)}, float32 inputs", torch.float32, torch.float32, dtype) for dtype in HALF),
 )
+
+
+def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """Return the same values in another dtype, as leaves that require gradients; regions stay as they are."""
+    return {name: x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x for name, x in inputs.items()}
 
 
 def finite(subject: Subject) -> str:

@@ -160,11 +160,6 @@ def quarters(grid: Grid) -> Tensor:
     return (2 * rows[:, None] + columns).flatten()
 
 
-def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    """Return the same values in another dtype, as leaves that require gradients; regions stay as they are."""
-    return {name: x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x for name, x in inputs.items()}
-
-
 def leaves(inputs: Inputs) -> list[Tensor]:
     """Return the inputs that have gradients."""
     return [x for x in inputs.values() if x.is_floating_point()]

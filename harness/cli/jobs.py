@@ -50,7 +50,7 @@ def submit(
     where = slurm.load(cluster)
     if dry_run:
         chosen = launch.choose(cells, launch.look_for(cells, out))
-        for line in preview.lines(chosen, launch.planned(chosen, where), where, out, probe=probe):
+        for line in preview.preview_lines(chosen, launch.planned(chosen, where), where, out, probe=probe):
             say(line)
         return 0
     chosen, submitted = launch.submit_alone(cells, where, out, choice.sweep or "grid", warn)
@@ -145,7 +145,7 @@ def status(
         raise ValueError("--watch and --json exclude each other: --json prints one look")
     if not 1 <= every <= A_DAY:
         raise ValueError(f"--every {every:g}: allowed are 1 to {A_DAY:g} seconds")
-    return view.show(
+    return view.show_logs(
         sweep, out, out_console, warn, _labels, every=every if watch else None, everything=all, as_json=json
     )
 
@@ -174,7 +174,7 @@ def logs(
     """
     from harness.status import logs as view
 
-    return view.show(cell, out, out_console, warn, follow=follow, rank=rank)
+    return view.show_logs(cell, out, out_console, warn, follow=follow, rank=rank)
 
 
 def cluster(

@@ -41,8 +41,8 @@ def show(
     """
     import results
     from harness.cli.selection import settings, specs_of
-    from harness.measures.resolved import resolved
+    from harness.measures.resolved import resolved_table
 
     (spec,) = specs_of(preset, () if attention is None else (attention,), settings(set))
-    results.show(resolved(spec), out_console)
+    results.show(resolved_table(spec), out_console)
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import results
 from harness.estimates.estimate import Estimator
-from harness.estimates.totals import total
+from harness.estimates.totals import total_of_jobs
 from harness.jobs.launch import Choice
 from harness.jobs.plan import Allocation, on_gpu
 from harness.process.environment import cores
@@ -16,7 +16,7 @@ from results.wording import count
 from slurm import Cluster, Resources
 
 
-def lines(
+def preview_lines(
     choice: Choice, planned: Sequence[Sequence[Allocation]], cluster: Cluster, out: Path, *, probe: bool
 ) -> Iterator[str]:
     """Yield lines on the cells, the arrays with the resources of each job, and an estimate.
@@ -42,7 +42,7 @@ def lines(
     else:
         jobs = [each for array in estimates for each in array]
     at_once = len(jobs) if cluster.is_local else min(len(jobs), cluster.throttle or len(jobs))
-    yield f"estimate: {total(jobs, at_once)}"
+    yield f"estimate: {total_of_jobs(jobs, at_once)}"
     for note, number in Counter(each.note for job in jobs for each in job).most_common(3):
         yield f"  {note} ({count(number, 'cell')})"
 

@@ -57,7 +57,7 @@ class Summary:
         )
 
 
-def total(jobs: Sequence[Sequence[Estimate]], at_once: int) -> Summary:
+def total_of_jobs(jobs: Sequence[Sequence[Estimate]], at_once: int) -> Summary:
     """Add up jobs, each of which runs its cells in sequence; they start in order, `at_once` at a time.
 
     A job that depends on another one is assumed to find it done. Crops that several cells share count once.

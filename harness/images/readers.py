@@ -117,7 +117,7 @@ class FolderReader(Reader):
 
         samples, class_to_idx = find_images_and_targets(str(folder), sort=False)
         if not samples:
-            raise ValueError(f"no image ({', '.join(sorted(suffixes()))}) in {folder}; {SORT}")
+            raise ValueError(f"no image ({', '.join(sorted(image_suffixes()))}) in {folder}; {SORT}")
         for path, _ in samples:
             if os.path.dirname(os.path.dirname(path)) != str(folder):
                 raise ValueError(f"{path} is not in a class folder directly under {folder}: {SORT}")
@@ -143,7 +143,7 @@ class FolderReader(Reader):
 
 
 @cache
-def suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """Return the suffixes of image files, as timm has them."""
     from timm.data.readers.img_extensions import get_img_extensions
 
@@ -152,7 +152,7 @@ def suffixes() -> frozenset[str]:
 
 def is_image(name: str) -> bool:
     """Return whether a file is an image, by its suffix."""
-    return os.path.splitext(name)[1].lower() in suffixes()
+    return os.path.splitext(name)[1].lower() in image_suffixes()
 
 
 def natural_key(name: str) -> list[Any]:

@@ -27,7 +27,7 @@ def cancel(
     """
 
     def look() -> tuple[list[Submission], Standing, list[CellState]]:
-        asked = submissions.find(sweep, out, warn)
+        asked = submissions.find_submissions(sweep, out, warn)
         submitted = {key for submission in asked for key in submission.submitted}
         labels = {key: label for key, label in submissions.labels_of(asked).items() if key in submitted}
         standing = look_at(out, labels, asked)

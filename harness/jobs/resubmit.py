@@ -32,7 +32,7 @@ def resubmit(
 
     Raises ValueError if there is no such submission, if Slurm does not answer or refuses, and as `choose` does.
     """
-    asked = submissions.find(sweep, out, warn)
+    asked = submissions.find_submissions(sweep, out, warn)
     _look(asked, out, failed)  # a command that is refused leaves no lock behind
     with submission_lock(out, warn):
         look = _look(asked, out, failed)

@@ -118,7 +118,7 @@ def look_at(out: Path, cells: Mapping[str, str], submissions: Sequence[Submissio
     return Standing(states, problems, unreachable, {key: record for key, record in records.items() if record})
 
 
-def of_folder(out: Path) -> dict[str, str]:
+def begun_in(out: Path) -> dict[str, str]:
     """Return the labels by key of all cells that were ever begun in an output folder, by whatever command."""
     found = {}
     for folder in sorted(out.glob(f"*/{FOLDER}")):

@@ -91,7 +91,7 @@ def slug(sweep: str) -> str:
     return re.sub(r"[^\w-]+", "-", sweep.rpartition(":")[2])[:40]
 
 
-def find(sweep: str | None, out: Path, warn: Callable[[str], None]) -> list[Submission]:
+def find_submissions(sweep: str | None, out: Path, warn: Callable[[str], None]) -> list[Submission]:
     """Return the submissions of a sweep (None: all), oldest first; `warn` of each whose file is damaged.
 
     Raises ValueError if there are none.

@@ -23,7 +23,7 @@ from harness.process.attempts import attempts
 from harness.process.ranks import process_group
 from harness.process.stopping import Stopped, TakenOver
 from harness.runner.checks import check_needs
-from harness.runner.records import ended_at, failure, recorded
+from harness.runner.records import ended_at, failed_record, recorded
 from harness.runner.run import JobFailed, PeerLost
 from harness.runner.run_all import run_all
 from harness.training import checkpoints
@@ -83,7 +83,7 @@ class CellsJob:
     def gave_up(self, reason: str) -> None:
         """Record the cell that was running as failed."""
         cell = max(self._left(), key=self._last_started)
-        results.write(self.out, failure(cell, reason))
+        results.write(self.out, failed_record(cell, reason))
 
     def _ready(self) -> list[Cell]:
         """Return what is left and can run; record as failed the cells whose training has failed."""
@@ -93,7 +93,7 @@ class CellsJob:
                 check_needs([cell], self.out)
                 ready.append(cell)
             except ValueError as problem:
-                results.write(self.out, failure(cell, str(problem)))
+                results.write(self.out, failed_record(cell, str(problem)))
         return ready
 
     def _left(self) -> list[Cell]:

@@ -33,7 +33,7 @@ class Ratio:
 def compare(
     a: BackboneSpec, b: BackboneSpec, runtime: Runtime, work: Workload = "infer", min_seconds: float = 2.0
 ) -> Ratio:
-    """Return the time of a batch of `a` over that of `b`, measured A B B A in this process; raises as `measure`."""
+    """Return the time of a batch of `a` over that of `b`, measured A B B A here; raises as `measure_speed`."""
     with numerics(compiled=runtime.mode == "compiled"):
         call_a, call_b = (
             prepare(build(spec), (spec.in_channels, *spec.image_size), spec.num_classes, runtime, work)

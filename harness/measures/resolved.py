@@ -17,7 +17,7 @@ HEADERS = (
 )  # fmt: skip
 
 
-def resolved(spec: BackboneSpec) -> Sheet:
+def resolved_table(spec: BackboneSpec) -> Sheet:
     """Return one row per stage and kind of block; parameters and GMACs of the entire stage are in its first row.
 
     Raises ValueError where the attention cannot be mounted.

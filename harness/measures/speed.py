@@ -34,12 +34,12 @@ Timer = Callable[[Callable[[], object]], float]
 
 
 def measure_backbone(spec: BackboneSpec, task: Speed, report: Callable[[str], None]) -> Metrics:
-    """Measure `spec` as `task` says; see `measure` for the metrics and errors."""
+    """Measure `spec` as `task` says; see `measure_speed` for the metrics and errors."""
     image = (spec.in_channels, *spec.image_size)
-    return measure(lambda: build(spec), image, spec.num_classes, task.runtime, task.min_seconds, report)
+    return measure_speed(lambda: build(spec), image, spec.num_classes, task.runtime, task.min_seconds, report)
 
 
-def measure(
+def measure_speed(
     build_model: Callable[[], nn.Module],
     image: tuple[int, int, int],
     num_classes: int,

@@ -200,7 +200,7 @@ def _how(error: BaseException | None) -> str:
 _current: list[Attempt] = []
 
 
-def current() -> Attempt | NoAttempt:
+def current_attempt() -> Attempt | NoAttempt:
     """Return the attempt that this process is running."""
     return _current[-1] if _current else NoAttempt()
 
@@ -211,7 +211,7 @@ def attempts(folder: Path) -> tuple[list[Sidecar], list[str]]:
     for number in sorted(_numbers(folder / FOLDER)):
         path = _path(folder / FOLDER, number)
         try:
-            sidecar = read(path)
+            sidecar = read_attempt(path)
         except ValueError as problem:
             problems.append(str(problem))
             continue
@@ -220,7 +220,7 @@ def attempts(folder: Path) -> tuple[list[Sidecar], list[str]]:
     return found, problems
 
 
-def read(path: Path) -> Sidecar | None:
+def read_attempt(path: Path) -> Sidecar | None:
     """Read an attempt's file; None if it has just been created. Raises ValueError, in one line, if it is damaged."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -241,7 +241,7 @@ def read(path: Path) -> Sidecar | None:
 
 def _read_or_none(path: Path) -> Sidecar | None:
     try:
-        return read(path)
+        return read_attempt(path)
     except ValueError:
         return None
 

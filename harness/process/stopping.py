@@ -16,7 +16,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from harness.process.attempts import Attempt, NoAttempt, current
+from harness.process.attempts import Attempt, NoAttempt, current_attempt
 from harness.process.errors import first_line
 from harness.process.ranks import Ranks
 
@@ -59,12 +59,12 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        return self.signal is not None or current().lost
+        return self.signal is not None or current_attempt().lost
 
     def stopped(self, where: str, group: Ranks) -> Stopped:
         """Return what to raise once the state is saved: the same in all ranks, even if only one was asked to stop."""
-        if group.any(current().lost):
-            return TakenOver(current())
+        if group.any(current_attempt().lost):
+            return TakenOver(current_attempt())
         number = self.signal or signal.SIGTERM
         return Stopped(f"stopped on {number.name} {where}; the same command continues with what is left to do", number)
 

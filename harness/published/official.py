@@ -110,7 +110,7 @@ OFFICIAL: dict[str, Official] = {
 """By preset. For FLatten these are all that were published; the weights of DeiT-B at 384 pixels have no preset here."""
 
 
-def find(folder: Path) -> tuple[dict[str, Path], list[str]]:
+def find_official(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """Return the official files in a folder, by preset, and the presets without one; other files are ignored.
 
     Raises:
@@ -164,7 +164,7 @@ def official_cells(
 
     Raises ValueError if there is no such folder or no file in it.
     """
-    found, missing = find(weights)
+    found, missing = find_official(weights)
     lines = [f"no weights for {name}: {OFFICIAL[name].files[0]} is not in {weights}" for name in missing]
     if not found:
         raise ValueError(f"no official weights in {weights}; files are recognised by name, such as {_some_names()}")

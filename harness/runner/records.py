@@ -37,9 +37,9 @@ def _intact(cell: Cell, out: Path) -> Record | None:
     return record if cell.equals(record.cell) else None
 
 
-def failure(cell: Cell, error: str) -> Record:
+def failed_record(cell: Cell, error: str) -> Record:
     """Return the record of a cell that failed without a measurement."""
-    return Record(cell.key, cell.to_json(), "failed", {}, circumstances(cell), error)
+    return Record(cell.key, cell.to_json(), "failed", {}, environment_of(cell), error)
 
 
 def outcome(record: Record) -> str:
@@ -51,8 +51,8 @@ def outcome(record: Record) -> str:
     return f"{record.status}: {', '.join(numbers)}"
 
 
-def circumstances(cell: Cell) -> dict[str, Any]:
-    """Return where it was measured, and the code of the attention under test, which identifies its certificate."""
+def environment_of(cell: Cell) -> dict[str, Any]:
+    """Return the environment of a record: that of its device, and the hash of the attention's code."""
     return environment(cell.device) | {SOURCE: source_digest(cell.backbone.attention.name)}
 
 

@@ -20,7 +20,7 @@ from harness.process.attempts import Attempt, NoAttempt
 from harness.process.errors import first_line, is_out_of_memory
 from harness.process.ranks import lost_peer, ranks
 from harness.process.stopping import Stopped, TakenOver
-from harness.runner.records import circumstances, failure, keep_damaged, outcome, recorded
+from harness.runner.records import environment_of, failed_record, keep_damaged, outcome, recorded
 from harness.training.evaluation import evaluate_weights
 from harness.training.loop import train
 from results import Record
@@ -68,7 +68,7 @@ def _measure(cell: Cell, out: Path, report: Callable[[str], None], attempt: Atte
         error = traceback.format_exc()
         if status == "oom" and isinstance(cell.task, Train):
             error += "the images of a step did not fit: --device-batch takes fewer at once, and accumulates\n"
-    record = Record(cell.key, cell.to_json(), status, metrics, circumstances(cell), error)
+    record = Record(cell.key, cell.to_json(), status, metrics, environment_of(cell), error)
     if group.world > 1 and error is not None:
         path = out / f"{cell.key}.json"
         if attempt.check() and (not path.exists() or path.stat().st_mtime < began):  # the first of several errors
@@ -123,6 +123,6 @@ def run_apart(cell: Cell, out: Path) -> Record:
     try:
         return call_apart(partial(run, cell, out, print), out / "logs")
     except JobDied as problem:
-        record = failure(cell, str(problem))
+        record = failed_record(cell, str(problem))
         results.write(out, record)
         return record

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from harness.jobs.states import CellState, look_at, of_folder
+from harness.jobs.states import CellState, begun_in, look_at
 from harness.jobs.submissions import Submission, read_all, read_existing
 from harness.process.attempts import Sidecar, attempts
 from harness.status.rows import TITLES, short_labels
@@ -64,7 +64,7 @@ class Target(NamedTuple):
         return next((path for path in paths if path.exists()), None)
 
 
-def show(cell: str, out: Path, console: Console, warn: Callable[[str], None], *, follow: bool, rank: int) -> int:
+def show_logs(cell: str, out: Path, console: Console, warn: Callable[[str], None], *, follow: bool, rank: int) -> int:
     """Print the log of the last job of a cell, given by the first digits of its key or by a part of its label.
 
     With `follow`, also print what is added until the cell has ended, and how it ended; then return 1 unless it is done.
@@ -117,7 +117,7 @@ def _meant(cell: str, out: Path, warn: Callable[[str], None]) -> Target:
     known, problems = read_existing(out)
     for problem in problems:
         warn(f"damaged, skipped: {problem}")
-    labels = of_folder(out) | {key: label for submission in known for key, label in submission.cells.items()}
+    labels = begun_in(out) | {key: label for submission in known for key, label in submission.cells.items()}
     names = short_labels(labels)
     exact = [key for key, label in labels.items() if cell in (key, label, names[key])]
     parts = [key for key, label in labels.items() if key.startswith(cell) or cell in label or cell in names[key]]

@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from harness.jobs.states import STATES, Standing, State, look_at, of_folder
+from harness.jobs.states import STATES, Standing, State, begun_in, look_at
 from harness.jobs.submissions import Submission, labels_of, nothing_found, of_sweep, read_existing
 from harness.status.overview import Overview
 from harness.status.rows import totals
@@ -36,7 +36,7 @@ class Seen:
     time: datetime  # in UTC
 
 
-def show(
+def show_status(
     sweep: str | None,
     out: Path,
     console: Console,
@@ -113,7 +113,7 @@ def _look(sweep: str | None, out: Path, by_hand: Mapping[str, str]) -> Seen:
     cells = labels_of(chosen)
     cells |= {key: label for key, label in by_hand.items() if key not in cells}
     if sweep is None:
-        cells |= {key: label for key, label in of_folder(out).items() if key not in cells}
+        cells |= {key: label for key, label in begun_in(out).items() if key not in cells}
     if not cells:
         raise ValueError("; ".join([nothing_found(sweep, out, known), *problems]))
     # All submissions count: another sweep may have submitted some of the cells as well, and later.

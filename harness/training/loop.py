@@ -17,7 +17,7 @@ from harness.cells import Metrics, Train
 from harness.cells.recipe import split_batch
 from harness.images.batches import Batch
 from harness.images.sources import list_hash
-from harness.process.attempts import current
+from harness.process.attempts import current_attempt
 from harness.process.determinism import deterministic
 from harness.process.ranks import ranks, usable_device
 from harness.process.stopping import StopRequest
@@ -201,7 +201,7 @@ class Loop:
         """Tell those who watch the run its progress, and the time left at the speed so far."""
         epochs, done = self.task.recipe.total_epochs, self.step - self.began_from
         spent = time.monotonic() - self.began_at
-        current().progress(
+        current_attempt().progress(
             epoch=min(len(self.history) + 1, epochs),
             epochs=epochs,
             step=self.step,
@@ -236,7 +236,7 @@ class Loop:
         }
         self.history.append(metrics)
         learner.counts.begin_epoch()
-        if self.group.first and current().check():
+        if self.group.first and current_attempt().check():
             self.folder.write_epoch(learner, self.history, found)
         self._publish_progress()
         shown = "" if average is None else f", of the moving average {average.top1:.2f} %"
@@ -249,7 +249,7 @@ class Loop:
         """Write a checkpoint. Rank 0 does so for all: apart from their share of images, all ranks are the same."""
         self.saved_at = time.monotonic()
         here = (self.step, len(self.history))
-        if not self.group.first or here == self.saved or not current().check():
+        if not self.group.first or here == self.saved or not current_attempt().check():
             return
         self.saved = here
         self.folder.save(

@@ -34,7 +34,7 @@ def lines(
     states |= {label: CellState(label, label, state) for label, state in others}
     allocations = plan(cells, cluster)
     planned = slots(allocations, cluster) if cluster.is_local else arrays(allocations, most)
-    return list(preview.lines(Choice(list(cells), states, {}, {}), planned, cluster, out, probe=False))
+    return list(preview.preview_lines(Choice(list(cells), states, {}, {}), planned, cluster, out, probe=False))
 
 
 def of_arrays(cells: Sequence[Cell], cluster: Cluster, out: Path, most: int = 100) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.jobs.submissions import FILE, FOLDER, Array, Submission, find, name_of, read_all, slug
+from harness.jobs.submissions import FILE, FOLDER, Array, Submission, find_submissions, name_of, read_all, slug
 from slurm import Cluster, Resources
 from tests.harness.submitted import NOON, submit
 
@@ -138,17 +138,17 @@ def test_values_of_another_kind_are_a_damaged_file(tmp_path: Path, name: str, va
 
 def test_submissions_of_a_sweep_oldest_first_or_what_there_is_instead(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no folder .*nowhere; --out names"):
-        find(None, tmp_path / "nowhere", print)
+        find_submissions(None, tmp_path / "nowhere", print)
     with pytest.raises(ValueError, match="nothing was submitted"):
-        find(None, tmp_path, print)
+        find_submissions(None, tmp_path, print)
     names = ("mine", "theirs", "mine")
     made = [submit(tmp_path, sweep, [{"a": "cell"}], created=NOON + at) for at, sweep in enumerate(names)]
-    assert find("mine", tmp_path, print) == [made[0], made[2]]
-    assert find(None, tmp_path, print) == made
+    assert find_submissions("mine", tmp_path, print) == [made[0], made[2]]
+    assert find_submissions(None, tmp_path, print) == made
     with pytest.raises(ValueError, match=r"no sweep 'other' was submitted in .*; these were: mine, theirs$"):
-        find("other", tmp_path, print)
+        find_submissions("other", tmp_path, print)
     broken = submit(tmp_path, "mine", [{"b": "cell"}], created=NOON + 3).folder / FILE
     broken.write_text("{")
     warnings: list[str] = []
-    assert find("mine", tmp_path, warnings.append) == [made[0], made[2]]
+    assert find_submissions("mine", tmp_path, warnings.append) == [made[0], made[2]]
     assert [str(broken) in warning for warning in warnings] == [True]

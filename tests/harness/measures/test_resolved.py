@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from backbones import preset
-from harness.measures.resolved import HEADERS, resolved
+from harness.measures.resolved import HEADERS, resolved_table
 from results import Sheet
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -118,13 +118,13 @@ def shown_blocks(sheet: Sheet) -> Iterator[Block]:
 
 
 def notes(name: str, **overrides: object) -> str:
-    return "\n".join(resolved(preset(name, **overrides)).notes)
+    return "\n".join(resolved_table(preset(name, **overrides)).notes)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_table_is_the_official_architecture(name: str) -> None:
     official = list(official_blocks(golden(name)))
-    shown = list(shown_blocks(resolved(preset(name))))
+    shown = list(shown_blocks(resolved_table(preset(name))))
     assert len(official) > 4
     for ours, theirs in zip(shown, official, strict=True):
         assert ours._replace(dim=theirs.dim if theirs.dim is None else ours.dim) == theirs
@@ -133,14 +133,14 @@ def test_the_table_is_the_official_architecture(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_total_is_the_official_count(name: str) -> None:
     reference = golden(name)
-    total = rows(resolved(preset(name)))[-1]
+    total = rows(resolved_table(preset(name)))[-1]
     assert total["params (M)"] == f"{reference['n_params'] / 1e6:.3f}"
     assert total["GMACs"] == f"{reference['flops']['fvcore']['matmul_conv_only'] / 1e9:.4f}"
 
 
 @pytest.mark.parametrize("name", [*MODELS, "pvt_v2_b2_li", "flatten_deit_t", "swin_micro", "cswin_micro"])
 def test_columns_add_up(name: str) -> None:
-    *parts, total = rows(resolved(preset(name)))
+    *parts, total = rows(resolved_table(preset(name)))
     assert [part["stage"] for part in parts][-1] == "head"
     assert total["stage"] == "all"
     for column, half_a_digit in (("params (M)", 0.0005), ("GMACs", 0.00005)):
@@ -151,7 +151,7 @@ def test_columns_add_up(name: str) -> None:
 
 def test_pooled_keys() -> None:
     """PVTv2-b2-li pools the keys of every stage to 7 x 7; its table prints 22.6 M and 3.9 G."""
-    *stages, _, total = rows(resolved(preset("pvt_v2_b2_li")))
+    *stages, _, total = rows(resolved_table(preset("pvt_v2_b2_li")))
     assert [row["keys"].split()[0] for row in stages] == ["7x7"] * 4
     assert [(row["map"], row["dim"], row["heads"], row["blocks"]) for row in stages] == [
         ("56x56", "64", "1", "3"),
@@ -164,7 +164,7 @@ def test_pooled_keys() -> None:
 
 
 def test_a_mixed_stage_has_a_row_for_each_kind_of_block_and_its_counts_once() -> None:
-    table = rows(resolved(preset("flatten_swin_t", stages="LLMS3")))
+    table = rows(resolved_table(preset("flatten_swin_t", stages="LLMS3")))
     third = [row for row in table if row["stage"] == "3"]
     assert [(row["blocks"], row["attention"].partition("(")[0], row["meets"]) for row in third] == [
         ("3", "focused", "whole map"),
@@ -174,12 +174,12 @@ def test_a_mixed_stage_has_a_row_for_each_kind_of_block_and_its_counts_once() ->
 
 
 def test_every_option_of_the_attention_is_spelled_out() -> None:
-    table = rows(resolved(preset("swin_micro", attention="focused(kernel_size=None)")))
+    table = rows(resolved_table(preset("swin_micro", attention="focused(kernel_size=None)")))
     assert table[0]["attention"] == "focused(focusing_factor=3, kernel_size=None, positional_encoding=True)"
 
 
 def test_maps_that_are_not_square() -> None:
-    table = rows(resolved(preset("pvt_t", image_size=(192, 256))))
+    table = rows(resolved_table(preset("pvt_t", image_size=(192, 256))))
     assert [row["map"] for row in table[:4]] == ["48x64", "24x32", "12x16", "6x8+1"]
     assert "3x192x256 -> 1000 classes" in notes("pvt_t", image_size=(192, 256))
 

@@ -14,7 +14,7 @@ import backbones
 from harness.cells import Runtime, Speed
 from harness.measures import speed
 from harness.measures.memory import peak_memory
-from harness.measures.speed import measure, measure_backbone, prepare, sample
+from harness.measures.speed import measure_backbone, measure_speed, prepare, sample
 from harness.process.errors import is_out_of_memory
 
 IMAGE, CLASSES = (3, 6, 5), 4
@@ -49,7 +49,7 @@ def seen(what: str) -> set[object]:
 
 
 def run(runtime: Runtime, model: Callable[[], nn.Module] = Probe) -> dict:
-    return measure(model, IMAGE, CLASSES, runtime, 1e-3, lambda line: None)
+    return measure_speed(model, IMAGE, CLASSES, runtime, 1e-3, lambda line: None)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])

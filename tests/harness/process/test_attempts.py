@@ -15,7 +15,7 @@ import results
 from backbones import preset
 from harness.cells import Cell
 from harness.process import attempts as module
-from harness.process.attempts import FOLDER, STALE, Attempt, NoAttempt, Sidecar, attempts, current, read
+from harness.process.attempts import FOLDER, STALE, Attempt, NoAttempt, Sidecar, attempts, current_attempt, read_attempt
 from harness.process.stopping import TakenOver
 from harness.runner.run import run
 
@@ -109,8 +109,8 @@ def test_many_at_once_get_a_number_each(tmp_path: Path) -> None:
 
 
 def test_where_nobody_counts_nothing_is_lost() -> None:
-    assert isinstance(current(), NoAttempt)
-    assert current().check()
+    assert isinstance(current_attempt(), NoAttempt)
+    assert current_attempt().check()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_sidecar_with_times_that_are_none_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / FOLDER / "0001.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"beat": "yesterday"}))
     with pytest.raises(ValueError, match="started and beat must be numbers"):
-        read(path)
+        read_attempt(path)
 
 
 def test_a_damaged_sidecar_keeps_its_number(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import backbones
-from harness.published.official import OFFICIAL, find
+from harness.published.official import OFFICIAL, find_official
 from harness.published.recipes import RECIPES, recipe_of
 
 
@@ -49,7 +49,7 @@ def test_files_are_found_by_their_published_names(tmp_path: Path) -> None:
     ):
         (tmp_path / name).touch()
     (tmp_path / "swin_s.pth").mkdir()
-    found, missing = find(tmp_path)
+    found, missing = find_official(tmp_path)
     assert {preset: path.name for preset, path in found.items()} == {
         "deit_t": "deit_tiny_patch16_224-a1311bcf.pth",
         "pvt_v2_b2_li": "pvt_v2_b2_li.pth",
@@ -69,7 +69,7 @@ def test_every_listed_name_is_found(tmp_path: Path) -> None:
         named = {preset: official.files[position] for preset, official in OFFICIAL.items() if official.files[position:]}
         for name in named.values():
             (folder / name).touch()
-        assert {preset: path.name for preset, path in find(folder)[0].items()} == named
+        assert {preset: path.name for preset, path in find_official(folder)[0].items()} == named
 
 
 def test_two_files_of_one_preset_are_one_clear_line(tmp_path: Path) -> None:
@@ -79,9 +79,9 @@ def test_two_files_of_one_preset_are_one_clear_line(tmp_path: Path) -> None:
         ValueError,
         match=r"2 files for swin_t, but only one may be there: swin_t.pth, swin_tiny_patch4_window7_224.pth$",
     ):
-        find(tmp_path)
+        find_official(tmp_path)
 
 
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist or is not a folder"):
-        find(tmp_path / "nowhere")
+        find_official(tmp_path / "nowhere")

@@ -21,7 +21,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Slurm:
 
 def shown(cell: str, out: Path, *, follow: bool = False, rank: int = 0) -> tuple[int, str]:
     stream = io.StringIO()
-    status = logs.show(cell, out, Console(file=stream, width=40, highlight=False), print, follow=follow, rank=rank)
+    status = logs.show_logs(cell, out, Console(file=stream, width=40, highlight=False), print, follow=follow, rank=rank)
     return status, stream.getvalue()
 
 

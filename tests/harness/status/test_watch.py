@@ -49,7 +49,7 @@ class Shown:
         console = Console(
             file=self._out, width=width, force_terminal=width is not None, color_system=None, highlight=False
         )
-        self.status = watch.show(sweep, out, console, self.errors.append, labels, **options)  # type: ignore[arg-type]
+        self.status = watch.show_status(sweep, out, console, self.errors.append, labels, **options)  # type: ignore[arg-type]
 
     @property
     def text(self) -> str:
