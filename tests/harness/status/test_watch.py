@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from harness.jobs import submissions
 from harness.process import attempts
 from harness.status import watch
 from harness.status.rows import ROWS, short_labels
@@ -330,6 +331,10 @@ def test_damaged_files_are_a_line_each_and_the_rest_is_shown(out: Path, slurm: S
     assert all(line.startswith("damaged, skipped: ") for line in shown.errors)
     assert str(broken) in shown.errors[0]
     assert "1 running" in shown.lines[1]
+    warned: list[str] = []
+    assert len(submissions.find("mine", out, warned.append)) == 1
+    assert len(warned) == 1
+    assert str(broken) in warned[0]
 
 
 def test_json_has_every_field_and_nothing_else_is_printed(out: Path, slurm: Slurm) -> None:
