@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from harness.cli.app import Positional, must_be_new, out_console, say, shown, warn
-from harness.cli.options import CellOptions
+from harness.cli.app import RUNS, Positional, must_be_new, out_console, say, shown, warn
+from harness.cli.options import CellOptions, OutOption
 
 if TYPE_CHECKING:
     from harness.jobs.submissions import Submission
+
+SubmittedSweep = Annotated[
+    str | None, Positional, shown("[SWEEP]", "the name of the sweep as it was submitted.", default="all in the folder")
+]
 
 A_DAY = 24 * 60 * 60
 EVERY = 30.0
@@ -22,8 +26,8 @@ EVERY = 30.0
 def submit(
     choice: tyro.conf.OmitArgPrefixes[CellOptions],
     *,
-    cluster: str,
-    out: Path = Path("runs"),
+    cluster: Annotated[str, tyro.conf.arg(metavar="NAME")],
+    out: OutOption = RUNS,
     dry_run: bool = False,
     probe: bool = False,
 ) -> int:
@@ -31,12 +35,11 @@ def submit(
 
     For example, `attention-bench submit quickstart --cluster gpu` needs a table [gpu] in clusters.toml; to write a
     first one, run `attention-bench cluster detect`. `--cluster local` needs no Slurm: it starts processes on this
-    machine, one per GPU or core.
+    machine, one per GPU or core. All nodes must see the folder of the records.
 
     Args:
         choice: which cells.
         cluster: name of a table in clusters.toml (here or in ~/.config/attention-bench), or local.
-        out: folder of the records, on a file system that all nodes share.
         dry_run: print what would be submitted and an estimate of the time and disk space; submit nothing.
         probe: base the estimate on a brief speed measurement on this machine, rather than on records or GMACs.
     """
@@ -62,34 +65,29 @@ def submit(
 
 
 def resume(
-    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None,
+    sweep: SubmittedSweep = None,
     *,
-    out: Path = Path("runs"),
+    out: OutOption = RUNS,
 ) -> int:
     """Resubmit unfinished cells that Slurm dropped or that were cancelled.
 
     Each is resubmitted to the same cluster with the code it was first submitted with; a training continues from its
     checkpoint. Jobs that Slurm requeued and holds are released.
 
-    Args:
-        sweep: name of the sweep as submitted; default: all.
-        out: folder of the records.
     """
     return _resubmit(sweep, out, failed=False)
 
 
 def retry(
-    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None,
+    sweep: SubmittedSweep = None,
     *,
     failed: bool = False,
-    out: Path = Path("runs"),
+    out: OutOption = RUNS,
 ) -> int:
     """Resubmit the cells that have failed, with the code as it is now.
 
     Args:
-        sweep: name of the sweep as submitted; default: all.
         failed: required: retry the cells whose record is a failure.
-        out: folder of the records.
     """
     if not failed:
         raise ValueError("retry --failed runs the failed cells again; resume continues what was dropped or cancelled")
@@ -97,17 +95,15 @@ def retry(
 
 
 def cancel(
-    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None,
+    sweep: SubmittedSweep = None,
     *,
-    only: tuple[str, ...] = (),
-    out: Path = Path("runs"),
+    only: Annotated[tuple[str, ...], shown("TEXT ...", default="all jobs")] = (),
+    out: OutOption = RUNS,
 ) -> int:
     """Cancel running and waiting jobs; trainings save a checkpoint at their next step, and `resume` continues them.
 
     Args:
-        sweep: name of the sweep as submitted; default: all.
         only: cancel only jobs with a cell whose name contains one of these texts.
-        out: folder of the records.
     """
     from harness.cli.selection import narrowed
     from harness.jobs import cancelling
@@ -119,9 +115,9 @@ def cancel(
 
 
 def status(
-    sweep: Annotated[str | None, Positional, shown("SWEEP")] = None,
+    sweep: SubmittedSweep = None,
     *,
-    out: Path = Path("runs"),
+    out: OutOption = RUNS,
     watch: bool = False,
     every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = EVERY,
     all: bool = False,
@@ -132,8 +128,6 @@ def status(
     Read from the output folder; Slurm is asked only about cells without a record or heartbeat.
 
     Args:
-        sweep: name of the sweep as submitted; default: all cells submitted or started in the folder.
-        out: folder of the records.
         watch: keep the view up to date until no cell is running or waiting.
         every: time between two looks.
         all: list every cell, including those that are done or waiting.
@@ -145,7 +139,7 @@ def status(
         raise ValueError("--watch and --json exclude each other: --json prints one look")
     if not 1 <= every <= A_DAY:
         raise ValueError(f"--every {every:g}: allowed are 1 to {A_DAY:g} seconds")
-    return view.show_logs(
+    return view.show_status(
         sweep, out, out_console, warn, _labels, every=every if watch else None, everything=all, as_json=json
     )
 
@@ -158,17 +152,16 @@ def _labels(sweep: str) -> dict[str, str]:
 
 
 def logs(
-    cell: Annotated[str, Positional],
+    cell: Annotated[str, Positional, tyro.conf.arg(metavar="CELL")],
     *,
-    out: Path = Path("runs"),
+    out: OutOption = RUNS,
     follow: bool = False,
-    rank: int = 0,
+    rank: Annotated[int, tyro.conf.arg(metavar="RANK")] = 0,
 ) -> int:
     """Print the log of the job that last ran a cell.
 
     Args:
         cell: its key, or the first digits of it as shown by `status --all`, or a part of its name.
-        out: folder of the records.
         follow: keep printing new lines until the cell has ended.
         rank: process of the job whose log is printed.
     """
@@ -180,7 +173,7 @@ def logs(
 def cluster(
     action: Annotated[Literal["detect"], Positional],
     *,
-    out: Path = Path("clusters.toml"),
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("clusters.toml"),
 ) -> int:
     """Write a first clusters.toml from what this machine's Slurm reports; each line says where its value is from.
 

@@ -25,7 +25,7 @@ def read_records(out: Path) -> tuple[list[Record], list[str]]:
         raise ValueError(f"there is no folder {out}; --out names the folder of the records")
     records, problems = results.read_all(out)
     for problem in problems:
-        warn(f"damaged record left out: {problem}")
+        warn(f"damaged, skipped: {problem}")
     return records, problems
 
 

@@ -332,7 +332,7 @@ def test_damaged_files_are_a_line_each_and_the_rest_is_shown(out: Path, slurm: S
     assert str(broken) in shown.errors[0]
     assert "1 running" in shown.lines[1]
     warned: list[str] = []
-    assert len(submissions.find("mine", out, warned.append)) == 1
+    assert len(submissions.find_submissions("mine", out, warned.append)) == 1
     assert len(warned) == 1
     assert str(broken) in warned[0]
 
@@ -454,7 +454,7 @@ def test_what_was_submitted_is_shown_without_torch(out: Path) -> None:
     record(out, "a")
     code = (
         "import sys; from pathlib import Path; from rich.console import Console; from harness.status import watch; "
-        "watch.show('mine', Path(sys.argv[1]), Console(), print, dict); sys.exit('torch' in sys.modules)"
+        "watch.show_status('mine', Path(sys.argv[1]), Console(), print, dict); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
