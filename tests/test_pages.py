@@ -198,6 +198,8 @@ def runnable(page: Path) -> list[Block]:
 )
 def test_the_blocks_of_a_page_run(page: Path, ask: Ask) -> None:
     run(runnable(page), ask)
+    if page.stem == "own_attention":  # costs of three attentions in two backbones, and two trainings
+        assert len(command_line.records()) == 3 * 2 + 2
 
 
 FAILS = """
