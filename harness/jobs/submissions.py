@@ -97,12 +97,17 @@ def find_submissions(sweep: str | None, out: Path, warn: Callable[[str], None]) 
     Raises ValueError if there are none.
     """
     known, problems = read_existing(out)
-    for problem in problems:
-        warn(f"damaged, skipped: {problem}")
+    warn_damaged(problems, warn)
     chosen = of_sweep(sweep, known)
     if not chosen:
         raise ValueError(nothing_found(sweep, out, known))
     return chosen
+
+
+def warn_damaged(problems: Iterable[str], warn: Callable[[str], None]) -> None:
+    """Warn of each damaged file that was skipped."""
+    for problem in problems:
+        warn(f"damaged, skipped: {problem}")
 
 
 def of_sweep(sweep: str | None, known: Sequence[Submission]) -> list[Submission]:

@@ -16,7 +16,7 @@ FINAL = ("done", "oom")
 
 def recorded(cell: Cell, out: Path) -> Record | None:
     """Return the final record of a cell in the folder `out`, or None."""
-    record = _intact(cell, out)
+    record = _read(cell.key, out)
     return record if record is not None and settles(record, cell) else None
 
 
@@ -28,13 +28,12 @@ def settles(record: Record, cell: Cell) -> bool:
     return not (record.status == "oom" and isinstance(cell.task, Train))
 
 
-def _intact(cell: Cell, out: Path) -> Record | None:
-    """Return the record of a cell, or None if its file is missing, damaged, or was altered to be of another cell."""
+def _read(key: str, out: Path) -> Record | None:
+    """Return the record in a file, or None if it is missing or damaged."""
     try:
-        record = results.read(out / f"{cell.key}.json")
+        return results.read(out / f"{key}.json")
     except ValueError:
         return None
-    return record if cell.equals(record.cell) else None
 
 
 def failed_record(cell: Cell, error: str) -> Record:
@@ -58,14 +57,12 @@ def environment_of(cell: Cell) -> dict[str, Any]:
 
 def keep_damaged(cell: Cell, out: Path) -> None:
     """Move a file that is not an intact record of the cell out of the way of the new one, so that nothing is lost."""
-    path = out / f"{cell.key}.json"
-    if path.exists() and _intact(cell, out) is None:
+    path, record = out / f"{cell.key}.json", _read(cell.key, out)
+    if path.exists() and (record is None or not cell.equals(record.cell)):
         path.replace(path.with_suffix(".damaged"))
 
 
 def ended_at(key: str, out: Path) -> str | None:
     """Return when the record of a cell was written, whatever its status; None without a record."""
-    try:
-        return results.read(out / f"{key}.json").created
-    except ValueError:
-        return None
+    record = _read(key, out)
+    return None if record is None else record.created

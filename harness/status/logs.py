@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.jobs.states import CellState, begun_in, look_at
-from harness.jobs.submissions import Submission, read_all, read_existing
+from harness.jobs.submissions import Submission, labels_of, read_all, read_existing, warn_damaged
 from harness.process.attempts import Sidecar, attempts
 from harness.status.rows import TITLES, short_labels
 from results.wording import and_more, count
@@ -115,9 +115,8 @@ def _follow(target: Target, console: Console, rank: int) -> int:
 
 def _meant(cell: str, out: Path, warn: Callable[[str], None]) -> Target:
     known, problems = read_existing(out)
-    for problem in problems:
-        warn(f"damaged, skipped: {problem}")
-    labels = begun_in(out) | {key: label for submission in known for key, label in submission.cells.items()}
+    warn_damaged(problems, warn)
+    labels = begun_in(out) | labels_of(known)
     names = short_labels(labels)
     exact = [key for key, label in labels.items() if cell in (key, label, names[key])]
     parts = [key for key, label in labels.items() if key.startswith(cell) or cell in label or cell in names[key]]

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.jobs.states import STATES, Standing, State, begun_in, look_at
-from harness.jobs.submissions import Submission, labels_of, nothing_found, of_sweep, read_existing
+from harness.jobs.submissions import Submission, labels_of, nothing_found, of_sweep, read_existing, warn_damaged
 from harness.status.overview import Overview
 from harness.status.rows import totals
 from results.wording import and_more
@@ -60,7 +60,7 @@ def show_status(
     def look() -> Seen:
         seen = _look(sweep, out, by_hand)
         if not as_json:
-            _warn([problem for problem in seen.standing.problems if problem not in said], warn)
+            warn_damaged([problem for problem in seen.standing.problems if problem not in said], warn)
             said.update(seen.standing.problems)
         return seen
 
@@ -141,11 +141,6 @@ def _heading(sweep: str | None, out: Path, submissions: Sequence[Submission]) ->
     last = f"{datetime.fromtimestamp(submissions[-1].created):%d %b %H:%M}"
     when = last if len(submissions) == 1 else f"{len(submissions)} times, last {last}"
     return f"{sweeps} on {where}, submitted {when}"
-
-
-def _warn(problems: Sequence[str], warn: Callable[[str], None]) -> None:
-    for problem in problems:
-        warn(f"damaged, skipped: {problem}")
 
 
 def _print(view: Overview, console: Console) -> None:
