@@ -72,6 +72,8 @@ def swap(model: nn.Module, attention: AttentionSpec | str, first: int | None = N
         raise ValueError("the model drops patches in training (patch_drop_rate), but an attention needs a full grid")
     blocks: list[Any] = list(model.blocks)
     count = len(blocks) if first is None else first
+    if not blocks:
+        raise ValueError("the model has no block to change (depth=0)")
     if not 1 <= count <= len(blocks):
         raise ValueError(f"first={count} is not allowed; it takes a number from 1 to {len(blocks)}, the model's blocks")
     height, width = model.patch_embed.grid_size

@@ -119,7 +119,7 @@ def status(
     *,
     out: OutOption = RUNS,
     watch: bool = False,
-    every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = EVERY,
+    every: Annotated[float | None, shown("SECONDS", "time between two looks.", default=f"{EVERY:g}")] = None,
     all: bool = False,
     json: bool = False,
 ) -> int:
@@ -129,7 +129,6 @@ def status(
 
     Args:
         watch: keep the view up to date until no cell is running or waiting.
-        every: time between two looks.
         all: list every cell, including those that are done or waiting.
         json: print one JSON object.
     """
@@ -137,10 +136,13 @@ def status(
 
     if watch and json:
         raise ValueError("--watch and --json exclude each other: --json prints one look")
-    if not 1 <= every <= A_DAY:
-        raise ValueError(f"--every {every:g}: allowed are 1 to {A_DAY:g} seconds")
+    if every is not None and not watch:
+        raise ValueError("--every has no effect without --watch")
+    seconds = EVERY if every is None else every
+    if not 1 <= seconds <= A_DAY:
+        raise ValueError(f"--every {seconds:g}: allowed are 1 to {A_DAY:g} seconds")
     return view.show_status(
-        sweep, out, out_console, warn, _labels, every=every if watch else None, everything=all, as_json=json
+        sweep, out, out_console, warn, _labels, every=seconds if watch else None, everything=all, as_json=json
     )
 
 

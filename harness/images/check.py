@@ -104,7 +104,8 @@ def check_images(
             found = find_split(root, split)
             reader = open_split(found)
         except (ValueError, OSError) as error:
-            report.problems.append(str(error))
+            if str(error) not in report.problems:  # a folder that is not there is so for both splits
+                report.problems.append(str(error))
             continue
         looks = list(_decode(reader, split, workers, progress))  # in the order of the split
         readers[split] = reader

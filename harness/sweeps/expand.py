@@ -60,8 +60,9 @@ def expand(name: str) -> list[Cell]:
 
 def _find(name: str) -> Sweep:
     path, colon, function = name.rpartition(":")
-    if name.endswith(".py"):
-        raise ValueError(f"{name} is a file: add the name of the function in it, as in {name}:my_sweep")
+    if name.endswith((".py", ".py:")):
+        file = name.removesuffix(":")
+        raise ValueError(f"{file} is a file: add the name of the function in it, as in {file}:my_sweep")
     if not colon:
         if name not in SWEEPS:
             raise ValueError(unknown("sweep", name, [*SWEEPS, "my_sweeps.py:name"]))

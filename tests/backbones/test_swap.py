@@ -109,6 +109,7 @@ def test_only_the_first_blocks_are_changed_and_type_and_mode_are_kept():
         (lambda: timm.create_model("test_resnet"), "ResNet is not a timm VisionTransformer"),
         (lambda: vit(dynamic_img_size=True), "dynamic_img_size"),
         (lambda: vit(patch_drop_rate=0.5), "patch_drop_rate"),
+        (lambda: vit(depth=0), r"no block to change \(depth=0\)"),
         (lambda: vit(attn_drop_rate=0.5), "attn_drop_rate=0.5"),
         (lambda: vit(block_fn=ParallelScalingBlock), r"its blocks \(ParallelScalingBlock\) do not contain"),
         (lambda: vit_with(attn_head_dim=4), "16 channels but its tokens have 32"),

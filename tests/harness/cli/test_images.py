@@ -21,7 +21,8 @@ def test_data_check_says_what_is_there_and_what_is_wrong(ask: Ask) -> None:
     assert "val has 3 classes, the model 4" in answer.out
     answer = ask("data check nowhere")
     assert answer.status == 1
-    assert "data folder nowhere does not exist" in answer.out
+    assert answer.out.count("data folder nowhere does not exist") == 1
+    assert "\n1 problem\n" in answer.out
 
 
 @pytest.mark.parametrize(
