@@ -6,8 +6,8 @@ import pytest
 
 NIGHTLY = os.environ.get("NIGHTLY") == "1"
 
-CELLS = 1000 if NIGHTLY else 100
-"""Of a sweep on a Slurm that misbehaves meanwhile."""
+CELLS, PACK = (1000, 100) if NIGHTLY else (40, 10)
+"""Cells, and those that each job runs, of a sweep on a Slurm that misbehaves meanwhile."""
 
 KILLS = 20 if NIGHTLY else 4
 """At random steps of one training."""

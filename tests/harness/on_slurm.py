@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +14,10 @@ import results
 from harness.jobs import submissions
 from harness.jobs.states import CellState, look_at
 from harness.process.attempts import FOLDER, Sidecar, attempts
-from tests.nightly import CELLS
+from tests.harness.command_line import Answer, Ask
+from tests.nightly import CELLS, PACK
 
 ROOT = Path(__file__).parents[2]
-JOBS = 10
-"""That the cells of the sweep `many` are packed into."""
-PACK = CELLS // JOBS
 
 CLUSTERS = f"""
 [low]
@@ -93,7 +92,7 @@ class MeanOfValues(Attention):
 
 @dataclass(frozen=True)
 class Count:
-    """Notes that it was run; fails, or takes its time, as long as a file says so."""
+    """Notes that it was run; fails, takes its time, or waits for its turn in its job, as long as a file says so."""
 
     name: ClassVar[str] = "counting"
 
@@ -113,6 +112,8 @@ class Count:
             time.sleep(60)
         if str(self.number) in (HERE / "die").read_text().split():
             os.kill(os.getpid(), 9)
+        while (HERE / "gate").exists() and self.number % {pack} >= int((HERE / "gate").read_text()):
+            time.sleep(0.1)
         time.sleep(float((HERE / "seconds").read_text()))
         if str(self.number) in (HERE / "fail").read_text().split():
             raise RuntimeError("planted failure")
@@ -137,7 +138,7 @@ RECIPE = replace(
 
 
 def training():
-    """On each update it waits as long as a file says: the machine is shared with the other jobs."""
+    """On each update of a job it waits as long as a file says: the machine is shared with the other jobs."""
     update = harness.training.learner.Learner.update
 
     def slowly(self, batches, step):
@@ -146,7 +147,8 @@ def training():
             log.write(f"{{self.setup.ranks.rank}} {{step}}\\n")
         update(self, batches, step)
 
-    harness.training.learner.Learner.update = slowly
+    if "SLURM_JOB_ID" in os.environ:
+        harness.training.learner.Learner.update = slowly
     size = {{"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}}
     spec = replace(preset("deit_micro", attention="focused"), **size)
     return [Cell(spec, Train(RECIPE, DataSource.folder(HERE / "images"), workers=2, checkpoint_minutes=0.05))]
@@ -162,29 +164,24 @@ if (HERE / "slow").exists():
 '''
 
 
-class Answer(NamedTuple):
-    status: int
-    out: str
-    err: str
+class Took(NamedTuple):
     seconds: float  # by the clock
     worked: float  # seconds of a processor
 
 
+@dataclass
 class Place:
-    """The folder that the user works in."""
+    """The folder that the user works in; `ask` runs a command line in this process, `shell` in one of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.out = folder, folder / "runs"
-        (folder / "clusters.toml").write_text(CLUSTERS)
-        (folder / "sweeps.py").write_text(SWEEPS.format(here=folder, cells=CELLS))
-        self.set(seconds="0", fail="", eat="", die="")
+    folder: Path
+    out: Path
+    ask: Ask
 
     def set(self, **files: str) -> None:
         for name, text in files.items():
             (self.folder / name).write_text(text)
 
-    def ask(self, line: str) -> Answer:
-        """attention-bench in a process of its own, as in a shell."""
+    def shell(self, line: str) -> tuple[Answer, Took]:
         began, before = time.monotonic(), os.times()
         done = subprocess.run(
             [sys.executable, "-P", "-m", "harness", *line.split()],
@@ -198,7 +195,7 @@ class Place:
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         seconds, after = time.monotonic() - began, os.times()
         worked = after.children_user + after.children_system - before.children_user - before.children_system
-        return Answer(done.returncode, done.stdout, done.stderr, seconds, worked)
+        return Answer(done.returncode, done.stdout, done.stderr), Took(seconds, worked)
 
     def records(self) -> list[results.Record]:
         found, problems = results.read_all(self.out)
@@ -230,5 +227,9 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def place(tmp_path: Path, ask: Ask, users_attentions: None, users_files: None) -> Place:
+    (tmp_path / "clusters.toml").write_text(CLUSTERS)
+    (tmp_path / "sweeps.py").write_text(SWEEPS.format(here=tmp_path, cells=CELLS, pack=PACK))
+    there = Place(tmp_path, tmp_path / "runs", ask)
+    there.set(seconds="0", fail="", eat="", die="")
+    return there

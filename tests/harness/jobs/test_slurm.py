@@ -7,54 +7,59 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.harness.image_sets import coloured
-from tests.harness.on_slurm import JOBS, Place
+from tests.harness.on_slurm import Place
 from tests.harness.training.test_resume import digest, metrics
-from tests.nightly import CELLS, NIGHTLY
+from tests.nightly import CELLS, NIGHTLY, PACK
 from tests.slurm.cluster import DAEMONS_PATH, NODES, fail_node, run, wait_for
 
 
 def test_a_thousand_cells_are_submitted_in_seconds_and_once(slurm: None, place: Place) -> None:
-    place.set(seconds="60")
-    first = place.ask("submit sweeps.py:thousand --cluster low")
+    # Jobs that start would take the processor from those that submit.
+    run("sbatch", "-p", "low", "-N4", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1000")
+    first, took = place.shell("submit sweeps.py:thousand --cluster low")
     assert first.status == 0, first.err
     # Beside other tests the clock says what these take as well.
-    assert (first.seconds if NIGHTLY else first.worked) < 15
+    assert (took.seconds if NIGHTLY else took.worked) < 15
     assert "submitted 1,000 cells in 10 jobs to low" in first.out
     assert "1,000 cells, 0 to submit" in place.ask("submit sweeps.py:thousand --cluster low").out
+    assert run("squeue", "-h", "-r", "-t", "pending", "-o", "%i").count("\n") == 9
     assert "cancelled: 10 jobs" in place.ask("cancel sweeps.py:thousand").out
-    wait_for(lambda: run("squeue", "-h") == "")
-    assert set(Counter(place.lines("runs_of")).values()) <= {1}
+    assert run("squeue", "-h", "-t", "pending") == ""
 
 
 def test_many_cells_while_nodes_go_down_and_jobs_are_cancelled_and_retried(slurm: None, place: Place) -> None:
-    failing = [number for number in ("7", "77", "777") if int(number) < CELLS]
-    # So long that three tenths are far from all, however slow this machine is at asking.
-    place.set(seconds="0.3" if NIGHTLY else "8", fail=" ".join(failing))
+    """Each job goes on to a tenth of its cells, two tenths, four tenths, and no further before all are cancelled."""
+    jobs, tenth = CELLS // PACK, PACK // 10
+    failing = [tenth, 2 * PACK + tenth]
+    place.set(seconds="0", gate=str(tenth), fail=" ".join(map(str, failing)))
     first = place.ask("submit sweeps.py:many --cluster many")
     assert first.status == 0, first.err
-    assert f"submitted {CELLS:,} cells in {JOBS} jobs to many" in first.out
+    assert f"submitted {CELLS:,} cells in {jobs} jobs to many" in first.out
     again = place.ask("submit sweeps.py:many --cluster many")
     assert f"{CELLS:,} cells, 0 to submit" in again.out
     letting_go(place, lambda: len(place.records()) > 0.02 * CELLS)
     fail_node(NODES[0])
+    place.set(gate=str(2 * tenth))
     letting_go(place, lambda: len(place.records()) > 0.15 * CELLS)
     fail_node(NODES[1])
     fail_node(NODES[2])
+    place.set(gate=str(4 * tenth))
     letting_go(place, lambda: len(place.records()) > 0.30 * CELLS)
-    place.set(seconds="60")  # on a slow machine the last ones must not be done before they are cancelled
     cancelled = place.ask("cancel sweeps.py:many")
     assert cancelled.status == 0, cancelled.err
     wait_for(lambda: run("squeue", "-h") == "")
     standing = place.states()
     assert {state.state for state in standing.values()} <= {"done", "failed", "cancelled", "dropped"}
-    place.set(seconds="0.3", fail="")
-    resumed = place.ask("resume sweeps.py:many")
+    place.set(fail="")
+    (place.folder / "gate").unlink()
     left = CELLS - len(place.records())
+    resumed = place.ask("resume sweeps.py:many")
     assert f"submitted {left:,} cells" in resumed.out
     assert "nothing to submit" in place.ask("resume").out
     if any(record.status == "failed" for record in place.records()):
@@ -70,7 +75,7 @@ def test_many_cells_while_nodes_go_down_and_jobs_are_cancelled_and_retried(slurm
     runs = Counter(place.lines("runs_of"))
     assert len(runs) == CELLS
     twice = sum(runs.values()) - CELLS
-    assert twice <= JOBS * 5 + len(failing)
+    assert twice <= jobs * 5 + len(failing)
 
 
 def letting_go(place: Place, condition: Callable[[], bool]) -> None:
@@ -107,14 +112,16 @@ def test_what_slurm_holds_after_queueing_it_again_is_let_go(slurm: None, place: 
 def test_a_training_on_two_nodes_is_preempted_loses_a_node_and_meets_its_time_limit(
     slurm: None, place: Place, tmp_path: Path
 ) -> None:
-    """Its weights, and the course of its metrics, are to the bit those of a run that nothing disturbed."""
+    """Its weights, and the course of its metrics, are to the bit those of a run that nothing disturbed.
+
+    The time limit is met at night: Slurm looks at limits twice a minute.
+    """
     coloured(tmp_path / "images")
     (tmp_path / "slow").touch()
     whole = place.ask("submit sweeps.py:training --cluster two --out whole")
     assert whole.status == 0, whole.err
     assert "submitted 1 cell in 1 job to two" in whole.out
-    undisturbed = Place.__new__(Place)
-    undisturbed.folder, undisturbed.out = tmp_path, tmp_path / "whole"
+    undisturbed = replace(place, out=tmp_path / "whole")
     wait_for(undisturbed.records)
     (expected,) = undisturbed.records()
     assert expected.status == "done", expected.error
@@ -125,24 +132,26 @@ def test_a_training_on_two_nodes_is_preempted_loses_a_node_and_meets_its_time_li
     assert place.ask("submit sweeps.py:training --cluster two").status == 0
     wait_for(lambda: len(place.lines("updates")) >= 6)
     job = run("squeue", "-h", "-o", "%i")
-    nodes = run("squeue", "-h", "-o", "%N")
-    assert nodes == "127.0.1.[1-2]"
+    assert len(nodes_of(job)) == 2
 
-    high = run("sbatch", "--parsable", "-p", "high", "-c4", "-w", NODES[1], "-o", "/dev/null", "--wrap", "sleep 1")
+    high = run(
+        "sbatch", "--parsable", "-p", "high", "-c4", "-w", nodes_of(job)[1], "-o", "/dev/null", "--wrap", "sleep 1"
+    )
     wait_for(lambda: run("squeue", "-h", "-t", "all", "-j", high, "-o", "%T") == "COMPLETED")
     restarted(job, 1)
     seen = len(place.lines("updates"))
     wait_for(lambda: len(place.lines("updates")) >= seen + 6)
 
-    fail_node(run("squeue", "-h", "-j", job, "-o", "%N").replace("[1-2]", "2").replace("[3-4]", "4").split(",")[-1])
+    fail_node(nodes_of(job)[1])
     restarted(job, 2)
     seen = len(place.lines("updates"))
     wait_for(lambda: len(place.lines("updates")) >= seen + 2)
 
-    place.set(seconds="4")  # Slurm looks at limits twice a minute
-    run("scontrol", "update", f"jobid={job}", "timelimit=1")
-    restarted(job, 3)
-    run("scontrol", "update", f"jobid={job}", "timelimit=60")
+    if NIGHTLY:
+        place.set(seconds="4")
+        run("scontrol", "update", f"jobid={job}", "timelimit=1")
+        restarted(job, 3)
+        run("scontrol", "update", f"jobid={job}", "timelimit=60")
     place.set(seconds="0")
     wait_for(place.records)
     (record,) = place.records()
@@ -152,11 +161,16 @@ def test_a_training_on_two_nodes_is_preempted_loses_a_node_and_meets_its_time_li
     assert metrics(place.out / key) == metrics(undisturbed.out / key)
     (state,) = place.states().values()
     assert state.state == "done"
-    assert state.attempts == 4
-    assert state.interrupted == 3
+    interrupted = 3 if NIGHTLY else 2  # by a warning of preemption, without a warning, by one of the limit
+    assert state.attempts == interrupted + 1
+    assert state.interrupted == interrupted
     log = place.logs()
     assert "stopped on SIGUSR2 after" in log
-    assert log.count("resumed after") == 3
+    assert log.count("resumed after") == interrupted
+
+
+def nodes_of(job: str) -> list[str]:
+    return run("scontrol", "show", "hostnames", run("squeue", "-h", "-j", job, "-o", "%N")).split()
 
 
 def restarted(job: str, times: int) -> None:
