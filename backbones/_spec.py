@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
@@ -251,8 +251,14 @@ def halving_maps(image_size: tuple[int, int], patch_size: int, stages: int) -> l
     return [Grid(-(-height // 2**stage), -(-width // 2**stage)) for stage in range(stages)]
 
 
-def divisors(number: int) -> str:
-    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+def tilings(*grids: Grid) -> list[int]:
+    """Return the sides of square tiles with which each of the grids can be tiled, upward from 1."""
+    sides = [side for grid in grids for side in (grid.height, grid.width)]
+    return [n for n in range(1, min(sides) + 1) if not any(side % n for side in sides)]
+
+
+def listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from backbones._layers import (
     unpartition,
 )
 from backbones._model import WITH_PREVIOUS, Backbone, Level
-from backbones._spec import LATER, BackboneSpec, Mount, divisors, halving_maps
+from backbones._spec import LATER, BackboneSpec, Mount, halving_maps, listed, tilings
 
 STEM_KERNEL = 7
 
@@ -91,10 +91,11 @@ class CSWinSpec(BackboneSpec):
         if heads % 2:
             raise self.error(f"stage {stage + 1} has {heads} heads, which two branches of stripes cannot share equally")
         if grid.height % split or grid.width % split:
-            side = grid.height if grid.height % split else grid.width
+            # A stripe as wide as the long side is the full map.
+            allowed = sorted({*tilings(grid), max(grid.height, grid.width)})
             raise self.error(
                 f"stage {stage + 1} has a {grid.height}x{grid.width} map, which stripes of {split} do not tile; "
-                f"allowed for {name} there: {divisors(side)}"
+                f"allowed for {name} there: {listed(allowed)}"
             )
         stripes = (Grid(grid.height, split), Grid(split, grid.width))
         sites = tuple(Site(dim // 2, heads // 2, stripe, stripe) for stripe in stripes)

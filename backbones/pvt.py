@@ -31,7 +31,7 @@ from backbones._layers import (
     to_tokens,
 )
 from backbones._model import WITH_PREVIOUS, Backbone, Level
-from backbones._spec import LATER, BackboneSpec, Mount, divisors
+from backbones._spec import LATER, BackboneSpec, Mount, listed, tilings
 
 EPS = 1e-6
 
@@ -71,14 +71,13 @@ class PyramidSpec(BackboneSpec):
         """Return the number of tokens in front of the grid of a stage (counted from 0)."""
         return 0
 
-    def keys(self, stage: int, reduction: int) -> Grid:
-        """Return the grid of the keys in a stage."""
-        grid = self.grids()[stage]
+    def keys(self, stage: int, ratios: str) -> Grid:
+        """Return the grid of the keys in a stage, reduced by the field `ratios`."""
+        grid, reduction = self.grids()[stage], getattr(self, ratios)[stage]
         if grid.height % reduction or grid.width % reduction:
-            side = grid.height if grid.height % reduction else grid.width
             raise self.error(
                 f"stage {stage + 1} has a {grid.height}x{grid.width} map, which a spatial reduction of {reduction} "
-                f"does not divide; allowed there: {divisors(side)}"
+                f"does not divide; allowed for {ratios} there: {listed(tilings(grid))}"
             )
         return Grid(grid.height // reduction, grid.width // reduction, grid.prefix)
 
@@ -87,8 +86,9 @@ class PyramidSpec(BackboneSpec):
         for stage, grid in enumerate(self.grids()):
             for block in range(self.depths[stage]):
                 attention, tested = self.attention_of(stage, block)
-                reduction = (self.sr_ratios if tested else self.softmax_sr_ratios)[stage]
-                site = Site(self.dims[stage], self.heads[stage], grid, self.keys(stage, reduction))
+                ratios = "sr_ratios" if tested else "softmax_sr_ratios"
+                site = Site(self.dims[stage], self.heads[stage], grid, self.keys(stage, ratios))
+                reduction = getattr(self, ratios)[stage]
                 table.append(Mount(stage + 1, block, grid, attention, tested, (site,), (None,), reduction=reduction))
         return table
 

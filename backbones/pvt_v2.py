@@ -41,8 +41,8 @@ class PVTv2Spec(PyramidSpec):
         # Patches overlap and are padded, so any size works.
         return 1
 
-    def keys(self, stage: int, reduction: int) -> Grid:
-        return Grid(POOLED, POOLED) if self.pooled_keys else super().keys(stage, reduction)
+    def keys(self, stage: int, ratios: str) -> Grid:
+        return Grid(POOLED, POOLED) if self.pooled_keys else super().keys(stage, ratios)
 
     def host_macs(self, mount: Mount) -> Macs:
         if not self.pooled_keys:

@@ -29,7 +29,7 @@ from backbones._layers import (
     unpartition,
 )
 from backbones._model import WITH_PREVIOUS, Backbone, Level
-from backbones._spec import BackboneSpec, Mount, divisors, halving_maps
+from backbones._spec import BackboneSpec, Mount, halving_maps, listed
 
 MASKED = -100.0
 
@@ -80,12 +80,11 @@ class SwinSpec(BackboneSpec):
                 wanted = self.window if tested else self.softmax_window
                 assert wanted is not None
                 tile, shift = self.tile(grid, wanted, block)
-                if grid.height % tile.height or grid.width % tile.width:
-                    side = grid.height if grid.height % tile.height else grid.width
+                if not self.tiles(grid, wanted):
                     raise self.error(
                         f"stage {stage + 1} has a {grid.height}x{grid.width} map, which {tile.height}x{tile.width} "
                         f"windows do not tile; allowed for {'window' if tested else 'softmax_window'} there: "
-                        f"{divisors(side)}"
+                        f"{listed(self._allowed(tested))}"
                     )
                 masked = shift > 0 and self.honour_shift_mask and not lookup(attention.name).takes_bias
                 site = Site(self.dim << stage, self.heads[stage], tile, tile, regions=4 if masked else 1)
@@ -101,6 +100,27 @@ class SwinSpec(BackboneSpec):
         # On a long map the official code clamps the window to the short side, and then does not shift it.
         side = min(window, grid.height, grid.width)
         return Grid(side, side), side // 2 if block % 2 and side < min(grid.height, grid.width) else 0
+
+    @classmethod
+    def tiles(cls, grid: Grid, window: int) -> bool:
+        """Return whether windows of this side tile a map."""
+        tile, _ = cls.tile(grid, window, 0)
+        return grid.height % tile.height == 0 and grid.width % tile.width == 0
+
+    def _allowed(self, tested: bool) -> list[int]:
+        """Return the windows that tile all maps on which blocks under test, or else softmax blocks, work.
+
+        One number holds for all stages, so a window that tiles only some of their maps is not among them.
+        """
+        grids = [
+            grid
+            for stage, grid in enumerate(self.grids())
+            if any(self.attention_of(stage, block)[1] == tested for block in range(self.depths[stage]))
+        ]
+        # Larger numbers than the short side of a long map are clamped to it: of these, the divisors are enough.
+        sides = {side for grid in grids for side in (grid.height, grid.width)}
+        candidates = {n for side in sides for n in range(1, side + 1) if side % n == 0}
+        return sorted(n for n in candidates if all(self.tiles(grid, n) for grid in grids))
 
     def macs_by_part(self) -> dict[str, Macs]:
         parts = {}

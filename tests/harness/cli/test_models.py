@@ -146,8 +146,8 @@ def test_false_means_no(ask: Ask) -> None:
         ("show cswin_t --set image_size=200", "stripes of 2 do not tile"),
         ("show swin_t --set dim=97", "3 heads do not divide 97 channels"),
         ("show deit_t --set heads=5", "5 heads do not divide 192 channels"),
-        ("show pvt_t --set sr_ratios=3333", "a spatial reduction of 3 does not divide; allowed there: 1, 2, 4,"),
-        ("show swin_t --set window=9", "9x9 windows do not tile; allowed for window there: 1, 2, 4, 7, 8, 14, 28, 56"),
+        ("show pvt_t --set sr_ratios=3333", "3 does not divide; allowed for sr_ratios there: 1, 2, 4, 7,"),
+        ("show swin_t --set window=9", "9x9 windows do not tile; allowed for window there: 1, 7, 14, 28, 56"),
     ],
 )
 def test_what_does_not_divide_is_refused(ask: Ask, line: str, said: str) -> None:
