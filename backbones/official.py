@@ -21,6 +21,9 @@ from backbones._spec import BackboneSpec
 GATE = re.compile(r"(.*\.)g\.(weight|bias)")
 FUSED = re.compile(r"(.*\.)(q|qkv)g\.(weight|bias)")
 
+DISTILLED = "dist_token"
+"""What the distilled DeiT (arXiv 2012.12877, section 4) has beside its class token, together with a second head."""
+
 REBUILT = ("relative_position_index", "attn_mask")
 # Biases between agents (a) and rows (h) or columns (w), in either order. Official ones have five dimensions, of which
 # the first is 1.
@@ -34,10 +37,16 @@ def from_official(state: Mapping[str, Tensor], spec: BackboneSpec, *, strict: bo
     A strict `load_state_dict` into `build(spec)` accepts the result. Keys that the model does not have are passed on
     unchanged, so that strict loading names them.
 
-    Raises ValueError for a position table that cannot be resized; if not `strict`, it is passed on unchanged as well.
+    Raises ValueError for a position table that cannot be resized, and for a distilled DeiT, whose table has a row for
+    another token; if not `strict`, they are passed on unchanged as well.
     """
     with torch.device("meta"):
         ours = build(spec).state_dict()
+    if strict and DISTILLED in state and DISTILLED not in ours:
+        raise ValueError(
+            f"these are the weights of a distilled DeiT ({DISTILLED}, head_dist), but {spec.name} has no distillation "
+            "token; take those of the DeiT trained without"
+        )
     names = {official_name(name): name for name in ours}
     converted = {}
     for key, value in split_gates(from_timm(state, spec)).items():

@@ -13,7 +13,8 @@ from backbones import preset
 from harness.cells import Cell, DataSource, Evaluate, Preprocessing, Weights
 from harness.cells.source import IMAGENET
 from harness.published.recipes import SHORT_SIDE, SHORT_SIDE_248, SHORT_SIDE_WHOLE, SQUASH, SQUASH_WHOLE
-from harness.training.loading import EMA_WRAPPERS, RAW_WRAPPERS, read_file, weights_in
+from harness.training.files import read_file
+from harness.training.loading import models_in, weights_in
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,8 @@ def weights_of(preset: str, path: Path) -> Weights:
 
     Raises ValueError for a file that cannot be read.
     """
-    content = read_file(path)
-    average = any(name in content for name in EMA_WRAPPERS)
-    alone = average and not any(name in content for name in RAW_WRAPPERS)
-    return weights_in(path, ema=average and (OFFICIAL[preset].ema or alone))
+    raw, averages = models_in(read_file(path))
+    return weights_in(path, ema=bool(averages) and (OFFICIAL[preset].ema or not raw))
 
 
 def _plain(name: str) -> str:

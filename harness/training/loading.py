@@ -1,69 +1,40 @@
-"""Weights from a file: official releases, and checkpoints of our own runs.
+"""Weights from a file: official releases, files of other projects, and checkpoints of our own runs.
 
     weights = weights_in("flatten_swin_t.pth")
     report = load_weights(weights, model, spec)    # strict: a missing or unexpected tensor is an error that names it
 
-Files of other projects wrap their tensors in many ways: {"model": ...}, {"state_dict_ema": ...}, names with the prefix
-`module.` (DistributedDataParallel) or `_orig_mod.` (torch.compile), along with the configuration of the run. They are
-read with `weights_only`, which runs no code of the file; safetensors, as timm publishes them, are read as well.
+Files wrap their tensors in many ways: {"model": ...}, {"model_state_dict": ...}, {"state_dict_ema": ...}, and in names
+that begin with `module.` (DistributedDataParallel), `model.` (Lightning) or `backbone.`. Instead of a list of names,
+the stem of a model is looked for: the patch embedding with which each of ours begins, as does each of timm's that is
+read here. The entries and the prefix that lead to a stem are what its model is wrapped in.
 """
 
-import argparse
 import hashlib
-import pickle
 import re
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import results
 from backbones import BackboneSpec, from_official
 from harness.cells import RunWeights, Weights
 from harness.training import checkpoints
+from harness.training.files import read_file
 from results.wording import and_more
 
-RAW_WRAPPERS = ("model", "state_dict", "module", "net")
+RAW_WRAPPERS = ("model", "state_dict", "module", "net", "model_state_dict")
+"""Entries of which the first one is taken, whatever else a file has."""
 EMA_WRAPPERS = ("ema", "model_ema", "state_dict_ema", "ema_state_dict")
-PREFIXES = ("module.", "_orig_mod.")
+AVERAGE = re.compile(r"(^|[._-])(ema|swa|averaged?)([._-]|$)")
+"""What the entries and prefixes of a moving average have in their name."""
+STEM = re.compile(r"(?:(.*?)\.)?(?:patch_embed1?|stage1_conv_embed)\.")
+"""The first layer of a model, behind the prefix of all its names."""
+INSERTED = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile and its like put into names, wherever they wrap a module."""
+DEEPEST = 3  # entries of entries
 ABOUT = {"backbone", "task"}
-
-
-NUMBER = re.compile(r"[biuf]\d")
-
-
-class _NumpyType:
-    """Replaces numpy.dtype, whose own `__setstate__` is not safe for untrusted files."""
-
-    def __init__(self, code: str, *rest: object) -> None:
-        self.code, self.order = str(code), "|"
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = str(state[1])
-
-
-def _numpy_scalar(kind: _NumpyType, data: bytes) -> Any:
-    if not (isinstance(kind, _NumpyType) and NUMBER.fullmatch(kind.code) and kind.order in ("<", ">", "|")):
-        raise pickle.UnpicklingError("a NumPy scalar that is not a number")
-    return np.frombuffer(data, kind.order + kind.code, count=1)[0].item()
-
-
-# torch fills only plain and ordered dictionaries.
-SAFE: list[Any] = [
-    argparse.Namespace,
-    (OrderedDict, "yacs.config.CfgNode"),
-    (_NumpyType, "numpy.dtype"),
-    (_numpy_scalar, "numpy.core.multiarray.scalar"),
-    (_numpy_scalar, "numpy._core.multiarray.scalar"),
-]
-"""What official files contain besides tensors, and what it is read as; none of it runs code."""
 
 
 def weights_in(path: str | Path, *, ema: bool = False, strict: bool = True) -> Weights:
@@ -114,6 +85,11 @@ class LoadReport(NamedTuple):
     unexpected: list[str]  # in the file, not in the model
     reshaped: list[str]  # in both, with different shapes
 
+    @property
+    def head(self) -> bool:
+        """Whether the classifier is complete; otherwise it is as initialised, wholly or in part."""
+        return not any(name.startswith("head.") for name in (*self.missing, *self.reshaped))
+
     def __str__(self) -> str:
         parts = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.reshaped))
         texts = [f"{len(names)} {label} ({and_more(names)})" for label, names in parts if names]
@@ -154,8 +130,10 @@ def load_as(
         ],
     )
     if any(report) and weights.strict:
+        heads = [len(each["head.weight"]) for each in (state, ours) if "head.weight" in each]
+        classes = f"--set num_classes={heads[0]} takes its head; " if len(set(heads)) == 2 else ""
         raise ValueError(
-            f"{weights.path} does not fit {name}: {report}; "
+            f"{weights.path} does not fit {name}: {report}; {classes}"
             "--allow-partial-weights loads what fits and leaves the rest as initialised"
         )
     fitting = {key: value for key, value in state.items() if key in ours and value.shape == ours[key].shape}
@@ -165,63 +143,100 @@ def load_as(
     return report
 
 
-def read_file(path: str | Path) -> dict[str, Any]:
-    """Return what a file contains. Raises ValueError, in one line, if it is damaged or has more than plain values."""
-    try:
-        if Path(path).suffix == ".safetensors":
-            return dict(load_file(path))
-        if zipfile.is_zipfile(path):  # otherwise it was saved by torch before 1.6, and has no checksums
-            checkpoints.verify(path)
-        with torch.serialization.safe_globals(SAFE):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (*checkpoints.UNREADABLE, SafetensorError) as problem:
-        text = " ".join(str(problem).split())
-        held = text.partition("GLOBAL ")[2].split(" ")[0]
-        if held:
-            why = f"it contains more than tensors and plain values ({held})"
-        elif isinstance(problem, OSError) and problem.filename is not None:  # not what seeking in a torn file raises
-            why = str(problem.strerror)
-        else:
-            # torch's own text for a file that is no pickle at all is a page about one of its options, or a number.
-            said = not text.startswith("Weights only load failed") and not text.isdecimal()
-            detail = f": {text[:80]}" if said else ""
-            why = f"damaged, or not a file of torch.save{detail}"
-        raise ValueError(f"cannot read the weights {path}: {why}") from problem
-    if not isinstance(content, Mapping):
-        raise ValueError(f"cannot read the weights {path}: it is a {type(content).__name__} and no tensors by name")
-    return dict(content)
-
-
 def read_about(weights: Weights) -> dict[str, Any] | None:
     """Return `backbone` and `task` of a run's checkpoint, as plain JSON; None for other files."""
     content = read_file(weights.path)
     return {name: content[name] for name in ABOUT} if content.keys() >= ABOUT else None
 
 
-def tensors_in(content: Mapping[str, Any], weights: Weights) -> dict[str, Tensor]:
-    """Return the tensors by name, from whatever a file wraps them in, without the prefixes of wrapped modules.
+class _Found(NamedTuple):
+    """The tensors of one model in a file, by the names that it gives them; `place` has the entries that lead there."""
 
-    Raises ValueError where the file does not have the requested kind of weights.
+    place: tuple[str, ...]
+    prefix: str
+    tensors: dict[str, Tensor]
+
+    @property
+    def label(self) -> str:
+        """For people: the entries and the prefix, but for those by which a module is wrapped in any case."""
+        parts = [*self.place, *self.prefix.split(".")]
+        return ".".join(part for part in parts if part not in ("", "module")) or "the top"
+
+    @property
+    def average(self) -> bool:
+        return AVERAGE.search(self.label.lower()) is not None
+
+    def saved_from(self, path: str) -> str:
+        """Return the code that makes a file of this model alone."""
+        state = f"read_file({path!r})" + "".join(f"[{entry!r}]" for entry in self.place)
+        if self.prefix:
+            state = f"{{n: t for n, t in {state}.items() if n.startswith({f'{self.prefix}.'!r})}}"
+        return f"torch.save({state}, 'tensors.pth')"
+
+
+def models_in(content: Mapping[str, Any]) -> tuple[list[_Found], list[_Found]]:
+    """Return the models of which a file has the weights: those as trained, and those that are moving averages."""
+    states = list(_states(content, ()))
+    found = [model for place, state in states for model in _by_stem(place, state)]
+    if not found:  # something else, or a part of a model
+        found = [_Found(place, "", {_without_module(name): state[name] for name in state}) for place, state in states]
+    raw, averages = ([model for model in found if model.average == kind] for kind in (False, True))
+    return raw, averages
+
+
+def tensors_in(content: Mapping[str, Any], weights: Weights) -> dict[str, Tensor]:
+    """Return the tensors by name, from whatever a file wraps them in, without the prefix of a wrapped model.
+
+    Raises ValueError where the file does not have the requested kind of weights, or has those of several models.
     """
-    raw, average = ([name for name in names if _is_state(content.get(name))] for names in (RAW_WRAPPERS, EMA_WRAPPERS))
-    if weights.ema and not average:
+    raw, averages = models_in(content)
+    if weights.ema and not averages:
         raise ValueError(
             f"{weights.path} has no moving average of weights ({', '.join(EMA_WRAPPERS)}): leave out --ema"
         )
-    if not weights.ema and not raw and average:
-        raise ValueError(f"{weights.path} has weights as a moving average only ({average[0]}): pass --ema")
-    wrapper = (average if weights.ema else raw)[:1]
-    state = content[wrapper[0]] if wrapper else content
-    if not _is_state(state):
+    if not raw and averages and not weights.ema:
+        raise ValueError(f"{weights.path} has weights as a moving average only ({averages[0].label}): pass --ema")
+    wrappers, found = (EMA_WRAPPERS, averages) if weights.ema else (RAW_WRAPPERS, raw)
+    if not found:
         raise ValueError(f"{weights.path} has no tensors by name; at the top: {and_more(list(map(str, content)))}")
-    return {_without_prefixes(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    for wrapper in wrappers:
+        if inside := [model for model in found if model.place[:1] == (wrapper,)]:
+            found = inside
+            break
+    if len(found) > 1:
+        labels = [model.label for model in found]
+        raise ValueError(
+            f"{weights.path} has the weights of several models ({and_more(labels)}): save one of them alone, as in: "
+            f"from harness.training.files import read_file; {found[0].saved_from(weights.path)}"
+        )
+    return found[0].tensors
 
 
-def _is_state(value: object) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
+def _states(content: Mapping[Any, Any], place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Yield each mapping that has tensors by name, with the entries that lead to it."""
+    if state := {
+        INSERTED.sub("", name): value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }:
+        yield place, state
+    if len(place) < DEEPEST:
+        for name, value in content.items():
+            if isinstance(name, str) and isinstance(value, Mapping):
+                yield from _states(value, (*place, name))
 
 
-def _without_prefixes(name: str) -> str:
-    while name.startswith(PREFIXES):
-        name = name.partition(".")[2]
+def _by_stem(place: tuple[str, ...], state: Mapping[str, Tensor]) -> Iterator[_Found]:
+    """Yield each model whose stem is in a state: all names behind its prefix, or all there are if it has none."""
+    prefixes = dict.fromkeys(stem[1] or "" for name in state if (stem := STEM.match(name)))
+    for prefix in [""] if "" in prefixes else prefixes:
+        start = f"{prefix}." if prefix else ""
+        yield _Found(
+            place, prefix, {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
+        )
+
+
+def _without_module(name: str) -> str:
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
     return name

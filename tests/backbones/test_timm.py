@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import backbones
 from backbones.official import from_timm
 from harness.training import loading
+from harness.training.files import read_file
 from tests.golden.fill import fill_state_dict
 
 TIMM_NAMES = {
@@ -125,4 +126,4 @@ def test_damaged_safetensors_are_refused_in_one_line(tmp_path):
     path = tmp_path / "torn.safetensors"
     path.write_bytes(bytes(range(64)))
     with pytest.raises(ValueError, match=r"^cannot read the weights .*torn.safetensors: damaged.*$"):
-        loading.read_file(path)
+        read_file(path)

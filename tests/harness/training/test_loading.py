@@ -1,22 +1,16 @@
 """Weights from files: every wrapper, damaged, hostile and unfitting files, other resolutions, own runs."""
 
 import argparse
-import io
-import os
-import pickle
-import sys
-import types
+import re
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch import _weights_only_unpickler as unpickler
 
 import backbones
 from harness.cells import MICRO, DataSource, Train
@@ -25,58 +19,26 @@ from harness.training import checkpoints, loading
 from harness.training.loading import load_weights, weights_in
 from harness.training.loop import train
 from tests.harness.image_sets import coloured
-
-
-def deit(**changes: Any) -> backbones.BackboneSpec:
-    size: dict[str, Any] = {"dim": 16, "depth": 2, "heads": 2, "image_size": (16, 16), "num_classes": 3}
-    return replace(backbones.preset("deit_micro", attention="focused"), **(size | changes))
-
-
-def filled(spec: backbones.BackboneSpec, seed: int) -> dict[str, Tensor]:
-    """Another number in every place, so that nothing can be taken for something else."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.randn(value.shape, generator=generator)
-        for name, value in backbones.build(spec).state_dict().items()
-    }
-
-
-RAW, AVERAGE = filled(deit(), 1), filled(deit(), 2)
-
-
-def official(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    return {prefix + name: value for name, value in backbones.to_official(state, deit()).items()}
-
-
-def saved(path: Path, content: object, **options: Any) -> Path:
-    torch.save(content, path, **options)
-    return path
-
-
-def loaded(path: Path, spec: backbones.BackboneSpec | None = None, **options: bool) -> dict[str, Tensor]:
-    model = backbones.build(spec or deit())
-    load_weights(weights_in(path, **options), model, spec or deit())
-    return model.state_dict()
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def refusal(path: Path, **options: Any) -> str:
-    with pytest.raises(ValueError) as error:
-        loaded(path, **options)
-    message = str(error.value)
-    assert "\n" not in message
-    assert str(path) in message
-    return message.replace(str(path), "FILE")
-
+from tests.harness.weight_files import AVERAGE, RAW, deit, filled, follow, loaded, official, refusal, same, saved
 
 # What files wrap their tensors in
 
 
-@pytest.mark.parametrize("wrapper", ["model", "state_dict", "module", "net", None])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "module", "net", "model_state_dict", "best_weights", None])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "model.",
+        "backbone.",
+        "encoder.vit.",
+        "f.",
+    ],
+)
 def test_weights_are_found_in_every_wrapper(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
     state = official(RAW, prefix)
     content = state if wrapper is None else {wrapper: OrderedDict(state), "epoch": 299, "optimizer": {"state": {}}}
@@ -96,141 +58,68 @@ def test_the_average_is_taken_if_asked_for(tmp_path: Path, raw: str, wrapper: st
     assert refusal(path) == f"FILE has weights as a moving average only ({wrapper}): pass --ema"
 
 
+def test_what_compilers_and_shards_put_into_names(tmp_path: Path) -> None:
+    state = {
+        re.sub(r"^blocks\.(\d)\.", r"blocks.\1._checkpoint_wrapped_module._orig_mod.", name): value
+        for name, value in official(RAW, "module._fsdp_wrapped_module.").items()
+    }
+    assert same(loaded(saved(tmp_path / "file.pth", {"state_dict": state})), RAW)
+
+
+def test_what_lies_outside_the_model_is_left_there(tmp_path: Path) -> None:
+    """Lightning keeps metrics and losses beside the model; torch's average counts itself; others nest their entries."""
+    beside = {"criterion.weight": torch.ones(3), "n_averaged": torch.tensor(3)}
+    for prefix in ("model.", "module."):
+        path = saved(tmp_path / "file.pth", {"state_dict": beside | official(RAW, prefix), "epoch": 3})
+        assert same(loaded(path), RAW)
+    nested = {"checkpoint": {"weights": official(RAW), "rng": {"cpu": torch.get_rng_state()}}, "scores": torch.ones(3)}
+    assert same(loaded(saved(tmp_path / "nested.pth", nested)), RAW)
+
+
+@pytest.mark.parametrize(
+    ("raw", "average"), [("model.", "ema_model.module."), ("net.", "ema."), ("model.", "swa_model.")]
+)
+def test_an_average_beside_the_model_under_one_wrapper(tmp_path: Path, raw: str, average: str) -> None:
+    path = saved(tmp_path / "file.ckpt", {"state_dict": official(RAW, raw) | official(AVERAGE, average)})
+    assert same(loaded(path), RAW)
+    assert same(loaded(path, ema=True), AVERAGE)
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"student": official(RAW), "teacher": official(AVERAGE)}, "student, teacher"),
+        ({"student": official(RAW, "module.backbone."), "teacher": official(AVERAGE, "backbone.")},
+         "student.backbone, teacher.backbone"),
+        ({"model": official(RAW, "student.backbone.") | official(AVERAGE, "teacher.backbone.")},
+         "model.student.backbone, model.teacher.backbone"),
+        (official(RAW, "student.") | official(AVERAGE, "teacher."), "student, teacher"),
+    ],
+)  # fmt: skip
+def test_student_and_teacher_are_for_the_user_to_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict, names: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = refusal(saved(Path("both.pth"), content | {"args": argparse.Namespace(out=Path("/out"))}))
+    assert f"has the weights of several models ({names}): save one of them alone, as in: " in message
+    follow(message.replace("FILE", "both.pth"))
+    assert same(loaded(Path("tensors.pth")), RAW)
+
+
+@pytest.mark.parametrize("name", ["deit_micro", "pvt_micro", "pvt_v2_micro", "swin_micro", "cswin_micro"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_prefix_is_found_in_each_family(tmp_path: Path, name: str, suffix: str) -> None:
+    spec = backbones.preset(name)
+    state = filled(spec, 1)
+    theirs = {f"model.backbone.{key}": value.contiguous() for key, value in backbones.to_official(state, spec).items()}
+    path = tmp_path / f"file.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(theirs, path)
+    assert same(loaded(path, spec), state)
+
+
 def test_a_file_before_torch_1_6(tmp_path: Path) -> None:
     old = saved(tmp_path / "old.pth", {"model": official(RAW)}, _use_new_zipfile_serialization=False)
     assert same(loaded(old), RAW)
-
-
-# What lies beside the tensors
-
-
-def config_node() -> type:
-    """yacs's class as far as files show it: dictionaries in dictionaries, with attributes of their own."""
-
-    class CfgNode(dict):
-        def __init__(self, values: dict[str, Any]) -> None:
-            super().__init__({k: CfgNode(v) if isinstance(v, dict) else v for k, v in values.items()})
-            self.__dict__ |= {"__immutable__": False, "__deprecated_keys__": set(), "__renamed_keys__": {}}
-
-    CfgNode.__module__, CfgNode.__qualname__ = "yacs.config", "CfgNode"
-    return CfgNode
-
-
-def test_the_configuration_of_official_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    yacs, config = types.ModuleType("yacs"), types.ModuleType("yacs.config")
-    config.CfgNode = config_node()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "yacs", yacs)
-    monkeypatch.setitem(sys.modules, "yacs.config", config)
-    node = config.CfgNode({"DATA": {"IMG_SIZE": 224}, "MODEL": {"NAME": "swin", "SWIN": {"DEPTHS": [2, 2]}}})
-    path = saved(tmp_path / "swin.pth", {"model": official(RAW), "config": node})
-    monkeypatch.undo()
-    assert same(loaded(path), RAW)
-    assert loading.read_file(path)["config"]["MODEL"]["SWIN"]["DEPTHS"] == [2, 2]
-
-
-def test_the_real_configuration_class(tmp_path: Path) -> None:
-    config = pytest.importorskip("yacs.config", reason="needs the package yacs")
-    path = saved(tmp_path / "swin.pth", {"model": official(RAW), "config": config.CfgNode({"A": {"B": (1, 2)}})})
-    assert same(loaded(path), RAW)
-
-
-def test_the_arguments_of_official_files(tmp_path: Path) -> None:
-    arguments = argparse.Namespace(lr=1e-3, model="deit", betas=None)
-    path = saved(tmp_path / "deit.pth", {"model": official(RAW), "args": arguments})
-    assert same(loaded(path), RAW)
-    assert loading.read_file(path)["args"].model == "deit"
-
-
-@pytest.mark.parametrize("value", [np.float64(81.25), np.float32(0.5), np.int64(-299), np.bool_(True)], ids=repr)
-def test_numbers_of_numpy(tmp_path: Path, value: np.generic) -> None:
-    path = saved(tmp_path / "file.pth", {"model": official(RAW), "max_accuracy": value})
-    assert loading.read_file(path)["max_accuracy"] == value
-    # as NumPy 1 named its module
-    content = pickle.dumps({"max_accuracy": value}, protocol=2).replace(b"cnumpy._core.multi", b"cnumpy.core.multi")
-    assert _through_torch(content)["max_accuracy"] == value
-
-
-def test_other_scalars_of_numpy_are_refused(tmp_path: Path) -> None:
-    path = saved(tmp_path / "file.pth", {"model": official(RAW), "when": np.datetime64("2026-01-01")})
-    assert "cannot read the weights FILE" in refusal(path)
-
-
-def _through_torch(content: bytes) -> Any:
-    """A pickle, read as torch reads one within a file."""
-    with torch.serialization.safe_globals(loading.SAFE):
-        return unpickler.load(io.BytesIO(content), encoding="utf-8")
-
-
-class Hostile:
-    def __init__(self, function: Callable, *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-@pytest.mark.parametrize(("function", "named"), [(os.system, "posix.system"), (eval, "eval"), (exec, "exec")])
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path, function: Callable, named: str) -> None:
-    trace = tmp_path / "trace"
-    text = f"touch {trace}" if function is os.system else f"open({str(trace)!r}, 'w')"
-    content = {"model": official(RAW), "args": Hostile(function, text)}
-    for name, zipped in (("new.pth", True), ("old.pth", False)):
-        path = saved(tmp_path / name, content, _use_new_zipfile_serialization=zipped)
-        message = refusal(path)
-        assert message == f"cannot read the weights FILE: it contains more than tensors and plain values ({named})"
-    assert not trace.exists()
-    torch.load(path, weights_only=False)
-    assert trace.exists(), "the file is as hostile as it should be"
-
-
-def test_what_is_allowed_in_a_file_is_not_allowed_elsewhere(tmp_path: Path) -> None:
-    path = saved(tmp_path / "deit.pth", {"model": official(RAW), "args": argparse.Namespace(lr=1)})
-    loading.read_file(path)
-    with pytest.raises(pickle.UnpicklingError):
-        torch.load(path, weights_only=True)
-
-
-# Files that cannot be read
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.7, 0.999])
-def test_a_torn_file(tmp_path: Path, share: float, zipped: bool) -> None:
-    path = saved(tmp_path / "torn.pth", {"model": official(RAW)}, _use_new_zipfile_serialization=zipped)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    assert refusal(path).startswith("cannot read the weights FILE: damaged, or not a file of torch.save")
-
-
-def test_a_damaged_file(tmp_path: Path) -> None:
-    path = saved(tmp_path / "damaged.pth", {"model": official(RAW)})
-    damage(path, RAW["head.weight"])
-    assert "does not match" in refusal(path)
-
-
-def damage(path: Path, tensor: Tensor) -> None:
-    """Flips a bit of one number in a file."""
-    content = bytearray(path.read_bytes())
-    content[content.index(tensor.numpy().tobytes()) + 5] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("text", ["", "a text\nof two lines\n", "\x80\x04." * 10, "PK\x03\x04 no zip"])
-def test_a_text_file(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "text.pth"
-    path.write_text(text)
-    assert refusal(path).startswith("cannot read the weights FILE: ")
-
-
-@pytest.mark.parametrize("content", [3, [torch.zeros(1)], None, torch.zeros(3)], ids=repr)
-def test_a_file_of_something_else(tmp_path: Path, content: object) -> None:
-    held = type(content).__name__
-    message = refusal(saved(tmp_path / "other.pth", content))
-    assert message == f"cannot read the weights FILE: it is a {held} and no tensors by name"
-
-
-def test_a_file_without_tensors(tmp_path: Path) -> None:
-    path = saved(tmp_path / "other.pth", {"epoch": 3, "args": {"lr": 1}, "model": {}})
-    assert refusal(path) == "FILE has no tensors by name; at the top: epoch, args, model"
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -262,6 +151,29 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
     assert "2 missing (norm.weight, head.bias); 1 unexpected (head_dist.weight); 1 of another shape" in message
     assert "head.weight (1000, 16) for (3, 16)" in message
     assert "--allow-partial-weights" in message
+
+
+def test_a_head_of_other_classes_is_told_with_both_ways_out(tmp_path: Path) -> None:
+    other = deit(num_classes=21)
+    state = filled(other, 1)
+    path = saved(tmp_path / "other.pth", {"model": backbones.to_official(state, other)})
+    assert "head.weight (21, 16) for (3, 16), head.bias (21,) for (3,)); --set num_classes=21 takes its head; " in (
+        refusal(path)
+    )
+    assert same(loaded(path, other), state)
+
+
+def test_the_distilled_deit_is_called_by_its_name(tmp_path: Path) -> None:
+    spec = backbones.preset("deit_micro", num_classes=3)
+    theirs = timm.create_model(
+        "deit_tiny_distilled_patch16_224", img_size=32, patch_size=4, embed_dim=48, depth=2, num_heads=2, num_classes=3
+    ).state_dict()
+    path = saved(tmp_path / "distilled.pth", {"model": theirs})
+    message = refusal(path, spec=spec)
+    assert message == (
+        "FILE does not fit deit_micro: these are the weights of a distilled DeiT (dist_token, head_dist), but "
+        "deit_micro has no distillation token; take those of the DeiT trained without"
+    )
 
 
 def test_what_fits_is_taken_if_allowed(tmp_path: Path) -> None:
