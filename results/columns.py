@@ -14,7 +14,7 @@ import pandas as pd
 
 Kind = Literal["identity", "metric", "model", "task", "record"]
 
-IDENTITY = ("backbone", "attention", "status", "error", "certificate")
+IDENTITY = ("backbone", "attention", "status", "error", "warning", "certificate")
 
 # The last part of a path, where it names the thing that the part before it is.
 _NAMING = ("name", "kind")

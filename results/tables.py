@@ -3,6 +3,7 @@
 Columns of the frame, in this order (`<task>` is costs, speed, train or evaluate):
 
     backbone, attention, status, error      label, attention, the worst status of its records, what went wrong
+    warning                                 why a number of a row is less than it seems, if one is
     certificate                             the laws that hold for the attention, if the measured code was tested
     params_m, images_per_s, top1, ...       the metrics under their own names, which carry the units
     model.image_size, ...                   the other fields of the model
@@ -24,6 +25,7 @@ import pandas as pd
 from results.certificates import Certificate, certificate_summary
 from results.columns import Column, Kind, flattened
 from results.records import Record, model_of
+from results.wording import count
 
 # The metrics that a table shows by default, if they were measured.
 METRICS = (
@@ -175,6 +177,8 @@ def _row(parts: dict[str, _Entry], ambiguous: set[str], certificates: Sequence[C
         "error": "; ".join(failures) or None,
     }
     records = [entry.record for entry in parts.values() if entry.record]
+    if warnings := "; ".join(filter(None, map(_warning, records))):
+        row["warning"] = warnings
     sources = {str(record.environment[SOURCE]) for record in records if SOURCE in record.environment}
     if summary := certificate_summary(row["attention"], sources, certificates):
         row["certificate"] = summary
@@ -199,6 +203,15 @@ def _failure(task: str, record: Record | None) -> str | None:
     if record is None or record.status == "done":
         return None
     return f"{task} {record.status}: {record.reason or 'no error was recorded'}"
+
+
+def _warning(record: Record) -> str | None:
+    """Return what of the evaluated weights was not in their file."""
+    left = sum(record.metrics.get(name) or 0 for name in ("weights_missing", "weights_reshaped"))
+    if not left:
+        return None
+    head = "untrained head: " if record.metrics.get("head_trained") is False else ""
+    return f"{head}{count(left, 'tensor')} as initialised"
 
 
 def _named(task: dict[str, Any]) -> dict[str, Any]:

@@ -55,8 +55,8 @@ def sheet(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Sheet:
     tasks = dict.fromkeys([*_HEADLINES, *(column.task for column in present if column.kind == "record")])
     circumstances = [column for task in tasks for column in _of_task(frame, task)]
     differing = [c.name for c in circumstances if frame[c.name].nunique() > 1 and not _is_said(frame, c)]
-    stood = ["certificate"] if "certificate" in frame else []
-    names = dict.fromkeys(["backbone", "attention", *models, *columns, *differing, *stood, "status"])
+    verdicts = [name for name in ("certificate", "warning") if name in frame]
+    names = dict.fromkeys(["backbone", "attention", *models, *columns, *differing, *verdicts, "status"])
     shown = [Column.parse(name) for name in names]
     numbers = [name in columns or (name in frame and _is_number(frame[name])) for name in names]
     short, common_options = shortened(frame["attention"])
@@ -142,11 +142,9 @@ def _doubts(frame: pd.DataFrame) -> list[str]:
         skipped = frame[pd.to_numeric(frame[column], errors="coerce") > 0]
         steps = [count(int(number), "step") for number in skipped[column]]
         lines += _of_rows(skipped, "Gradients were not finite in", steps)
-    parts = [name for name in ("weights_missing", "weights_reshaped") if name in frame]
-    if parts:
-        left = frame[parts].apply(pd.to_numeric, errors="coerce").sum(axis=1)
-        counts = [count(int(number), "tensor") for number in left[left > 0]]
-        lines += _of_rows(frame[left > 0], "Weights fit only in part, which leaves as initialised", counts)
+    if "warning" in frame:
+        warned = frame[frame["warning"].notna()]
+        lines += _of_rows(warned, "Evaluated with weights that fit only in part:", list(warned["warning"]))
     return lines
 
 

@@ -82,6 +82,7 @@ def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: C
 
     Evaluation uses the uncompiled model. top1, top5, top1_stderr: percent of the n_images val images. val_list: hash of
     the list of val images. weights_missing, weights_unexpected, weights_reshaped: how many tensors did not fit.
+    head_trained: whether the classifier is from the file; otherwise the accuracy is that of guessing.
 
     Raises ValueError for data, weights or a device that cannot be used, FloatingPointError for logits that are not
     finite, and Stopped on request.
@@ -116,6 +117,7 @@ def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: C
         "weights_missing": len(loaded.missing),
         "weights_unexpected": len(loaded.unexpected),
         "weights_reshaped": len(loaded.reshaped),
+        "head_trained": loaded.head,
         "ranks": group.world,
     }
 

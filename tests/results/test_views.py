@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from results import BREAKDOWN, METRICS, Sheet, notes, sheet, show, table, to_csv, to_markdown, to_plain
+from results import BREAKDOWN, METRICS, Record, Sheet, notes, sheet, show, table, to_csv, to_markdown, to_plain
 
 
 def column(view: Sheet, header: str) -> list[str]:
@@ -338,7 +338,22 @@ def test_weights_that_fit_in_part_are_a_note(make: Any) -> None:
         return [line for line in notes(table([record])) if "in part" in line]
 
     assert lines(0, 0) == []
-    assert lines(2, 1) == ["Weights fit only in part, which leaves as initialised 3 tensors (swin_t, softmax)."]
+    said = "Evaluated with weights that fit only in part: 3 tensors as initialised (swin_t, softmax)."
+    assert lines(2, 1) == [said]
+
+
+def test_the_accuracy_of_an_untrained_head_has_a_warning_in_its_row(make: Any) -> None:
+    def record(attention: str, missing: int, trained: bool) -> Record:
+        metrics = {"top1": 0.1, "weights_missing": missing, "weights_reshaped": 0, "head_trained": trained}
+        return make.record(attention, make.cell("swin_t", attention, make.evaluate()), metrics)
+
+    frame = table([record("focused", 2, False), record("linear", 1, True), record("softmax", 0, True)])
+    warnings = ["untrained head: 2 tensors as initialised", "1 tensor as initialised", None]
+    assert frame["warning"].dropna().tolist() == warnings[:2]
+    shown = sheet(frame)
+    assert column(shown, "warning") == [*warnings[:2], "-"]
+    assert to_csv(frame).splitlines()[1].count("untrained head") == 1
+    assert "warning" not in table([record("softmax", 0, True)])
 
 
 def test_a_file_of_weights_is_named_by_its_path_where_the_cell_has_no_name(make: Any) -> None:

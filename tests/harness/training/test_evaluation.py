@@ -157,6 +157,7 @@ def test_what_the_task_reports(folder: Path, checkpoint: Path, tmp_path: Path, m
     metrics = evaluate_weights(task(folder, checkpoint), spec(), tmp_path, lines.append)
     assert lines == ["weights.pth: every tensor fits", "evaluated 20 of 39 images", "evaluated 39 of 39 images"]
     assert (metrics["weights_missing"], metrics["weights_unexpected"], metrics["weights_reshaped"]) == (0, 0, 0)
+    assert metrics["head_trained"]
 
 
 def test_what_did_not_fit_is_in_the_metrics(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -167,6 +168,7 @@ def test_what_did_not_fit_is_in_the_metrics(folder: Path, checkpoint: Path, tmp_
     this = task(folder, tmp_path / "other.pth", weights=weights_in(tmp_path / "other.pth", strict=False))
     metrics = evaluate_weights(this, spec(), tmp_path, print)
     assert (metrics["weights_missing"], metrics["weights_unexpected"], metrics["weights_reshaped"]) == (2, 1, 1)
+    assert not metrics["head_trained"]
 
 
 def test_how_it_is_run_is_no_part_of_what_it_is(folder: Path, checkpoint: Path) -> None:
