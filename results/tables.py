@@ -44,6 +44,9 @@ BREAKDOWN = ("gmacs_attention", "gmacs_projections", "gmacs_convolutions", "gmac
 _ALWAYS = tuple(Column.parse(name) for name in ("backbone", "attention", "status", "error"))
 SOURCE = "attention_source"
 """In the environment of a record: the hash of the attention's code."""
+# Of hexadecimal digits, one in 750 of 16: only decimal ones, or decimal ones around an e. No published number, and no
+# version, has as many.
+_NUMERIC_HASH = re.compile(r"(?=.{8,})\d+(e\d+)?")
 _WORST_FIRST = ("failed", "oom", "missing", "done")
 
 
@@ -104,8 +107,18 @@ def named(columns: Iterable[Column], metric: str) -> list[str]:
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """Return every column of the frame at full precision under one header line; fields without a value are empty."""
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+    """Return every column of the frame at full precision under one header line; fields without a value are empty.
+
+    A hash that a reader would take for a number, as 9253954e51983261 for infinity, has an apostrophe in front, which is
+    how spreadsheets mark a text.
+    """
+    texts = frame.select_dtypes(exclude=["number", "bool"]).columns
+    marked = frame.assign(**{str(name): frame[name].map(_marked) for name in texts})
+    return str(marked.to_csv(index=False, lineterminator="\n"))
+
+
+def _marked(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and _NUMERIC_HASH.fullmatch(value) else value
 
 
 def _entries(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[_Entry]:

@@ -81,7 +81,7 @@ def compare(
     frame = results.comparisons(records, out, baseline, "ema" if ema else "model")
     print_sheet(results.paired_sheet(frame), markdown)
     if csv is not None:
-        write_csv(csv, frame.to_csv(index=False, lineterminator="\n"))
+        write_csv(csv, results.to_csv(frame))
     return 1 if problems else 0
 
 
@@ -157,5 +157,5 @@ def reproduce(
     comparison = results.compare(published, ours)
     print_sheet(results.comparison_sheet(comparison), markdown)
     if csv is not None:
-        write_csv(csv, comparison.to_csv(index=False, lineterminator="\n"))
+        write_csv(csv, results.to_csv(comparison))
     return 0

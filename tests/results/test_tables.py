@@ -181,6 +181,27 @@ def test_csv_comes_back_through_pandas_at_full_precision(make: Any) -> None:
     assert by_name.loc["pvt_t", "record.speed.environment.torch"] == "2.11.0"
 
 
+@pytest.mark.parametrize("key", ["9253954e51983261", "0985376301e59136", "1234567890123456", "0012345678901234"])
+@pytest.mark.parametrize("other", [None, "1b2c3d4e5f607182"])
+def test_a_key_of_digits_comes_back_as_a_text(make: Any, key: str, other: str | None) -> None:
+    records = [
+        make.record(each, make.cell("swin_t", attention, make.costs), {"params_m": 28.0, "val_list": key})
+        for each, attention in ((key, "linear"), (other, "softmax"))
+        if each is not None
+    ]
+    frame = table(records)
+    assert key in frame["record.costs.key"].tolist(), "only what is exported is marked"
+    back = pd.read_csv(io.StringIO(to_csv(frame)))
+    assert back["record.costs.key"].str.removeprefix("'").tolist() == [record.key for record in records]
+    assert back["val_list"].tolist() == [f"'{key}"] * len(records)
+    assert back["params_m"].tolist() == [28.0] * len(records)
+
+
+@pytest.mark.parametrize("text", ["28.3", "2026", "570.124", "1b2c3d4e5f607182", "e234567890123456", "12345678e"])
+def test_other_texts_are_exported_as_they_are(text: str) -> None:
+    assert to_csv(pd.DataFrame({"theirs": [text], "top1": [81.5]})) == f"theirs,top1\n{text},81.5\n"
+
+
 def test_no_records_is_an_empty_table() -> None:
     frame = table([])
     assert len(frame) == 0
