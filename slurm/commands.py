@@ -7,22 +7,38 @@ import subprocess
 _NO_CLUSTER = re.compile("configuration source|DNS SRV lookup")
 """What Slurm says where its commands are installed but not configured."""
 
+_OURS = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SUBMITIT_")
+_DISTRIBUTED = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
+"""Which Slurm is meant, and who asks it."""
+
+_CLUSTERS = ("SLURM_CLUSTERS", "SBATCH_CLUSTERS")
+# It has no such option: the accounts of all clusters are in one place.
+_OF_ALL_CLUSTERS = ("sacctmgr",)
+
 
 class SlurmUnreachable(ValueError):
-    """Slurm does not answer: not installed here, its controller is down, or it refuses; the text is one line."""
+    """Slurm does not answer: not installed here, its controller is down, or it refuses; the text is one line.
+
+    `said`: the lines that the command printed, without its name; empty if it could not even be run.
+    """
+
+    def __init__(self, text: str, said: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.said = said
 
 
 def output(*command: str, seconds: float = 30.0) -> str:
-    """Return what a Slurm command prints.
+    """Return what a Slurm command prints, for the cluster that SLURM_CLUSTERS or SBATCH_CLUSTERS names, if any.
 
     Raises:
-        SlurmUnreachable: if this machine has no such command, if it fails (with its last line), or if it has not
-            answered after `seconds`.
+        SlurmUnreachable: if this machine has no such command, if it fails (with all it says), or if it has not answered
+            after `seconds`.
     """
-    name = command[0]
+    name, *arguments = command
     try:
         done = subprocess.run(
-            command,
+            [name, *([] if name in _OF_ALL_CLUSTERS else _cluster()), *arguments],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -36,17 +52,47 @@ def output(*command: str, seconds: float = 30.0) -> str:
     except OSError as error:
         raise SlurmUnreachable(f"{name} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired:
-        raise SlurmUnreachable(f"Slurm does not answer: {name} took more than {seconds:g} s") from None
+        slow = f"{name} took more than {seconds:g} s"
+        raise SlurmUnreachable(f"Slurm does not answer: {slow}", (f"timed out: {slow}",)) from None
     if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines() or [f"exit code {done.returncode}"]
-        said = re.sub(r"^[a-z_]+:? (error|fatal): ", "", lines[-1])
-        if _NO_CLUSTER.search(said):
-            said += "; this machine is in no cluster: it has no slurm.conf, and SLURM_CONF names none"
-        raise SlurmUnreachable(f"{name}: {said}")
+        said = _lines(name, done.stderr) or _lines(name, done.stdout) or (f"exit code {done.returncode}",)
+        if _NO_CLUSTER.search(said[-1]):
+            text = f"{said[-1]}; this machine is in no cluster: it has no slurm.conf, and SLURM_CONF names none"
+        else:
+            text = "; ".join(said)
+        raise SlurmUnreachable(f"{name}: {text}", said)
     return done.stdout
 
 
+def _lines(name: str, text: str) -> tuple[str, ...]:
+    """Return the different lines of text that say something, without the name of the program before each of them.
+
+    A site's filter explains a refusal in lines of its own, and Slurm's last line may be "Unspecified error".
+    """
+    before = rf"^({name}: |slurm_\w+ )?((error|fatal|warning): ?)?"
+    plain = (re.sub(before, "", line.strip()).strip() for line in text.splitlines())
+    return tuple(dict.fromkeys(line for line in plain if re.search(r"\w", line)))
+
+
+def _cluster() -> list[str]:
+    """Return the option that names the cluster, as only some of the commands read the variables."""
+    given = {name: os.environ[name] for name in _CLUSTERS if os.environ.get(name)}
+    chosen = set(given.values())
+    if len(chosen) > 1 or any("," in value or value == "all" for value in chosen):
+        values = " and ".join(f"{name}={value}" for name, value in given.items())
+        raise SlurmUnreachable(f"{values} names several clusters: name a single one, as jobs are found in one only")
+    return [f"--clusters={value}" for value in chosen]
+
+
 def _environment() -> dict[str, str]:
-    """Return our environment without the settings by which a user sees or cancels fewer jobs, or changes times."""
-    display = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_TIME_FORMAT")
-    return {name: value for name, value in os.environ.items() if not name.startswith(display)}
+    """Return our environment without settings of Slurm's but for which Slurm is meant.
+
+    By some of them a user sees or cancels fewer jobs, or changes times; others are of the job that this process is in,
+    and would be handed on to the jobs that it submits. Lists of tasks are not to be cut.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or not (name.startswith(_OURS) or name in _DISTRIBUTED)
+    }
+    return kept | {"SLURM_BITSTR_LEN": "0"}

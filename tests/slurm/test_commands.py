@@ -27,10 +27,12 @@ def test_without_slurm_the_line_says_so(tmp_path, monkeypatch):
         output("squeue")
 
 
-def test_its_own_last_line_is_told(tmp_path, monkeypatch):
-    command(tmp_path, "echo first >&2; echo 'squeue: error: the controller is away' >&2; exit 1", monkeypatch)
-    with pytest.raises(SlurmUnreachable, match=r"^squeue: the controller is away$"):
+def test_all_it_says_is_told_once_and_without_its_name(tmp_path, monkeypatch):
+    lines = ["first", "squeue: error: the controller is away", "=====", "", "slurm_load_jobs error: first"]
+    command(tmp_path, f"printf '%s\\n' {' '.join(map(repr, lines))} >&2; exit 1", monkeypatch)
+    with pytest.raises(SlurmUnreachable, match=r"^squeue: first; the controller is away$") as refusal:
         output("squeue")
+    assert refusal.value.said == ("first", "the controller is away")
 
 
 def test_commands_without_a_cluster_are_told_as_such(tmp_path, monkeypatch):
@@ -62,9 +64,33 @@ def test_what_is_no_program_is_one_line(tmp_path, monkeypatch):
         output("squeue")
 
 
-def test_settings_that_hide_jobs_are_not_passed_on(tmp_path, monkeypatch):
-    command(tmp_path, 'echo "$SQUEUE_PARTITION$SLURM_TIME_FORMAT-$SLURM_CONF"', monkeypatch)
-    monkeypatch.setenv("SQUEUE_PARTITION", "high")
-    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+def test_settings_that_hide_or_cut_or_are_of_this_job_are_not_passed_on(tmp_path, monkeypatch):
+    names = ("SQUEUE_PARTITION", "SLURM_TIME_FORMAT", "SLURM_JOB_ID", "SBATCH_PARTITION", "WORLD_SIZE", "SLURM_CONF")
+    command(tmp_path, f'echo "{" ".join(f"${name}" for name in names)} $SLURM_BITSTR_LEN"', monkeypatch)
+    for name in names[:-1]:
+        monkeypatch.setenv(name, "wrong")
+    monkeypatch.setenv("SLURM_BITSTR_LEN", "64")
     monkeypatch.setenv("SLURM_CONF", "/here")
-    assert output("squeue") == "-/here\n"
+    assert output("squeue").split() == ["/here", "0"]
+
+
+@pytest.mark.parametrize("variable", ["SLURM_CLUSTERS", "SBATCH_CLUSTERS"])
+def test_each_command_is_told_the_cluster_that_the_user_names(tmp_path, monkeypatch, variable):
+    """Some read the variables, others do not: a job would be submitted to one cluster, and looked for in another."""
+    command(tmp_path, 'echo "$SLURM_CLUSTERS$SBATCH_CLUSTERS" "$@"', monkeypatch)
+    monkeypatch.setenv(variable, "north")
+    assert output("squeue", "--me").split() == ["--clusters=north", "--me"]
+    for name in ("SLURM_CLUSTERS", "SBATCH_CLUSTERS"):
+        monkeypatch.setenv(name, "north")
+    assert output("squeue", "--me").split() == ["--clusters=north", "--me"]
+
+
+@pytest.mark.parametrize(
+    ("slurm", "sbatch"), [("north,south", ""), ("all", ""), ("north", "south")], ids=["two", "all", "different"]
+)
+def test_several_clusters_are_refused_in_one_line(tmp_path, monkeypatch, slurm, sbatch):
+    command(tmp_path, "true", monkeypatch)
+    monkeypatch.setenv("SLURM_CLUSTERS", slurm)
+    monkeypatch.setenv("SBATCH_CLUSTERS", sbatch)
+    with pytest.raises(SlurmUnreachable, match=rf"^SLURM_CLUSTERS={slurm}.* names several clusters: name a single one"):
+        output("squeue")
