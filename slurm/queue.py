@@ -1,4 +1,4 @@
-"""What Slurm knows of our jobs: one squeue, and if necessary one sacct, for all of them together.
+"""What Slurm knows of our jobs: two squeues at most, and if necessary one sacct, for all of them together.
 
 Jobs are found by their names, which are unique: a shell that dies between sbatch and writing the id down loses the id,
 but never the name. `slurm.reasons` says what a state means.
@@ -88,27 +88,40 @@ class Queue:
 
 
 def ask(names: Collection[str] | Mapping[str, Collection[int]]) -> Queue:
-    """Ask Slurm about the jobs with these names, by at most one squeue and one sacct; never raises.
+    """Ask Slurm about the jobs with these names, by at most two squeues and one sacct; never raises.
 
-    `names` may map each name to the indexes that matter: then sacct is not asked if squeue lists all of these. Names
+    `names` may map each name to the indexes that matter: then no more is asked once all of these are listed. Names
     alone do not say how many tasks an array has.
     """
     if not names:
         return Queue()
+    jobs: dict[str, dict[int, JobInfo]] = {}
     try:
-        # Not --me -n: names would be split at commas, and the list may be long.
-        text = output("squeue", "--me", "-h", "-r", "-t", "all", "-O", ",".join(f"{f}:|" for f in _QUEUED.split(",")))
+        # The first knows the reason of each single task, the second all tasks: it shows those that wait as one, with
+        # the reasons of all. The first leaves out the last one of 0-12:2 (Slurm 22.05).
+        for form in (["-r"], []):
+            _add(jobs, queued(_squeue(*form), names))
+            if _all_listed(names, jobs):
+                return Queue(jobs)
     except SlurmUnreachable as problem:
         return Queue(unreachable=str(problem))
-    jobs: dict[str, dict[int, JobInfo]] = {}
-    _add(jobs, queued(text), names)
-    if _all_listed(names, jobs):
-        return Queue(jobs)
     try:
-        _add(jobs, recorded(_sacct(names)), names)
+        _add(jobs, recorded(_sacct(names), names))
     except SlurmUnreachable as problem:
         return Queue(jobs, unaccounted=str(problem))
     return Queue(jobs)
+
+
+def find(name: str) -> str | None:
+    """Return the id of the job or array of that name that waits, runs, or ran some minutes ago; None if there is none.
+
+    Raises SlurmUnreachable if squeue does not answer.
+    """
+    for job in queued(_squeue(), [name]):
+        # Slurm also keeps jobs that it refused, as failed before they had a node.
+        if job.alive or job.nodes:
+            return job.id.partition("_")[0]
+    return None
 
 
 def cancel(ids: Iterable[str]) -> None:
@@ -148,19 +161,32 @@ def _unless_ended(*command: str) -> None:
     try:
         output(*command)
     except SlurmUnreachable as problem:
-        # Slurm forgets ended jobs after some minutes; whether that is an error depends on its version.
-        if not re.search("invalid job id|already complet", str(problem), re.IGNORECASE):
+        # Slurm forgets ended jobs after some minutes; whether that is an error depends on its version. There is a line
+        # for each job: another problem of one of them must not be lost among those that have ended.
+        ended = re.compile("invalid job id|already complet", re.IGNORECASE)
+        if not all(map(ended.search, problem.said or [str(problem)])):
             raise
 
 
-def queued(text: str) -> Iterator[JobInfo]:
-    """Yield the jobs in squeue's output."""
+def _squeue(*form: str) -> str:
+    # Not -n: names would be split at commas, and the list may be long.
+    columns = ",".join(f"{name}:|" for name in _QUEUED.split(","))
+    return output("squeue", "--me", "-h", *form, "-t", "all", "-O", columns)
+
+
+def queued(text: str, names: Collection[str]) -> Iterator[JobInfo]:
+    """Yield the jobs with these names in squeue's output.
+
+    Raises SlurmUnreachable if it does not name all tasks of one of them.
+    """
     for line in text.splitlines():
         # The name comes last, as the name of a job that is not ours may contain anything.
         values = line.removesuffix("|").split("|", _QUEUED.count(","))
         if len(values) <= _QUEUED.count(","):
             continue
         id, state, reason, nodes, elapsed, left, start, restarts, exit_code, partition, name = values
+        if name not in names:
+            continue
         for task, index in _tasks(id):
             yield JobInfo(
                 task,
@@ -178,10 +204,12 @@ def queued(text: str) -> Iterator[JobInfo]:
             )
 
 
-def recorded(text: str) -> Iterator[JobInfo]:
-    """Yield the ended jobs in sacct's output.
+def recorded(text: str, names: Collection[str]) -> Iterator[JobInfo]:
+    """Yield the ended jobs with these names in sacct's output.
 
     Jobs that sacct believes alive are skipped: squeue lists every live job, so the record is late or was never closed.
+
+    Raises SlurmUnreachable if it does not name all tasks of one of them.
     """
     for line in text.splitlines():
         values = line.split("|", _RECORDED.count(","))
@@ -190,7 +218,7 @@ def recorded(text: str) -> Iterator[JobInfo]:
         id, words, exit_code, elapsed, start, partition, nodes, name = values
         # "CANCELLED by 0"
         state, _, reason = words.partition(" ")
-        if state not in ENDED:
+        if state not in ENDED or name not in names:
             continue
         nodes = "" if nodes == "None assigned" else nodes
         seconds = int(elapsed) if elapsed.isdecimal() else 0
@@ -214,12 +242,11 @@ def _sacct(names: Collection[str]) -> str:
         raise
 
 
-def _add(jobs: dict[str, dict[int, JobInfo]], found: Iterable[JobInfo], names: Collection[str]) -> None:
-    """Add the jobs with our names that are not there yet: squeue knows more, and sooner, than sacct."""
+def _add(jobs: dict[str, dict[int, JobInfo]], found: Iterable[JobInfo]) -> None:
+    """Add the jobs that are not there yet: what is asked first knows more, and sooner."""
     # Tasks first: of an array whose waiting tasks were cancelled one by one, a single job is left behind as well.
     for job in sorted(found, key=lambda job: "_" not in job.id):
-        if job.name in names:
-            jobs.setdefault(job.name, {}).setdefault(job.index, job)
+        jobs.setdefault(job.name, {}).setdefault(job.index, job)
 
 
 def _all_listed(names: Collection[str] | Mapping[str, Collection[int]], jobs: dict[str, dict[int, JobInfo]]) -> bool:
@@ -233,12 +260,28 @@ def _tasks(id: str) -> Iterator[tuple[str, int]]:
         return
     if not separator:
         yield array, 0
-    for part in indexes.strip("[]").partition("%")[0].split(","):
-        # Slurm cuts a long list short and ends it in "...".
-        if found := re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part):
-            first, last, step = found.groups()
-            for index in range(int(first), int(last or first) + 1, int(step or 1)):
-                yield f"{array}_{index}", index
+    elif indexes.isdecimal():
+        yield id, int(indexes)
+    else:
+        for index in task_indexes(indexes):
+            yield f"{array}_{index}", index
+
+
+def task_indexes(text: str) -> list[int]:
+    """Return the indexes in Slurm's list of tasks: [0,2] of "[0,2]", "[0-2:2]", "[0,2%1]"; after "%" comes a throttle.
+
+    Raises SlurmUnreachable for anything else, such as a list that Slurm has cut: a task that is not named would be
+    taken for gone.
+    """
+    whole = re.fullmatch(r"\[([\d,:-]+)(%\d+)?\]", text)
+    parts = [re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part) for part in whole[1].split(",")] if whole else [None]
+    indexes: list[int] = []
+    for part in parts:
+        if part is None:
+            raise SlurmUnreachable(f"Slurm does not say which tasks of an array there are: {text}")
+        first, last, step = part.groups()
+        indexes += range(int(first), int(last or first) + 1, int(step or 1))
+    return indexes
 
 
 def _seconds(text: str) -> int | None:

@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slurm import queue
 from slurm.commands import SlurmUnreachable, output
-from slurm.queue import ENDED, JobInfo, Queue, ask, cancel, queued, recorded, release
+from slurm.queue import ENDED, JobInfo, Queue, ask, cancel, queued, recorded, release, task_indexes
 from slurm.reasons import describe
 from tests.slurm.cluster import NODES, fail_node, run, wait_for
 
@@ -158,7 +160,7 @@ def test_what_ended_is_told_by_squeue_and_later_by_sacct(slurm: None, monkeypatc
         assert ran == ["squeue"]
         # One more that squeue does not list: it may have ended long ago.
         assert ask(known | {"tasks": [3, 4, 5, 6]}).unaccounted is None
-        assert ran == ["squeue", "squeue", "sacct"]
+        assert ran == ["squeue", "squeue", "squeue", "sacct"]
 
     # As hours later. What still waits is not told from the records: squeue would list it.
     ran = commands(monkeypatch, forgetful=True)
@@ -184,7 +186,7 @@ def test_what_ended_is_told_by_squeue_and_later_by_sacct(slurm: None, monkeypatc
     assert describe(found["tasks_3"]) == "cancelled by you"
     same = {name: (job.id, job.nodes, job.partition, job.start) for name, job in jobs.items() if name in found}
     assert same == {name: (job.id, job.nodes, job.partition, job.start) for name, job in found.items()}
-    assert ran == ["squeue", "sacct"] * (len(ran) // 2)
+    assert ran == ["squeue", "squeue", "sacct"] * (len(ran) // 3)
 
 
 def test_without_accounting_squeue_is_enough_and_sacct_is_left_alone(
@@ -198,7 +200,7 @@ def test_without_accounting_squeue_is_enough_and_sacct_is_left_alone(
         assert found.jobs["brief"][0].exit_code == "4:0"
         assert found.jobs.keys() == {"brief"}
         assert found.unaccounted == "sacct: Slurm accounting storage is disabled"
-    assert ran == ["squeue", "sacct", "squeue"]
+    assert ran == ["squeue", "squeue", "sacct", "squeue", "squeue"]
 
 
 def test_a_controller_that_is_down_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm: None) -> None:
@@ -249,35 +251,77 @@ LINE = "12_4|RUNNING|None|n[1-2]|1-02:03:04|UNLIMITED|2026-11-24T23:27:09|2|0|lo
 
 
 def test_a_line_of_squeue() -> None:
-    (job,) = queued(LINE)
+    (job,) = queued(LINE, ["a|b"])
     start = datetime(2026, 11, 24, 23, 27, 9).astimezone()
     assert job == JobInfo("12_4", "a|b", 4, "RUNNING", "None", "n[1-2]", 93784, None, start, 2, None, "low")
 
 
 def test_lines_that_are_no_jobs_of_ours_are_passed_over() -> None:
-    assert list(queued("12+1" + LINE[4:] + "\na name's second line|\n\n")) == []
-    assert list(recorded("12+0|COMPLETED|0:0|3|Unknown|low|n1|a\n\n")) == []
+    assert list(queued("12+1" + LINE[4:] + "\na name's second line|\n\n", ["a|b"])) == []
+    assert list(queued(LINE, ["a"])) == []
+    assert list(recorded("12+0|COMPLETED|0:0|3|Unknown|low|n1|a\n\n", ["a"])) == []
+    assert list(recorded("12|COMPLETED|0:0|3|Unknown|low|n1|a", ["b"])) == []
 
 
 @pytest.mark.parametrize(
     ("raw", "code"), [("768", "3:0"), ("4021", "0:53"), ("137", "0:9"), ("35072", "137:0"), ("3:0", "3:0")]
 )
 def test_exit_codes_are_code_and_signal(raw: str, code: str) -> None:
-    (job,) = queued(f"12|FAILED|NonZeroExitCode|n1|0:07|4:53|N/A|0|{raw}|low|a|")
+    (job,) = queued(f"12|FAILED|NonZeroExitCode|n1|0:07|4:53|N/A|0|{raw}|low|a|", ["a"])
     assert (job.exit_code, job.start, job.elapsed_s, job.left_s) == (code, None, 7, 293)
 
 
 def test_one_row_may_stand_for_many_tasks() -> None:
     row = "|CANCELLED by 0|0:0|0|2026-11-24T23:27:09|low|None assigned|a"
-    jobs = list(recorded("12_[3-5,8,10-14:2%2]" + row))
+    jobs = list(recorded("12_[3-5,8,10-14:2%2]" + row, ["a"]))
     assert [job.index for job in jobs] == [3, 4, 5, 8, 10, 12, 14]
     assert (jobs[0].id, jobs[0].state, jobs[0].reason, jobs[0].nodes) == ("12_3", "CANCELLED", "by 0", "")
-    assert [job.index for job in recorded("12_[3,5,1...]" + row)] == [3, 5]
+
+
+@st.composite
+def lists_of_tasks(draw: st.DrawFn) -> tuple[list[int], str]:
+    """Indexes, and their list as Slurm writes it: single ones and ranges, or a step where there are six or more."""
+    if draw(st.booleans()):
+        first, step, count = draw(st.integers(0, 9999)), draw(st.integers(2, 99)), draw(st.integers(6, 40))
+        indexes = list(range(first, first + step * count, step))
+        text = f"{first}-{indexes[-1]}:{step}"
+    else:
+        indexes = sorted(draw(st.sets(st.integers(0, 60), min_size=1)))
+        starts = [index for index in indexes if index - 1 not in indexes]
+        ends = [index for index in indexes if index + 1 not in indexes]
+        pairs = zip(starts, ends, strict=True)
+        text = ",".join(f"{start}-{end}" if end > start else f"{start}" for start, end in pairs)
+    throttle = draw(st.sampled_from(["", "%1", "%64"]))
+    return indexes, f"[{text}{throttle}]"
+
+
+@given(lists_of_tasks())
+def test_a_list_of_tasks_is_every_task(listed: tuple[list[int], str]) -> None:
+    indexes, text = listed
+    assert task_indexes(text) == indexes
+
+
+@given(lists_of_tasks(), st.data())
+def test_a_list_that_was_cut_is_not_taken_for_all_tasks(listed: tuple[list[int], str], data: st.DataObject) -> None:
+    _, text = listed
+    cut = text[: data.draw(st.integers(1, len(text) - 1))]
+    for each in (cut, f"{cut}...]"):
+        with pytest.raises(SlurmUnreachable, match="does not say which tasks"):
+            task_indexes(each)
+
+
+def test_where_tasks_are_not_named_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the other jobs: a task that is missing would be submitted again. Jobs of no interest do not matter."""
+    row = "|None|n1|0:07|4:53|N/A|1|0|low|"
+    fake(monkeypatch, squeue=f"12_[3,5,1...]|PENDING{row}a|\n13|PENDING{row}b|", sacct="")
+    assert ask(["a", "b"]).jobs == {}
+    assert ask(["a", "b"]).unreachable == "Slurm does not say which tasks of an array there are: [3,5,1...]"
+    assert ask(["b"]).jobs.keys() == {"b"}
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING"])
 def test_what_sacct_thinks_alive_is_left_to_squeue(state: str) -> None:
-    assert list(recorded(f"12|{state}|0:0|0|Unknown|low|n1|a")) == []
+    assert list(recorded(f"12|{state}|0:0|0|Unknown|low|n1|a", ["a"])) == []
 
 
 def test_squeue_is_believed_before_sacct_and_tasks_before_what_is_left_of_an_array(
@@ -301,7 +345,7 @@ def test_states_that_nothing_follows() -> None:
         "REQUEUE_HOLD",
         "SOMETHING_NEW",
     ]
-    jobs = list(queued("\n".join(f"12|{state}{row}" for state in [*alive, *ENDED])))
+    jobs = list(queued("\n".join(f"12|{state}{row}" for state in [*alive, *ENDED]), ["a"]))
     assert [job.state for job in jobs if job.alive] == alive
     assert [job.state for job in jobs if job.pending] == ["PENDING", "REQUEUED", "REQUEUE_HOLD"]
     assert [job.state for job in jobs if job.running] == [*alive[1:5], "SOMETHING_NEW"]
@@ -313,7 +357,7 @@ def test_accounting_that_fails_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
         found = ask(["a|b", "c"])
         assert found.jobs["a|b"][4].running
         assert found.unaccounted == "sacct: Connection refused"
-    assert [command[0] for command in ran] == ["squeue", "sacct"] * 2
+    assert [command[0] for command in ran] == ["squeue", "squeue", "sacct"] * 2
 
 
 def test_more_names_than_an_argument_holds_are_chosen_here(monkeypatch: pytest.MonkeyPatch) -> None:
