@@ -42,7 +42,8 @@ class JobInfo:
     `id` is "123", or "123_4" for task 4, whose `index` is 4 (0 for a single job). `state` and `reason` are Slurm's own;
     for a cancelled job from sacct, the reason is "by UID". `nodes` is a list as Slurm writes it, "" before the start.
     `start` is the expected time while the job waits. `elapsed_s` and `left_s` are seconds of this run; `restarts` and
-    `left_s` are None if only sacct knows the job. `exit_code` is "code:signal", None before the end.
+    `left_s` are None if only sacct knows the job. `exit_code` is "code:signal", None before the end; where only sacct
+    knows it, a code of 128 and more lacks 128: 143 is "15:0".
     """
 
     id: str
@@ -57,6 +58,11 @@ class JobInfo:
     restarts: int | None
     exit_code: str | None
     partition: str
+
+    @property
+    def only_recorded(self) -> bool:
+        """Whether squeue no longer lists it, and sacct alone knows how it ended."""
+        return not self.alive and self.restarts is None
 
     @property
     def alive(self) -> bool:

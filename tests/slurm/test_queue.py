@@ -130,6 +130,7 @@ def test_what_is_interrupted_lives_on_if_slurm_queues_it_again(slurm: None) -> N
 
 def test_what_ended_is_told_by_squeue_and_later_by_sacct(slurm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = {"done": "true", "three": "exit 3", "killed": "kill -9 $$", "warned": "kill -USR2 $$"}
+    scripts["ended"] = "exit 143"  # as a shell does whose last command is ended by TERM
     for name, script in scripts.items():
         submit(name, script=script)
     submit("unwritten", log="/no/such/folder/log", script="true")
@@ -144,6 +145,7 @@ def test_what_ended_is_told_by_squeue_and_later_by_sacct(slurm: None, monkeypatc
         "killed": ("FAILED", "0:9", "memory"),
         "warned": ("FAILED", "0:12", "warning signal"),
         "unwritten": ("FAILED", "0:53", "all nodes share"),
+        "ended": ("FAILED", "143:0", "SIGTERM"),
         "tasks_5": ("COMPLETED", "0:0", "completed"),
     }
     jobs = asked_until(names, lambda jobs: all(not job.alive for name, job in jobs.items() if "waiting" not in name))
@@ -181,8 +183,9 @@ def test_what_ended_is_told_by_squeue_and_later_by_sacct(slurm: None, monkeypatc
     wait_for(recorded_all)
     assert not [name for name in found if name.startswith("waiting")]
     assert {name: (found[name].state, found[name].exit_code) for name in expected} == {
-        name: (state, exit_code) for name, (state, exit_code, _) in expected.items()
+        name: (state, "15:0" if name == "ended" else exit_code) for name, (state, exit_code, _) in expected.items()
     }
+    assert all(said in describe(found[name]) for name, (_, _, said) in expected.items())
     assert describe(found["tasks_3"]) == "cancelled by you"
     same = {name: (job.id, job.nodes, job.partition, job.start) for name, job in jobs.items() if name in found}
     assert same == {name: (job.id, job.nodes, job.partition, job.start) for name, job in found.items()}

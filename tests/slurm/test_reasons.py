@@ -1,6 +1,7 @@
 """States, reasons and exit codes in words."""
 
 import os
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -21,7 +22,9 @@ def test_a_reason_that_clears_by_itself(reason):
 
 @pytest.mark.parametrize("reason", STUCK)
 def test_a_reason_that_does_not_clear_says_what_to_do(reason):
-    assert any(deed in describe(job("PENDING", reason)) for deed in ("cancel it", "scontrol release 7_1"))
+    said = describe(job("PENDING", reason))
+    assert any(deed in said for deed in ("cancel it", "scontrol release 7_1"))
+    assert said.startswith(("never starts", "held"))
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,7 @@ def test_a_reason_that_does_not_clear_says_what_to_do(reason):
         ("AssocMaxNodePerJobLimit", "more or less than a job may"),
         ("AssocMaxCpuMinutesPerJobLimit", "more or less than a job may"),
         ("QOSMaxGRESPerNode", "more or less than a job may"),
+        ("MaxMemPerLimit", "never starts, as it asks for more memory than a job in partition low may have"),
         ("MaxMemoryPerJob", "more or less than a job may"),
         ("QOSMinGRES", "more or less than a job may"),
         ("QOSTimeLimit", "more or less than a job may"),
@@ -44,6 +48,9 @@ def test_a_reason_that_does_not_clear_says_what_to_do(reason):
         ("AssocMaxJobsLimit", "waits for other jobs"),
         ("AssociationJobLimit", "waits for other jobs"),
         ("PartitionTimeLimit", "partition low allows less time"),
+        ("MaxGRESRunMinsPerUser", "waits for other jobs"),
+        ("AccountingPolicy", "waits for other jobs"),
+        ("JobArrayTaskLimit,JobHeldUser", "other tasks of its array"),
         ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", "down, drained"),
         ("ReqNodeNotAvail, Reserved for maintenance", "maintenance"),
         ("launch_failed_requeued_held", "could not start it"),
@@ -59,12 +66,88 @@ def test_a_job_that_was_queued_again_says_until_when_it_waits():
     assert describe(job("PENDING", "BeginTime")) == "waits until 24 Nov 23:15"
 
 
-@pytest.mark.parametrize("reason", HELD)
+@pytest.mark.parametrize(
+    "reason", [*HELD, "prolog failed requeued held", "launch failure limit exceeded requeued held"]
+)
 def test_what_slurm_holds_of_itself_can_be_let_go(reason):
     for each in (job("PENDING", reason), job("PENDING", reason.replace(" ", "_"))):
         assert is_held(each)
         assert "held by Slurm" in describe(each)
     assert not is_held(job("RUNNING", reason))
+
+
+def test_why_slurm_holds_it_is_said_in_its_words_if_we_have_none():
+    assert describe(job("PENDING", "prolog_failed_requeued_held")) == "held by Slurm: prolog failed"
+
+
+ALL_REASONS = [
+    "None",
+    "Prolog",
+    "Priority",
+    "Dependency",
+    "Resources",
+    "PartitionNodeLimit",
+    "PartitionTimeLimit",
+    "PartitionDown",
+    "PartitionInactive",
+    "JobHeldAdmin",
+    "JobHeldUser",
+    "BeginTime",
+    "Licenses",
+    "AssociationJobLimit",
+    "AssociationResourceLimit",
+    "AssociationTimeLimit",
+    "Reservation",
+    "ReqNodeNotAvail",
+    "FrontEndDown",
+    "SchedDefer",
+    "NodeDown",
+    "BadConstraints",
+    "InvalidAccount",
+    "InvalidQOS",
+    "QOSUsageThreshold",
+    "QOSJobLimit",
+    "QOSResourceLimit",
+    "QOSTimeLimit",
+    "Cleaning",
+    "QOSNotAllowed",
+    "AccountNotAllowed",
+    "DependencyNeverSatisfied",
+    "JobHoldMaxRequeue",
+    "JobArrayTaskLimit",
+    "BurstBufferResources",
+    "BurstBufferStageIn",
+    "BurstBufferOperation",
+    "PowerNotAvail",
+    "PowerReserved",
+    "PartitionConfig",
+    "AccountingPolicy",
+    "FedJobLock",
+    "MaxMemPerLimit",
+    "ReservationDeleted",
+    "ReservationInvalid",
+    "Constraints",
+    "MaxPoweredUpNodes",
+    "MpiPortsBusy",
+    "QOSGrpCpuLimit",
+    "QOSGrpSubmitJobsLimit",
+    "QOSMinCpuNotSatisfied",
+    "AssocMaxSubmitJobLimit",
+    "AssocGrpUnknownRunMinutes",
+    "QOSMaxBBPerUser",
+    "QOSMinBilling",
+    "MaxBBPerAccount",
+    "MaxSubmitJobsPerAccount",
+    "MaxCpuRunMinsPerUser",
+    "MaxGRESRunMinsPerAccount",
+]
+"""For which Slurm 20.11 to 24.05 lets a job wait; of the limits, a few of each kind."""
+
+
+@pytest.mark.parametrize("reason", ALL_REASONS)
+def test_every_reason_of_slurms_has_a_sentence(reason):
+    said = describe(job("PENDING", reason))
+    assert not said.startswith("waits: ")
 
 
 @pytest.mark.parametrize("reason", [*STUCK, *WAITS, "BeginTime"])
@@ -105,6 +188,28 @@ def test_what_does_not_wait_is_told_by_its_state(state):
 )
 def test_a_failure_by_its_exit_code(exit_code, said):
     assert said in describe(job("FAILED", "NonZeroExitCode", exit_code))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "said"),
+    [
+        ("15:0", "was ended by SIGTERM (15:0)"),
+        ("9:0", "memory"),
+        ("12:0", "warning signal"),
+        ("11:0", "SIGSEGV"),
+        ("6:0", "SIGABRT"),
+        ("1:0", "exit code 1:"),
+        ("2:0", "exit code 2:"),
+        ("3:0", "exit code 3:"),
+        ("127:0", "exit code 127 or 255"),
+        ("0:15", "SIGTERM"),
+    ],
+)
+def test_what_sacct_alone_knows_may_be_a_signal(recorded, said):
+    """It takes 128 off the exit code of a shell whose last command was ended by a signal; squeue does not."""
+    assert said in describe(replace(job("FAILED", "", recorded), restarts=None))
+    if recorded in ("15:0", "127:0"):
+        assert f"exit code {recorded.partition(':')[0]}:" in describe(job("FAILED", "NonZeroExitCode", recorded))
 
 
 def test_a_job_that_fits_no_node_is_not_told_to_read_its_log():
