@@ -9,7 +9,7 @@ from slurm.local import JobDied, call_apart, cancel_local, local_job, submit_loc
 from slurm.queue import JobInfo, Queue, ask, cancel, release
 from slurm.reasons import describe, is_held
 from slurm.snapshot import snapshot
-from slurm.submission import Resources, submit_array
+from slurm.submission import Resources, Unconfirmed, submit_array
 
 __all__ = [
     "Cluster",
@@ -18,6 +18,7 @@ __all__ = [
     "Queue",
     "Resources",
     "SlurmUnreachable",
+    "Unconfirmed",
     "Work",
     "ask",
     "call_apart",

@@ -6,24 +6,43 @@ that fails ends the others; a warning comes before the time limit; then `slurm.a
 
 from __future__ import annotations
 
-import io
-import os
+import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import submitit
 
+from slurm import queue
 from slurm.clusters import Cluster
-from slurm.commands import SlurmUnreachable
+from slurm.commands import SlurmUnreachable, output
 from slurm.inside import Job, Work, warning_seconds
 
 LOGS = "logs"
 TOKEN = "shared"
 """A file beside the jobs that each of their nodes must see."""
+
+SBATCH_SECONDS = 300.0
+"""How long sbatch may take: it tries for minutes to reach a controller that is busy."""
+
+PATIENCE = 15.0
+"""Seconds for which Slurm is asked for a job of which sbatch does not say whether it was queued."""
+
+_LOST = re.compile(
+    r"timed out|time-?out|zero bytes|unable to contact|not responding|rpc limit|network is |no route to host|"
+    r"(connect|connection|send|receive|shutdown) failure|connection (reset|refused|aborted|closed)|broken pipe|"
+    r"transport endpoint|temporarily unavailable|interrupted system call|(unexpected|insane) message|"
+    r"protocol authentication|^exit code",
+    re.IGNORECASE,
+)
+"""What sbatch says where the job may be queued all the same: it did not hear the controller's answer."""
+
+
+class Unconfirmed(SlurmUnreachable):
+    """Whether a job was queued is not known: sbatch lost the controller, and Slurm did not name the job since."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +74,12 @@ def submit_array(
 ) -> str:
     """Submit jobs of equal resources as one array, or a single job by itself, and return Slurm's id of it.
 
-    `name`: by which squeue finds the jobs again. `folder`: absolute path for logs and pickles, on a file system that
-    all nodes share. `code`: as returned by `snapshot`. `after`: ids of jobs that have to succeed first.
+    `name`: unique, as squeue finds the jobs again by it. `folder`: absolute path for logs and pickles, on a file system
+    that all nodes share. `code`: as returned by `snapshot`. `after`: ids of jobs that have to succeed first.
 
-    Raises ValueError, in one line, if Slurm refuses.
+    Raises:
+        ValueError: in one line, if Slurm refuses.
+        Unconfirmed: if sbatch did not say what became of the job, nor did Slurm; it may appear in the queue later.
     """
     logs = folder / LOGS
     executor = submitit.SlurmExecutor(logs, python=python(cluster.container))
@@ -79,22 +100,73 @@ def submit_array(
         "array_parallelism": cluster.throttle or cluster.max_array_size,
         "dependency": f"afterok:{':'.join(after)}" if after else None,
         "stderr_to_stdout": True,
-        "setup": _setup(folder, code, cluster, resources),
+        "setup": [*_setup(folder, code, cluster, resources), _link(logs, name)],
         "teardown": _teardown(logs, cluster, resources),
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_task}"],
         # Otherwise a job whose dependency has failed would wait forever.
         "additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"} | _gpus(cluster, resources),
     }
-    executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
+    # Without a key of the cluster's, submitit would send one of its own, which sites that check wckeys refuse.
+    given = {"wckey": None} | {name: value for name, value in parameters.items() if value is not None}
+    executor.update_parameters(**given)
     share(folder)
-    jobs = [Job(work, folder / "meetings") for work in works]
+    # What the jobs run is there before sbatch: whatever becomes of this shell, they find it.
+    for index, work in enumerate(works):
+        submitit.core.utils.DelayedSubmission(Job(work, folder / "meetings")).dump(logs / f"{name}_{index}.pkl")
+    if len(works) > 1:
+        executor.parameters["map_count"] = len(works)
+    script = logs / f"{name}.sh"
+    script.write_text(executor._make_submission_file_text(executor._submitit_command_str, ""))
+    return _submitted(script, name)
+
+
+def _link(logs: Path, name: str) -> str:
+    """Return the line of the batch script by which submitit finds what a job runs, under the id of the job."""
+    file = f'{shlex.quote(str(logs / name))}_"${{SLURM_ARRAY_TASK_ID:-0}}".pkl'
+    id = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+    return _else_end(f'ln -sfn {file} {shlex.quote(str(logs))}/"{id}"_submitted.pkl', f"cannot write to {logs}")
+
+
+def _submitted(script: Path, name: str) -> str:
+    """Hand a batch script to sbatch, and return the id of the job: as sbatch tells it, or Slurm by the name.
+
+    Raises as `submit_array` does.
+    """
     try:
-        # submitit both prints what sbatch says and raises it.
-        with _own_environment(), redirect_stderr(io.StringIO()):
-            submitted = executor.submit_array(jobs)
-    except submitit.core.utils.FailedJobError as problem:
-        raise _refused(problem) from None
-    return submitted[0].job_id.partition("_")[0]
+        said = output("sbatch", str(script), seconds=SBATCH_SECONDS)
+        if found := re.search(r"submitted batch job (\d+)", said, re.IGNORECASE):
+            return found[1]
+        problem, lost = SlurmUnreachable(f"sbatch named no job: {' '.join(said.split())}"), True
+    except SlurmUnreachable as error:
+        if not error.said:  # it was not even run
+            raise
+        problem = error
+        # Other lines may be a site's, about anything.
+        last = next((line for line in reversed(error.said) if "submission failed" in line), error.said[-1])
+        lost = _LOST.search(last) is not None
+    id, silent = _find(name, PATIENCE if lost else 0.0)
+    if id is not None:
+        return id
+    if not lost:
+        raise ValueError(f"Slurm refuses the job: {'; '.join(problem.said)}")
+    raise Unconfirmed(f"{problem}; {silent or f'Slurm does not know the job after {PATIENCE:g} s'}")
+
+
+def _find(name: str, seconds: float) -> tuple[str | None, str | None]:
+    """Look for a job by its name, for so many seconds; return its id, and why Slurm did not answer in the end."""
+    end, pause = time.monotonic() + seconds, 0.5
+    while True:
+        silent = None
+        try:
+            if (id := queue.find(name)) is not None:
+                return id, None
+        except SlurmUnreachable as problem:
+            silent = str(problem)
+        left = end - time.monotonic()
+        if left <= 0:
+            return None, silent
+        time.sleep(min(pause, left))
+        pause *= 2
 
 
 def share(folder: Path) -> None:
@@ -148,22 +220,3 @@ def _gpus(cluster: Cluster, resources: Resources) -> dict[str, str]:
         return {}
     kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
     return {"gpus-per-node": f"{kind}{resources.gpus_per_node}"}
-
-
-@contextmanager
-def _own_environment() -> Iterator[None]:
-    """Hide from sbatch the job that this process may itself be in, but not which cluster is meant."""
-    conf = os.environ.get("SLURM_CONF")
-    with submitit.helpers.clean_env():
-        if conf is not None:
-            os.environ["SLURM_CONF"] = conf
-        yield
-
-
-def _refused(problem: Exception) -> ValueError:
-    """Return what sbatch said, in one line."""
-    lines = [line.strip() for line in str(problem).splitlines() if "error" in line.lower() and "sbatch" in line]
-    said = (lines or [str(problem).strip().splitlines()[-1]])[-1].removeprefix("sbatch: error: ")
-    if "contact" in said.lower():
-        return SlurmUnreachable(f"Slurm does not answer: {said}")
-    return ValueError(f"Slurm refuses the job: {said}")

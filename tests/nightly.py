@@ -9,6 +9,12 @@ NIGHTLY = os.environ.get("NIGHTLY") == "1"
 CELLS, PACK = (1000, 100) if NIGHTLY else (40, 10)
 """Cells, and those that each job runs, of a sweep on a Slurm that misbehaves meanwhile."""
 
+SUBSETS = 10 if NIGHTLY else 3
+"""Of the tasks of an array, that are cancelled at random."""
+
+TRIES = 50 if NIGHTLY else 3
+"""Of submitting by an sbatch that loses the controller's answer at random."""
+
 KILLS = 20 if NIGHTLY else 4
 """At random steps of one training."""
 

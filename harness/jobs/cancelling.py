@@ -47,13 +47,20 @@ def withdraw(states: Iterable[CellState], known: Sequence[Submission]) -> list[s
 
     Raises ValueError if Slurm does not answer.
     """
-    jobs = dict.fromkeys(state.job for state in states if state.live and state.job is not None)
+    found = {state.key: state.job for state in states if state.live and state.job is not None}
+    jobs = dict.fromkeys(found.values())
     here = local_ids(known)
     if ours := [id for id in jobs if id not in here]:
         slurm.cancel(ours)
     slurm.cancel_local(id for id in jobs if id in here)
     for submission in known:
-        ended = [key for array, index, keys in submission.jobs() if array.job_id(index) in jobs for key in keys]
+        ended = [
+            key
+            for array, index, keys in submission.jobs()
+            # Of an array whose id was not written down, the job was found by its name.
+            if (array.job_id(index) in jobs if array.id is not None else any(key in found for key in keys))
+            for key in keys
+        ]
         if ended:
             replace(submission, cancelled=sorted({*submission.cancelled, *ended})).write()
     return list(jobs)

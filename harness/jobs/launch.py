@@ -197,8 +197,8 @@ def submit(
 ) -> Submission:
     """Submit the cells; with `like`, run the code of that submission rather than the code as it is now.
 
-    Raises ValueError, in one line, if Slurm refuses or the folder cannot be written; what was submitted until then is
-    written down.
+    Raises ValueError, in one line, if Slurm refuses or the folder cannot be written, or if it is not known whether
+    Slurm has queued an array; what was submitted until then, or may have been, is written down.
     """
     out = out.resolve()
     code, files, originals = _code(out) if like is None else (like.code, like.files, like.originals)
@@ -214,6 +214,12 @@ def submit(
         cpus = max(1, cores() // len(planned_arrays))  # of each process, on this machine
         try:
             id = _start(submission, number, allocations, [jobs[key] for key in allocations[0].after], cpus)
+        except slurm.Unconfirmed as problem:
+            # The submission is kept, as the next look finds the jobs by their name if they are queued after all.
+            raise slurm.Unconfirmed(
+                f"{problem}; {number} of {len(named)} arrays are submitted: the same command asks for the next one "
+                "again, and submits what is not queued"
+            ) from None
         except ValueError as problem:
             if number == 0:
                 shutil.rmtree(folder)

@@ -93,3 +93,32 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, f"not within {PATIENCE} s"
         time.sleep(0.2)
+
+
+class UnreliableSbatch:
+    """An sbatch that does as it is told each time, and well when it was told nothing: the first one on the PATH.
+
+    lost: submits, and says that it timed out; unsent: says so without submitting; late: submits a moment later.
+    """
+
+    KINDS = ("well", "lost", "unsent", "late")
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+        """`options`: further ones of the real sbatch."""
+        folder.mkdir()
+        self._told = folder / "told"
+        real = " ".join([str(shutil.which("sbatch")), *options, '"$@"'])
+        script = folder / "sbatch"
+        script.write_text(
+            f"#!/bin/bash\ncd {folder}\n"
+            "kind=$(head -n 1 told 2> told.err); sed -i 1d told 2> told.err\n"
+            f"case $kind in lost) {real} > answer ;; unsent) ;; late) (sleep 0.3; {real}) > answer 2>&1 & ;; "
+            f"*) exec {real} ;; esac\n"
+            "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2\nexit 1\n"
+        )
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def tell(self, *kinds: str) -> None:
+        """What the next calls do."""
+        self._told.write_text("".join(f"{kind}\n" for kind in kinds))

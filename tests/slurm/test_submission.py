@@ -4,15 +4,16 @@ import json
 import shlex
 import sys
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from slurm import Cluster, Resources, SlurmUnreachable, Work, snapshot, submit_array
+from slurm import Cluster, Resources, SlurmUnreachable, Unconfirmed, Work, snapshot, submission, submit_array
 from slurm.afterwards import last_line
 from slurm.inside import warning_seconds
-from tests.slurm.cluster import fail_node, run, wait_for
+from tests.slurm.cluster import UnreliableSbatch, fail_node, run, wait_for
 from tests.slurm.works import Dies, Forks, OneLeaves, Steps, Tells, steps
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +35,10 @@ def submit(
     resources: Resources = ONE,
     after: tuple[str, ...] = (),
 ) -> str:
+    # Slurm knows jobs by their names for a while after their end, too.
+    name = f"test-{uuid.uuid4().hex}.0"
     return submit_array(
-        works, name="test", folder=folder / "jobs", code=code, cluster=cluster, resources=resources, after=after
+        works, name=name, folder=folder / "jobs", code=code, cluster=cluster, resources=resources, after=after
     )
 
 
@@ -205,14 +208,15 @@ def test_a_job_submits_a_job_to_the_same_cluster(
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_NTASKS", "7")
     monkeypatch.setenv("SBATCH_PARTITION", "nowhere")
+    monkeypatch.setenv("SBATCH_CLUSTERS", "local")  # its own name
     monkeypatch.setenv("RANK", "5")
     monkeypatch.delenv("OMP_NUM_THREADS")
     submit(code, tmp_path, Tells(tmp_path, 1), resources=replace(ONE, cpus_per_task=3))
     (found,) = told(tmp_path, 1)
-    assert found["RANK"] is None
+    assert found["RANK"] is found["SLURM_CLUSTERS"] is None
     assert (found["SLURM_CPUS_PER_TASK"], found["OMP_NUM_THREADS"]) == ("3", "3")
     # Without task/affinity a step has all cores of its job anyway: only the batch script shows what srun is told.
-    (script,) = (tmp_path / "jobs" / "logs").glob("*_submission.sh")
+    (script,) = (tmp_path / "jobs" / "logs").glob("*.sh")
     (line,) = (line for line in script.read_text().splitlines() if line.startswith("srun "))
     assert "--cpus-per-task=3" in line
 
@@ -279,13 +283,140 @@ def test_what_slurm_refuses_is_one_line(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_controller_that_is_down_is_one_line(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from slurm.submission import _refused
+def commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    """Slurm's commands are these scripts, beside a shell's."""
+    for name, script in ({"srun": "true", "sbatch": "exit 1", "squeue": "true"} | scripts).items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr(submission, "PATIENCE", 0.2)
 
-    said = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
-    problem = _refused(RuntimeError(f"bash trace\nsubprocess.CalledProcessError: x\n{said}"))
-    assert isinstance(problem, SlurmUnreachable)
-    assert str(problem) == f"Slurm does not answer: {said.removeprefix('sbatch: error: ')}"
+
+def says(*lines: str) -> str:
+    """A script that prints these and fails."""
+    return f"printf '%s\\n' {' '.join(map(shlex.quote, lines))} >&2; exit 1"
+
+
+FAILED = "sbatch: error: Batch job submission failed: "
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["sbatch: error: lua: ask for memory per CPU", "sbatch: error: cli_filter plugin terminated with error"],
+        ["sbatch: error: A type must be given with GPUs", f"{FAILED}Unspecified error"],
+        ["-----", "sbatch: the connection reset of partition x is on Monday", "", f"{FAILED}Invalid account"],
+        [
+            f"{FAILED}Job violates accounting/QOS policy (job submit limit)",
+            "Questions? help@site: unable to contact us?",
+        ],
+    ],
+    ids=["filter", "unspecified", "banner", "afterword"],
+)
+def test_all_that_is_said_of_a_refusal_is_shown_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    commands(tmp_path, monkeypatch, sbatch=says(*lines))
+    with pytest.raises(ValueError, match=r"^Slurm refuses the job: ") as refusal:
+        submit(tmp_path, tmp_path, Steps(tmp_path, 1))
+    assert not isinstance(refusal.value, Unconfirmed)
+    assert "\n" not in str(refusal.value)
+    for line in filter(None, lines):
+        assert (line.removeprefix("sbatch: ").removeprefix("error: ") in str(refusal.value)) == (line != "-----")
+
+
+LOST = [
+    "Socket timed out on send/recv operation",
+    "Zero Bytes were transmitted or received",
+    "Connection reset by peer",
+    "Unable to contact slurm controller (connect failure)",
+    "Message receive failure",
+    "Communication connection failure",
+    "Unexpected message received",
+    "Resource temporarily unavailable",
+    "Transport endpoint is not connected",
+    "Broken pipe",
+]
+
+
+@pytest.mark.parametrize("line", LOST)
+def test_what_sbatch_does_not_know_is_asked_and_may_still_be_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    commands(tmp_path, monkeypatch, sbatch=says(FAILED + line))
+    with pytest.raises(Unconfirmed, match=r"; Slurm does not know the job after 0.2 s$") as unknown:
+        submit(tmp_path, tmp_path, Steps(tmp_path, 1))
+    assert str(unknown.value).startswith(f"sbatch: Batch job submission failed: {line}; ")
+    assert (tmp_path / "jobs" / "logs").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("kill -9 $$", "exit code -9"), ("true", "sbatch named no job"), ("exec sleep 60", "more than 0.3 s")],
+    ids=["killed", "silent", "slow"],
+)
+def test_an_sbatch_that_ends_without_an_answer_may_have_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    commands(tmp_path, monkeypatch, sbatch=script)
+    monkeypatch.setattr(submission, "SBATCH_SECONDS", 0.3)
+    with pytest.raises(Unconfirmed, match=said):
+        submit(tmp_path, tmp_path, Steps(tmp_path, 1))
+
+
+def test_a_job_that_is_queued_after_all_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the second look."""
+    looked = tmp_path / "looked"
+    row = "4242_[0-1%2]|PENDING|None||0:00|1:00|N/A|0|0|low|"
+    name = f'$(basename "$(ls {tmp_path}/jobs/logs/*.sh)" .sh)'
+    commands(
+        tmp_path,
+        monkeypatch,
+        sbatch=says(FAILED + LOST[0]),
+        squeue=f'[ ! -e {looked} ] || echo "{row}{name}|"; touch {looked}',
+    )
+    monkeypatch.setattr(submission, "PATIENCE", 30.0)
+    assert submit(tmp_path, tmp_path, Steps(tmp_path, 1), Steps(tmp_path, 2)) == "4242"
+
+
+def test_where_squeue_does_not_answer_either_its_words_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands(tmp_path, monkeypatch, sbatch=says(FAILED + LOST[0]), squeue=says("slurm_load_jobs error: away"))
+    with pytest.raises(Unconfirmed, match=r"Socket timed out on send/recv operation; squeue: away$"):
+        submit(tmp_path, tmp_path, Steps(tmp_path, 1))
+
+
+def test_an_sbatch_that_cannot_be_run_has_submitted_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands(tmp_path, monkeypatch)
+    (tmp_path / "sbatch").chmod(0o644)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SlurmUnreachable, match=r"^sbatch cannot be run: Permission denied$") as refusal:
+        submit(tmp_path, tmp_path, Steps(tmp_path, 1))
+    assert not isinstance(refusal.value, Unconfirmed)
+
+
+def test_no_wckey_is_sent_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands(tmp_path, monkeypatch, sbatch="echo Submitted batch job 5 on cluster north")
+    assert submit(tmp_path, tmp_path, Steps(tmp_path, 1)) == "5"
+    (script,) = (tmp_path / "jobs" / "logs").glob("*.sh")
+    assert "--wckey" not in script.read_text()
+
+
+def test_jobs_whose_sbatch_has_timed_out_find_what_they_run(
+    slurm: None, code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single one in a folder with a name that a shell would expand, and an array."""
+    sbatch = UnreliableSbatch(tmp_path / "bin", monkeypatch)
+    odd = tmp_path / "a $HOME 'b'"
+    folders = [odd / name for name in ("single", "first", "second")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    single, first, second = (Steps(folder, 1) for folder in folders)
+    sbatch.tell("late", "lost")
+    jobs = [submit(code, odd, single), submit(code, odd, first, second)]
+    wait_for(lambda: all(set(state(job).split()) == {"COMPLETED"} for job in jobs))
+    assert [steps(folder) for folder in folders] == [["0"]] * 3
 
 
 def test_the_warning_comes_early_enough_to_save() -> None:

@@ -26,7 +26,7 @@ from harness.jobs.states import CellState, State
 from harness.jobs.submissions import FILE, Submission
 from harness.jobs.work import CellsJob
 from harness.training import checkpoints
-from slurm import Cluster, Resources, SlurmUnreachable
+from slurm import Cluster, Resources, SlurmUnreachable, Unconfirmed
 from slurm.limits import Limits
 from slurm.scontrol import Node
 from tests.harness import submitted
@@ -263,6 +263,7 @@ class Sbatch:
         self.works: list[list[CellsJob]] = []
         self.seen: list[list[str | None]] = []
         self.refuses_at: int | None = None
+        self.refusal = ValueError("Slurm refuses the job: planted")
         monkeypatch.setattr(slurm_package, "submit_array", self._array)
         monkeypatch.setattr(slurm_package, "submit_local", self._local)
         self.code = out.resolve() / submissions.FOLDER / submissions.CODE / "now"
@@ -273,7 +274,7 @@ class Sbatch:
         assert len(pickle.loads((found.folder / submissions.CELLS).read_bytes())) == len(found.cells)
         self.seen.append([array.id for array in found.arrays])
         if self.refuses_at == len(self.calls):
-            raise ValueError("Slurm refuses the job: planted")
+            raise self.refusal
         self.calls.append(how)
         self.works.append(list(works))
         return str(90 + len(self.calls) - 1)
@@ -344,6 +345,41 @@ def test_what_it_refuses_later_says_how_much_is_submitted_and_keeps_it(
     slurm.tell(*jobs)
     held = {key for array in (first, second) for keys in array.jobs for key in keys}
     assert {cell.key for cell in choose(cells, out).cells} == {cell.key for cell in cells} - held
+
+
+def test_what_may_be_queued_all_the_same_is_kept_and_asked_for_by_its_name(
+    out: Path, slurm: Slurm, sbatch: Sbatch, counting: Make
+) -> None:
+    """Submitted again only where Slurm answers that there is no such job."""
+    cells = ten(counting)
+    sbatch.refuses_at, sbatch.refusal = 1, Unconfirmed("sbatch: planted")
+    said = line(lambda: sbatch.submit(choose(cells, out), replace(GPU, pack=1)))
+    assert said.startswith("sbatch: planted; 1 of 4 arrays are submitted: the same command asks for the next one again")
+    (found,), _ = submissions.read_all(out)
+    assert [array.id for array in found.arrays] == ["90", None, None, None]
+    first, second, *others = found.arrays
+    queued = [
+        replace(job(replace(found, arrays=[replace(array, id=id)]), index, "PENDING"), name=array.name)
+        for array, id in ((first, "90"), (second, "91"))
+        for index in range(len(array.jobs))
+    ]
+    slurm.unreachable = "squeue: planted"
+    assert line(lambda: choose(cells, out)).endswith("may be running")
+    slurm.unreachable = None
+    slurm.tell(*queued)
+    states = {state.key: state for state in look_for(cells, out).standing.cells}
+    assert [states[key].job for (key,) in second.jobs] == [f"91_{index}" for index in range(len(second.jobs))]
+    left = {key for array in others for (key,) in array.jobs}
+    assert {cell.key for cell in choose(cells, out).cells} == left
+    slurm.tell(*queued[: len(first.jobs)])
+    assert {cell.key for cell in choose(cells, out).cells} == left | {key for (key,) in second.jobs}
+
+
+def test_the_first_that_may_be_queued_is_kept_too(out: Path, sbatch: Sbatch, counting: Make) -> None:
+    sbatch.refuses_at, sbatch.refusal = 0, Unconfirmed("sbatch: planted")
+    assert "0 of 1 arrays are submitted" in line(lambda: sbatch.submit(choose([counting()], out), GPU))
+    (found,), _ = submissions.read_all(out)
+    assert [array.id for array in found.arrays] == [None]
 
 
 def test_a_dependency_is_the_job_of_the_training(out: Path, slurm: Slurm, sbatch: Sbatch) -> None:
@@ -552,6 +588,7 @@ def test_a_job_whose_id_was_never_written_down_is_cancelled_by_what_slurm_says(
     known = [submit(out, "s", [{"a": "A"}], id=None)]
     assert withdraw([state("a", "pending", "71")], known) == ["71"]
     assert cancelled[0] == ("slurm", ["71"])
+    assert submissions.read_all(out)[0][0].cancelled == ["a"]
 
 
 def test_where_nothing_is_live_slurm_is_not_asked(out: Path, cancelled: list[tuple[str, list[str]]]) -> None:

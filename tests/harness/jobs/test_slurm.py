@@ -7,16 +7,29 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from harness.cells import Cell
+from harness.jobs import launch
+from harness.jobs.resubmit import release_held
+from harness.jobs.states import CellState, look_at
+from harness.jobs.submissions import read_all
+from slurm import Cluster, Unconfirmed, cancel, submission
+from tests.harness import submitted
 from tests.harness.image_sets import coloured
 from tests.harness.on_slurm import Place
 from tests.harness.training.test_resume import digest, metrics
-from tests.nightly import CELLS, NIGHTLY, PACK
-from tests.slurm.cluster import DAEMONS_PATH, NODES, fail_node, run, wait_for
+from tests.nightly import CELLS, NIGHTLY, PACK, SUBSETS, TRIES
+from tests.slurm.cluster import DAEMONS_PATH, NODES, UnreliableSbatch, fail_node, run, wait_for
+
+SEED = int(os.environ.get("SEED", "0"))
+"""Of what is drawn at random here."""
 
 
 def test_a_thousand_cells_are_submitted_in_seconds_and_once(slurm: None, place: Place) -> None:
@@ -192,6 +205,79 @@ def test_a_submitting_shell_that_is_killed_loses_nothing_and_doubles_nothing(slu
     place.set(seconds="0")
     assert "submitted" in place.ask("resume").out
     wait_for(lambda: len(place.records()) == 10)
+
+
+def test_of_an_array_any_of_whose_tasks_were_cancelled_the_others_wait(slurm: None, tmp_path: Path) -> None:
+    """squeue merges waiting tasks, writes 0-398:2 and cuts long lists: no cell may be taken for gone by that."""
+    tasks = range(400)
+    random = Random(SEED)
+    shares = [random.random() for _ in range(SUBSETS - 1)]
+    left = [set(tasks[::2]), *({task for task in tasks if random.random() < share} for share in shares)]
+    for number, waiting in enumerate(left):
+        cells = {f"{task}": f"cell {task}" for task in tasks}
+        jobs = [{key: label} for key, label in cells.items()]
+        submission = submitted.submit(tmp_path, "s", jobs, created=submitted.NOON + number, id=None)
+        (array,) = submission.arrays
+        options = ["--parsable", "-H", f"--job-name={array.name}", "-o", "/dev/null"]
+        id = run("sbatch", *options, "--array=0-399", "--wrap", "true")
+        cancel(f"{id}_{task}" for task in tasks if task not in waiting)
+        found = look_at(tmp_path, cells, [submission]).cells
+        assert {int(state.key) for state in found if state.state == "pending"} == waiting
+        assert {state.job for state in found if state.live} == {f"{id}_{task}" for task in waiting}
+        assert {state.state for state in found if not state.live} <= {"dropped", "cancelled"}
+        cancel([id])
+
+
+def test_a_task_that_slurm_holds_is_told_from_those_that_wait(slurm: None, tmp_path: Path) -> None:
+    """squeue without -r shows all that wait as one, with another reason."""
+    submission = submitted.submit(tmp_path, "held", [{f"{task}": f"cell {task}"} for task in range(6)], id=None)
+    (array,) = submission.arrays
+    options = ["--parsable", f"--job-name={array.name}", "-o", "/dev/null", "--array=0-5%1"]
+    id = run("sbatch", *options, "--wrap", "sleep 100")
+
+    def states() -> dict[str, CellState]:
+        return {state.key: state for state in look_at(tmp_path, submission.cells, [submission]).cells}
+
+    wait_for(lambda: run("squeue", "-h", "-t", "R") != "")
+    run("scontrol", "requeuehold", f"{id}_0")
+    wait_for(lambda: states()["0"].held)
+    run("scontrol", "hold", f"{id}_3")
+    assert {key for key, state in states().items() if state.held} == {"0"}
+    assert {state.state for key, state in states().items() if key != "1"} == {"pending"}
+    assert release_held(states().values()) == [f"{id}_0"]
+    assert not any(state.held for state in states().values())
+    assert states()["3"].detail.startswith("held by"), "by its user"
+
+
+def test_an_sbatch_that_loses_the_answer_loses_and_doubles_nothing(
+    slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counting: Callable[..., Cell]
+) -> None:
+    """Two shells submit the same cells at a time, again and again, in arrays of which any may be queued or not."""
+    sbatch = UnreliableSbatch(tmp_path / "bin", monkeypatch, "--hold")
+    monkeypatch.setattr(submission, "PATIENCE", 3.0)
+    monkeypatch.setattr(launch, "_code", lambda out: (tmp_path, (), ()))
+    cluster = Cluster("low", partition="low", cpus_per_task=1, minutes=60, pack=1, max_array_size=2)
+    cells = [counting("linear", str(number)) for number in range(3)]
+    random = Random(SEED)
+    for number in range(TRIES):
+        out = tmp_path / f"{number}"
+
+        def submit(out: Path = out) -> bool:
+            """Whether there is nothing left to submit."""
+            with suppress(Unconfirmed):
+                return not launch.submit_alone(cells, cluster, out, "s", lambda line: None)[0].cells
+            return False
+
+        sbatch.tell(*random.choices(UnreliableSbatch.KINDS, k=4))
+        with ThreadPoolExecutor(2) as shells:
+            while not all(shells.map(lambda _: submit(), range(2))):
+                pass
+        keys = {(array.name, index): keys for each in read_all(out)[0] for array, index, keys in each.jobs()}
+        rows = [row.split("|") for row in run("squeue", "-h", "-r", "-O", "JobArrayID:|,Name:|").splitlines()]
+        jobs = [(name, int(id.partition("_")[2] or 0)) for id, name, _ in rows]
+        assert Counter(key for job in jobs for key in keys[job]) == {cell.key: 1 for cell in cells}
+        run("scancel", "--me")
+        wait_for(lambda: run("squeue", "-h") == "")
 
 
 def test_a_controller_that_restarts_disturbs_nothing(slurm: None, slurm_conf: Path, place: Place) -> None:
