@@ -3,9 +3,12 @@
 import gc
 import sys
 
+from harness.process.waiting import set_wait_policy
+
 
 def main() -> int:
     """Run the command line; its imports are here, so that an interrupt during them is handled as well."""
+    set_wait_policy()
     try:
         from harness.cli import main
 

@@ -31,7 +31,7 @@ _STARVED = 0.10
 # Fields of an environment in which any two records differ, or that other columns say better.
 _INCIDENTAL = ("date", "host", "device", SOURCE)
 # Fields of an environment on which a measured time depends, unlike an accuracy or a counted cost.
-_HARDWARE = ("device_name", "driver", "cuda", "cudnn", "threads", "platform")
+_HARDWARE = ("device_name", "driver", "cuda", "cudnn", "threads", "wait_policy", "platform")
 _DIGITS = {"params_m": 2, "gmacs": 3, "images_per_s": 0, "_ms": 2, "_mib": 0, "top1": 2, "top5": 2}
 
 

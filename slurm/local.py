@@ -7,7 +7,7 @@ import shlex
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,10 @@ class JobDied(RuntimeError):
     """The process ended without a result: the function raised, or it was killed, or it crashed below Python."""
 
 
-def call_apart(function: Callable[[], Result], folder: Path) -> Result:
+def call_apart(function: Callable[[], Result], folder: Path, variables: Mapping[str, str] | None = None) -> Result:
     """Call a picklable function in a new process and return its result; its logs go to `folder`.
+
+    `variables`: of its environment, beside those of this process.
 
     KeyboardInterrupt ends the process.
 
@@ -39,7 +41,7 @@ def call_apart(function: Callable[[], Result], folder: Path) -> Result:
     """
     executor = submitit.LocalExecutor(folder=folder)
     executor.update_parameters(timeout_min=365 * DAYS)
-    with _errors_to(folder / "submitit.err"):
+    with submitit.core.utils.environment_variables(**(variables or {})), _errors_to(folder / "submitit.err"):
         job = executor.submit(function)
     try:
         return job.result()
@@ -54,11 +56,20 @@ def call_apart(function: Callable[[], Result], folder: Path) -> Result:
         raise
 
 
-def submit_local(works: Sequence[Work], *, folder: Path, code: Path, cpus: int, gpus: Sequence[str] = ()) -> str:
+def submit_local(
+    works: Sequence[Work],
+    *,
+    folder: Path,
+    code: Path,
+    cpus: int,
+    gpus: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> str:
     """Start a process that runs these in sequence, with that many cores and these GPUs.
 
-    `gpus`: as CUDA_VISIBLE_DEVICES names them. The process keeps running when the submitting shell is gone. Returns its
-    id, the number of submitit's process, by which `local_job` finds it.
+    `gpus`: as CUDA_VISIBLE_DEVICES names them. `variables`: of its environment, beside those of this process. The
+    process keeps running when the submitting shell is gone. Returns its id, the number of submitit's process, by which
+    `local_job` finds it.
     """
     share(folder)
     # submitit itself accepts only numbers, and counts from 0 whatever this process may use.
@@ -66,14 +77,14 @@ def submit_local(works: Sequence[Work], *, folder: Path, code: Path, cpus: int, 
     executor = submitit.LocalExecutor(folder / LOGS, python=f"{visible} {python(None)}")
     executor.update_parameters(timeout_min=365 * DAYS, stderr_to_stdout=True)
     path = os.environ.get("PYTHONPATH")
-    variables = {
+    own = {
         "PYTHONSAFEPATH": "1",
         "PYTHONPATH": f"{code}:{path}" if path else str(code),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cpus)),
     }
     ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does: children ignore it as well
     try:
-        with submitit.core.utils.environment_variables(**variables), _errors_to(folder / "submitit.err"):
+        with submitit.core.utils.environment_variables(**(variables or {}), **own), _errors_to(folder / "submitit.err"):
             job = executor.submit(Job(OneAfterTheOther(tuple(works)), folder / "meetings"))
     finally:
         signal.signal(signal.SIGHUP, ignored)

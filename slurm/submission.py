@@ -71,11 +71,13 @@ def submit_array(
     cluster: Cluster,
     resources: Resources,
     after: Sequence[str] = (),
+    exports: Sequence[str] = (),
 ) -> str:
     """Submit jobs of equal resources as one array, or a single job by itself, and return Slurm's id of it.
 
     `name`: unique, as squeue finds the jobs again by it. `folder`: absolute path for logs and pickles, on a file system
     that all nodes share. `code`: as returned by `snapshot`. `after`: ids of jobs that have to succeed first.
+    `exports`: lines of shell that set variables, after the cluster's own setup.
 
     Raises:
         ValueError: in one line, if Slurm refuses.
@@ -100,7 +102,7 @@ def submit_array(
         "array_parallelism": cluster.throttle or cluster.max_array_size,
         "dependency": f"afterok:{':'.join(after)}" if after else None,
         "stderr_to_stdout": True,
-        "setup": [*_setup(folder, code, cluster, resources), _link(logs, name)],
+        "setup": [*_setup(folder, code, cluster, resources), *exports, _link(logs, name)],
         "teardown": _teardown(logs, cluster, resources),
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_task}"],
         # Otherwise a job whose dependency has failed would wait forever.

@@ -1,7 +1,12 @@
+# ruff: noqa: E402
 import os
 
 # Before torch: models here are so small that a second thread costs more than it gives, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from harness.process.waiting import set_wait_policy
+
+set_wait_policy()  # as in every process of ours, before torch
 
 import sys
 from collections.abc import Iterator

@@ -14,6 +14,11 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 
+from harness.process.waiting import set_wait_policy
+
+if __name__ == "__main__":
+    set_wait_policy()  # before torch
+
 import torch
 import tyro
 from torch.nn import functional as F

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import time
@@ -22,6 +23,7 @@ from harness.jobs.states import CellState, Standing, State, look_at
 from harness.jobs.submissions import Array, Submission
 from harness.jobs.work import CellsJob
 from harness.process.environment import CHECKOUT, PACKAGES, ROOT, check_device, checkout, cores, gpus
+from harness.process.waiting import IN_SHELL, wait_policy
 from harness.runner.checks import check_needs
 from harness.runner.records import settles
 from slurm import Cluster
@@ -241,7 +243,9 @@ def _start(
     works = [CellsJob(pickle.dumps(list(each.cells)), submission.files, out, submission.failed) for each in allocations]
     if submission.cluster.is_local:
         visible = [gpus()[number]] if on_gpu(allocations) else []
-        return slurm.submit_local(works, folder=folder, code=submission.code, cpus=cpus, gpus=visible)
+        return slurm.submit_local(
+            works, folder=folder, code=submission.code, cpus=cpus, gpus=visible, variables=wait_policy(os.environ)
+        )
     return slurm.submit_array(
         works,
         name=submission.arrays[number].name,
@@ -250,6 +254,7 @@ def _start(
         cluster=submission.cluster,
         resources=allocations[0].resources,
         after=after,
+        exports=[IN_SHELL],
     )
 
 

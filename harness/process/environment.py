@@ -14,6 +14,10 @@ from pathlib import Path
 
 import torch
 
+from harness.process.waiting import described_policy
+
+WAIT_POLICY = described_policy(os.environ)
+"""That of this process's threads: libgomp has read its environment while torch was imported, just now or before."""
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("attentions", "backbones", "harness", "results", "slurm")
 CHECKOUT = "checkout.json"
@@ -40,6 +44,7 @@ def environment(device: str) -> dict[str, Value]:
         "device": device,
         **(_gpu() if device == "cuda" else _cpu()),
         "threads": torch.get_num_threads(),
+        "wait_policy": WAIT_POLICY,
         "host": socket.gethostname(),
         "platform": platform.platform(),
     }

@@ -6,6 +6,7 @@ writes.
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from harness.process.attempts import Attempt, NoAttempt
 from harness.process.errors import first_line, is_out_of_memory
 from harness.process.ranks import lost_peer, ranks
 from harness.process.stopping import Stopped, TakenOver
+from harness.process.waiting import wait_policy
 from harness.runner.records import environment_of, failed_record, keep_damaged, outcome, recorded
 from harness.training.evaluation import evaluate_weights
 from harness.training.loop import train
@@ -121,7 +123,7 @@ class PeerLost(RuntimeError):
 def run_apart(cell: Cell, out: Path) -> Record:
     """Do as `run` in a process of its own, whose death is a record of status "failed" too; its log is in `out`/logs."""
     try:
-        return call_apart(partial(run, cell, out, print), out / "logs")
+        return call_apart(partial(run, cell, out, print), out / "logs", wait_policy(os.environ))
     except JobDied as problem:
         record = failed_record(cell, str(problem))
         results.write(out, record)

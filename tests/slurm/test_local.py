@@ -108,7 +108,16 @@ def test_a_job_on_this_machine_does_its_works_in_order_from_the_copy_of_the_code
     monkeypatch.setenv("RANK", "5")
     before, hangup = dict(os.environ), signal.getsignal(signal.SIGHUP)
     first, second, third = folders(tmp_path, "first", "second", "third")
-    id = submit(code, tmp_path, Steps(first, 3), Tells(second, 1), Steps(third, 2), cpus=3, gpus=["6", "GPU-1a2b"])
+    id = submit(
+        code,
+        tmp_path,
+        Steps(first, 3),
+        Tells(second, 1),
+        Steps(third, 2),
+        cpus=3,
+        gpus=["6", "GPU-1a2b"],
+        variables={"LEVEL": "2"},
+    )
     assert dict(os.environ) == before
     assert signal.getsignal(signal.SIGHUP) == hangup
     job = local_job("name", 0, id)
@@ -123,6 +132,7 @@ def test_a_job_on_this_machine_does_its_works_in_order_from_the_copy_of_the_code
     assert told["PYTHONPATH"] == f"{code}:/elsewhere"
     assert told["OMP_NUM_THREADS"] == "3"
     assert told["CUDA_VISIBLE_DEVICES"] == "6,GPU-1a2b"
+    assert told["LEVEL"] == "2"
     assert (tmp_path / "jobs" / "logs" / f"{id}_0_log.out").read_text()
 
 

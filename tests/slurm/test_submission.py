@@ -34,11 +34,19 @@ def submit(
     cluster: Cluster = LOW,
     resources: Resources = ONE,
     after: tuple[str, ...] = (),
+    exports: tuple[str, ...] = (),
 ) -> str:
     # Slurm knows jobs by their names for a while after their end, too.
     name = f"test-{uuid.uuid4().hex}.0"
     return submit_array(
-        works, name=name, folder=folder / "jobs", code=code, cluster=cluster, resources=resources, after=after
+        works,
+        name=name,
+        folder=folder / "jobs",
+        code=code,
+        cluster=cluster,
+        resources=resources,
+        after=after,
+        exports=exports,
     )
 
 
@@ -211,9 +219,11 @@ def test_a_job_submits_a_job_to_the_same_cluster(
     monkeypatch.setenv("SBATCH_CLUSTERS", "local")  # its own name
     monkeypatch.setenv("RANK", "5")
     monkeypatch.delenv("OMP_NUM_THREADS")
-    submit(code, tmp_path, Tells(tmp_path, 1), resources=replace(ONE, cpus_per_task=3))
+    exports = ('export LEVEL="$((SLURM_NTASKS + 1))"',)
+    submit(code, tmp_path, Tells(tmp_path, 1), resources=replace(ONE, cpus_per_task=3), exports=exports)
     (found,) = told(tmp_path, 1)
     assert found["RANK"] is found["SLURM_CLUSTERS"] is None
+    assert found["LEVEL"] == "2"  # as the job's own environment says, not that of the submitting process
     assert (found["SLURM_CPUS_PER_TASK"], found["OMP_NUM_THREADS"]) == ("3", "3")
     # Without task/affinity a step has all cores of its job anyway: only the batch script shows what srun is told.
     (script,) = (tmp_path / "jobs" / "logs").glob("*.sh")

@@ -53,8 +53,15 @@ class Tells(Steps):
     def __call__(self) -> None:
         names = (
             *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-            *("CUDA_VISIBLE_DEVICES", "SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS", "PYTHONPATH", "SLURMD_NODENAME"),
-            "SLURM_CLUSTERS",
+            *(
+                "CUDA_VISIBLE_DEVICES",
+                "SLURM_CPUS_PER_TASK",
+                "OMP_NUM_THREADS",
+                "PYTHONPATH",
+                "SLURMD_NODENAME",
+                "SLURM_CLUSTERS",
+                "LEVEL",
+            ),
         )
         values = {name: os.environ.get(name) for name in names} | {"file": __file__}
         (self.folder / f"told-{os.environ.get('SLURM_PROCID', '0')}").write_text(json.dumps(values))

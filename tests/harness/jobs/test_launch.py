@@ -1,5 +1,6 @@
 """Which cells are submitted, in which order that is written down, and what is cancelled; Slurm is a stand-in."""
 
+import os
 import pickle
 import sys
 import time
@@ -25,6 +26,7 @@ from harness.jobs.resubmit import cells_of, resubmit
 from harness.jobs.states import CellState, State
 from harness.jobs.submissions import FILE, Submission
 from harness.jobs.work import CellsJob
+from harness.process.waiting import IN_SHELL, wait_policy
 from harness.training import checkpoints
 from slurm import Cluster, Resources, SlurmUnreachable, Unconfirmed
 from slurm.limits import Limits
@@ -318,6 +320,7 @@ def test_all_is_written_before_anything_is_submitted_and_each_id_after_its_array
     assert (work.out, sbatch.calls[0]["code"]) == (out, sbatch.code)
     assert sbatch.calls[0]["cluster"].name == "gpu"
     assert sbatch.calls[0]["resources"] == Resources(1, 1, 1, 0, 240)
+    assert sbatch.calls[0]["exports"] == [IN_SHELL]
 
 
 def test_what_slurm_refuses_at_once_leaves_nothing(out: Path, sbatch: Sbatch, counting: Make) -> None:
@@ -416,6 +419,7 @@ def test_on_this_machine_a_process_has_its_share_of_cores_and_a_gpu_if_any_of_it
     monkeypatch.setattr("harness.jobs.plan.cores", lambda: 2)
     sbatch.submit(choose(ten(counting), out), LOCAL)
     assert [(call["cpus"], call["gpus"]) for call in sbatch.calls] == [(4, []), (4, [])]
+    assert [call["variables"] for call in sbatch.calls] == [wait_policy(os.environ)] * 2
     assert [len(works) for works in sbatch.works] == [5, 5]
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
