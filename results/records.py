@@ -45,6 +45,13 @@ class Record:
     created: str = field(default_factory=_now)
 
     @property
+    def disturbed(self) -> dict[str, str]:
+        """What disturbed its measurements, by what was measured: "infer", "train", "loop"; empty if all was quiet."""
+        ending = "_disturbed"
+        found = {name.removesuffix(ending): value for name, value in self.metrics.items() if name.endswith(ending)}
+        return {name: value for name, value in found.items() if isinstance(value, str)}
+
+    @property
     def reason(self) -> str:
         """The last line of the error, which says what went wrong; empty if there is none."""
         lines = (self.error or "").strip().splitlines()

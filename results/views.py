@@ -28,6 +28,12 @@ _PLACES = ("root", "path", "cache")
 _WEIGHTS, _RUN, _TRAINING = "evaluate.weights.name", "evaluate.weights.run", "record.train.key"
 # The share of the time of a training loop spent waiting for images, above which its device was starved.
 _STARVED = 0.10
+# Measurements that others can disturb: what is measured, by which task, and the beginnings of the metrics of it.
+_TIMES = (
+    ("infer", "speed", ("images_per_s", "latency_ms")),
+    ("train", "speed", ("train_images_per_s", "train_step_ms")),
+    ("loop", "train", ("loop_images_per_s",)),
+)
 # Fields of an environment in which any two records differ, or that other columns say better.
 _INCIDENTAL = ("date", "host", "device", SOURCE)
 # Fields of an environment on which a measured time depends, unlike an accuracy or a counted cost.
@@ -85,7 +91,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
             )
     if mixed := mixed_environments(frame):
         lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
-    lines += [*_weights_note(frame), *_doubts(frame)]
+    lines += [*_weights_note(frame), *_disturbances(frame), *_doubts(frame)]
     if "certificate" in frame:
         lines.append(
             "certificate: laws that hold (attention-bench check) for the code of the attention that was measured."
@@ -127,6 +133,19 @@ def _weights_label(frame: pd.DataFrame, column: str, header: str) -> str:
 def _weights_note(frame: pd.DataFrame) -> list[str]:
     pairs = [(name, ema) for name in frame.columns if (ema := _average_of(frame, name))]
     return [f"(raw): of the weights as trained, {name}; (EMA): of their moving average, {ema}." for name, ema in pairs]
+
+
+def _disturbances(frame: pd.DataFrame) -> list[str]:
+    """Return lines about times that were measured while others used the machine."""
+    lines: dict[str, list[str]] = {"speed": [], "train": []}
+    words = {"infer": "The speed of inference", "train": "The time of a training step", "loop": "The speed of training"}
+    for measured, task, _ in _TIMES:
+        for column in (name for name in (f"{measured}_disturbed", f"{task}_{measured}_disturbed") if name in frame):
+            rows = frame[frame[column].notna()]
+            what = f"{words[measured]} was disturbed, and is not to be compared or ranked:"
+            lines[task] += _of_rows(rows, what, [str(reason) for reason in rows[column]])
+    again = "attention-bench run --retry-disturbed measures what was disturbed again."
+    return [*lines["speed"], *([again] if lines["speed"] else []), *lines["train"]]
 
 
 def _doubts(frame: pd.DataFrame) -> list[str]:
@@ -241,8 +260,19 @@ def _text(row: dict[str, Any], column: Column, columns: Sequence[Column]) -> str
     if column.kind != "metric":
         return str(value) if isinstance(value, int) else f"{value:.4g}"
     text = _number(column.name, value)
+    if _disturbance(row, column.name) is not None:
+        return f"{text} (disturbed)"
     stderr = _standard_error(row, column.name)
     return text if stderr is None else f"{text} ± {_number('top1', stderr)}"
+
+
+def _disturbance(row: dict[str, Any], metric: str) -> str | None:
+    """Return what disturbed the measurement of a metric; None if nothing did, or it is no time."""
+    for measured, task, times in _TIMES:
+        if metric.startswith((*times, *(f"{task}_{time}" for time in times))):
+            reason: Any = row.get(f"{measured}_disturbed", row.get(f"{task}_{measured}_disturbed"))
+            return reason if isinstance(reason, str) else None
+    return None
 
 
 def _standard_error(row: dict[str, Any], metric: str) -> float | None:

@@ -25,9 +25,10 @@ from torch.nn import functional as F
 
 from backbones import BackboneSpec, preset
 from harness.cells import Recipe
-from harness.cells.runtime import Precision
+from harness.cells.runtime import Device, Precision
 from harness.images.batches import Batch
 from harness.measures.comparison import Ratio, ratio
+from harness.measures.quiet import PATIENCE, UNWATCHED, wait_for_quiet, watch
 from harness.measures.speed import Timer, timer
 from harness.process.determinism import deterministic
 from harness.published.recipes import recipe_of
@@ -89,8 +90,12 @@ def overhead(
         deterministic_algorithms = torch.are_deterministic_algorithms_enabled()
         for call in (of_the_learner, plain) * 2:
             call()
-        timed = timed or timer("cuda" if device.type == "cuda" else "cpu")
-        return ratio(of_the_learner, plain, timed, min_seconds)
+        kind: Device = "cuda" if device.type == "cuda" else "cpu"
+        if timed is not None:
+            return ratio(of_the_learner, plain, timed, min_seconds, UNWATCHED)
+        watching = watch(kind)
+        wait_for_quiet(watching, PATIENCE, lambda text: None)
+        return ratio(of_the_learner, plain, timer(kind), min_seconds, watching)
 
 
 def cpu_time(call: Callable[[], object]) -> float:
@@ -127,7 +132,11 @@ def main(
         found = overhead(
             preset(name), recipe, torch.device(device), batch, seconds, precision, cpu_time if shared else None
         )
-        print(f"{name}: {found.value:.3f} ({found.low:.3f} to {found.high:.3f}, {found.blocks} blocks)", flush=True)
+        disturbed = "" if found.disturbed is None else f", disturbed: {found.disturbed}"
+        print(
+            f"{name}: {found.value:.3f} ({found.low:.3f} to {found.high:.3f}, {found.blocks} blocks{disturbed})",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from backbones import BackboneSpec, build, from_json, macs
 from harness.cells import Runtime
 from harness.cells.runtime import Device, Mode, Precision, Workload
 from harness.cells.tasks import BATCH
-from harness.measures.speed import prepare, timer
+from harness.measures.quiet import watch
+from harness.measures.speed import prepare, sample, timer
 from harness.process.errors import first_line
 from results import Record, model_of
 
@@ -113,7 +114,7 @@ class Rates:
         if own is not None and (own.precision == load.precision or not probe):
             return _recorded(own, load, 1.0)
         if probe:
-            return Rate(_probed(load), "probe", "a probe on this machine")
+            return _probed(load)
         alike = self._alike(load)
         if alike is not None:
             return alike
@@ -163,7 +164,7 @@ def _nearest(speeds: Iterable[RecordedSpeed], load: Load) -> RecordedSpeed | Non
 
 
 def _speeds_of(record: Record) -> Iterator[RecordedSpeed]:
-    """Yield the speeds in a record."""
+    """Yield the undisturbed speeds in a record."""
     if record.status != "done":
         return
     task, metrics, machine = record.cell["task"], record.metrics, record.environment.get("device_name")
@@ -176,9 +177,11 @@ def _speeds_of(record: Record) -> Iterator[RecordedSpeed]:
     match task["name"]:
         case "speed":
             runtime = task["runtime"]
-            yield one(metrics["images_per_s"], "infer", runtime, runtime["batch"], None)
-            yield one(metrics["train_images_per_s"], "train", runtime, runtime["batch"], None)
-        case "train":
+            if "infer" not in record.disturbed:
+                yield one(metrics["images_per_s"], "infer", runtime, runtime["batch"], None)
+            if "train" not in record.disturbed:
+                yield one(metrics["train_images_per_s"], "train", runtime, runtime["batch"], None)
+        case "train" if "loop" not in record.disturbed:
             per_s = metrics["loop_images_per_s"] / metrics["ranks"]
             yield one(per_s, "train", task, metrics["device_batch"], task["data"]["name"])
         case "evaluate":
@@ -195,8 +198,8 @@ def _described(backbone: str) -> BackboneSpec | None:
         return None
 
 
-def _probed(load: Load) -> float:
-    """Measure the images per second of this machine in a few calls of a model with random weights."""
+def _probed(load: Load) -> Rate:
+    """Measure this machine in a few calls of a model with random weights."""
     if load.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             "a probe of device cuda was requested, but torch sees none here: probe on a machine that has one, or "
@@ -207,15 +210,14 @@ def _probed(load: Load) -> float:
     batch = load.batch if device == "cuda" else min(load.batch, PROBE_CPU_IMAGES)
     runtime = Runtime(device, load.precision, load.mode, batch=batch)
     timed = timer(device)
-    times: list[float] = []
     try:
         call = prepare(build(spec), (spec.in_channels, *spec.image_size), spec.num_classes, runtime, load.work)
         timed(call)
-        while sum(times) < PROBE_SECONDS or len(times) < PROBE_CALLS:
-            times.append(timed(call))
+        found = sample(call, timed, watch(device), PROBE_SECONDS, PROBE_CALLS)
     # Such as too little memory or a missing compiler.
     except (RuntimeError, MemoryError) as problem:
         raise ValueError(
             f"a probe of {spec.name} {spec.attention.name} with a batch of {batch} failed: {first_line(problem)}"
         ) from problem
-    return batch / median(times)
+    note = f"a probe on this machine{'' if found.disturbed is None else f', disturbed: {found.disturbed}'}"
+    return Rate(batch / median(found.times), "probe", note)

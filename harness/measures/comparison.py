@@ -8,6 +8,7 @@ from statistics import median
 from backbones import BackboneSpec, build
 from harness.cells import Runtime
 from harness.cells.runtime import Workload
+from harness.measures.quiet import BLOCKS, PATIENCE, Watch, measure_quietly, wait_for_quiet, watch
 from harness.measures.speed import Timer, prepare, timer, warm_up
 from harness.process.determinism import numerics
 
@@ -17,17 +18,21 @@ MIN_BLOCKS = 10
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of A over time of B: the median over interleaved blocks and its 95 % interval."""
+    """Time of A over time of B: the median over interleaved blocks and its 95 % interval.
+
+    `disturbed`: what disturbed the measurement, as a sentence; None where the machine was quiet.
+    """
 
     value: float
     low: float
     high: float
     blocks: int
+    disturbed: str | None = None
 
     @property
     def decided(self) -> bool:
-        """Whether A and B may be ranked: the interval does not contain 1."""
-        return not self.low <= 1 <= self.high
+        """Whether A and B may be ranked: the measurement was undisturbed, and the interval does not contain 1."""
+        return self.disturbed is None and not self.low <= 1 <= self.high
 
 
 def compare(
@@ -41,23 +46,31 @@ def compare(
         )
         warm_up(call_a, runtime.device, min_seconds / 4)
         warm_up(call_b, runtime.device, min_seconds / 4)
-        return ratio(call_a, call_b, timer(runtime.device), min_seconds)
+        watching = watch(runtime.device)
+        wait_for_quiet(watching, PATIENCE * min_seconds, lambda text: None)
+        return ratio(call_a, call_b, timer(runtime.device), min_seconds, watching)
 
 
-def ratio(a: Callable[[], object], b: Callable[[], object], timed: Timer, min_seconds: float) -> Ratio:
+def ratio(a: Callable[[], object], b: Callable[[], object], timed: Timer, min_seconds: float, watching: Watch) -> Ratio:
     """Return the time of `a` over that of `b` from A B B A blocks, in which a steady drift cancels.
 
-    The interval is that of the median by order statistics: it assumes no distribution, only that blocks are
-    independent. Its coverage is at least 95 %.
+    Blocks in which others used the machine are dropped, as far as `watching` knows of them. The interval is that of the
+    median by order statistics: it assumes no distribution, only that blocks are independent. Its coverage is at least
+    95 %.
     """
-    blocks: list[float] = []
-    spent = 0.0
-    while spent < min_seconds or len(blocks) < MIN_BLOCKS:
-        first_a, first_b, second_b, second_a = timed(a), timed(b), timed(b), timed(a)
-        blocks.append((first_a + second_a) / (first_b + second_b))
-        spent += first_a + first_b + second_b + second_a
-    low, high = median_interval(blocks)
-    return Ratio(median(blocks), low, high, len(blocks))
+
+    def some() -> list[float]:
+        times: list[float] = []
+        while not times or sum(times) < min_seconds / BLOCKS:
+            times += [timed(a), timed(b), timed(b), timed(a)]
+        return times
+
+    # Times of A and B differ, and what drifts cancels: they need not be steady.
+    found = measure_quietly(some, watching, min_seconds, 4 * MIN_BLOCKS, lambda blocks: None)
+    in_turn = zip(*(found.times[turn::4] for turn in range(4)), strict=True)
+    ratios = [(first_a + second_a) / (first_b + second_b) for first_a, first_b, second_b, second_a in in_turn]
+    low, high = median_interval(ratios)
+    return Ratio(median(ratios), low, high, len(ratios), found.disturbed)
 
 
 def median_interval(values: list[float]) -> tuple[float, float]:

@@ -2,8 +2,9 @@
 
 Inputs are synthetic and stay on the device; the machine warms up first; a GPU is timed by its own events with the L2
 cache overwritten before every sample, a CPU by `time.perf_counter`. A time is that of one complete batch, and the batch
-never shrinks: too large a batch raises, see `is_out_of_memory`. Absolute times of two runs are not comparable;
-comparison.py measures two backbones interleaved.
+never shrinks: too large a batch raises, see `is_out_of_memory`. quiet.py keeps what others do on the machine out of the
+times, or says that it could not. Absolute times of two runs are not comparable; comparison.py measures two backbones
+interleaved.
 """
 
 import time
@@ -18,6 +19,18 @@ from backbones import BackboneSpec, build
 from harness.cells import Metrics, Runtime, Speed
 from harness.cells.runtime import DTYPES, Device, Workload
 from harness.measures.memory import peak_memory
+from harness.measures.quiet import (
+    BLOCKS,
+    PATIENCE,
+    Quiet,
+    Watch,
+    measure_quietly,
+    shares,
+    sm_clock,
+    unsteadiness,
+    wait_for_quiet,
+    watch,
+)
 from harness.process.determinism import numerics
 from harness.process.environment import check_device
 
@@ -46,6 +59,7 @@ def measure_speed(
     runtime: Runtime,
     min_seconds: float,
     report: Callable[[str], None],
+    watching: Watch | None = None,
 ) -> Metrics:
     """Measure a model of (B, C, H, W) images and (B, num_classes) logits; `image` is (C, H, W).
 
@@ -53,10 +67,16 @@ def measure_speed(
     batch in inference and `train_step_ms_p25/p50/p75` of a training step (forward, loss, backward, AdamW),
     both `_samples` counts; memory in MiB, of inference and training separately: on a GPU
     `..._peak_allocated_mib` and `..._peak_reserved_mib` of the caching allocator, on a CPU `..._peak_rss_mib`, the
-    peak resident set of the entire process while the work ran once more; the SM clock before and after. What is not
-    available is None. Raises ValueError where the device is missing, FloatingPointError for outputs that are not
+    peak resident set of the entire process while the work ran once more; the SM clock before and after; and of
+    inference and training each, what disturbed it: `..._disturbed`, a sentence, or None where the machine was quiet;
+    `..._dropped_share` of the time measured; and those of `shares`. What is not available is None.
+
+    `watching`: where it is learned what others do (default: from this machine).
+
+    Raises ValueError where the device is missing, FloatingPointError for outputs that are not
     finite, and what torch raises when memory runs out, see `is_out_of_memory`.
     """
+    watching = watching or watch(runtime.device)
     metrics: Metrics = {"sm_clock_mhz_before": _sm_clock(runtime.device)}
     works: tuple[tuple[Workload, str, str], ...] = (("infer", "latency", ""), ("train", "train_step", "train_"))
     with numerics(compiled=runtime.mode == "compiled"):
@@ -67,8 +87,10 @@ def measure_speed(
             # The memory of the optimiser, and of what compilers and cuDNN try out, settles in the first calls.
             warm_up(call, runtime.device, min_seconds / 4)
             memory = peak_memory(call, runtime.device)
+            wait_for_quiet(watching, PATIENCE * min_seconds, report)
             report(f"{label.replace('_', ' ')}: measuring")
-            times = sample(call, timer(runtime.device), min_seconds)
+            found = sample(call, timer(runtime.device), watching, min_seconds)
+            times = found.times
             low, middle, high = quantiles(times, n=4, method="inclusive")
             metrics |= {
                 f"{prefix}images_per_s": runtime.batch / middle,
@@ -76,7 +98,9 @@ def measure_speed(
                 f"{label}_ms_p50": middle * 1e3,
                 f"{label}_ms_p75": high * 1e3,
                 f"{label}_samples": len(times),
-            } | {f"{work}_{name}": value for name, value in memory.items()}
+                f"{work}_disturbed": found.disturbed,
+                f"{work}_dropped_share": found.dropped,
+            } | {f"{work}_{name}": value for name, value in (shares(found.spent) | memory).items()}
     return metrics | {"sm_clock_mhz_after": _sm_clock(runtime.device)}
 
 
@@ -153,12 +177,18 @@ def _perf_counter(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def sample(call: Callable[[], object], timed: Timer, min_seconds: float) -> list[float]:
-    """Return the seconds of each call, for at least `min_seconds` of work and `MIN_SAMPLES` calls."""
-    times: list[float] = []
-    while sum(times) < min_seconds or len(times) < MIN_SAMPLES:
-        times.append(timed(call))
-    return times
+def sample(
+    call: Callable[[], object], timed: Timer, watching: Watch, min_seconds: float, min_samples: int = MIN_SAMPLES
+) -> Quiet:
+    """Time calls for at least `min_seconds` of undisturbed work and `min_samples` calls, or as quiet as it gets."""
+
+    def block() -> list[float]:
+        times: list[float] = []
+        while not times or sum(times) < min_seconds / BLOCKS:
+            times.append(timed(call))
+        return times
+
+    return measure_quietly(block, watching, min_seconds, min_samples, unsteadiness)
 
 
 def warm_up(call: Callable[[], Tensor], device: Device, seconds: float) -> None:
@@ -176,11 +206,4 @@ def warm_up(call: Callable[[], Tensor], device: Device, seconds: float) -> None:
 
 
 def _sm_clock(device: Device) -> int | None:
-    """Return the GPU's current clock in MHz; None on a CPU and without nvidia-ml-py."""
-    if device == "cpu":
-        return None
-    try:
-        return torch.cuda.clock_rate()
-    # The error classes of nvidia-ml-py can only be named where it is installed.
-    except Exception:
-        return None
+    return sm_clock() if device == "cuda" else None

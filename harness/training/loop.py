@@ -17,10 +17,12 @@ from harness.cells import Metrics, Train
 from harness.cells.recipe import split_batch
 from harness.images.batches import Batch
 from harness.images.sources import list_hash
+from harness.measures.quiet import disturbance, others_share
 from harness.process.attempts import current_attempt
 from harness.process.determinism import deterministic
 from harness.process.ranks import ranks, usable_device
 from harness.process.stopping import StopRequest
+from harness.process.usage import Usage, usage
 from harness.training import checkpoints
 from harness.training.evaluation import Evaluation, Inference, best_of, evaluate
 from harness.training.inputs import Inputs, open_inputs
@@ -31,6 +33,7 @@ from harness.training.run_folder import RunFolder
 CHECK_EVERY = 10  # steps between two looks at the losses; each look waits for the device
 REPORT_EVERY = 5.0  # seconds
 SKIPPED_IN_A_ROW = 20  # steps; more than fp16 needs to find its scale, from 2**16 down
+DISTURBED = 0.10  # share of the time of training above which its speed is marked
 STARVED = 0.10  # share of the time spent waiting for images above which a device is called starved
 
 
@@ -41,10 +44,20 @@ class Clock:
     images: int = 0
     seconds: float = 0.0
     waited: float = 0.0  # the part of `seconds` in which no batch was ready
+    disturbed: float = 0.0  # the part in which other processes took the cores of this one
 
     @property
     def images_per_s(self) -> float:
         return self.images / self.seconds if self.seconds else 0.0
+
+    def note(self, spent: Usage) -> None:
+        """Count time that was spent in training as disturbed if others took part of it."""
+        if spent.wall and disturbance(spent, others_share(spent)) is not None:
+            self.disturbed += spent.wall
+
+    @property
+    def disturbed_share(self) -> float:
+        return min(1.0, self.disturbed / self.seconds) if self.seconds else 0.0
 
 
 def train(task: Train, spec: BackboneSpec, folder: Path, report: Callable[[str], None]) -> Metrics:
@@ -55,8 +68,9 @@ def train(task: Train, spec: BackboneSpec, folder: Path, report: Callable[[str],
     chosen on the val images, and so biased by that choice. val_list: hash of the list of val images. train_loss: mean
     over the last epoch. nonfinite_steps: steps skipped because a gradient was not finite. loop_images_per_s: of
     training alone, over all epochs and ranks; data_wait_share: the part of that time, 0 to 1, in which the loop waited
-    for images. lr: the largest learning rate, scaled to the batch. ranks, accumulation, device_batch: how the global
-    batch was split.
+    for images; loop_disturbed_share: the part in which other processes took cores from a run of one process, and
+    loop_disturbed: a sentence if that was more than `DISTURBED`. lr: the largest learning rate, scaled to the batch.
+    ranks, accumulation, device_batch: how the global batch was split.
 
     Raises ValueError for data, weights, a device or a disk that cannot be used (an unreadable image is named),
     FloatingPointError for losses or logits that are not finite, and Stopped on request.
@@ -157,7 +171,7 @@ class Loop:
     def _train(self, epoch: int, stream: Iterator[Batch]) -> None:
         """Make the remaining updates of an epoch. Raises Stopped between two of them, on request."""
         end = (epoch + 1) * self.updates
-        reported_at = time.monotonic()
+        reported_at, before = time.monotonic(), usage()
         while self.step < end:
             began = time.perf_counter()
             micro_batches = [next(stream) for _ in range(self.learner.setup.accumulation)]
@@ -166,6 +180,9 @@ class Loop:
             self.step += 1
             if self.step % CHECK_EVERY == 0 or self.step == end:
                 self._check_gradients(micro_batches, epoch)
+                after = usage()
+                self.clock.note(after - before)
+                before = after
             self.clock.images += self.task.recipe.batch
             self.clock.seconds += time.perf_counter() - began
             if self.step % CHECK_EVERY == 0 and time.monotonic() - reported_at > REPORT_EVERY:
@@ -233,6 +250,7 @@ class Loop:
             "lr_last": learner.optimizer.param_groups[0]["lr"],
             "loop_images_per_s": self.clock.images_per_s,
             "data_wait_share": self.clock.waited / self.clock.seconds,
+            **self._disturbance(),
         }
         self.history.append(metrics)
         learner.counts.begin_epoch()
@@ -244,6 +262,14 @@ class Loop:
             f"epoch {epoch + 1}/{self.task.recipe.total_epochs}: loss {metrics['train_loss']:.3f}, "
             f"top-1 {raw.top1:.2f} %{shown}"
         )
+
+    def _disturbance(self) -> Metrics:
+        """Return how disturbed the speed of training was; of several processes, each is what disturbs the others."""
+        if self.group.world > 1:
+            return {"loop_disturbed_share": None, "loop_disturbed": None}
+        share = self.clock.disturbed_share
+        text = f"other processes took its cores in {100 * share:.0f} % of the time"
+        return {"loop_disturbed_share": share, "loop_disturbed": text if share > DISTURBED else None}
 
     def _save(self) -> None:
         """Write a checkpoint. Rank 0 does so for all: apart from their share of images, all ranks are the same."""

@@ -315,6 +315,59 @@ def test_a_starved_device_is_a_note(make: Any) -> None:
     assert not any("starved" in line for line in notes(table(records[:1])))
 
 
+WAITED = "threads waited 90 % of their time for a core"
+
+
+def test_disturbed_times_are_marked_in_every_form(make: Any) -> None:
+    speeds = {"images_per_s": 44.0, "latency_ms_p50": 1454.0, "train_images_per_s": 9.0, "train_step_ms_p50": 7111.0}
+    quiet = {"infer_disturbed": None, "train_disturbed": None}
+    records = [
+        make.record("a", make.cell("swin_t", "softmax", make.speed()), speeds | quiet | {"infer_disturbed": WAITED}),
+        make.record("b", make.cell("swin_t", "linear", make.speed()), speeds | quiet),
+        make.record("c", make.cell("swin_t", "focused", make.speed()), speeds),  # of an earlier commit
+    ]
+    frame = table(records)
+    shown = sheet(frame, ["images_per_s", "latency_ms_p50", "train_images_per_s", "train_step_ms_p50"])
+    rows = {"linear": "44", "focused": "44", "softmax": "44 (disturbed)"}
+    assert dict(zip(column(shown, "attention"), column(shown, "images_per_s"), strict=True)) == rows
+    assert sorted(column(shown, "latency_ms_p50")) == ["1454.00", "1454.00", "1454.00 (disturbed)"]
+    assert column(shown, "train_images_per_s") == ["9.0"] * 3
+    assert column(shown, "train_step_ms_p50") == ["7111.00"] * 3
+    said = f"The speed of inference was disturbed, and is not to be compared or ranked: {WAITED} (swin_t, softmax)."
+    assert said in shown.notes
+    assert "attention-bench run --retry-disturbed measures what was disturbed again." in shown.notes
+    for text in (to_plain(shown), to_markdown(shown)):
+        assert text.count("(disturbed)") == 2
+    assert WAITED in to_csv(frame)
+    assert not any("disturbed" in line for line in notes(table(records[1:])))
+
+
+def test_disturbed_times_of_several_tasks_and_of_a_training(make: Any) -> None:
+    """Names of metrics that two tasks have begin with the task."""
+    other = {"name": "mine"}
+    records = [
+        make.record("a", make.cell("swin_t", "softmax", other), {"images_per_s": 1.0, "infer_disturbed": None}),
+        make.record(
+            "b",
+            make.cell("swin_t", "softmax", make.speed()),
+            {"images_per_s": 44.0, "train_images_per_s": 9.0, "infer_disturbed": WAITED},
+        ),
+        make.record(
+            "c", make.cell("swin_t", "softmax", make.train()), {"loop_images_per_s": 5.0, "loop_disturbed": WAITED}
+        ),
+    ]
+    shown = sheet(
+        table(records), ["speed_images_per_s", "mine_images_per_s", "train_images_per_s", "loop_images_per_s"]
+    )
+    assert column(shown, "speed_images_per_s") == ["44 (disturbed)"]
+    assert column(shown, "mine_images_per_s") == ["1.0"]
+    assert column(shown, "train_images_per_s") == ["9.0"]
+    assert column(shown, "loop_images_per_s") == ["5.0 (disturbed)"]
+    assert f"The speed of training was disturbed, and is not to be compared or ranked: {WAITED}" in "\n".join(
+        shown.notes
+    )
+
+
 def test_steps_that_were_not_finite_are_a_note(make: Any) -> None:
     def lines(*counts: int | None) -> list[str]:
         records = [

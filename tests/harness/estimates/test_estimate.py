@@ -101,7 +101,7 @@ def test_counting_takes_longer_for_a_larger_model():
 
 
 def test_a_speed_is_never_probed_and_a_training_is_if_asked(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rates, "_probed", lambda load: 10.0)
+    monkeypatch.setattr(rates, "_probed", lambda load: rates.Rate(10.0, "probe", "a probe on this machine"))
     estimator = Estimator([], probe=True)
     assert estimator.estimate(Cell(SPEC, Speed())).basis == "GMACs"
     assert estimator.estimate(Cell(SPEC, TRAIN)).basis == "probe"

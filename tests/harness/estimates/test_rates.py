@@ -11,7 +11,9 @@ from backbones import macs, preset
 from harness.cells import MICRO, Cell, Evaluate, Speed, Train, Weights
 from harness.estimates import rates
 from harness.estimates.rates import CPU_GMACS_PER_S, GPU_GMACS_PER_S, Load, Rates
+from harness.measures.quiet import Watch
 from harness.measures.speed import prepare
+from harness.process.usage import Usage
 from results import Record
 from tests.harness.planted import FASHION, record, speed, trained
 
@@ -36,6 +38,29 @@ def test_a_recorded_speed_is_taken_as_it_is():
     assert (found.images_per_s, found.basis, found.reads) == (100.0, "recorded", False)
     assert found.note == "recorded speed of swin_micro linear on a planted machine"
     assert rate_of(INFER, speed(SPEC, 100.0)).images_per_s == 400.0
+
+
+def test_a_disturbed_speed_is_no_rate():
+    own = speed(SPEC, 100.0)
+    disturbed = replace(own, metrics=own.metrics | {"train_disturbed": "threads waited", "infer_disturbed": None})
+    assert rate_of(TRAIN, disturbed).note.endswith("scaled by GMACs")  # from that of inference
+    assert rate_of(INFER, disturbed).images_per_s == 400.0
+    run = trained(SPEC, 60.0)
+    assert rate_of(TRAIN, replace(run, metrics=run.metrics | {"loop_disturbed": "others"})).basis == "GMACs"
+
+
+def test_a_disturbed_probe_says_so(quick: None, monkeypatch: pytest.MonkeyPatch):
+    busy = Usage(1.0, 1.0, 2.0, waited=1.0, others=1.0)
+    total = Usage(0.0, 0.0, 0.0, waited=0.0, others=0.0, stolen=0.0, throttled=0.0)
+
+    def read() -> Usage:
+        nonlocal total
+        total = total + replace(busy, stolen=0.0, throttled=0.0)
+        return total
+
+    monkeypatch.setattr(rates, "watch", lambda device: Watch(read, lambda: None, lambda: None))
+    found = rate_of(TRAIN, probe=True)
+    assert found.note.startswith("a probe on this machine, disturbed: threads waited 50 % of their time for a core")
 
 
 def test_a_preset_under_another_name_is_the_same_backbone():

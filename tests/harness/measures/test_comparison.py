@@ -10,6 +10,7 @@ from scipy.stats import binom
 import backbones
 from harness.cells import Runtime
 from harness.measures.comparison import MIN_BLOCKS, Ratio, compare, median_interval, ratio
+from harness.measures.quiet import UNWATCHED
 
 
 class Clock:
@@ -35,14 +36,14 @@ def call_b() -> str:
 
 def test_ratio_of_known_times():
     clock = Clock({"A": lambda: 3.0, "B": lambda: 2.0})
-    assert ratio(call_a, call_b, clock, 1.0) == Ratio(1.5, 1.5, 1.5, MIN_BLOCKS)
+    assert ratio(call_a, call_b, clock, 1.0, UNWATCHED) == Ratio(1.5, 1.5, 1.5, MIN_BLOCKS)
     assert clock.order == "ABBA" * MIN_BLOCKS
-    assert ratio(call_a, call_b, Clock({"A": lambda: 3.0, "B": lambda: 2.0}), 200.0).blocks == 20
-    assert ratio(call_a, call_b, Clock({"A": lambda: 3.0, "B": lambda: 2.0}), 1.0).decided
+    assert ratio(call_a, call_b, Clock({"A": lambda: 3.0, "B": lambda: 2.0}), 200.0, UNWATCHED).blocks == 20
+    assert ratio(call_a, call_b, Clock({"A": lambda: 3.0, "B": lambda: 2.0}), 1.0, UNWATCHED).decided
 
 
 def test_a_steady_drift_cancels():
-    found = ratio(call_a, call_b, Clock({"A": lambda: 1.0, "B": lambda: 1.0}, drift=0.01), 1.0)
+    found = ratio(call_a, call_b, Clock({"A": lambda: 1.0, "B": lambda: 1.0}, drift=0.01), 1.0, UNWATCHED)
     assert found.low == pytest.approx(1)
     assert found.high == pytest.approx(1)
 
@@ -51,14 +52,14 @@ def test_a_thing_is_rarely_told_from_itself():
     noise = random.Random(0)
     # Mostly steady, now and then a pause of the machine's: nothing like a normal distribution.
     clock = Clock(dict.fromkeys("AB", lambda: 1 + noise.expovariate(20) + (noise.random() < 0.1)))
-    undecided = sum(not ratio(call_a, call_b, clock, 1.0).decided for _ in range(400))
+    undecided = sum(not ratio(call_a, call_b, clock, 1.0, UNWATCHED).decided for _ in range(400))
     assert undecided >= 0.95 * 400
 
 
 def test_a_small_difference_is_found_through_the_noise():
     noise = random.Random(0)
     clock = Clock({"A": lambda: 1.05 + noise.expovariate(20), "B": lambda: 1 + noise.expovariate(20)})
-    found = ratio(call_a, call_b, clock, 500.0)
+    found = ratio(call_a, call_b, clock, 500.0, UNWATCHED)
     assert found.decided
     assert found.low < 1.1 / 1.05 < found.high
 

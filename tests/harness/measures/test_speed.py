@@ -14,8 +14,10 @@ import backbones
 from harness.cells import Runtime, Speed
 from harness.measures import speed
 from harness.measures.memory import peak_memory
+from harness.measures.quiet import UNWATCHED, Watch
 from harness.measures.speed import measure_backbone, measure_speed, prepare, sample
 from harness.process.errors import is_out_of_memory
+from harness.process.usage import Usage
 
 IMAGE, CLASSES = (3, 6, 5), 4
 SEEN: set[tuple[str, object]] = set()
@@ -69,6 +71,26 @@ def test_metrics_fit_together():
     for work in ("infer", "train"):
         assert metrics[f"{work}_peak_allocated_mib"] is None
         assert metrics[f"{work}_peak_reserved_mib"] is None
+
+
+def test_what_others_did_is_among_the_metrics():
+    """Of inference and training each, from what the kernel would say."""
+    total = Usage(0, 0, 0, 0, 0, 0, 0, 0)
+
+    def read() -> Usage:
+        nonlocal total
+        total += Usage(1.0, 1.0, 2.0, waited=1.0, others=0.5, stolen=0.0, throttled=0.0, switches=9)
+        return total
+
+    watching = Watch(read, lambda: None, lambda: None)
+    metrics: dict[str, Any] = measure_speed(Probe, IMAGE, CLASSES, Runtime(), 1e-3, lambda line: None, watching)
+    for work in ("infer", "train"):
+        assert metrics[f"{work}_disturbed"].startswith("threads waited 50 % of their time for a core")
+        assert metrics[f"{work}_waited_share"] == 0.5
+        assert metrics[f"{work}_others_share"] == 0.25
+        assert metrics[f"{work}_stolen_share"] == 0.0
+        assert metrics[f"{work}_cores_used"] == 1.0
+        assert 0 < metrics[f"{work}_dropped_share"] < 1
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -184,4 +206,4 @@ def test_running_out_of_memory_is_recognised():
 
 @pytest.mark.parametrize(("seconds", "samples"), [(0.125, 16), (1.0, 10)], ids=["time", "number"])
 def test_samples_until_both_time_and_number_suffice(seconds, samples):
-    assert sample(lambda: None, lambda call: seconds, min_seconds=2.0) == [seconds] * samples
+    assert sample(lambda: None, lambda call: seconds, UNWATCHED, min_seconds=2.0).times == [seconds] * samples

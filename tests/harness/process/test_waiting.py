@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import __main__ as command
 from harness.process import environment, waiting
@@ -34,7 +35,7 @@ def test_ours_unless_the_user_has_one() -> None:
 
 def test_it_is_set_before_torch_and_not_after(unset: pytest.MonkeyPatch) -> None:
     with unset.context() as loaded:
-        loaded.setitem(sys.modules, "torch", environment.torch)
+        loaded.setitem(sys.modules, "torch", torch)
         set_wait_policy()
         assert described_policy(os.environ) == "default"
     set_wait_policy()

@@ -20,6 +20,7 @@ from harness.cells import MICRO, Cell, DataSource, Recipe, Train
 from harness.images.batches import Images
 from harness.images.sources import open_splits
 from harness.images.transforms import Normalise, eval_transform
+from harness.process.usage import Usage
 from harness.runner.run_all import run_all
 from harness.training import checkpoints, loop
 from harness.training.evaluation import Inference, evaluate
@@ -51,6 +52,29 @@ def test_it_learns(folder: Path, tmp_path: Path, precision: str) -> None:
     assert metrics["top1"] > 90, "chance is 33"
     assert metrics["train_loss"] == epochs[-1]["train_loss"]
     assert len([line for line in lines if "top-1" in line]) == 5
+
+
+def test_the_speed_of_a_training_beside_others_is_marked(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel would say: others take a core, all the time or not at all."""
+    total, spent = (
+        Usage(0, 0, 0, 0, 0, 0, 0, 0),
+        Usage(9.0, 9.0, 18.0, waited=9.0, others=9.0, stolen=0.0, throttled=0.0),
+    )
+
+    def read() -> Usage:
+        nonlocal total
+        total += spent
+        return total
+
+    monkeypatch.setattr(loop, "usage", read)
+    metrics = train(task(folder), deit(), tmp_path / "busy", print)
+    assert metrics["loop_disturbed"] == "other processes took its cores in 100 % of the time"
+    assert metrics["loop_disturbed_share"] == 1
+    spent = replace(spent, others=0.0)
+    metrics = train(task(folder), deit(), tmp_path / "quiet", print)
+    assert (metrics["loop_disturbed_share"], metrics["loop_disturbed"]) == (0, None)
 
 
 def test_a_run_leaves_what_it_says(folder: Path, tmp_path: Path) -> None:

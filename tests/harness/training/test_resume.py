@@ -143,7 +143,8 @@ def digest(folder: Path) -> str:
 
 def metrics(folder: Path) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("loop_images_per_s", "data_wait_share")} for line in lines]
+    times = ("loop_images_per_s", "data_wait_share", "loop_disturbed_share", "loop_disturbed")
+    return [{k: v for k, v in line.items() if k not in times} for line in lines]
 
 
 # Every pair of values is there.
