@@ -28,6 +28,7 @@ def submit(
     *,
     cluster: Annotated[str, tyro.conf.arg(metavar="NAME")],
     out: OutOption = RUNS,
+    retry_disturbed: bool = False,
     dry_run: bool = False,
     probe: bool = False,
 ) -> int:
@@ -40,6 +41,7 @@ def submit(
     Args:
         choice: which cells.
         cluster: name of a table in clusters.toml (here or in ~/.config/attention-bench), or local.
+        retry_disturbed: submit also the recorded cells whose speed was disturbed by other work on the machine.
         dry_run: print what would be submitted and an estimate of the time and disk space; submit nothing.
         probe: base the estimate on a brief speed measurement on this machine, rather than on records or GMACs.
     """
@@ -52,11 +54,13 @@ def submit(
     cells = choice.cells()
     where = slurm.load(cluster)
     if dry_run:
-        chosen = launch.choose(cells, launch.look_for(cells, out))
+        chosen = launch.choose(cells, launch.look_for(cells, out), retry_disturbed=retry_disturbed)
         for line in preview.preview_lines(chosen, launch.planned(chosen, where), where, out, probe=probe):
             say(line)
         return 0
-    chosen, submitted = launch.submit_alone(cells, where, out, choice.sweep or "grid", warn)
+    chosen, submitted = launch.submit_alone(
+        cells, where, out, choice.sweep or "grid", warn, retry_disturbed=retry_disturbed
+    )
     for line in preview.counts(chosen, out):
         say(line)
     if submitted is not None:

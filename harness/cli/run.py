@@ -35,6 +35,7 @@ def run(
     *,
     out: OutOption = RUNS,
     isolate: bool = False,
+    retry_disturbed: bool = False,
     dry_run: bool = False,
 ) -> int:
     """Measure the cells of a sweep or of a grid that are not recorded yet, and print their table.
@@ -47,9 +48,11 @@ def run(
     Args:
         choice: which cells, and values in place of their own.
         isolate: measure each cell in a process of its own: if one is killed, its cell fails and the others run.
+        retry_disturbed: measure again the recorded cells whose speed was disturbed by other work on the machine; tables
+            mark them.
         dry_run: print the cells and whether they are recorded; measure nothing.
     """
-    return _measure(choice.cells(), out, isolate=isolate, dry_run=dry_run)
+    return _measure(choice.cells(), out, isolate=isolate, retry_disturbed=retry_disturbed, dry_run=dry_run)
 
 
 def train(
@@ -188,16 +191,23 @@ def evaluate(
     return _measure(cells, out, dry_run=dry_run)
 
 
-def _measure(cells: Sequence[Cell], out: Path, *, isolate: bool = False, dry_run: bool = False) -> int:
+def _measure(
+    cells: Sequence[Cell],
+    out: Path,
+    *,
+    isolate: bool = False,
+    retry_disturbed: bool = False,
+    dry_run: bool = False,
+) -> int:
     """Run the cells together with the other processes of the job, and print the table; return the exit status."""
     from harness.process.ranks import ranks
     from harness.runner.run_all import run_all
     from results.wording import count
 
     if dry_run:
-        _print_states(cells, out)
+        _print_states(cells, out, retry_disturbed)
         return 0
-    records = run_all(cells, out, out_console, isolate)
+    records = run_all(cells, out, out_console, isolate, retry_disturbed)
     if not ranks().first:
         return 0
     print_table(frame_of(records, [(cell.key, cell.to_json()) for cell in cells], out))
@@ -208,12 +218,14 @@ def _measure(cells: Sequence[Cell], out: Path, *, isolate: bool = False, dry_run
     return 1 if failed else 0
 
 
-def _print_states(cells: Sequence[Cell], out: Path) -> None:
+def _print_states(cells: Sequence[Cell], out: Path, retry_disturbed: bool) -> None:
     """Print what --dry-run asks for: for each cell its key, whether it is recorded, and its name."""
-    from harness.runner.records import recorded
+    from harness.runner.records import is_disturbed, recorded
 
     for cell in cells:
-        state = "recorded" if recorded(cell, out) else "to do"
+        record = recorded(cell, out)
+        is_left = record is None or (retry_disturbed and is_disturbed(record, cell))
+        state = "to do" if is_left else "recorded"
         say(f"{cell.key}  {state:8}  {cell.label}")
 
 

@@ -25,7 +25,7 @@ from harness.jobs.work import CellsJob
 from harness.process.environment import CHECKOUT, PACKAGES, ROOT, check_device, checkout, cores, gpus
 from harness.process.waiting import IN_SHELL, wait_policy
 from harness.runner.checks import check_needs
-from harness.runner.records import settles
+from harness.runner.records import is_disturbed, set_aside, settles
 from slurm import Cluster
 
 DROPPED: tuple[State, ...] = ("dropped", "cancelled")
@@ -78,10 +78,11 @@ def look_for(cells: Sequence[Cell], out: Path) -> Look:
     return Look(out, known, damaged, look_at(out, _labels(cells), known))
 
 
-def choose(cells: Sequence[Cell], look: Look, *, failed: bool = False) -> Choice:
+def choose(cells: Sequence[Cell], look: Look, *, failed: bool = False, retry_disturbed: bool = False) -> Choice:
     """Choose the cells that are neither recorded, running nor waiting; with `failed`, those that have failed instead.
 
-    A cell that failed without having been submitted was run by hand, and is chosen in both cases.
+    With `retry_disturbed`, a record of a disturbed measurement does not count. A cell that failed without having been
+    submitted was run by hand, and is chosen in both cases.
 
     Raises ValueError where it cannot be known whether some are running, and for a cell whose weights nothing makes.
     """
@@ -96,7 +97,7 @@ def choose(cells: Sequence[Cell], look: Look, *, failed: bool = False) -> Choice
         state, record = states[cell.key].state, standing.records.get(cell.key)
         # A training that ran out of memory may be split otherwise this time; what else did is recorded.
         if record is not None and settles(record, cell):
-            return False
+            return retry_disturbed and is_disturbed(record, cell)
         if state in FAILED:
             return failed or cell.key not in submitted
         return not failed and state in ("unsubmitted", *DROPPED)
@@ -170,23 +171,32 @@ def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
 
 
 def submit_alone(
-    cells: Sequence[Cell], cluster: Cluster, out: Path, sweep: str, warn: Callable[[str], None]
+    cells: Sequence[Cell],
+    cluster: Cluster,
+    out: Path,
+    sweep: str,
+    warn: Callable[[str], None],
+    *,
+    retry_disturbed: bool = False,
 ) -> tuple[Choice, Submission | None]:
     """Submit what is missing of these cells, one shell at a time; return the choice, and None if nothing is missing.
 
     Raises ValueError, in one line, as `choose`, `planned` and `submit` do; before the lock is taken if possible, so
     that a refused command leaves no file behind.
     """
-    choice = choose(cells, look_for(cells, out))
+    choice = choose(cells, look_for(cells, out), retry_disturbed=retry_disturbed)
     arrays = planned(choice, cluster)
     if not arrays:
         return choice, None
     with submission_lock(out, warn):
         # Another shell may have submitted some of them meanwhile.
-        again = choose(cells, look_for(cells, out))
+        again = choose(cells, look_for(cells, out), retry_disturbed=retry_disturbed)
         if (again.cells, again.waited_for) != (choice.cells, choice.waited_for):
             arrays = planned(again, cluster)
-        return again, submit(again, arrays, cluster, out, sweep) if arrays else None
+        if not arrays:
+            return again, None
+        with set_aside(again.cells, out):
+            return again, submit(again, arrays, cluster, out, sweep)
 
 
 def submit(

@@ -1,5 +1,7 @@
 """The record of a cell: whether it exists, what it says, and what goes into a new one."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,32 @@ def settles(record: Record, cell: Cell) -> bool:
     return not (record.status == "oom" and isinstance(cell.task, Train))
 
 
+def is_disturbed(record: Record, cell: Cell) -> bool:
+    """Whether others disturbed what a record measures, so that it can be measured again; a training is not repeated."""
+    return bool(record.disturbed) and not isinstance(cell.task, Train)
+
+
+@contextmanager
+def set_aside(cells: Iterable[Cell], out: Path) -> Iterator[None]:
+    """Rename the disturbed records of cells to `<key>.disturbed`, so that the cells count as not recorded.
+
+    Where the block raises, those of cells without a new record are put back.
+    """
+    aside = []
+    for cell in cells:
+        record = recorded(cell, out)
+        if record is not None and is_disturbed(record, cell):
+            path = out / f"{cell.key}.json"
+            aside.append((path, path.replace(path.with_suffix(".disturbed"))))
+    try:
+        yield
+    except BaseException:
+        for path, old in aside:
+            if not path.exists():
+                old.replace(path)
+        raise
+
+
 def _read(key: str, out: Path) -> Record | None:
     """Return the record in a file, or None if it is missing or damaged."""
     try:
@@ -47,7 +75,8 @@ def outcome(record: Record) -> str:
         return f"{record.status}: {record.reason}"
     shown = ("params_m", "gmacs", "images_per_s", "train_step_ms_p50", "top1", "top1_stderr")
     numbers = (f"{name} {record.metrics[name]:.4g}" for name in shown if record.metrics.get(name) is not None)
-    return f"{record.status}: {', '.join(numbers)}"
+    disturbed = f"; disturbed: {'; '.join(dict.fromkeys(record.disturbed.values()))}" if record.disturbed else ""
+    return f"{record.status}: {', '.join(numbers)}{disturbed}"
 
 
 def environment_of(cell: Cell) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,25 @@ def test_a_dry_run_writes_nothing(ask: Ask) -> None:
     assert ["recorded" in line for line in answer.out.splitlines()] == [False, True, False]
     assert [line.split()[0] for line in answer.out.splitlines()] == [line.split()[0] for line in lines]
     assert tree() == before
+
+
+def test_what_was_disturbed_is_measured_again_when_asked_for(ask: Ask) -> None:
+    ask("run my_sweeps.py:costs")
+    record = records()[1]
+    metrics = {"images_per_s": 44.0, "infer_disturbed": "threads waited 90 % of their time for a core"}
+    results.write(Path("runs"), replace(record, metrics=metrics))
+    before = tree()
+    assert "to do" not in ask("run my_sweeps.py:costs --dry-run").out
+    assert ask("run my_sweeps.py:costs --dry-run --retry-disturbed").out.count("to do") == 1
+    shown = ask("run my_sweeps.py:costs").out
+    assert "44 (disturbed)" in shown
+    assert "--retry-disturbed" in shown
+    assert tree() == before
+    answer = ask("run my_sweeps.py:costs --retry-disturbed")
+    assert answer.status == 0
+    assert "2 of 3 cells are recorded" in answer.out
+    assert "disturbed" not in answer.out
+    assert records()[1].metrics.keys() == record.metrics.keys()
 
 
 def test_training_on_a_folder_of_images(ask: Ask) -> None:

@@ -253,6 +253,29 @@ def test_on_this_machine_nothing_waits_for_a_job_of_slurms(out: Path, slurm: Slu
     assert said.startswith("some cells need trainings that are not finished (job 70)")
 
 
+def test_a_disturbed_record_is_submitted_again_when_asked_for(
+    out: Path, limits: None, sbatch: "Sbatch", counting: Make
+) -> None:
+    cell, quiet = counting("linear"), counting("softmax")
+    disturbed = record(cell, {"infer_disturbed": "others"})
+    results.write(out, disturbed)
+    results.write(out, record(quiet, {"infer_disturbed": None}))
+    look = look_for([cell, quiet], out)
+    assert [launch.choose([cell, quiet], look, retry_disturbed=retry).cells for retry in (False, True)] == [[], [cell]]
+
+    def submit_again(retry: bool) -> list[Cell]:
+        return launch.submit_alone([cell], GPU, out, "s", lambda text: None, retry_disturbed=retry)[0].cells
+
+    assert submit_again(False) == []
+    sbatch.refuses_at = 0
+    assert line(lambda: submit_again(True)) == "Slurm refuses the job: planted"
+    assert results.read(out / f"{cell.key}.json") == disturbed
+    sbatch.refuses_at = None
+    assert submit_again(True) == [cell]
+    # The job finds no record, and so measures.
+    assert sbatch.works[0][0]._left() == [cell]
+
+
 # Submitting
 
 

@@ -1,6 +1,7 @@
 """What is recorded is not measured again; what fails is a row; an interrupt loses only the running cell."""
 
 import io
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +15,10 @@ import results
 from backbones import preset
 from harness.cells import MICRO, Cell, Costs, DataSource, Train
 from harness.runner import run as module
-from harness.runner.records import recorded
+from harness.runner.records import outcome, recorded
 from harness.runner.run import run
 from harness.runner.run_all import run_all
+from results import Record
 from slurm import JobDied
 
 Make = Callable[..., Cell]
@@ -171,3 +173,47 @@ def test_a_training_that_does_not_fit_says_what_helps_and_runs_again(
     assert split.key == cell.key
     (record,) = run_all([split], tmp_path / "out", shown)
     assert record.status == "done"
+
+
+def plant_disturbed(out: Path, cell: Cell) -> Record:
+    """Leave a record of a measurement that others disturbed."""
+    metrics = {"images_per_s": 44.0, "infer_disturbed": "threads waited 90 % of their time for a core"}
+    record = Record(cell.key, cell.to_json(), "done", metrics, {})
+    results.write(out, record)
+    return record
+
+
+def test_a_disturbed_record_is_final_unless_it_is_to_be_measured_again(
+    counting: Make, log: Path, tmp_path: Path
+) -> None:
+    disturbed, quiet = counting("linear"), counting("softmax")
+    run_all([quiet], tmp_path, console())
+    record = plant_disturbed(tmp_path, disturbed)
+    assert run_all([disturbed, quiet], tmp_path, console())[0] == record
+    assert outcome(record) == "done: images_per_s 44; disturbed: threads waited 90 % of their time for a core"
+    shown = console()
+    again, _ = run_all([disturbed, quiet], tmp_path, shown, retry_disturbed=True)
+    assert (again.metrics["params_m"], again.disturbed) == (1.0, {})
+    assert log.read_text().splitlines() == [str(cell.backbone.attention) for cell in (quiet, disturbed)]
+    assert "1 of 2 cells are recorded" in text_of(shown)
+    # Nothing is lost; and what is measured once more is no longer disturbed.
+    aside = json.loads((tmp_path / f"{disturbed.key}.disturbed").read_text())
+    assert (aside["key"], aside["metrics"]) == (record.key, record.metrics)
+    run_all([disturbed, quiet], tmp_path, console(), retry_disturbed=True)
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_a_disturbed_record_stays_where_it_is_not_measured_anew(counting: Make, log: Path, tmp_path: Path) -> None:
+    first, stopped, never = counting("linear"), counting("focused", "interrupt"), counting("softmax")
+    records = [plant_disturbed(tmp_path, cell) for cell in (first, stopped, never)]
+    with pytest.raises(KeyboardInterrupt):
+        run_all([first, stopped, never], tmp_path, console(), retry_disturbed=True)
+    assert recorded(first, tmp_path) not in (None, records[0])
+    assert [recorded(cell, tmp_path) for cell in (stopped, never)] == records[1:]
+
+
+def test_a_training_is_not_repeated_for_its_speed(tmp_path: Path) -> None:
+    cell = Cell(preset("deit_micro"), Train(MICRO, DataSource("fashion_mnist_14k")))
+    record = Record(cell.key, cell.to_json(), "done", {"loop_disturbed": "other processes took its cores"}, {})
+    results.write(tmp_path, record)
+    assert run_all([cell], tmp_path, console(), retry_disturbed=True) == [record]
