@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 
 from attentions._contract import Attention, Given, Grid, Macs, Site
+from attentions._operators import operator_macs, operators, register_operator
 from attentions._options import fits
 from attentions._registry import (
     broken_packages,
@@ -35,7 +36,10 @@ __all__ = [
     "loaded_files",
     "lookup",
     "names",
+    "operator_macs",
+    "operators",
     "register",
+    "register_operator",
     "source_digest",
     "temporary_registry",
     "unknown",

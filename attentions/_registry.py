@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from attentions import _options
+from attentions import _operators, _options
 from attentions._contract import Attention
 from attentions._source import class_digest
 
@@ -126,12 +127,11 @@ def load_module(name: str) -> types.ModuleType:
 @contextmanager
 def temporary_registry() -> Iterator[None]:
     """Forget on exit what was loaded inside: another version of the same file can then be loaded."""
-    registered, modules = dict(_REGISTRY), set(sys.modules)
+    restore, modules = _snapshot(), set(sys.modules)
     try:
         yield
     finally:
-        _REGISTRY.clear()
-        _REGISTRY.update(registered)
+        restore()
         for name in set(sys.modules) - modules:
             if name.startswith(_USER_PREFIX):
                 del sys.modules[name]
@@ -230,10 +230,22 @@ def _location(cls: type[Attention]) -> str:
 @contextmanager
 def _all_or_nothing() -> Iterator[None]:
     """Undo on an error what was registered inside."""
-    before = dict(_REGISTRY)
+    restore = _snapshot()
     try:
         yield
     except BaseException:
-        _REGISTRY.clear()
-        _REGISTRY.update(before)
+        restore()
         raise
+
+
+def _snapshot() -> Callable[[], None]:
+    """Return what puts attentions and operators back to those that are registered now."""
+    registries: tuple[dict[str, Any], ...] = (_REGISTRY, _operators._FORMULAS)
+    kept = [(each, dict(each)) for each in registries]
+
+    def restore() -> None:
+        for registry, before in kept:
+            registry.clear()
+            registry.update(before)
+
+    return restore

@@ -8,10 +8,10 @@ import resource
 import torch
 from torch import Tensor, nn
 
-from attentions import Attention, Grid, Site
+from attentions import Attention, AttentionSpec, Grid, Site, lookup, names, operators
 from harness.certificate.subject import Broken, Subject, at, require, shown_sites
 from harness.measures.costs import by_category, check_agreement
-from harness.measures.counters import count_with_fvcore, count_with_torch
+from harness.measures.counters import count_with_fvcore, count_with_torch, own_operators
 
 SHAPES = ((32, 2), (64, 1))
 """Channels and heads of the maps on which growth is measured: the first pair that the attention accepts."""
@@ -48,9 +48,11 @@ def _alone(subject: Subject, site: Site) -> tuple[Alone, Tensor]:
 def macs(subject: Subject) -> str:
     """`macs()` equals the counts of torch and of fvcore, and both know every operator."""
     cases = subject.few if subject.quick else subject.cases
+    met: set[str] = set()
     for case in cases:
         with at(case):
             model, tokens = _alone(subject, case.site)
+            met |= own_operators(model, tokens) if operators() else set()
             counts = {
                 "torch": count_with_torch(model, tokens),
                 "fvcore": count_with_fvcore(model, tokens)[0],
@@ -61,7 +63,26 @@ def macs(subject: Subject) -> str:
             except ValueError as problem:
                 same = counts["torch"]["products and convolutions"] == counts["formula"]["products and convolutions"]
                 raise Broken(f"{case}: {problem}" + (WHAT_IS_WHAT if same else "")) from problem
-    return f"formula, torch and fvcore agree at {shown_sites(cases)}"
+    if unmet := _unmet(subject, met):
+        raise Broken(
+            f"operator {unmet} has a formula and was not called at {shown_sites(cases)}, so the formula counts nothing "
+            "(counting runs on the device meta: is another way taken there?)"
+        )
+    said = f", with the registered formula of {', '.join(sorted(met))}" if met else ""
+    return f"formula, torch and fvcore agree at {shown_sites(cases)}{said}"
+
+
+def _unmet(subject: Subject, met: set[str]) -> str | None:
+    """Return an operator that was given a formula for this attention alone, in its file, and was not called.
+
+    Options may choose another way, so only the defaults are held to it.
+    """
+    module = subject.attention.__module__
+    alone = [name for name in names() if lookup(name).__module__ == module] == [subject.spec.name]
+    if not alone or subject.spec != AttentionSpec.parse(subject.spec.name):
+        return None
+    of_its_file = {name for name, formula in operators().items() if getattr(formula, "__module__", None) == module}
+    return min(of_its_file - met, default=None)
 
 
 WHAT_IS_WHAT = (

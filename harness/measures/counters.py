@@ -1,66 +1,35 @@
 """Two counters of multiply-adds: torch's, of the dispatched operators, and fvcore's, of the traced graph.
 
-Every dispatched and every traced operator is either counted or named in `FREE`; any other is an error, because a
-counter that silently skips an operator makes its model look cheap. What no counter can see: a product written as a
-broadcast multiplication and a sum. There the closed formula disagrees, see costs.py.
+Every dispatched and every traced operator is counted, by the counter or by a formula of ours (formulas.py) or of the
+user's (`attentions.register_operator`), or named in `FREE`; any other is an error, because a counter that silently
+skips an operator makes its model look cheap. What no counter can see: a product written as a broadcast multiplication
+and a sum. There the closed formula disagrees, see costs.py.
 """
 
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import conv_flop_jit, norm_flop_counter
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from attentions import operator_macs, operators
+from harness.measures import formulas
+from harness.measures.formulas import COMPLEX, LAYER_NORM_OPERATIONS, UNKNOWN, Formula
+from harness.measures.free import is_free
 from harness.measures.meta_device import TraceableConvolutions, autocast_on_meta, traceable
 
-LAYER_NORM_OPERATIONS = 5
-"""Operations per element of an affine LayerNorm, fvcore's convention."""
-
-FREE = frozenset(
-    f"aten::{name}"
-    for group in (
-        # elementwise
-        "abs absolute add addcdiv addcmul bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min"
-        " clip cos div divide elu eq erf exp exp2 expm1 floor floor_divide fmod ge gelu gt hardsigmoid hardswish"
-        " hardtanh isfinite isinf isnan le leaky_relu lerp log log1p log2 log_sigmoid"
-        " log_sigmoid_forward logical_and logical_not logical_or lt masked_fill maximum minimum mish mul multiply"
-        " nan_to_num ne neg negative pow reciprocal relu relu6 remainder round rsqrt rsub selu sigmoid sign silu"
-        " sin softplus sqrt square sub subtract tanh threshold true_divide where __and__ __or__",
-        # reductions and scans
-        "all amax amin any argmax argmin cumsum linalg_vector_norm logsumexp max mean min norm prod"
-        " sort std std_mean sum topk var var_mean _log_softmax _safe_softmax _softmax log_softmax"
-        " softmax",
-        # normalisation: counted separately, see LAYER_NORM_OPERATIONS
-        "_batch_norm_no_update _fused_rms_norm _native_batch_norm_legit_no_training batch_norm"
-        " cudnn_batch_norm group_norm layer_norm native_batch_norm native_group_norm native_layer_norm"
-        " rms_norm",
-        # views, copies, moves and conversions
-        "_reshape_alias _to_copy _unsafe_view alias as_strided broadcast_to cat chunk clone col2im"
-        " concat constant_pad_nd contiguous copy detach diagonal expand expand_as fill flatten flip"
-        " gather im2col index index_put index_select lift_fresh mH mT moveaxis movedim narrow numpy_T pad permute"
-        " pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d repeat repeat_interleave"
-        " replication_pad1d replication_pad2d reshape resolve_conj resolve_neg roll scatter select slice"
-        " split split_with_sizes squeeze stack swapaxes swapdims t take tile to transpose tril triu type_as"
-        " unbind unflatten unfold unsqueeze view view_as zero",
-        # new tensors, dropout, sizes
-        "arange empty empty_like empty_strided eye full full_like linspace new_empty new_empty_strided"
-        " new_full new_ones new_zeros ones ones_like rand rand_like randn randn_like scalar_tensor zeros"
-        " zeros_like bernoulli dropout feature_dropout native_dropout promote_types size numel Int ScalarImplicit",
-        # interpolation and pooling
-        "upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d"
-        " grid_sampler grid_sampler_2d _adaptive_avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d"
-        " adaptive_max_pool2d avg_pool1d avg_pool2d max_pool2d max_pool2d_with_indices",
-    )
-    for name in group.split()
-)
-"""Operators without matrix products, by name without the underscore of the in-place form."""
+Handle = Callable[[list[Any], list[Any]], Any]
 
 Counts = dict[str, int]
 """Multiply-adds of one forward pass by category, norms in operations; only what the counter can distinguish."""
@@ -69,59 +38,149 @@ Counts = dict[str, int]
 def count_with_torch(model: nn.Module, image: Tensor) -> Counts:
     """Count one forward pass of `image` (B, C, H, W) with torch's own counter.
 
-    Raises ValueError for an operator that has neither a formula in torch nor an entry in `FREE`.
+    Raises ValueError for an operator that has neither a formula in torch or here nor an entry in `FREE`.
     """
     counter = FlopCounterMode(display=False)
-    strict, over_one = _EveryOperatorKnown(), _EinsumOverOne()
+    operators, functions = _Operators(), _Functions()
     # Fused attention kernels differ by device and version; the math backend is plain products everywhere.
-    with torch.no_grad(), autocast_on_meta(), sdpa_kernel(SDPBackend.MATH), counter, strict, over_one:
+    with _plainly(), sdpa_kernel(SDPBackend.MATH), counter, operators, functions:
         model(image)
     flops = counter.get_flop_counts().get("Global", {})
     convolutions = sum(n for operator, n in flops.items() if "convolution" in str(operator))
     return {
-        "products and convolutions": sum(flops.values()) // 2 + over_one.products,
+        "products and convolutions": sum(flops.values()) // 2 + operators.products + functions.products,
         "convolutions": convolutions // 2,
-        "norms": strict.norms,
+        "norms": operators.norms + functions.norms,
     }
 
 
-class _EinsumOverOne(TorchFunctionMode):
-    """Counts the products of einsums that sum over a size of one, such as the heads of a model with one head."""
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Run a model without gradients, and without what would make its products depend on what is installed."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), autocast_on_meta(), torch.backends.opt_einsum.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Functions(TorchFunctionMode):
+    """Counts what can no longer be seen in the operators that a function calls.
+
+    These are sums of elementwise products (einsums over a size of one, such as the heads of a model with one head, and
+    `vecdot`), and the norms that torch puts together.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.products = 0
+        self.products = self.norms = 0
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
         if func is torch.einsum:
             operands = args[1:] if isinstance(args[1], Tensor) else args[1]
-            self.products += _einsum_products(args[0], [operand.shape for operand in operands])[1]
-        return func(*args, **(kwargs or {}))
+            over_one = formulas.einsum(args[0], [operand.shape for operand in operands])[1]
+            self.products += over_one * _factor(out)
+        # Of two vectors, it calls an operator that is counted.
+        elif func is torch.linalg.vecdot and out.dim():
+            operands = _named(("x", "y"), args, kwargs)
+            self.products += formulas.vecdot([operand.shape for operand in operands.values()]) * _factor(out)
+        elif func in (torch.rms_norm, F.rms_norm):
+            given = _named(("input", "normalized_shape", "weight"), args, kwargs)
+            self.norms += given["input"].numel() * _norm_operations(given.get("weight"))
+        return out
 
 
-class _EveryOperatorKnown(TorchDispatchMode):
-    """Raises ValueError at the first dispatched operator that is neither counted by torch nor free."""
+def _named(names: Sequence[str], args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call that have these names, the first ones of a function."""
+    return dict(zip(names, args, strict=False)) | {name: kwargs[name] for name in names if name in kwargs}
+
+
+class _Operators(TorchDispatchMode):
+    """Counts the dispatched operators that torch does not; raises ValueError at the first that is not known at all."""
 
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.norms = 0
+        self.products = self.norms = 0
+        self.own, self.met = _own_formulas(), set[str]()
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
             raise ValueError(_unknown([str(func)]))
-        name = func._schema.name
-        if func._overloadpacket not in flop_registry and not _is_free(name):
+        name, packet = func._schema.name, func._overloadpacket
+        by_torch, formula = flop_registry.get(packet), formulas.BY_DISPATCHER.get(name)
+        if by_torch is None and formula is None and name not in self.own and not is_free(name):
             raise ValueError(_unknown([name]))
-        if name == "aten::native_layer_norm":
-            affine = args[2] is not None
-            self.norms += args[0].numel() * (LAYER_NORM_OPERATIONS if affine else LAYER_NORM_OPERATIONS - 1)
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **kwargs)
+        if name in self.own:
+            self.met.add(name)
+        if by_torch is not None:
+            # It takes a product of complex numbers for one.
+            more = _factor(out) - 1
+            self.products += more and more * by_torch(*args, **kwargs, out_val=out) // 2
+        elif formula is not None:
+            factor = 1 if name in formulas.FOURIER_BY_DISPATCHER else _factor(out)
+            self.products += factor * formula(_by_schema(func, args, kwargs), _first(out).shape)
+        elif name in self.own:
+            self.products += operator_macs(name, _by_schema(func, args, kwargs))
+        elif name == "aten::native_layer_norm":
+            self.norms += args[0].numel() * _norm_operations(args[2])
+        return out
+
+
+def _norm_operations(weight: Tensor | None) -> int:
+    return LAYER_NORM_OPERATIONS - (weight is None)
+
+
+def _first(out: Any) -> Any:
+    """Return the first result of an operator."""
+    return out[0] if isinstance(out, (tuple, list)) and out else out
+
+
+def _factor(out: Any) -> int:
+    """Return how many real products one product is, given what the operator returns."""
+    return COMPLEX if isinstance(_first(out), Tensor) and _first(out).is_complex() else 1
+
+
+def _by_schema(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
+    """Return the arguments of a call in the order of the operator's schema, defaults included, shapes for tensors."""
+    given = _named([argument.name for argument in func._schema.arguments], args, kwargs)
+    values = [given.get(argument.name, argument.default_value) for argument in func._schema.arguments]
+    return [pytree.tree_map_only(Tensor, lambda tensor: tuple(tensor.shape), value) for value in values]
+
+
+def _own_formulas() -> Mapping[str, Callable[..., int]]:
+    """Return the formulas that users have registered. Raises ValueError for an operator that is counted anyway."""
+    known = [name for name in operators() if _is_counted(name) or is_free(name)]
+    if known:
+        raise ValueError(f"operator {known[0]} is counted already: register_operator takes no other formula for it")
+    return operators()
+
+
+def _is_counted(name: str) -> bool:
+    """Return whether a dispatched or traced operator is counted without any formula of the user's."""
+    by_torch = {
+        f"aten::{packet.__name__}" for packet in flop_registry if isinstance(packet, torch._ops.OpOverloadPacket)
+    }
+    return name in by_torch or name in formulas.BY_DISPATCHER or name in _HANDLES
+
+
+def own_operators(model: nn.Module, image: Tensor) -> set[str]:
+    """Return the operators, of those with a formula of the user's, that one pass of `image` (B, C, H, W) calls."""
+    operators = _Operators()
+    with _plainly(), sdpa_kernel(SDPBackend.MATH), operators:
+        model(image)
+    return operators.met
 
 
 def count_with_fvcore(model: nn.Module, image: Tensor) -> tuple[Counts, int]:
@@ -130,90 +189,89 @@ def count_with_fvcore(model: nn.Module, image: Tensor) -> tuple[Counts, int]:
     The total adds to products and convolutions what else fvcore counts: norms, bilinear interpolation (4 per output
     element) and adaptive pooling. Raises ValueError for an operator that has neither a handle nor an entry in `FREE`.
     """
-    with traceable(model, image) as traced, torch.no_grad(), autocast_on_meta(), TraceableConvolutions():
+    own = {name: _handle(name, partial(_by_own_formula, name)) for name in _own_formulas()}
+    with traceable(model, image) as traced, _plainly(), TraceableConvolutions():
         analysis = FlopCountAnalysis(model, (traced,))
-        analysis.set_op_handle(**_HANDLES)
+        analysis.set_op_handle(**_HANDLES, **own)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-        operators: Counter[str] = analysis.by_operator()
-    unknown = sorted(name for name in analysis.unsupported_ops() if not _is_free(name))
+        counted: Counter[str] = analysis.by_operator()
+    unknown = sorted(name for name in analysis.unsupported_ops() if not is_free(name))
     if unknown:
         raise ValueError(_unknown(unknown))
-    linear, attention = (int(sum(operators[name] for name in names)) for names in (_LINEAR, _ATTENTION))
-    convolutions = int(operators["conv"])
+    linear = sum(counted[name] for name in formulas.WITH_WEIGHT)
+    attention = sum(counted[name] for name in (*formulas.OF_ACTIVATIONS, *formulas.FOURIER, *own))
+    convolutions = counted["conv"]
     counts = {
         "products and convolutions": linear + attention + convolutions,
         "attention": attention,
         "projections and mlp": linear,
         "convolutions": convolutions,
-        "norms": int(operators["layer_norm"]),
+        "norms": counted["layer_norm"] + counted["rms_norm"],
     }
-    return counts, int(sum(operators.values()))
+    return {name: int(number) for name, number in counts.items()}, int(sum(counted.values()))
 
 
-def _shape(value: Any) -> list[int]:
-    """Return the shape of a traced value, `torch._C.Value`."""
-    return value.type().sizes()
+def _handle(name: str, formula: Formula, factor: int = COMPLEX) -> Handle:
+    """Return fvcore's form of a formula, which counts under the operator's full name; see `_factor` for `factor`."""
+
+    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        out = outputs[0] if outputs else None
+        number = formula([_argument(value) for value in inputs], () if out is None else _argument(out))
+        return Counter({name: number * (factor if out is not None and _is_complex(out) else 1)})
+
+    return handle
 
 
-def _matmul(inputs: list[Any], outputs: list[Any]) -> int:
-    # fvcore's own handle uses the first operand's batch, which is wrong where that operand is broadcast.
-    return math.prod(_shape(outputs[0])) * _shape(inputs[0])[-1]
+def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    counted = conv_flop_jit(inputs, outputs)
+    # torch makes three real convolutions of a complex one.
+    return Counter({name: number * (3 if _is_complex(outputs[0]) else 1) for name, number in counted.items()})
 
 
-def _baddbmm(inputs: list[Any], outputs: list[Any]) -> int:
-    return math.prod(_shape(outputs[0])) * _shape(inputs[1])[-1]
+def _by_own_formula(name: str, args: Sequence[Any], out: Any) -> int:
+    return operator_macs(name, list(args))
 
 
-def _einsum(inputs: list[Any], outputs: list[Any]) -> int:
-    # fvcore's own handle parses a printed number of four digits.
-    return sum(_einsum_products(inputs[0].toIValue(), [_shape(value) for value in inputs[1].node().inputs()]))
+def _is_complex(value: Any) -> bool:
+    return value.isCompleteTensor() and "Complex" in value.type().scalarType()
 
 
-def _einsum_products(equation: str, shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """Return the multiply-adds of an einsum: those of torch's matrix products, and those over a size of one.
+def _argument(value: Any) -> Any:
+    """Return a traced value, `torch._C.Value`, as a formula takes it: a shape for a tensor, else a constant.
 
-    The latter are elementwise to torch, which counts none; a formula includes them like any other size of that letter.
-    Where no letter of both operands is summed over, everything is elementwise, and there is no product.
+    Sizes that a model reads from a shape are traced as tensors; what is computed from them is `UNKNOWN`.
     """
-    terms, _, result = equation.replace(" ", "").partition("->")
-    operands = terms.split(",")
-    if "..." in terms or len(operands) != 2 or not result:
-        raise ValueError(f"einsum {terms}->{result} cannot be counted: allowed are two operands without '...'")
-    sizes: dict[str, int] = {}
-    for term, shape in zip(operands, shapes, strict=True):
-        for letter, size in zip(term, shape, strict=True):
-            sizes[letter] = max(size, sizes.get(letter, 1))
-    summed = (set(operands[0]) & set(operands[1])) - set(result)
-    if not summed:
-        return 0, 0
-    products = math.prod(sizes[letter] for letter in {*result, *summed})
-    return (products, 0) if any(sizes[letter] > 1 for letter in summed) else (0, products)
+    node = value.node()
+    match node.kind():
+        case "prim::ListConstruct":
+            return [_argument(each) for each in node.inputs()]
+        case "prim::NumToTensor" | "aten::Int":
+            number = _argument(next(node.inputs()))
+            return number if isinstance(number, int) else UNKNOWN
+        case "aten::size":
+            shape, dim = map(_argument, node.inputs())
+            return shape[dim]
+    if value.isCompleteTensor():
+        return tuple(value.type().sizes())
+    return value.toIValue() if node.kind() == "prim::Constant" else UNKNOWN
 
 
-def _dot_product_attention(inputs: list[Any], outputs: list[Any]) -> int:
-    # q (..., N, D), k (..., M, D), v (..., M, E): N M D for the logits and N M E for the mix.
-    q, k, v = (_shape(value) for value in inputs[:3])
-    return math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
-
-
-_HANDLES = {
-    "aten::matmul": _matmul,
-    "aten::mm": _matmul,
-    "aten::baddbmm": _baddbmm,
-    "aten::einsum": _einsum,
-    "aten::scaled_dot_product_attention": _dot_product_attention,
+_HANDLES: dict[str, Handle] = {
+    **{name: _handle(name, formula) for name, formula in {**formulas.WITH_WEIGHT, **formulas.OF_ACTIVATIONS}.items()},
+    **{name: _handle(name, formula, factor=1) for name, formula in formulas.FOURIER.items()},
+    "aten::_convolution": _convolution,
+    "aten::rms_norm": norm_flop_counter(2),
 }
-# A product with a weight is traced as one of the first, a product of two activations as one of the second.
-_LINEAR = ("linear", "addmm")
-_ATTENTION = ("matmul", "mm", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention")
-
-
-def _is_free(name: str) -> bool:
-    return name in FREE or name.removesuffix("_") in FREE
 
 
 def _unknown(names: Sequence[str]) -> str:
+    hidden = [name for name in names if name.startswith("prim::PythonOp")]
+    if hidden:
+        return (
+            f"operator {', '.join(hidden)} is neither counted nor free: a torch.autograd.Function hides its products "
+            "from the trace; make it a torch.library.custom_op, whose formula @attentions.register_operator takes"
+        )
     return (
-        f"operator {', '.join(names)} is neither counted nor free: "
-        "give it a formula, or add it to harness.measures.counters.FREE if it multiplies no matrices"
+        f"operator {', '.join(names)} is neither counted nor free: give it a formula with "
+        f'@attentions.register_operator("{names[0]}"), which returns its multiply-adds, 0 if it multiplies no matrices'
     )

@@ -54,7 +54,7 @@ def _convolutions_trace_on_meta() -> bool:
 
 
 class TraceableConvolutions(TorchFunctionMode):
-    """Turn convolutions into the operator that the tracer records.
+    """Turn convolutions, transposed ones too, into the operator that the tracer records.
 
     `conv2d` is traced as the `_convolution` which its CPU kernel happens to call. On the meta device it calls
     none, so the operator is called by name here, which lets fvcore count without memory.
@@ -65,6 +65,8 @@ class TraceableConvolutions(TorchFunctionMode):
     ) -> Any:
         if func in (torch.conv1d, torch.conv2d, torch.conv3d):
             return _convolution(*args, **(kwargs or {}))
+        if func in (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d):
+            return _transposed_convolution(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -84,10 +86,42 @@ def _convolution(
         # torch pads "same" with the larger half at the end; the halves come last dimension first in F.pad.
         x = nn.functional.pad(x, [side for total in reversed(reach) for side in (total // 2, total - total // 2)])
         padding = 0
-    return torch._convolution(
-        x, weight, bias, _each(stride, rank), _each(padding, rank), dilation, False, [0] * rank, groups,
+    return _traced(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _transposed_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    return _traced(x, weight, bias, stride, padding, dilation, groups, output_padding)
+
+
+def _traced(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+    output_padding: int | Sequence[int] | None = None,
+) -> Tensor:
+    """Call the operator, transposed where there is an `output_padding`, on x (B, C, ...) or (C, ...)."""
+    rank = weight.dim() - 2
+    alone = x.dim() == rank + 1
+    transposed = output_padding is not None
+    out = torch._convolution(
+        x.unsqueeze(0) if alone else x, weight, bias, _each(stride, rank), _each(padding, rank), _each(dilation, rank),
+        transposed, _each(output_padding or 0, rank), groups,
         benchmark=False, deterministic=False, cudnn_enabled=False, allow_tf32=False,
     )  # fmt: skip
+    return out.squeeze(0) if alone else out
 
 
 def _each(value: int | Sequence[int], rank: int) -> list[int]:

@@ -645,7 +645,8 @@ class ForgetsTheConvolution(Sound):
 class OperatorThatNobodyCounts(SoundSoftmax):
     def scores(self, q, k, bias):
         q, k = (split(x, self.site.heads) for x in (q, k))
-        scores = -torch.cdist(q, k)
+        rotation = torch.linalg.matrix_exp(q.new_zeros(q.shape[-1], q.shape[-1]))
+        scores = q @ rotation @ k.transpose(-2, -1)
         return scores if bias is None else scores + bias.to(scores.dtype)
 
 
