@@ -34,6 +34,12 @@ _TIMES = (
     ("train", "speed", ("train_images_per_s", "train_step_ms")),
     ("loop", "train", ("loop_images_per_s",)),
 )
+# Metrics that say which kernels scaled_dot_product_attention ran, and when; "math" is not fused.
+_KERNELS = {
+    "sdpa_kernel": "inference",
+    "train_sdpa_kernel": "a training step",
+    "loop_sdpa_kernel": "training",
+}
 # Fields of an environment in which any two records differ, or that other columns say better.
 _INCIDENTAL = ("date", "host", "device", SOURCE)
 # Fields of an environment on which a measured time depends, unlike an accuracy or a counted cost.
@@ -91,7 +97,7 @@ def notes(frame: pd.DataFrame) -> list[str]:
             )
     if mixed := mixed_environments(frame):
         lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
-    lines += [*_weights_note(frame), *_disturbances(frame), *_doubts(frame)]
+    lines += [*_weights_note(frame), *_disturbances(frame), *_doubts(frame), *_unfused(frame)]
     if "certificate" in frame:
         lines.append(
             "certificate: laws that hold (attention-bench check) for the code of the attention that was measured."
@@ -164,6 +170,16 @@ def _doubts(frame: pd.DataFrame) -> list[str]:
     if "warning" in frame:
         warned = frame[frame["warning"].notna()]
         lines += _of_rows(warned, "Evaluated with weights that fit only in part:", list(warned["warning"]))
+    return lines
+
+
+def _unfused(frame: pd.DataFrame) -> list[str]:
+    """Return lines about rows in which scaled_dot_product_attention ran as separate products."""
+    lines = []
+    for column, when in ((name, when) for name, when in _KERNELS.items() if name in frame):
+        rows = frame[frame[column].astype("string").str.contains("math").fillna(False).astype(bool)]
+        what = f"In {when}, scaled_dot_product_attention was not fused everywhere; its kernels were"
+        lines += _of_rows(rows, what, list(rows[column]))
     return lines
 
 

@@ -31,6 +31,7 @@ from harness.measures.quiet import (
     wait_for_quiet,
     watch,
 )
+from harness.measures.sdpa import kernels_of
 from harness.process.determinism import numerics
 from harness.process.environment import check_device
 
@@ -69,7 +70,8 @@ def measure_speed(
     `..._peak_allocated_mib` and `..._peak_reserved_mib` of the caching allocator, on a CPU `..._peak_rss_mib`, the
     peak resident set of the entire process while the work ran once more; the SM clock before and after; and of
     inference and training each, what disturbed it: `..._disturbed`, a sentence, or None where the machine was quiet;
-    `..._dropped_share` of the time measured; and those of `shares`. What is not available is None.
+    `..._dropped_share` of the time measured; and those of `shares`. `sdpa_kernel` and `train_sdpa_kernel`: what
+    scaled_dot_product_attention ran, see `kernels_of`. What is not available is None.
 
     `watching`: where it is learned what others do (default: from this machine).
 
@@ -87,6 +89,7 @@ def measure_speed(
             # The memory of the optimiser, and of what compilers and cuDNN try out, settles in the first calls.
             warm_up(call, runtime.device, min_seconds / 4)
             memory = peak_memory(call, runtime.device)
+            kernel = kernels_of(call)
             wait_for_quiet(watching, PATIENCE * min_seconds, report)
             report(f"{label.replace('_', ' ')}: measuring")
             found = sample(call, timer(runtime.device), watching, min_seconds)
@@ -98,6 +101,7 @@ def measure_speed(
                 f"{label}_ms_p50": middle * 1e3,
                 f"{label}_ms_p75": high * 1e3,
                 f"{label}_samples": len(times),
+                f"{prefix}sdpa_kernel": kernel,
                 f"{work}_disturbed": found.disturbed,
                 f"{work}_dropped_share": found.dropped,
             } | {f"{work}_{name}": value for name, value in (shares(found.spent) | memory).items()}

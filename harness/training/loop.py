@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from harness.cells.recipe import split_batch
 from harness.images.batches import Batch
 from harness.images.sources import list_hash
 from harness.measures.quiet import disturbance, others_share
+from harness.measures.sdpa import sdpa_kernels, shown
 from harness.process.attempts import current_attempt
 from harness.process.determinism import deterministic
 from harness.process.ranks import ranks, usable_device
@@ -69,8 +71,9 @@ def train(task: Train, spec: BackboneSpec, folder: Path, report: Callable[[str],
     over the last epoch. nonfinite_steps: steps skipped because a gradient was not finite. loop_images_per_s: of
     training alone, over all epochs and ranks; data_wait_share: the part of that time, 0 to 1, in which the loop waited
     for images; loop_disturbed_share: the part in which other processes took cores from a run of one process, and
-    loop_disturbed: a sentence if that was more than `DISTURBED`. lr: the largest learning rate, scaled to the batch.
-    ranks, accumulation, device_batch: how the global batch was split.
+    loop_disturbed: a sentence if that was more than `DISTURBED`. loop_sdpa_kernel: what scaled_dot_product_attention
+    ran in a step. lr: the largest learning rate, scaled to the batch. ranks, accumulation, device_batch: how the global
+    batch was split.
 
     Raises ValueError for data, weights, a device or a disk that cannot be used (an unreadable image is named),
     FloatingPointError for losses or logits that are not finite, and Stopped on request.
@@ -108,6 +111,7 @@ class Loop:
         self.step = 0
         self.history: list[Metrics] = []  # a line per finished epoch
         self.clock = Clock()
+        self.kernels: set[str] = set()  # of scaled_dot_product_attention, as seen once by each process
         self.saved = (-1, -1)  # step and finished epochs of the newest checkpoint
         # Readings of time.monotonic(), set once the loop runs; and the step from which it does.
         self.saved_at = self.began_at = 0.0
@@ -160,6 +164,7 @@ class Loop:
         progress = state["progress"]
         self.step, self.history = progress["step"], progress["history"]
         self.clock = Clock(**progress["clock"])
+        self.kernels |= set(progress.get("kernels", ()))  # checkpoints had none at first
         self.report(f"resumed after {self.step} of {self.steps} updates")
         before, now = _in_words(progress["layout"]), _in_words(self.learner.layout)
         if before != now:
@@ -176,7 +181,8 @@ class Loop:
             began = time.perf_counter()
             micro_batches = [next(stream) for _ in range(self.learner.setup.accumulation)]
             self.clock.waited += time.perf_counter() - began
-            self.learner.update(micro_batches, self.step)
+            with self._kernels_seen():
+                self.learner.update(micro_batches, self.step)
             self.step += 1
             if self.step % CHECK_EVERY == 0 or self.step == end:
                 self._check_gradients(micro_batches, epoch)
@@ -198,6 +204,19 @@ class Loop:
                 raise self.stop.stopped(f"after {self.step} of {self.steps} updates", self.group)
             if time.monotonic() - self.saved_at >= 60 * self.task.checkpoint_minutes:
                 self._save()
+
+    @contextmanager
+    def _kernels_seen(self) -> Iterator[None]:
+        """Keep the kernels of this step, if it is the first one of this process, or the second if compiled.
+
+        The first compiled step compiles, which runs whatever the compiler likes. Looking takes a tenth of a step.
+        """
+        if self.step - self.began_from != (self.task.mode == "compiled"):
+            yield
+            return
+        with sdpa_kernels() as kernels:
+            yield
+        self.kernels |= kernels
 
     def _check_gradients(self, micro_batches: list[Batch], epoch: int) -> None:
         """Raise FloatingPointError, naming batch and layer, if step after step had no finite gradient."""
@@ -284,6 +303,7 @@ class Loop:
                 "step": self.step,
                 "history": self.history,
                 "clock": asdict(self.clock),
+                "kernels": sorted(self.kernels),
                 "layout": self.learner.layout,
             },
         )
@@ -304,6 +324,7 @@ class Loop:
             "epochs": len(self.history),
             "lr": recipe.effective(recipe.lr),
             "val_list": list_hash(self.inputs.val.reader),
+            "loop_sdpa_kernel": shown(self.kernels),
             **self.learner.layout,
         }
 

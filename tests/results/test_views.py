@@ -368,6 +368,31 @@ def test_disturbed_times_of_several_tasks_and_of_a_training(make: Any) -> None:
     )
 
 
+def test_attention_that_was_not_fused_is_a_note(make: Any) -> None:
+    def lines(**kernels: str | None) -> list[str]:
+        records = [
+            make.record("a", make.cell("swin_t", "softmax", make.speed()), {"images_per_s": 1.0, **kernels}),
+            make.record("b", make.cell("deit_t", "linear", make.speed()), {"images_per_s": 1.0}),
+        ]
+        return [line for line in notes(table(records)) if "fused" in line]
+
+    assert lines() == []
+    assert lines(sdpa_kernel="flash", train_sdpa_kernel=None) == []
+    assert lines(sdpa_kernel="flash", train_sdpa_kernel="math") == [
+        "In a training step, scaled_dot_product_attention was not fused everywhere; its kernels were "
+        "math (swin_t, softmax)."
+    ]
+    assert lines(loop_sdpa_kernel="flash, math")[0].startswith("In training, ")
+
+
+def test_a_kernel_is_a_column_on_request(make: Any) -> None:
+    records = [
+        make.record(key, make.cell(backbone, "softmax", make.speed()), {"images_per_s": 1.0, "sdpa_kernel": kernel})
+        for key, backbone, kernel in (("a", "swin_t", "flash"), ("b", "deit_t", None))
+    ]
+    assert column(sheet(table(records), ["images_per_s", "sdpa_kernel"]), "sdpa_kernel") == ["-", "flash"]
+
+
 def test_steps_that_were_not_finite_are_a_note(make: Any) -> None:
     def lines(*counts: int | None) -> list[str]:
         records = [
