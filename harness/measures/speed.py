@@ -135,7 +135,9 @@ def prepare(
         return infer
 
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    # Fused as in a training run, where any other optimizer would make each float16 step wait for the scaler's verdict.
+    # On a CPU nothing waits, and its times remain comparable with those that are recorded.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=runtime.device == "cuda")
     # float16 trains with a scaled loss; otherwise the scaler does nothing.
     scaler = torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16")
 

@@ -48,15 +48,25 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def numerics(*, compiled: bool) -> Iterator[None]:
-    """Make fp32 mean IEEE float32 (no TF32), let cuDNN search for its fastest kernels, forget what was `compiled`."""
+def ieee_float32(*, benchmark: bool = False) -> Iterator[None]:
+    """Make fp32 mean IEEE float32 on a GPU: no TF32, in which torch computes convolutions by default.
+
+    benchmark: whether cuDNN searches for its fastest kernels, which need not be the same in the next process.
+    """
     matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        if compiled:
-            # What earlier cells compiled counts towards dynamo's recompilation limit.
-            torch.compiler.reset()
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=False, allow_tf32=False):
             yield
     finally:
         torch.set_float32_matmul_precision(matmul)
+
+
+@contextmanager
+def numerics(*, compiled: bool) -> Iterator[None]:
+    """Make fp32 mean IEEE float32, let cuDNN search for its fastest kernels, forget what was `compiled`."""
+    if compiled:
+        # What earlier cells compiled counts towards dynamo's recompilation limit.
+        torch.compiler.reset()
+    with ieee_float32(benchmark=True):
+        yield

@@ -22,6 +22,7 @@ from harness.images.batches import Images, Key, batches, eval_order
 from harness.images.crops import Crops, crops_of
 from harness.images.sources import list_hash, open_val
 from harness.images.transforms import Normalise, eval_transform
+from harness.process.determinism import ieee_float32
 from harness.process.ranks import Ranks, ranks, usable_device
 from harness.process.stopping import StopRequest
 from harness.training.loading import load_weights, located
@@ -93,7 +94,7 @@ def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: C
     model = build(spec).to(device)
     loaded = load_weights(located(task.weights, folder.parent), model, spec)
     report(f"{task.weights.name}: {loaded}")
-    with StopRequest() as stop:
+    with ieee_float32(), StopRequest() as stop:
         result = evaluate(
             model,
             Images(reader, eval_transform(spec.image_size, spec.in_channels, task.preprocessing), seed=0),
@@ -184,13 +185,15 @@ def _stream(
     images: Images, order: list[list[Key]], inference: Inference, crops: Crops | None
 ) -> Generator[tuple[Tensor, Tensor, Tensor]]:
     """Yield pixels, targets and indices of each batch: from the kept crops if complete, else decoded (and kept)."""
+    pin = inference.device.type == "cuda"
     if crops is not None and crops.complete:
         targets = torch.tensor(images.reader.targets)
         for keys in order:
             indices = torch.tensor([key.index for key in keys])
-            yield crops.read(indices), targets[indices], indices
+            pixels = crops.read(indices)
+            yield pixels.pin_memory() if pin else pixels, targets[indices], indices
         return
-    for batch in batches(images, order, workers=inference.workers, pin_memory=inference.device.type == "cuda"):
+    for batch in batches(images, order, workers=inference.workers, pin_memory=pin):
         if crops is not None:
             crops.keep(batch.indices, batch.images)
         yield batch.images, batch.targets, batch.indices

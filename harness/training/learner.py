@@ -187,8 +187,12 @@ class Learner:
             seed_generators(derived_seed(self.setup.seed, step, MIXING, group))
             if end - begin == pairs:
                 return self.mixup(images, targets)
-            rows = [*range(begin, end), *range(len(images) - end, len(images) - begin)]
-            images[rows], mixed[rows] = self.mixup(images[rows], targets[rows])
+            # By slices: an index made of a list is copied to a GPU, which waits for it.
+            parts = slice(begin, end), slice(len(images) - end, len(images) - begin)
+            some = self.mixup(*(torch.cat([tensor[part] for part in parts]) for tensor in (images, targets)))
+            for tensor, values in zip((images, mixed), some, strict=True):
+                for part, half in zip(parts, values.chunk(2), strict=True):
+                    tensor[part] = half
         return images, mixed
 
     @property

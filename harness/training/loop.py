@@ -21,7 +21,7 @@ from harness.images.sources import list_hash
 from harness.measures.quiet import disturbance, others_share
 from harness.measures.sdpa import sdpa_kernels, shown
 from harness.process.attempts import current_attempt
-from harness.process.determinism import deterministic
+from harness.process.determinism import deterministic, ieee_float32
 from harness.process.ranks import ranks, usable_device
 from harness.process.stopping import StopRequest
 from harness.process.usage import Usage, usage
@@ -82,7 +82,7 @@ def train(task: Train, spec: BackboneSpec, folder: Path, report: Callable[[str],
     device = usable_device(task.device, group)
     accumulation = split_batch(task.recipe, group.world, task.device_batch)
     setup = Setup(device, task.precision, task.mode, task.seed, group, accumulation)
-    with deterministic(device), StopRequest() as stop:
+    with deterministic(device), ieee_float32(), StopRequest() as stop:
         inputs = open_inputs(task, spec, group)
         if group.first:
             folder.mkdir(parents=True, exist_ok=True)
