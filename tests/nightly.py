@@ -18,5 +18,8 @@ TRIES = 50 if NIGHTLY else 3
 KILLS = 20 if NIGHTLY else 4
 """At random steps of one training."""
 
+EVERY_COMBINATION = NIGHTLY
+"""Of attention, options, family and precision on a fake GPU, rather than some of each."""
+
 LONG = pytest.mark.skipif(not NIGHTLY, reason="takes long: make nightly runs it, and a smaller form of it is run here")
 """A test that has a smaller form beside it."""

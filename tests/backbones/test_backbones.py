@@ -13,6 +13,8 @@ import backbones
 from attentions import AttentionSpec
 from backbones import BackboneSpec
 from backbones.swin import shift_regions
+from harness.process.determinism import ieee_float32
+from tests.on_a_gpu import DEVICES
 
 MICROS = ("deit_micro", "pvt_micro", "pvt_v2_micro", "swin_micro", "cswin_micro")
 PUBLISHED = [
@@ -320,3 +322,25 @@ def test_fields_that_came_later_leave_older_keys_alone():
         assert backbones.from_json(spec.to_json()) == spec
     with pytest.raises(ValueError, match="final_norm=False is not allowed with a class token"):
         backbones.preset("pvt_tiny", final_norm=False)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("name", "attention"), list(zip(MICROS, ("softmax", "focused", "agent", "inline", "mlla"), strict=True))
+)
+def test_a_step_is_that_of_float64_on_a_cpu(name, attention, device):
+    spec = backbones.preset(name, attention=attention)
+    images, found = torch.randn(2, spec.in_channels, *spec.image_size, dtype=torch.float64), []
+    for place, dtype in (("cpu", torch.float64), (device, torch.float32)):
+        torch.manual_seed(0)
+        model = backbones.build(spec).to(place, dtype)
+        with ieee_float32():
+            logits = model(images.to(place, dtype))
+            logits.square().sum().backward()
+        gradients = {name: given.grad for name, given in model.named_parameters() if given.grad is not None}
+        found.append({"logits": logits.detach()} | gradients)
+    expected, computed = found
+    assert computed.keys() == expected.keys()
+    for name, value in expected.items():
+        error = (computed[name].cpu().double() - value).norm()
+        assert error <= 1e-4 * value.norm() + 1e-6, name

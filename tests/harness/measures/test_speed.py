@@ -18,6 +18,7 @@ from harness.measures.quiet import UNWATCHED, Watch
 from harness.measures.speed import measure_backbone, measure_speed, prepare, sample
 from harness.process.errors import is_out_of_memory
 from harness.process.usage import Usage
+from tests.on_a_gpu import DEVICES
 
 IMAGE, CLASSES = (3, 6, 5), 4
 SEEN: set[tuple[str, object]] = set()
@@ -123,8 +124,9 @@ def test_inference_keeps_no_graph():
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
-def test_compiled():
-    run(Runtime(batch=2, mode="compiled"))
+@pytest.mark.parametrize("device", DEVICES)
+def test_compiled(device):
+    run(Runtime(device, batch=2, mode="compiled"))
     assert seen("compiling") == {True}
 
 
@@ -172,7 +174,6 @@ def test_a_missing_gpu_is_named():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_gpu(precision):
     metrics = run(Runtime(device="cuda", precision=precision, batch=8))
@@ -194,13 +195,14 @@ def test_outputs_that_are_not_finite_have_no_speed():
         run(Runtime(batch=1), Broken)
 
 
-def test_running_out_of_memory_is_recognised():
+@pytest.mark.parametrize("device", DEVICES)
+def test_running_out_of_memory_is_recognised(device):
     class Huge(Probe):
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) + torch.empty(2**48).sum()
+            return super().forward(x) + torch.empty(2**48, device=x.device).sum()
 
     with pytest.raises(RuntimeError) as caught:
-        run(Runtime(batch=1), Huge)
+        run(Runtime(device, batch=1), Huge)
     assert is_out_of_memory(caught.value)
 
 

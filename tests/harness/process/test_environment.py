@@ -9,6 +9,7 @@ import torch
 
 from harness.process import environment as module
 from harness.process.environment import checkout, environment
+from tests.on_a_gpu import DEVICES
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -50,6 +51,14 @@ def test_names_versions_device_and_host_as_plain_json():
         assert isinstance(found[name], str), name
         assert found[name], name
     assert environment("cuda").keys() == found.keys()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_device_is_described(device):
+    found = environment(device)
+    on_a_gpu = ("driver", "cuda", "cudnn")
+    assert {name for name in on_a_gpu if found[name] is not None} == (set(on_a_gpu) if device == "cuda" else set())
+    assert found["device_name"]
 
 
 def test_clean_checkout(project):

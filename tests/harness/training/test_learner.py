@@ -1,6 +1,7 @@
 """One step of the optimizer: what each field of a recipe does to it, and what it leaves out."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import backbones
 from harness.cells import Recipe
 from harness.cells.runtime import Precision
 from harness.images.batches import Batch
+from harness.training import checkpoints
 from harness.training.learner import Learner, Setup, create_optimizer
 from tests.harness.small_training import RECIPE, deit
+from tests.on_a_gpu import DEVICES
 
 
 def batch_of(images: int = 4, size: int = 16) -> Batch:
@@ -173,3 +176,16 @@ def test_a_step_trains_also_after_an_evaluation() -> None:
 
 def test_mixup_prob_of_zero_mixes_nothing() -> None:
     assert first_loss(replace(RECIPE, mixup=0.8, mixup_prob=0.0)) == pytest.approx(first_loss(RECIPE), rel=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_state_is_read_back_to_the_bit(tmp_path: Path, device: str) -> None:
+    setup = Setup(torch.device(device), "bf16" if device == "cpu" else "fp16")
+    one, other = (Learner(deit(), replace(RECIPE, ema_decay=0.9), setup, 10) for _ in range(2))
+    for step in range(3):
+        one.update([batch_of()], step)
+    checkpoints.write(tmp_path / "state.pt", {"progress": None, **one.state()})
+    other.load_state(checkpoints.read(tmp_path / "state.pt"))
+    before, after = one.state(), other.state()
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=0)

@@ -27,6 +27,7 @@ from harness.training.evaluation import Inference, evaluate
 from harness.training.loop import train
 from tests.harness.image_sets import coloured
 from tests.harness.small_training import EVERYTHING, PAD, RECIPE, deit, task
+from tests.on_a_gpu import DEVICES
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +42,12 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 # A whole run
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_it_learns(folder: Path, tmp_path: Path, precision: str) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.gpu)])
+def test_it_learns(folder: Path, tmp_path: Path, precision: str, device: str) -> None:
     lines: list[str] = []
-    this = task(folder, replace(RECIPE, epochs=5), precision=precision)
+    workers = int(device == "cuda")  # their batches are pinned by a thread
+    this = task(folder, replace(RECIPE, epochs=5), precision=precision, device=device, workers=workers)
     metrics: dict[str, Any] = train(this, deit(), tmp_path, lines.append)
     epochs = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4, 5]

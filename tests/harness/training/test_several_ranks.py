@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 import results
@@ -20,31 +21,36 @@ from harness.runner.run_all import run_all
 from harness.training.learner import Learner
 from tests.harness.processes import together
 from tests.harness.training.test_resume import RECIPE, images, spec
+from tests.on_a_gpu import DEVICES
 
 images = images  # a fixture
 
 WORLD = 2
 
 
-def job(group: Ranks, root: str, out: str) -> str:
+def job(group: Ranks, root: str, out: str, device: str) -> str:
     """What a process of the job does."""
-    cells = [Cell(spec(), Train(replace(RECIPE, epochs=1), DataSource.folder(root), seed=seed)) for seed in (0, 1)]
+    recipe, data = replace(RECIPE, epochs=1), DataSource.folder(root)
+    cells = [Cell(spec(), Train(recipe, data, seed=seed, device=device)) for seed in (0, 1)]
     run_all(cells, Path(out), Console(file=io.StringIO()))
     return "done"
 
 
-def kinds(root: str, out: Path) -> list[str]:
+def kinds(root: str, out: Path, device: str = "cpu") -> list[str]:
     """Of each process: "done", or the kind of error that ended it."""
-    return [answer if answer == "done" else answer.kind for answer in together(WORLD, job, root, str(out))]
+    return [answer if answer == "done" else answer.kind for answer in together(WORLD, job, root, str(out), device)]
 
 
-def test_each_cell_has_one_record_and_is_not_run_again(images: str, tmp_path: Path) -> None:
-    assert kinds(images, tmp_path / "runs") == ["done"] * 2
+@pytest.mark.parametrize("device", DEVICES)
+def test_each_cell_has_one_record_and_is_not_run_again(images: str, tmp_path: Path, device: str) -> None:
+    if device == "cuda" and torch.cuda.device_count() < WORLD:
+        pytest.skip("needs two GPUs")
+    assert kinds(images, tmp_path / "runs", device) == ["done"] * 2
     records, problems = results.read_all(tmp_path / "runs")
     assert problems == []
     assert [(record.status, record.metrics["ranks"]) for record in records] == [("done", 2)] * 2
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")}
-    assert kinds(images, tmp_path / "runs") == ["done"] * 2
+    assert kinds(images, tmp_path / "runs", device) == ["done"] * 2
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")} == before
 
 

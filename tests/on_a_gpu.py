@@ -1,0 +1,24 @@
+"""What only a real GPU can show, and which test shows it there. Without one, these tests are skipped, visibly.
+
+All else that the project does with a GPU is rehearsed on one that is not there (tests/fake_gpu.py).
+"""
+
+from typing import Any
+
+import pytest
+
+DEVICES: tuple[Any, ...] = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
+"""For tests that run in the same way on both, so that they are no dead code where there is no GPU."""
+
+ONLY_THERE = {
+    "backbones/test_backbones.py::test_a_step_is_that_of_float64_on_a_cpu": "kernels, fused ones too, compute the same",
+    "harness/measures/test_speed.py::test_compiled": "torch.compile makes kernels for it",
+    "harness/measures/test_speed.py::test_gpu": "times by its events; peaks of its allocator",
+    "harness/measures/test_speed.py::test_running_out_of_memory_is_recognised": "what torch raises there",
+    "harness/process/test_environment.py::test_a_device_is_described": "its name, driver and versions are found",
+    "harness/training/test_learner.py::test_a_state_is_read_back_to_the_bit": "checkpoints of its tensors",
+    "harness/training/test_loop.py::test_it_learns": "float16 with a scaler that scales; images that a thread pins",
+    "harness/training/test_several_ranks.py::test_each_cell_has_one_record_and_is_not_run_again": "nccl, and gloo "
+    "beside it (two GPUs)",
+}
+"""Functions with the marker `gpu`, below tests/, and what each of them shows."""
