@@ -92,7 +92,7 @@ def noted_tf32(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, bool]]:
     return seen
 
 
-@PRECISIONS
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_training_resumed_and_evaluated(
     tmp_path: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
