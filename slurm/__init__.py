@@ -4,11 +4,11 @@ from slurm.clusters import Cluster, load
 from slurm.commands import SlurmUnreachable
 from slurm.detection import detect
 from slurm.inside import Work, this_job
-from slurm.limits import check_fits, limits
+from slurm.limits import check_fits, limits_of
 from slurm.local import JobDied, call_apart, cancel_local, local_job, submit_local
 from slurm.queue import JobInfo, Queue, ask, cancel, release
 from slurm.reasons import describe, is_held
-from slurm.snapshot import snapshot
+from slurm.snapshot import copy_code
 from slurm.submission import Resources, Unconfirmed, submit_array
 
 __all__ = [
@@ -25,14 +25,14 @@ __all__ = [
     "cancel",
     "cancel_local",
     "check_fits",
+    "copy_code",
     "describe",
     "detect",
     "is_held",
-    "limits",
+    "limits_of",
     "load",
     "local_job",
     "release",
-    "snapshot",
     "submit_array",
     "submit_local",
     "this_job",

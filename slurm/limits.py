@@ -27,7 +27,7 @@ class Limits(NamedTuple):
     max_array_size: int
 
 
-def limits(cluster: Cluster) -> Limits:
+def limits_of(cluster: Cluster) -> Limits:
     """Ask Slurm about the cluster's partition (the default one if it names none).
 
     Raises ValueError, in one line, if there is no such partition, and SlurmUnreachable if Slurm does not answer.

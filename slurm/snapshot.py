@@ -12,7 +12,7 @@ from pathlib import Path
 IGNORED = shutil.ignore_patterns("__pycache__")
 
 
-def snapshot(root: Path, packages: Iterable[str], folder: Path, files: Mapping[str, bytes]) -> Path:
+def copy_code(root: Path, packages: Iterable[str], folder: Path, files: Mapping[str, bytes]) -> Path:
     """Copy these packages of `root` to `folder`/<hash of the code>, unless that exists, and return that path.
 
     `files`: contents of further files of the copy, by name.

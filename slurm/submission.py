@@ -76,7 +76,7 @@ def submit_array(
     """Submit jobs of equal resources as one array, or a single job by itself, and return Slurm's id of it.
 
     `name`: unique, as squeue finds the jobs again by it. `folder`: absolute path for logs and pickles, on a file system
-    that all nodes share. `code`: as returned by `snapshot`. `after`: ids of jobs that have to succeed first.
+    that all nodes share. `code`: as returned by `copy_code`. `after`: ids of jobs that have to succeed first.
     `exports`: lines of shell that set variables, after the cluster's own setup.
 
     Raises:

@@ -157,7 +157,7 @@ def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
                 "wait for a job of Slurm: submit them to the same cluster, or when these trainings are done"
             )
         return slots(allocations, cluster)
-    limits = slurm.limits(cluster)
+    limits = slurm.limits_of(cluster)
     for each in dict.fromkeys(allocation.resources for allocation in allocations):
         slurm.check_fits(
             cluster,
@@ -282,5 +282,5 @@ def _code(out: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
     files = {CHECKOUT: (json.dumps({"commit": commit, "dirty": dirty}) + "\n").encode()}
     originals = loaded_files()
     users = {f"user/{number}/{file.name}": file.read_bytes() for number, file in enumerate(originals)}
-    copy = slurm.snapshot(ROOT, PACKAGES, out / submissions.FOLDER / submissions.CODE, files | users)
+    copy = slurm.copy_code(ROOT, PACKAGES, out / submissions.FOLDER / submissions.CODE, files | users)
     return copy, tuple(copy / name for name in users), tuple(originals)

@@ -7,7 +7,7 @@ import pytest
 
 from slurm.clusters import Cluster, load
 from slurm.detection import detect
-from slurm.limits import check_fits, limits
+from slurm.limits import check_fits, limits_of
 from tests.slurm.cluster import run
 from tests.slurm.sites import CLOUD, PLAIN, UNIVERSITY, pretend
 
@@ -94,7 +94,7 @@ def test_a_real_slurm_runs_jobs_of_the_detected_size(slurm: None, tmp_path: Path
         assert (found.gpus_per_node, found.gpu_type, found.cpus_per_gpu, found.minutes) == (4, "fake", 1, 120)
         check_fits(
             found,
-            limits(found),
+            limits_of(found),
             nodes=found.nodes,
             tasks_per_node=found.gpus_per_node,
             cpus_per_task=found.cpus_per_gpu,

@@ -10,7 +10,7 @@ import pytest
 from slurm import scontrol
 from slurm.clusters import Cluster
 from slurm.commands import SlurmUnreachable
-from slurm.limits import Limits, check_fits, limits
+from slurm.limits import Limits, check_fits, limits_of
 from tests.slurm.cluster import NODES, run
 from tests.slurm.sites import CLOUD, PLAIN, UNIVERSITY, Texts, pretend
 
@@ -25,7 +25,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 def fits(cluster: Cluster, known: Limits | None = None, nodes: int = 1, tasks: int = 1, cpus: int = 1) -> str:
     """Empty, or the line of the refusal."""
-    known = known or limits(cluster)
+    known = known or limits_of(cluster)
     line = ""
     try:
         check_fits(
@@ -80,33 +80,33 @@ def test_minutes_of_a_time_limit(text: str, minutes: int | None):
 
 def test_limits_of_a_partition_of_unlike_nodes(site: Site):
     site(UNIVERSITY)
-    known = limits(GPU)
+    known = limits_of(GPU)
     assert (known.state, known.max_minutes, known.max_nodes, known.unseen) == ("UP", 7 * 1440, 2, 0)
     assert known.max_array_size == 500
-    assert limits(replace(GPU, max_array_size=20)).max_array_size == 20
+    assert limits_of(replace(GPU, max_array_size=20)).max_array_size == 20
     # Memory: the partition's 400000, or what the system leaves; CPUs of 20.11.
     assert [(node.name, node.cpus, node.memory_mb) for node in known.nodes] == [
         ("g1", 64, 400000),
         ("g2", 64, 400000),
         ("v1", 40, 190000),
     ]
-    assert [node.cpus for node in limits(Cluster("x", partition="short")).nodes] == [16, 16, 16]
-    assert [node.memory_mb for node in limits(Cluster("x", partition="urgent")).nodes] == [512000, 64000, 64000]
+    assert [node.cpus for node in limits_of(Cluster("x", partition="short")).nodes] == [16, 16, 16]
+    assert [node.memory_mb for node in limits_of(Cluster("x", partition="urgent")).nodes] == [512000, 64000, 64000]
 
 
 def test_without_a_name_it_is_the_default_partition(site: Site):
     site(UNIVERSITY)
-    assert limits(Cluster("x")).partition == "gpu"
+    assert limits_of(Cluster("x")).partition == "gpu"
 
 
 def test_a_partition_that_is_not_there(site: Site):
     site(PLAIN)
     with pytest.raises(ValueError, match=r"^cluster x: give a partition.* no default \(allowed: cpu\)$"):
-        limits(Cluster("x"))
+        limits_of(Cluster("x"))
     with pytest.raises(ValueError, match=r"^cluster x: unknown partition 'cpus'; did you mean cpu\? \(allowed: cpu\)$"):
-        limits(Cluster("x", partition="cpus"))
+        limits_of(Cluster("x", partition="cpus"))
     with pytest.raises(ValueError, match="this Slurm accepts no job arrays"):
-        limits(Cluster("x", partition="cpu"))
+        limits_of(Cluster("x", partition="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_could_never_run(site: Site, changes: dict[str, Any], job: dict[str
 def test_of_nodes_that_slurm_does_not_show_nothing_is_refused_but_their_number(site: Site):
     site(CLOUD)
     cluster = Cluster("x", partition="gpu.spot", gpus_per_node=16, gpu_type="nvidia_b200", constraint="new")
-    assert limits(cluster).unseen == 9
+    assert limits_of(cluster).unseen == 9
     assert fits(cluster, nodes=9) == ""
     assert "a job of 11 nodes, but partition gpu.spot has 9 with" in fits(cluster, nodes=11)
     assert fits(Cluster("x", partition="gpu.spot", gpus_per_node=6, minutes=10**6), nodes=10, cpus=94) == ""
@@ -181,18 +181,18 @@ def test_of_nodes_that_slurm_does_not_show_nothing_is_refused_but_their_number(s
 
 def test_a_hidden_partition_can_be_named(site: Site):
     site(CLOUD)
-    assert [node.name for node in limits(Cluster("x", partition="secret")).nodes] == ["c2"]
+    assert [node.name for node in limits_of(Cluster("x", partition="secret")).nodes] == ["c2"]
 
 
 def test_without_slurm_on_the_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SlurmUnreachable, match="no scontrol on the PATH"):
-        limits(GPU)
+        limits_of(GPU)
 
 
 def test_a_real_slurm_agrees(slurm: None, tmp_path: Path):
     low = Cluster("x", partition="low", gpus_per_node=4, gpu_type="fake", memory_gb=3.9, minutes=120)
-    known = limits(low)
+    known = limits_of(low)
     assert known._replace(nodes=()) == Limits("low", "UP", 120, None, (), 0, 1000)
     assert [node.name for node in known.nodes] == NODES
     assert fits(low, known, nodes=4, tasks=4) == ""
@@ -212,7 +212,7 @@ def test_a_real_slurm_agrees(slurm: None, tmp_path: Path):
     for cluster, job_size in too_much:
         assert fits(cluster, **job_size), (cluster, job_size)
     with pytest.raises(ValueError, match=r"unknown partition 'lo'; did you mean low\? \(allowed: low, high\)"):
-        limits(replace(low, partition="lo"))
+        limits_of(replace(low, partition="lo"))
 
 
 def test_nodes_that_are_down_come_back_and_a_closed_partition_is_refused(slurm: None):
@@ -255,4 +255,4 @@ def test_a_controller_that_does_not_answer_is_told_in_slurms_words(
     dead.write_text("\n".join("SlurmctldPort=1" if line.startswith("SlurmctldPort=") else line for line in lines))
     monkeypatch.setenv("SLURM_CONF", str(dead))
     with pytest.raises(SlurmUnreachable, match=r"^scontrol: .*Unable to contact slurm"):
-        limits(Cluster("x"))
+        limits_of(Cluster("x"))

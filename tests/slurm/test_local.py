@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import submitit
 
-from slurm import JobDied, Work, call_apart, cancel_local, local_job, snapshot, submit_local
+from slurm import JobDied, Work, call_apart, cancel_local, copy_code, local_job, submit_local
 from slurm.local import OneAfterTheOther
 from tests.slurm.cluster import wait_for
 from tests.slurm.works import Dies, Steps, Tells, steps
@@ -82,7 +82,7 @@ def test_an_interrupt_ends_the_process(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return snapshot(ROOT, ["slurm", "tests"], tmp_path_factory.mktemp("code"), {})
+    return copy_code(ROOT, ["slurm", "tests"], tmp_path_factory.mktemp("code"), {})
 
 
 def submit(code: Path, folder: Path, *works: Work, **more: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import snapshot
+from slurm import copy_code
 
 FILES = {"user/0/sweeps.py": "ten = 10\n", "checkout.json": "{}\n"}
 
@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Path:
 
 def copy(root: Path, files: Mapping[str, str] = FILES) -> Path:
     content = {name: text.encode() for name, text in files.items()}
-    return snapshot(root, ["one", "two"], root.parent / "copies", content)
+    return copy_code(root, ["one", "two"], root.parent / "copies", content)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_nothing_is_left(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=rf"^cannot copy the code to {tmp_path}/file/\w{{12}}: ") as refusal:
-        snapshot(root, ["one"], tmp_path / "file", {})
+        copy_code(root, ["one"], tmp_path / "file", {})
     assert "\n" not in str(refusal.value)
 
     def full(source: Path, target: Path) -> None:

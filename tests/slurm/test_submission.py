@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import Cluster, Resources, SlurmUnreachable, Unconfirmed, Work, snapshot, submission, submit_array
+from slurm import Cluster, Resources, SlurmUnreachable, Unconfirmed, Work, copy_code, submission, submit_array
 from slurm.afterwards import last_line
 from slurm.inside import warning_seconds
 from tests.slurm.cluster import UnreliableSbatch, fail_node, run, wait_for
@@ -24,7 +24,7 @@ WHOLE = replace(ONE, cpus_per_task=4)
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return snapshot(ROOT, ["slurm", "tests"], tmp_path_factory.mktemp("code"), {})
+    return copy_code(ROOT, ["slurm", "tests"], tmp_path_factory.mktemp("code"), {})
 
 
 def submit(

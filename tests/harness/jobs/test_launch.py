@@ -216,7 +216,7 @@ def test_images_that_are_not_there_are_said_now(out: Path, tmp_path: Path, kind:
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A partition with one node of 8 CPUs, and arrays of at most 3."""
     node = Node("n1", frozenset({"p"}), (), 8, 64000, frozenset())
-    monkeypatch.setattr(slurm_package, "limits", lambda cluster: Limits("p", "UP", 600, None, (node,), 0, 3))
+    monkeypatch.setattr(slurm_package, "limits_of", lambda cluster: Limits("p", "UP", 600, None, (node,), 0, 3))
 
 
 def test_arrays_are_split_and_what_could_never_run_is_refused(out: Path, limits: None, counting: Make) -> None:

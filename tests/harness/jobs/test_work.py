@@ -21,7 +21,7 @@ from harness.process.attempts import attempts
 from harness.process.environment import PACKAGES, ROOT
 from harness.process.stopping import Stopped
 from harness.runner.records import ended_at
-from slurm import snapshot
+from slurm import copy_code
 from tests.harness import submitted
 from tests.harness.planted import FASHION, record
 from tests.harness.processes import PATIENCE, SERVER, become, free_port
@@ -273,7 +273,7 @@ def test_a_job_runs_from_the_copy_alone_with_the_users_own_tasks(out: Path, tmp_
     original = tmp_path / "mine.py"
     original.write_text(USERS)
     cells = load_file(original).cells(str(tmp_path / "where"))
-    copy = snapshot(ROOT, PACKAGES, tmp_path / "code", {"user/0/mine.py": original.read_bytes()})
+    copy = copy_code(ROOT, PACKAGES, tmp_path / "code", {"user/0/mine.py": original.read_bytes()})
     users = copy / "user" / "0" / "mine.py"
     original.write_text("raise RuntimeError('edited since')")
     pickled = tmp_path / "job"
