@@ -15,10 +15,12 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from slurm import options
 
 LOCAL = "local"
 FILE = "clusters.toml"
@@ -26,7 +28,17 @@ FILE = "clusters.toml"
 LEAST_MINUTES = 5
 """Slurm's warning before the limit may be up to a minute early: most of a shorter job would be after its warning."""
 
-_WORDS = ("partition", "account", "qos", "gpu_type", "constraint", "exclude")
+_WORDS = (
+    "account",
+    "qos",
+    "gpu_type",
+    "constraint",
+    "nodelist",
+    "exclude",
+    "reservation",
+    "wckey",
+    "licenses",
+)
 _LEAST = {
     "nodes": 1,
     "gpus_per_node": 0,
@@ -67,16 +79,25 @@ class Cluster:
     cpus_per_task: int = 4
     # GiB per node of a training job; None: the partition's default.
     memory_gb: float | None = None
+    # GiB per CPU instead, for sites that count memory so.
+    memory_per_cpu_gb: float | None = None
     # Time limit of each job.
     minutes: int = 240
     constraint: str | None = None
+    # Nodes that every job gets, all of them.
+    nodelist: str | None = None
     exclude: str | None = None
+    reservation: str | None = None
+    wckey: str | None = None
+    licenses: str | None = None
     # Whole nodes for cells whose speed is measured.
     exclusive: bool = False
     # Shell lines that run before the job: modules, conda.
     setup: tuple[str, ...] = ()
     # The command before `python` that runs it inside an image.
     container: str | None = None
+    # Any further options of sbatch, by their long names; true: an option without a value.
+    sbatch: Mapping[str, options.Value] = field(default_factory=dict)
     # The most jobs in an array, and the most of them that run at the same time.
     max_array_size: int = 1000
     throttle: int | None = None
@@ -96,7 +117,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         problem = _problem(self) or _idle(
-            {f.name for f in fields(self) if f.name != "name" and getattr(self, f.name) != f.default},
+            {f.name for f in fields(self) if f.name != "name" and getattr(self, f.name) != _default(f)},
             local=self.is_local,
             gpus=self.gpus_per_node > 0,
         )
@@ -171,6 +192,10 @@ def _cluster(path: Path, name: str, table: dict[str, Any]) -> Cluster:
     return cluster
 
 
+def _default(value: Field[Any]) -> object:
+    return value.default if value.default_factory is MISSING else value.default_factory()
+
+
 def _problem(cluster: Cluster) -> str | None:
     """Return what is wrong with a value, or None; TOML can hold anything."""
     if not re.fullmatch(r"\S+", cluster.name):
@@ -179,6 +204,8 @@ def _problem(cluster: Cluster) -> str | None:
         value = getattr(cluster, key)
         if value is not None and not (isinstance(value, str) and re.fullmatch(r"\S+", value)):
             return f"{key} must be text without spaces, not {value!r}; without this line, Slurm decides"
+    if cluster.partition is not None and not _is_name(cluster.partition):
+        return f"partition must be the name of a partition, not {cluster.partition!r}; without this line, Slurm decides"
     for key, least in _LEAST.items():
         value = getattr(cluster, key)
         if value is None and key in ("throttle", "slots"):
@@ -186,9 +213,12 @@ def _problem(cluster: Cluster) -> str | None:
         if type(value) is not int or value < least:
             why = ", as Slurm warns a job up to a minute early" if key == "minutes" else ""
             return f"{key} must be a whole number, at least {least}{why}, not {value!r}"
-    memory = cluster.memory_gb
-    if memory is not None and not (type(memory) in (int, float) and 0 < memory < math.inf):
-        return f"memory_gb must be a number above 0, not {memory!r}"
+    for key in ("memory_gb", "memory_per_cpu_gb"):
+        memory = getattr(cluster, key)
+        if memory is not None and not (type(memory) in (int, float) and 0 < memory < math.inf):
+            return f"{key} must be a number above 0, not {memory!r}"
+    if cluster.memory_gb is not None and cluster.memory_per_cpu_gb is not None:
+        return "memory_gb (per node) and memory_per_cpu_gb exclude each other: give one of them"
     if type(cluster.exclusive) is not bool:
         return f"exclusive must be true or false, not {cluster.exclusive!r}"
     if not (isinstance(cluster.setup, tuple) and all(isinstance(line, str) for line in cluster.setup)):
@@ -199,7 +229,7 @@ def _problem(cluster: Cluster) -> str | None:
         )
     if cluster.partition and "," in cluster.partition:
         return f"partition must be a single one, not {cluster.partition!r}; write one table for each"
-    return None
+    return options.problem(cluster.sbatch)
 
 
 def _idle(keys: set[str], *, local: bool, gpus: bool) -> str | None:
@@ -215,6 +245,11 @@ def _idle(keys: set[str], *, local: bool, gpus: bool) -> str | None:
     else:
         reasons["slots"] = f"is for the cluster {LOCAL}: give throttle"
     return next((f"{key} {reasons[key]}" for key in sorted(keys) if key in reasons), None)
+
+
+def _is_name(value: object) -> bool:
+    """Whether a value is text without line breaks that neither begins nor ends with a space; sites do use spaces."""
+    return isinstance(value, str) and value.isprintable() and value == value.strip() != ""
 
 
 def _is_command(text: object) -> bool:

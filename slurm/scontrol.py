@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from slurm.commands import output
 
+_SLICE = re.compile(r"(?<![a-z0-9])(?:([12347])g(?![a-z0-9])|mig(?![a-z]))")
+_COUNT = r"(\d+)([KMG]?)"
 _UNLIMITED = {"UNLIMITED", "INFINITE", "NONE", "N/A", "(NULL)"}
 
 
@@ -22,15 +24,48 @@ class Partition(NamedTuple):
     max_nodes: int | None
     max_cpus_per_node: int | None
     max_memory_mb_per_node: int | None
+    # Slurm gives a job with more memory per CPU more CPUs.
+    max_memory_mb_per_cpu: int | None
+    # Whether its default or limit of memory is one per CPU.
+    counts_memory_per_cpu: bool
     total_nodes: int
     priority_tier: int
     # OFF, REQUEUE, CANCEL, SUSPEND, or several of them, separated by commas.
     preempt_mode: str
     grace_seconds: int
+    # Of one job.
+    min_nodes: int
+    accounts: "Access"
+    qos: "Access"
+    # Groups of users; None: all.
+    groups: frozenset[str] | None
+    only_reservations: bool
+    only_root: bool
+
+    def within(self, config: dict[str, str]) -> "Partition":
+        """Return the partition with the site's limits of memory, where it has none of its own."""
+        if self.max_memory_mb_per_node is not None or self.max_memory_mb_per_cpu is not None:
+            return self
+        per_cpu = _limit(config.get("MaxMemPerCPU", "UNLIMITED"))
+        return self._replace(
+            max_memory_mb_per_node=_limit(config.get("MaxMemPerNode", "UNLIMITED")),
+            max_memory_mb_per_cpu=per_cpu,
+            counts_memory_per_cpu=self.counts_memory_per_cpu or per_cpu is not None,
+        )
+
+
+class Access(NamedTuple):
+    """Whom a partition admits, by account or by QOS. `allowed`: None for all, then `denied` counts."""
+
+    allowed: frozenset[str] | None
+    denied: frozenset[str]
 
 
 class Node(NamedTuple):
-    """A node, with what jobs can get of it. `gpus`: types and counts; the type is "" if the site names none."""
+    """A node, with what jobs can get of it. `gpus`: types and counts, slices of a GPU (MIG) among them.
+
+    The type is "" if the site names none.
+    """
 
     name: str
     partitions: frozenset[str]
@@ -41,8 +76,11 @@ class Node(NamedTuple):
     features: frozenset[str]
 
     def gpus_of(self, kind: str | None) -> int:
-        """Return the number of GPUs of a type; None: of any."""
-        return sum(count for name, count in self.gpus if kind is None or name == kind)
+        """Return the number of GPUs of a type; None: of whole ones of any type, or of slices if there are no others."""
+        if kind is not None:
+            return sum(count for name, count in self.gpus if name == kind)
+        whole = sum(count for name, count in self.gpus if not is_slice(name))
+        return whole or sum(count for _, count in self.gpus)
 
     def within(self, partition: Partition) -> "Node":
         """Return the node within the limits per node of a partition."""
@@ -72,11 +110,37 @@ def config() -> dict[str, str]:
 
 
 def gpus(gres: str) -> tuple[tuple[str, int], ...]:
-    """Parse the GPUs in a node's Gres: `gpu:4`, `gpu:a100:2(S:0-1),gpu:v100:2`, `(null)`."""
-    # Remove lists of sockets, which have commas, too.
-    words = re.sub(r"\(.*?\)", "", gres).split(",")
-    found = [re.fullmatch(r"gpu(?::([^:]*[^:\d][^:]*))?(?::(\d+))?", word) for word in words]
-    return tuple((match[1] or "", int(match[2] or 1)) for match in found if match)
+    """Parse the GPUs in a node's Gres: types and counts, in the site's order.
+
+    For example `gpu:4`, `gpu:a100:2(S:0-1),gpu:v100:2`, `gpu:3090:8`, `gres/gpu:a100=4`, `gpu:a100` (one), `(null)`.
+    """
+    found: dict[str, int] = {}
+    # Remove lists of sockets or indices, which have commas, too.
+    for word in re.sub(r"\(.*?\)", "", gres).split(","):
+        name, *parts = re.split("[:=]", word.strip().removeprefix("gres/"))
+        if name != "gpu":
+            continue
+        # A number is the count, unless another one follows: types may be numbers, too.
+        count = _count(parts.pop()) if parts and re.fullmatch(_COUNT, parts[-1]) else 1
+        kind = ":".join(part for part in parts if part != "no_consume")
+        if count:
+            found[kind] = found.get(kind, 0) + count
+    return tuple(found.items())
+
+
+def is_slice(kind: str) -> bool:
+    """Whether a type of GPUs names a slice of one, as in `a100_1g.5gb`: NVIDIA's Multi-Instance GPU (MIG).
+
+    A process can use a single slice, and slices cannot train together (NCCL does not connect them).
+    """
+    return _SLICE.search(kind.lower()) is not None
+
+
+def sevenths(kind: str) -> int:
+    """Return the size of a slice in sevenths of a GPU; 1 if its name does not have it."""
+    found = _SLICE.search(kind.lower())
+    assert found is not None, kind
+    return int(found[1] or 1)
 
 
 def minutes(text: str) -> int | None:
@@ -95,7 +159,8 @@ def _rows(what: str, hidden: bool) -> list[dict[str, str]]:
     rows = []
     for line in lines:
         row: dict[str, str] = {}
-        for key, value in re.findall(r"(?:^|\s)(\w+)=(\S*)", line):
+        # Values may have spaces (names of partitions do), so one ends where the next key begins.
+        for key, value in re.findall(r"(?:^|\s)([A-Z]\w*)=(.*?)(?=\s+[A-Z]\w*=|\s*$)", line):
             # The first counts: free text, such as Reason, comes last and may contain anything.
             row.setdefault(key, value)
         rows.append(row)
@@ -110,13 +175,32 @@ def _partition(row: dict[str, str]) -> Partition:
         minutes(row["MaxTime"]),
         _limit(row["MaxNodes"]),
         _limit(row["MaxCPUsPerNode"]),
-        # There is no such line where memory is counted per CPU.
+        # There is one such line or the other.
         _limit(row.get("MaxMemPerNode", "UNLIMITED")),
+        _limit(row.get("MaxMemPerCPU", "UNLIMITED")),
+        any(_limit(row.get(key, "UNLIMITED")) is not None for key in ("DefMemPerCPU", "MaxMemPerCPU")),
         int(row["TotalNodes"]),
         int(row["PriorityTier"]),
         row["PreemptMode"],
         int(row["GraceTime"]),
+        int(row.get("MinNodes", 0)),
+        _access(row, "AllowAccounts", "DenyAccounts"),
+        _access(row, "AllowQos", "DenyQos"),
+        _names(row.get("AllowGroups", "ALL")),
+        row.get("ReqResv") == "YES",
+        row.get("RootOnly") == "YES",
     )
+
+
+def _access(row: dict[str, str], allow: str, deny: str) -> Access:
+    allowed = _names(row.get(allow, "ALL"))
+    # Slurm shows and enforces only one of the two.
+    denied = None if allowed is not None else _names(row.get(deny, "ALL"))
+    return Access(allowed, denied or frozenset())
+
+
+def _names(text: str) -> frozenset[str] | None:
+    return None if text.upper() in {"ALL", *_UNLIMITED} else frozenset(text.split(","))
 
 
 def _node(row: dict[str, str]) -> Node:
@@ -130,6 +214,17 @@ def _node(row: dict[str, str]) -> Node:
         int(row["RealMemory"]) - int(row.get("MemSpecLimit", 0)),
         frozenset() if features == "(null)" else frozenset(features.split(",")),
     )
+
+
+def _count(text: str) -> int:
+    found = re.fullmatch(_COUNT, text)
+    assert found is not None, text
+    return int(found[1]) * 1024 ** " KMG".index(found[2] or " ")
+
+
+def default_mb_per_cpu(config: dict[str, str]) -> int | None:
+    """Return the memory per CPU of a job that asks for none, on a site where that is how it is set."""
+    return _limit(config.get("DefMemPerCPU", "UNLIMITED"))
 
 
 def _limit(text: str) -> int | None:

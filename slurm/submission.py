@@ -16,7 +16,7 @@ from pathlib import Path
 
 import submitit
 
-from slurm import queue
+from slurm import options, queue
 from slurm.clusters import Cluster
 from slurm.commands import SlurmUnreachable, output
 from slurm.inside import Job, Work, warning_seconds
@@ -45,6 +45,11 @@ class Unconfirmed(SlurmUnreachable):
     """Whether a job was queued is not known: sbatch lost the controller, and Slurm did not name the job since."""
 
 
+def mebibytes(gb: float) -> int:
+    """Return an amount of memory as sbatch is asked for it."""
+    return round(1024 * gb)
+
+
 @dataclass(frozen=True)
 class Resources:
     """What each job of an array gets."""
@@ -56,10 +61,18 @@ class Resources:
     minutes: int
     memory_gb: float | None = None  # GiB per node; None: the partition's default
     exclusive: bool = False
+    memory_per_cpu_gb: float | None = None  # instead of memory_gb
 
     @property
     def processes(self) -> int:
         return self.nodes * self.tasks_per_node
+
+    @property
+    def node_memory_gb(self) -> float | None:
+        """GiB per node, however it is asked for."""
+        if self.memory_per_cpu_gb is None:
+            return self.memory_gb
+        return self.memory_per_cpu_gb * self.tasks_per_node * self.cpus_per_task
 
 
 def submit_array(
@@ -90,13 +103,16 @@ def submit_array(
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
+        "wckey": cluster.wckey,
         "constraint": cluster.constraint,
+        "nodelist": cluster.nodelist,
         "exclude": cluster.exclude,
         "time": resources.minutes,
         "nodes": resources.nodes,
         "ntasks_per_node": resources.tasks_per_node,
         "cpus_per_task": resources.cpus_per_task,
-        "mem": None if resources.memory_gb is None else f"{round(1024 * resources.memory_gb)}M",
+        "mem": None if resources.memory_gb is None else f"{mebibytes(resources.memory_gb)}M",
+        "mem_per_cpu": None if resources.memory_per_cpu_gb is None else f"{mebibytes(resources.memory_per_cpu_gb)}M",
         "exclusive": resources.exclusive or None,
         "signal_delay_s": warning_seconds(resources.minutes),
         "array_parallelism": cluster.throttle or cluster.max_array_size,
@@ -105,8 +121,7 @@ def submit_array(
         "setup": [*_setup(folder, code, cluster, resources), *exports, _link(logs, name)],
         "teardown": _teardown(logs, cluster, resources),
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={resources.cpus_per_task}"],
-        # Otherwise a job whose dependency has failed would wait forever.
-        "additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"} | _gpus(cluster, resources),
+        "additional_parameters": _further(cluster, resources),
     }
     # Without a key of the cluster's, submitit would send one of its own, which sites that check wckeys refuse.
     given = {"wckey": None} | {name: value for name, value in parameters.items() if value is not None}
@@ -200,6 +215,8 @@ def _setup(folder: Path, code: Path, cluster: Cluster, resources: Resources) -> 
     # The copy of the code comes before whatever modules have put on the path. Without a limit on threads, every process
     # would use all cores of its node.
     exports = [
+        # srun must hand these on, also where sbatch's --export=NONE has kept the shell's own from the job.
+        "unset SLURM_EXPORT_ENV",
         f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{resources.cpus_per_task}}}",
     ]
@@ -217,8 +234,15 @@ def _teardown(logs: Path, cluster: Cluster, resources: Resources) -> list[str]:
     return ["status=$?", f'[ "$status" = 0 ] || exec {command} "$status" "$SECONDS" {resources.minutes}']
 
 
-def _gpus(cluster: Cluster, resources: Resources) -> dict[str, str]:
-    if not resources.gpus_per_node:
-        return {}
+def _further(cluster: Cluster, resources: Resources) -> dict[str, options.Value]:
+    """Return the options of sbatch for which submitit has no parameter."""
     kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
-    return {"gpus-per-node": f"{kind}{resources.gpus_per_node}"}
+    ours: dict[str, options.Value | None] = {
+        "requeue": True,
+        # Otherwise a job whose dependency has failed would wait forever.
+        "kill-on-invalid-dep": "yes",
+        "gpus-per-node": f"{kind}{resources.gpus_per_node}" if resources.gpus_per_node else None,
+        "reservation": cluster.reservation,
+        "licenses": cluster.licenses,
+    }
+    return {name: value for name, value in ours.items() if value is not None} | options.flags(cluster.sbatch)

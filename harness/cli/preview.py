@@ -76,7 +76,7 @@ def _array(array: Sequence[Allocation], cluster: Cluster) -> str:
 
 def _resources(each: Resources, cluster: Cluster) -> str:
     gpus = f"{count(each.gpus_per_node, 'GPU')}, " if each.gpus_per_node else ""
-    memory = "" if each.memory_gb is None else f", {each.memory_gb:g} GB"
+    memory = "" if each.node_memory_gb is None else f", {each.node_memory_gb:g} GB"
     whole = ", whole nodes" if each.exclusive else ""
     return (
         f"{count(each.nodes, 'node')} x ({count(each.tasks_per_node, 'process')}, {gpus}"

@@ -158,15 +158,8 @@ def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
             )
         return slots(allocations, cluster)
     limits = slurm.limits_of(cluster)
-    for each in dict.fromkeys(allocation.resources for allocation in allocations):
-        slurm.check_fits(
-            cluster,
-            limits,
-            nodes=each.nodes,
-            tasks_per_node=each.tasks_per_node,
-            cpus_per_task=each.cpus_per_task,
-            gpus_per_node=each.gpus_per_node,
-        )
+    for resources in dict.fromkeys(allocation.resources for allocation in allocations):
+        slurm.check_fits(cluster, limits, resources)
     return arrays(allocations, limits.max_array_size)
 
 

@@ -116,6 +116,7 @@ def resources_of(cell: Cell, cluster: Cluster) -> Resources:
         minutes=cluster.minutes,
         memory_gb=None if cluster.memory_gb is None else cluster.memory_gb * share,
         exclusive=cluster.exclusive and isinstance(cell.task, Speed),
+        memory_per_cpu_gb=cluster.memory_per_cpu_gb,
     )
 
 

@@ -117,6 +117,28 @@ PLAIN = Texts(
     config=_config(MaxArraySize="0"),
 )
 
+# Slurm 23.11 with accounting: memory counted per CPU, partitions with spaces in their names and for some accounts or
+# QOS only, GPUs of a type in digits, whole GPUs beside slices of one, and a node with slices only.
+STRICT = Texts(
+    partition=_partition(
+        "gpu nodes (a100)", AllowGroups="domain users,staff", AllowAccounts="vision,nlp", AllowQos="long,normal"
+    ).replace("MaxMemPerNode=UNLIMITED", "DefMemPerCPU=1024 MaxMemPerCPU=3968")
+    + _partition("gpu nodes  a100", TotalNodes="1", AllowAccounts="ml", AllowQos="short", DefMemPerNode="4000")
+    + _partition("slices", TotalNodes="1", DenyAccounts="guest", DenyQos="scavenge")
+    + _partition("set aside", TotalNodes="1", ReqResv="YES", MinNodes="2", MaxMemPerNode="UNLIMITED")
+    + _partition("admin", TotalNodes="1", RootOnly="YES"),
+    node="NodeName=a1 CPUTot=48 CPUEfctv=48 AvailableFeatures=(null) Gres=gpu:a100:4(S:0-1),gpu:a100_1g.5gb:7(S:0) "
+    "OS=Linux 5.15.0 #1 SMP Tue RealMemory=250000 State=IDLE Partitions=gpu nodes (a100),gpu nodes  a100 "
+    "BootTime=None Comment=for A=1 and Gres=gpu:9 only\n"
+    "NodeName=a2 CPUTot=48 AvailableFeatures=(null) Gres=gpu:3090:2(IDX:0-1) RealMemory=250000 State=IDLE "
+    "Partitions=gpu nodes (a100),set aside  \n"
+    "NodeName=m1 CPUTot=64 AvailableFeatures=(null) Gres=gpu:a100_3g.20gb:2,gpu:a100_1g.5gb:6 RealMemory=128000 "
+    "State=IDLE Partitions=slices,admin BootTime=None\n",
+    config=_config(
+        AccountingStorageEnforce="associations,limits,qos,wckeys", SLURM_VERSION="23.11.10", DefMemPerCPU="2000"
+    ),
+)
+
 
 def pretend(texts: Texts, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on this test's scontrol prints these texts; there is no other command of Slurm's."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from slurm.clusters import Cluster, load
+from slurm.options import flags
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,8 +77,9 @@ def test_the_example_has_every_key_and_only_those():
     # What is commented out is right, too.
     here(re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE))
     assert load("a100").container == "apptainer exec --nv /images/torch.sif"
+    assert load("a100").sbatch == {"mail-type": "FAIL", "nice": 100, "contiguous": True}
     assert load("cpu") == Cluster(
-        "cpu", partition="preemptable", tasks_per_node=4, cpus_per_task=8, memory_gb=64, minutes=240
+        "cpu", partition="preemptable", tasks_per_node=4, cpus_per_task=8, memory_per_cpu_gb=2, minutes=240
     )
     keys = set(re.findall(r"^(?:# )?(\w+) = ", text, flags=re.MULTILINE))
     assert keys == set(Cluster.__dataclass_fields__) - {"name"}
@@ -108,7 +110,7 @@ def test_a_misspelt_key_is_told_what_is_near():
     [
         ("[gpu]\npartition = a100", "clusters.toml is not TOML: Invalid value (at line 2, column 13)"),
         ("minutes = 3\n[gpu]", "clusters.toml: 'minutes' is outside a table"),
-        ("[gpu]\npartition = 3", "partition must be text without spaces, not 3"),
+        ("[gpu]\npartition = 3", "partition must be the name of a partition, not 3; without this line, Slurm decides"),
         ('[gpu]\naccount = ""', "account must be text without spaces, not ''; without this line, Slurm decides"),
         ('[gpu]\npartition = "a,b"', "partition must be a single one, not 'a,b'; write one table for each"),
         ('[gpu]\nminutes = "4"', "minutes must be a whole number"),
@@ -119,6 +121,15 @@ def test_a_misspelt_key_is_told_what_is_near():
         ("[gpu]\nmemory_gb = inf", "memory_gb must be a number above 0, not inf"),
         ("[gpu]\nmemory_gb = nan", "memory_gb must be a number above 0, not nan"),
         ("[gpu]\nmemory_gb = true", "memory_gb must be a number above 0, not True"),
+        ("[gpu]\nmemory_per_cpu_gb = 0", "memory_per_cpu_gb must be a number above 0, not 0"),
+        (
+            "[gpu]\nmemory_gb = 8\nmemory_per_cpu_gb = 1",
+            "memory_gb (per node) and memory_per_cpu_gb exclude each other",
+        ),
+        ('[gpu]\npartition = " gpu"', "partition must be the name of a partition, not ' gpu'"),
+        ('[gpu]\npartition = "a\\nb"', "partition must be the name of a partition, not 'a\\nb'"),
+        ('[gpu]\nwckey = "a b"', "wckey must be text without spaces, not 'a b'"),
+        ("[gpu]\nreservation = 1", "reservation must be text without spaces, not 1"),
         ("[gpu]\nexclusive = 1", "exclusive must be true or false, not 1"),
         ('[gpu]\nsetup = "module load cuda"', "setup must be a list of shell lines"),
         ("[gpu]\nsetup = [1]", "setup must be a list of shell lines"),
@@ -136,6 +147,51 @@ def test_what_is_no_cluster_is_refused_in_one_line(text: str, said: str):
     assert said in refused("gpu")
 
 
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('"--nice=1"', "sbatch must be a table of options, as in { mail-type = \"FAIL\" }, not '--nice=1'"),
+        ('["nice"]', "sbatch must be a table of options"),
+        ('{ array = "0-3" }', "sbatch: array has its own place: give the keys throttle and max_array_size"),
+        ('{ output = "x" }', "sbatch: output cannot be given: `attention-bench logs` reads where jobs write"),
+        ('{ job-name = "x" }', "sbatch: job-name cannot be given: jobs are found again by their names"),
+        ('{ job_name = "x" }', "sbatch: job-name cannot be given: "),
+        ("{ requeue = true }", "sbatch: requeue cannot be given: "),
+        ("{ no-requeue = true }", "sbatch: no-requeue cannot be given: "),
+        ('{ signal = "USR1@60" }', "sbatch: signal cannot be given: a job is warned in time to save"),
+        ("{ parsable = true }", "sbatch: parsable cannot be given: it changes what sbatch does or prints"),
+        ('{ mem = "4G" }', "sbatch: mem has its own place: give the keys memory_gb or memory_per_cpu_gb"),
+        ('{ partition = "x" }', "sbatch: partition has its own place: give the key partition"),
+        ('{ time = "1:00" }', "sbatch: time has its own place: give the key minutes"),
+        ('{ gpus = "a100:2" }', "sbatch: gpus has its own place: give the keys gpus_per_node and gpu_type"),
+        ('{ gres = "gpu:2" }', "sbatch: gres must not ask for GPUs: give the keys gpus_per_node and gpu_type"),
+        ('{ gres = "tmpdisk:9,gpu" }', "sbatch: gres must not ask for GPUs"),
+        ('{ tres-per-task = "gres/gpu:1" }', "sbatch: tres-per-task must not ask for GPUs"),
+        # sbatch would take these for the options that they begin.
+        ('{ arr = "0-3" }', "sbatch: arr (short for array) has its own place"),
+        ('{ job = "x" }', "sbatch: job (short for job-name) cannot be given"),
+        ('{ p = "x" }', "sbatch: give the long name of the option 'p', as in mail-type"),
+        ('{ "--nice" = 1 }', "sbatch: an option is written without leading dashes, as in mail-type, not '--nice'"),
+        ('{ "nice=1" = true }', "sbatch: an option is written without leading dashes"),
+        ("{ mail-type = 'A', mail_type = 'B' }", "sbatch: mail-type is given twice"),
+        ("{ contiguous = false }", "true for an option without a value, not False; to leave it out, remove it"),
+        ('{ comment = "a\\n#SBATCH --array=0-9" }', "sbatch: comment must be text, a number, or true"),
+        ('{ comment = "" }', "sbatch: comment must be text, a number, or true"),
+        ("{ nice = nan }", "sbatch: nice must be text, a number, or true"),
+        ("{ mail-type = ['A'] }", "sbatch: mail-type must be text, a number, or true"),
+    ],
+)
+def test_an_option_of_sbatch_that_cannot_be_given_is_told_its_place(table: str, said: str):
+    here(f"[gpu]\nsbatch = {table}")
+    assert said in refused("gpu")
+
+
+def test_any_other_option_of_sbatch_may_be_given():
+    here('[gpu]\nsbatch.mail_type = "FAIL"\nsbatch.gres = "tmpdisk:10,gpumem:4"\nsbatch.contiguous = true')
+    assert load("gpu").sbatch == {"mail_type": "FAIL", "gres": "tmpdisk:10,gpumem:4", "contiguous": True}
+    assert flags(load("gpu").sbatch) == {"mail-type": "FAIL", "gres": "tmpdisk:10,gpumem:4", "contiguous": True}
+
+
 def test_a_file_that_is_no_text_is_refused():
     Path("clusters.toml").write_bytes(b"\xff")
     assert "clusters.toml is not TOML" in refused("local")
@@ -145,7 +201,16 @@ def test_a_file_that_is_no_text_is_refused():
 
 
 @pytest.mark.parametrize(
-    "line", ["minutes = 240", 'partition = "a"', "throttle = 2", "exclusive = true", "gpus_per_node = 1"]
+    "line",
+    [
+        "minutes = 240",
+        'partition = "a"',
+        "sbatch = {}",
+        "memory_per_cpu_gb = 1",
+        "throttle = 2",
+        "exclusive = true",
+        "gpus_per_node = 1",
+    ],
 )
 def test_local_refuses_what_does_nothing(line: str):
     here(f"[local]\n{line}")

@@ -8,8 +8,9 @@ import pytest
 from slurm.clusters import Cluster, load
 from slurm.detection import detect
 from slurm.limits import check_fits, limits_of
+from slurm.submission import Resources
 from tests.slurm.cluster import run
-from tests.slurm.sites import CLOUD, PLAIN, UNIVERSITY, pretend
+from tests.slurm.sites import CLOUD, PLAIN, STRICT, UNIVERSITY, pretend
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +61,10 @@ def test_a_cloud(tmp_path, monkeypatch):
     pretend(CLOUD, tmp_path, monkeypatch)
     text = written()
     spot = load("gpu.spot")
-    assert (spot.gpus_per_node, spot.gpu_type, spot.cpus_per_gpu) == (6, "nvidia_h100_80gb_hbm3", 94 // 8)
-    # Six of the node's eight GPUs, so as much of its memory.
-    assert spot.memory_gb == 2000000 * 6 // 8 // 1024
+    assert (spot.gpus_per_node, spot.gpu_type, spot.cpus_per_gpu) == (6, "nvidia_h100_80gb_hbm3", 94 // 7)
+    # Six of the node's seven GPUs (one is in slices), so as much of its memory.
+    assert spot.memory_gb == 2000000 * 6 // 7 // 1024
+    assert "cpus_per_gpu = 13  # 94 CPUs and 7 GPUs per node, 1 of them in slices (MIG)" in text
     assert "by jobs of a higher QOS: a job gets no time to save (GraceTime=0), then is requeued." in text
     # Of 1 GPU and more CPUs than there are none is asked.
     small = load("slurm-local")
@@ -76,7 +78,45 @@ def test_a_cloud(tmp_path, monkeypatch):
 def test_cpus_alone_are_shared_and_a_missing_default_is_no_obstacle(tmp_path, monkeypatch):
     pretend(PLAIN, tmp_path, monkeypatch)
     assert "# 2 nodes: 64 CPUs, 128000 MiB" in written()
-    assert load("cpu") == Cluster("cpu", partition="cpu", cpus_per_task=8, memory_gb=15, minutes=1440)
+    # Memory is counted per CPU: 2000 MiB of 128000 for 64.
+    assert load("cpu") == Cluster("cpu", partition="cpu", cpus_per_task=8, memory_per_cpu_gb=1.95, minutes=1440)
+
+
+def test_what_a_strict_site_asks_for(tmp_path, monkeypatch):
+    pretend(STRICT, tmp_path, monkeypatch)
+    text = written()
+    assert list(tomllib.loads(text)) == ["gpu-nodes-a100", "gpu-nodes-a100-2", "slices", "set-aside"]
+    first, second = load("gpu-nodes-a100"), load("gpu-nodes-a100-2")
+    assert (first.partition, second.partition) == ("gpu nodes (a100)", "gpu nodes  a100")
+    # Four whole GPUs and one in slices; the slices are more.
+    assert (first.gpus_per_node, first.gpu_type, first.cpus_per_gpu) == (4, "a100", 9)
+    # By its MaxMemPerCPU; the other partitions count memory per node.
+    assert (first.memory_gb, first.memory_per_cpu_gb) == (None, 3.87)
+    assert (second.memory_gb, second.memory_per_cpu_gb) == (195, None)
+    assert (first.account, first.qos, second.account, second.qos) == (None, None, "ml", "short")
+    slices = load("slices")
+    assert (slices.gpus_per_node, slices.gpu_type, slices.cpus_per_gpu) == (1, "a100_1g.5gb", 8)
+    assert slices.memory_gb == 15
+    aside = load("set-aside")
+    assert (aside.nodes, aside.gpus_per_node, aside.gpu_type) == (2, 2, "3090")
+    for line in (
+        "# 1 node: 4 GPUs of type a100, 7 GPUs of type a100_1g.5gb, 48 CPUs, 250000 MiB",
+        "# Only for members of these groups: domain users, staff (AllowGroups).",
+        '# account = "nlp"  # one of AllowAccounts: nlp, vision',
+        '# qos = "long"  # one of AllowQos: long, normal',
+        'account = "ml"  # the only one of AllowAccounts',
+        '# account = "..."  # none of DenyAccounts: guest',
+        '# qos = "..."  # none of DenyQos: scavenge',
+        "gpus_per_node = 1  # of 8 GPU slices (MIG) per node: slices cannot train together",
+        "memory_per_cpu_gb = 3.87  # MaxMemPerCPU is 3968 MiB; this partition counts memory per CPU",
+        "# memory_per_cpu_gb = 1.95  # in place of memory_gb, if the site refuses --mem (DefMemPerCPU is 2000 MiB)",
+        '# reservation = "..."  # this partition takes only jobs with one (ReqResv)',
+        "# Omitted: admin, which is for root only.",
+    ):
+        assert line in text.splitlines()
+    assert 'wckey = "..."' in text
+    assert "sacctmgr show wckeys user=$USER" in text
+    assert "sacctmgr show associations user=$USER" in text
 
 
 def test_without_slurm_on_the_machine(monkeypatch):
@@ -92,14 +132,8 @@ def test_a_real_slurm_runs_jobs_of_the_detected_size(slurm: None, tmp_path: Path
     for name in ("low", "high"):
         found = load(name)
         assert (found.gpus_per_node, found.gpu_type, found.cpus_per_gpu, found.minutes) == (4, "fake", 1, 120)
-        check_fits(
-            found,
-            limits_of(found),
-            nodes=found.nodes,
-            tasks_per_node=found.gpus_per_node,
-            cpus_per_task=found.cpus_per_gpu,
-            gpus_per_node=found.gpus_per_node,
-        )
+        size = Resources(1, 4, 1, 4, 120, found.memory_gb)
+        check_fits(found, limits_of(found), size)
         job = run(
             "sbatch",
             "--wait",

@@ -1,5 +1,6 @@
 """What a partition can give, on sites of several kinds and on the tests' own: what could never run is refused."""
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from slurm import scontrol
 from slurm.clusters import Cluster
 from slurm.commands import SlurmUnreachable
 from slurm.limits import Limits, check_fits, limits_of
-from tests.slurm.cluster import NODES, run
-from tests.slurm.sites import CLOUD, PLAIN, UNIVERSITY, Texts, pretend
+from slurm.submission import Resources
+from tests.slurm.cluster import NODES, run, wait_for
+from tests.slurm.sites import CLOUD, PLAIN, STRICT, UNIVERSITY, Texts, pretend
 
 Site = Callable[[Texts], None]
 GPU = Cluster("x", partition="gpu", gpus_per_node=4, gpu_type="a100", memory_gb=100)
@@ -24,22 +26,26 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 
 def fits(cluster: Cluster, known: Limits | None = None, nodes: int = 1, tasks: int = 1, cpus: int = 1) -> str:
-    """Empty, or the line of the refusal."""
-    known = known or limits_of(cluster)
+    """Empty, or the line of the refusal: of a job with the whole memory and all GPUs of the cluster's table."""
     line = ""
     try:
-        check_fits(
-            cluster,
-            known,
-            nodes=nodes,
-            tasks_per_node=tasks,
-            cpus_per_task=cpus,
-            gpus_per_node=cluster.gpus_per_node,
-        )
+        check_fits(cluster, known or limits_of(cluster), job(cluster, nodes, tasks, cpus))
     except ValueError as error:
         line = str(error)
     assert "\n" not in line
     return line.removeprefix("cluster x: ")
+
+
+def job(cluster: Cluster, nodes: int = 1, tasks: int = 1, cpus: int = 1) -> Resources:
+    return Resources(
+        nodes,
+        tasks,
+        cpus,
+        cluster.gpus_per_node,
+        cluster.minutes,
+        cluster.memory_gb,
+        memory_per_cpu_gb=cluster.memory_per_cpu_gb,
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,6 +61,20 @@ def fits(cluster: Cluster, known: Limits | None = None, nodes: int = 1, tasks: i
         ("gpu:a100:2,gpu:v100:2", (("a100", 2), ("v100", 2))),
         ("shard:8,gpu:nvidia_a100_1g.10gb:7,mps:100", (("nvidia_a100_1g.10gb", 7),)),
         ("gpumem:80,craynetwork:4", ()),
+        ("gpu:3090:8", (("3090", 8),)),
+        ("gpu:2080:4(S:0-1),gpu:3090:2", (("2080", 4), ("3090", 2))),
+        ("gpu:1080", (("", 1080),)),
+        ("gpu:a100", (("a100", 1),)),
+        ("gpu:tesla:4(IDX:0,2-3)", (("tesla", 4),)),
+        ("gpu:tesla:4(IDX:N/A)", (("tesla", 4),)),
+        ("gres/gpu:4", (("", 4),)),
+        ("gres/gpu=4", (("", 4),)),
+        ("gres/gpu:3090=4", (("3090", 4),)),
+        ("gpu:a100:4(S:0),gpu:v100:1,gpu:a100:4(S:1)", (("a100", 8), ("v100", 1))),
+        ("gpu:a100:no_consume:2", (("a100", 2),)),
+        ("gpu:a100:0,gpu:0", ()),
+        ("shard:a100:1K,gpu:a100:1K", (("a100", 1024),)),
+        ("gpu:a100_1g.5gb:7(S:0)", (("a100_1g.5gb", 7),)),
     ],
 )
 def test_gpus_of_a_node(text: str, gpus: tuple[tuple[str, int], ...]):
@@ -184,6 +204,209 @@ def test_a_hidden_partition_can_be_named(site: Site):
     assert [node.name for node in limits_of(Cluster("x", partition="secret")).nodes] == ["c2"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("a100_1g.5gb", 1),
+        ("1g.10gb", 1),
+        ("nvidia_a100_80gb_pcie_3g.40gb", 3),
+        ("h100-2g.24gb", 2),
+        ("H100_7g.80gb", 7),
+        ("a30_4g_24gb", 4),
+        ("1g.12gb+me", 1),
+        ("a100_mig", 1),
+        ("a100", None),
+        ("3090", None),
+        ("nvidia_a100_80gb_pcie", None),
+        ("v100_32g", None),
+        ("rtx_4000_ada", None),
+        ("", None),
+    ],
+)
+def test_slices_of_gpus(kind: str, size: int | None):
+    assert scontrol.is_slice(kind) == (size is not None)
+    assert size is None or scontrol.sevenths(kind) == size
+
+
+STRICT_GPU = Cluster("x", partition="gpu nodes (a100)", account="vision", qos="normal", gpus_per_node=4)
+
+
+def test_names_with_spaces(site: Site):
+    site(STRICT)
+    names = ["gpu nodes (a100)", "gpu nodes  a100", "slices", "set aside", "admin"]
+    assert [partition.name for partition in scontrol.partitions()] == names
+    assert [sorted(node.partitions) for node in scontrol.nodes()] == [
+        ["gpu nodes  a100", "gpu nodes (a100)"],
+        ["gpu nodes (a100)", "set aside"],
+        ["admin", "slices"],
+    ]
+    assert scontrol.nodes()[0].gpus == (("a100", 4), ("a100_1g.5gb", 7))
+    assert scontrol.partitions()[0].groups == {"domain users", "staff"}
+    with pytest.raises(
+        ValueError, match=r"unknown partition 'gpu'.* \(allowed: gpu nodes \(a100\), gpu nodes  a100, s"
+    ):
+        limits_of(replace(STRICT_GPU, partition="gpu"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"qos": "Long", "account": "NLP"}, ""),
+        ({"qos": None, "account": None}, ""),
+        (
+            {"qos": "lang"},
+            "unknown qos 'lang'; did you mean long? (allowed: long, normal) in partition gpu nodes (a100) ",
+        ),
+        (
+            {"account": "audio"},
+            "unknown account 'audio' (allowed: nlp, vision) in partition gpu nodes (a100) (its AllowAcc",
+        ),
+        ({"partition": "slices"}, ""),
+        (
+            {"partition": "slices", "account": "Guest"},
+            "account 'Guest' may not use partition slices (its DenyAccounts: guest)",
+        ),
+        (
+            {"partition": "slices", "qos": "scavenge"},
+            "qos 'scavenge' may not use partition slices (its DenyQos: scavenge)",
+        ),
+        ({"partition": "admin"}, "partition admin is for root only (RootOnly)"),
+        (
+            {"partition": "set aside"},
+            "partition set aside takes only jobs with a reservation (ReqResv): give the key reservation",
+        ),
+        ({"partition": "set aside", "reservation": "week"}, ""),
+        ({"nodelist": "a1"}, ""),
+        (
+            {"nodelist": "a1,a9"},
+            "unknown node in nodelist 'a9' (allowed: a1, a2) in partition gpu",
+        ),
+        ({"nodelist": "m1"}, "unknown node in nodelist 'm1'"),
+        ({"nodelist": "a1", "exclude": "a2,a1"}, "node a1 is in nodelist and in exclude"),
+    ],
+)
+def test_whom_a_partition_does_not_take(site: Site, changes: dict[str, Any], said: str):
+    site(STRICT)
+    line = ""
+    try:
+        limits_of(replace(STRICT_GPU, **changes))
+    except ValueError as error:
+        line = str(error)
+    assert said in line
+    assert bool(said) == bool(line)
+
+
+def test_an_account_below_one_that_is_allowed_is_left_to_slurm(site: Site, tmp_path: Path):
+    """Newer versions of Slurm admit it, older ones do not."""
+    site(STRICT)
+    sacctmgr = tmp_path / "sacctmgr"
+    sacctmgr.write_text(
+        '#!/bin/sh\ncase "$*" in *"account detection"*) echo video ;; *"account video"*) echo vision ;; '
+        '*"account vision"*) echo root ;; *"account audio"*) echo root ;; esac\necho\n'
+    )
+    sacctmgr.chmod(0o755)
+    assert limits_of(replace(STRICT_GPU, account="detection")).partition == "gpu nodes (a100)"
+    with pytest.raises(ValueError, match="unknown account 'audio'"):
+        limits_of(replace(STRICT_GPU, account="audio"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "said"),
+    [
+        ({}, {}, ""),
+        ({"gpu_type": "a100"}, {"nodes": 2}, "a job of 2 nodes, but partition gpu nodes (a100) has 1 with 4 GPUs"),
+        ({"gpu_type": "3090", "gpus_per_node": 2}, {}, ""),
+        (
+            {"gpu_type": "3090"},
+            {},
+            "4 GPUs of type 3090 per node, but no node of partition gpu nodes (a100) has over 2",
+        ),
+        # Slices are no GPUs to train on.
+        ({"gpus_per_node": 7}, {}, "7 GPUs per node, but no node of partition gpu nodes (a100) has over 4"),
+        (
+            {"gpus_per_node": 7, "gpu_type": "a100_1g.5gb"},
+            {},
+            "a job with 7 a100_1g.5gb per node, but these are slices",
+        ),
+        ({"gpus_per_node": 1, "gpu_type": "a100_1g.5gb"}, {}, ""),
+        ({"partition": "slices", "gpus_per_node": 1}, {}, ""),
+        ({"nodelist": "a1"}, {}, ""),
+        ({"nodelist": "a2"}, {}, "node a2 of nodelist is not one with 4 GPUs"),
+        (
+            {"nodelist": "a1,a2", "gpus_per_node": 2},
+            {},
+            "a job of 1 node, but nodelist names 2, of which a job gets all",
+        ),
+        ({"nodelist": "a1,a2", "gpus_per_node": 2}, {"nodes": 2}, ""),
+        (
+            {"partition": "set aside", "reservation": "r"},
+            {},
+            "a job of 1 node, but partition set aside takes 2 or more",
+        ),
+        # Over MaxMemPerCPU=3968: twice the CPUs, of 48.
+        ({"memory_per_cpu_gb": 3.875}, {"tasks": 4, "cpus": 12}, ""),
+        ({"memory_per_cpu_gb": 4}, {"tasks": 4, "cpus": 6}, ""),
+        (
+            {"memory_per_cpu_gb": 4},
+            {"tasks": 4, "cpus": 7},
+            "56 CPUs (asked for 28, raised as MaxMemPerCPU is 3968 MiB) per node, but no node of partition gpu nodes",
+        ),
+        # Of memory per node as well: 3 x 16 CPUs have 186 GiB.
+        ({"memory_gb": 186}, {"tasks": 3, "cpus": 1}, ""),
+        (
+            {"memory_gb": 187},
+            {"tasks": 3, "cpus": 1},
+            "51 CPUs (asked for 3, raised as MaxMemPerCPU is 3968 MiB) per node",
+        ),
+        (
+            {"partition": "slices", "gpus_per_node": 1, "memory_per_cpu_gb": 4},
+            {"cpus": 32},
+            "131072 MiB of memory per node",
+        ),
+    ],
+)
+def test_what_a_strict_site_could_never_run(site: Site, changes: dict[str, Any], size: dict[str, Any], said: str):
+    site(STRICT)
+    line = fits(replace(STRICT_GPU, **changes), **size)
+    assert said in line
+    assert bool(said) == bool(line)
+
+
+def test_the_sites_limits_of_memory_hold_where_a_partition_has_none(site: Site):
+    texts = STRICT._replace(config=STRICT.config + "MaxMemPerCPU            = 1000\n")
+    site(texts)
+    most = {name: limits_of(replace(STRICT_GPU, partition=name)).max_memory_mb_per_cpu for name in ("slices",)}
+    most |= {STRICT_GPU.partition or "": limits_of(STRICT_GPU).max_memory_mb_per_cpu}
+    assert most == {"slices": 1000, "gpu nodes (a100)": 3968}
+
+
+def test_a_real_slurm_raises_cpus_rather_than_refuse_memory(slurm: None, tmp_path: Path):
+    """And refuses what it then has no CPUs for; its nodes have 4 CPUs and 4000 MiB."""
+    run("scontrol", "create", "partition=per cpu", "nodes=ALL", "maxmempercpu=500", "maxtime=120")
+    try:
+        cluster = Cluster("x", partition="per cpu", minutes=5)
+        known = limits_of(cluster)
+        assert known.max_memory_mb_per_cpu == 500
+        sizes = [(600, 0, 1, 1), (600, 0, 1, 2), (600, 0, 1, 3), (600, 0, 2, 2), (1100, 0, 1, 1), (1600, 0, 1, 2)]
+        sizes += [(0, 1200, 1, 1), (0, 2100, 1, 1), (0, 1900, 2, 2), (0, 1900, 3, 1), (0, 1400, 2, 1)]
+        for per_cpu, per_node, tasks, cpus in sizes:
+            memory = f"--mem-per-cpu={per_cpu}M" if per_cpu else f"--mem={per_node}M"
+            asked = ["sbatch", "-p", "per cpu", "-N1", f"--ntasks-per-node={tasks}", f"--cpus-per-task={cpus}", memory]
+            done = subprocess.run(
+                [*asked, "--output=/dev/null", "--wrap=true"], capture_output=True, text=True, check=False
+            )
+            table = replace(
+                cluster,
+                memory_per_cpu_gb=per_cpu / 1024 if per_cpu else None,
+                memory_gb=per_node / 1024 if per_node else None,
+            )
+            assert bool(fits(table, known, tasks=tasks, cpus=cpus)) == bool(done.returncode), (asked, done.stderr)
+    finally:
+        run("scancel", "--me")
+        wait_for(lambda: run("squeue", "-h") == "")
+        run("scontrol", "delete", "partition=per cpu")
+
+
 def test_without_slurm_on_the_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SlurmUnreachable, match="no scontrol on the PATH"):
@@ -197,8 +420,8 @@ def test_a_real_slurm_agrees(slurm: None, tmp_path: Path):
     assert [node.name for node in known.nodes] == NODES
     assert fits(low, known, nodes=4, tasks=4) == ""
     line = ["-p", "low", "--time=120", "--mem=3993M", f"--output={tmp_path}/out", "--wrap=hostname"]
-    job = run("sbatch", "-W", "--parsable", "-N4", "--gpus-per-node=fake:4", "--ntasks-per-node=4", *line)
-    assert run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T") == "COMPLETED"
+    whole = run("sbatch", "-W", "--parsable", "-N4", "--gpus-per-node=fake:4", "--ntasks-per-node=4", *line)
+    assert run("squeue", "-h", "-t", "all", "-j", whole, "-o", "%T") == "COMPLETED"
     too_much: list[tuple[Cluster, dict[str, Any]]] = [
         (low, {"nodes": 5}),
         (low, {"cpus": 5}),

@@ -1,6 +1,7 @@
 """Jobs on a real Slurm: what they find when they start, and that they get to their end whatever ends them before."""
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from slurm import Cluster, Resources, SlurmUnreachable, Unconfirmed, Work, copy_code, submission, submit_array
 from slurm.afterwards import last_line
 from slurm.inside import warning_seconds
+from slurm.options import Value
 from tests.slurm.cluster import UnreliableSbatch, fail_node, run, wait_for
 from tests.slurm.works import Dies, Forks, OneLeaves, Steps, Tells, steps
 
@@ -93,6 +95,68 @@ def test_set_up_lines_come_before_and_an_image_around_python(slurm: None, code: 
     (found,) = told(tmp_path, 1)
     assert found["CUDA_VISIBLE_DEVICES"] == "seven"
     assert found["PYTHONPATH"] == f"{code}:/of/a/module", "the copy of the code comes first"
+
+
+def test_what_a_site_asks_for_reaches_slurm(slurm: None, code: Path, tmp_path: Path) -> None:
+    """And a job that gets nothing of the shell's environment still finds the code."""
+    further: dict[str, Value] = {"comment": "it's #1", "nice": 7, "export": "NONE"}
+    cluster = replace(LOW, nodelist="127.0.1.2", sbatch=further)
+    job = submit(
+        code,
+        tmp_path,
+        Tells(tmp_path, 1),
+        cluster=cluster,
+        resources=replace(ONE, cpus_per_task=2, memory_per_cpu_gb=0.5),
+    )
+    (found,) = told(tmp_path, 1)
+    assert Path(found["file"]).is_relative_to(code)
+    shown = run("scontrol", "--oneliner", "show", "job", job)
+    for part in (" Nice=7 ", " Comment=it's #1 ", " MinMemoryCPU=512M ", " ReqNodeList=127.0.1.2 "):
+        assert part in shown
+
+
+def test_each_key_is_an_option_of_sbatch(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(
+        f'#!/bin/bash\ncat "${{@: -1}}" > {shlex.quote(str(tmp_path))}/script; echo "Submitted batch job 1"\n'
+    )
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    cluster = Cluster(
+        "x",
+        partition="gpu nodes (a100)",
+        account="vision",
+        qos="long",
+        wckey="team",
+        reservation="week",
+        licenses="imagenet:2",
+        nodelist="g[1-2]",
+        exclude="g3",
+        gpus_per_node=2,
+        gpu_type="3090",
+        sbatch={"mail_type": "FAIL", "contiguous": True, "tmp": 10},
+    )
+    size = Resources(1, 2, 4, 2, 60, memory_per_cpu_gb=3.87)
+    assert submit(code, tmp_path, Steps(tmp_path, 1), cluster=cluster, resources=size) == "1"
+    lines = (tmp_path / "script").read_text().splitlines()
+    asked = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH ")}
+    assert asked >= {
+        "partition='gpu nodes (a100)'",
+        "account=vision",
+        "qos=long",
+        "wckey=team",
+        "reservation=week",
+        "licenses=imagenet:2",
+        "nodelist='g[1-2]'",
+        "exclude=g3",
+        "gpus-per-node=3090:2",
+        "mem-per-cpu=3963M",
+        "mail-type=FAIL",
+        "contiguous",
+        "tmp=10",
+        "requeue",
+    }
+    assert not any(line.startswith("mem=") for line in asked)
 
 
 def test_an_array_is_throttled_and_does_each_work_once(slurm: None, code: Path, tmp_path: Path) -> None:

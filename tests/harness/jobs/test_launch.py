@@ -324,7 +324,8 @@ def test_all_is_written_before_anything_is_submitted_and_each_id_after_its_array
     out: Path, sbatch: Sbatch, counting: Make
 ) -> None:
     cells = ten(counting)
-    made = sbatch.submit(choose(cells, out), replace(GPU, pack=2))
+    cluster = replace(GPU, pack=2, memory_per_cpu_gb=0.5, setup=("set -e",), sbatch={"nice": 1, "contiguous": True})
+    made = sbatch.submit(choose(cells, out), cluster)
     assert sbatch.seen == [[None, None], ["90", None]]
     assert submissions.read_all(out) == ([made], [])
     assert [array.id for array in made.arrays] == ["90", "91"]
@@ -342,7 +343,7 @@ def test_all_is_written_before_anything_is_submitted_and_each_id_after_its_array
     work = sbatch.works[0][0]
     assert (work.out, sbatch.calls[0]["code"]) == (out, sbatch.code)
     assert sbatch.calls[0]["cluster"].name == "gpu"
-    assert sbatch.calls[0]["resources"] == Resources(1, 1, 1, 0, 240)
+    assert sbatch.calls[0]["resources"] == Resources(1, 1, 1, 0, 240, memory_per_cpu_gb=0.5)
     assert sbatch.calls[0]["exports"] == [IN_SHELL]
 
 
