@@ -25,6 +25,9 @@ WARNINGS = (signal.SIGUSR2, signal.SIGTERM)
 PATIENCE = 300.0
 """Seconds that the processes of a job wait for rank 0: a shared file system may show a file late."""
 
+SILENCE = 5.0
+"""Seconds of waiting after which it is said for what."""
+
 
 def warning_seconds(minutes: float) -> int:
     """Return how long before its time limit a job is warned: a tenth of it, between 15 seconds and 5 minutes."""
@@ -122,6 +125,9 @@ def join(folder: Path) -> None:
     """
     env = submitit.JobEnvironment()
     if env.num_tasks == 1:
+        # The shell that submitted may have been a process of another job.
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
         return
     os.environ |= {
         "RANK": str(env.global_rank),
@@ -142,15 +148,20 @@ def join(folder: Path) -> None:
 
 
 def _seen(path: Path) -> str:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
+    start = time.monotonic()
+    said = False
+    who = f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} on {socket.gethostname()}"
+    what = f"{path}, which rank 0 of the job writes"
+    while (waited := time.monotonic() - start) < PATIENCE:
         try:
             return path.read_text()
         except FileNotFoundError:
+            if waited > SILENCE and not said:
+                said = True
+                print(f"attention-bench: {who} waits for {what}", flush=True)
             time.sleep(0.1)
     raise RuntimeError(
-        f"process {os.environ['RANK']} on {socket.gethostname()} does not see {path}, which rank 0 of the job "
-        f"writes, after {PATIENCE:.0f} s: is the folder on a file system that all nodes share?"
+        f"{who} does not see {what}, after {PATIENCE:.0f} s: is the folder on a file system that all nodes share?"
     )
 
 

@@ -7,7 +7,6 @@ import inspect
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Union
 
 import tyro
@@ -40,6 +39,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
 }
 """By name, in the order of the help."""
 
+TOGETHER = {"run", "train", "evaluate"}
+"""Commands that the processes of a job carry out together; `reproduce` as well, if it evaluates."""
+
 DESCRIPTION = """Attention variants for vision transformers, compared fairly in five backbones.
 
 Every command takes --import FILE.py or --import package.module, anywhere in the line and as often as needed: \
@@ -55,25 +57,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # torch warns of what timm's own imports use; a user can do nothing about it.
     warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
-    # Only rank 0 prints; a process with an invalid rank prints its own error.
-    rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
-    quiet = rank.isdecimal() and world.isdecimal() and 0 < int(rank) < int(world)
-    out_console.quiet = error_console.quiet = quiet
+    out_console.quiet = error_console.quiet = False
     try:
         imports, rest = _imports(arguments)
+        out_console.quiet = error_console.quiet = _is_another(rest)
         if imports:
             import attentions
 
             for each in imports:
                 attentions.load(each)
-        with _processes():
-            return tyro.cli(
-                _commands(asked=rest[0] if rest else None),
-                prog="attention-bench",
-                description=DESCRIPTION,
-                args=rest,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
+        return tyro.cli(
+            _commands(asked=rest[0] if rest else None),
+            prog="attention-bench",
+            description=DESCRIPTION,
+            args=rest,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
     except ValueError as problem:
         warn(str(problem), style="red")
         return 2
@@ -126,10 +125,15 @@ def _imports(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
     return known.imports, rest
 
 
-def _processes() -> AbstractContextManager:
-    """Join the other processes of the job, if a launcher has started several; only then is torch imported."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        return nullcontext()
-    from harness.process.ranks import process_group
+def _is_another(arguments: Sequence[str]) -> bool:
+    """Whether this is a process beside rank 0, which alone prints; one with an invalid rank prints its own error.
 
-    return process_group()
+    A shell may have a launcher's variables without being started by it, as in a pod: a command that measures nothing
+    does not look at them. `process_group` is joined by what measures.
+    """
+    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    measures = bool(arguments) and (arguments[0] in TOGETHER or (arguments[0] == "reproduce" and "--data" in given))
+    if not measures or given & {"--dry-run", "--help", "-h"}:
+        return False
+    rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    return rank.isdecimal() and world.isdecimal() and 0 < int(rank) < int(world)

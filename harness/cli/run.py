@@ -200,15 +200,16 @@ def _measure(
     dry_run: bool = False,
 ) -> int:
     """Run the cells together with the other processes of the job, and print the table; return the exit status."""
-    from harness.process.ranks import ranks
+    from harness.process.ranks import process_group
     from harness.runner.run_all import run_all
     from results.wording import count
 
     if dry_run:
         _print_states(cells, out, retry_disturbed)
         return 0
-    records = run_all(cells, out, out_console, isolate, retry_disturbed)
-    if not ranks().first:
+    with process_group() as group:
+        records = run_all(cells, out, out_console, isolate, retry_disturbed)
+    if not group.first:
         return 0
     print_table(frame_of(records, [(cell.key, cell.to_json()) for cell in cells], out))
     say(f"{count(len(records), 'record')} in {out}")

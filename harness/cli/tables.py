@@ -117,7 +117,7 @@ def reproduce(
     import results
     from harness.cli.reproduction import our_numbers
     from harness.process.environment import readers_here
-    from harness.process.ranks import ranks
+    from harness.process.ranks import process_group
     from harness.published.official import official_cells
     from harness.runner.run_all import run_all
 
@@ -137,7 +137,10 @@ def reproduce(
         )
         for line in missing:
             note(line)
-        run_all(cells, out, error_console)
+        with process_group() as group:
+            run_all(cells, out, error_console)
+        if not group.first:
+            return 0
     elif idle := [
         option
         for option, is_given in (
@@ -150,8 +153,6 @@ def reproduce(
         if is_given
     ]:
         raise ValueError(f"{idle[0]} has no effect without --data and --weights")
-    if not ranks().first:
-        return 0
     targets = results.targets(published)
     ours = our_numbers(targets, out, error_console, accuracy=accuracy, partial=allow_partial_data)
     comparison = results.compare(published, ours)

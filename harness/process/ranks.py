@@ -8,6 +8,9 @@ one process. Small agreements go over gloo on the CPU, so that they never wait f
 
 import os
 import re
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from harness.process.environment import check_device
 
@@ -26,6 +30,10 @@ VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LOST_PEER = re.compile(r"gloo/transport/|Connection (closed|reset) by peer|NCCL error|nccl\w*Error")
 """gloo raises plain RuntimeErrors, and so does nccl in places; newer torch raises dist.DistError for most."""
 TIMEOUT = timedelta(minutes=30)  # meanwhile, one rank may write a checkpoint, or read a large archive's index
+SILENCE = 5.0
+"""Seconds of waiting for other processes after which this is said: some start later, and some never do."""
+
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,9 @@ def ranks() -> Ranks:
 def process_group() -> Iterator[Ranks]:
     """Join the processes that the launcher's environment describes, until the end of the block.
 
-    Raises ValueError if that environment is incomplete or impossible.
+    Waiting for them is said on standard error after a few seconds: where, and which of them are missing.
+
+    Raises ValueError if that environment is incomplete or impossible, or if the others do not come.
     """
     world = _number("WORLD_SIZE", default="1")
     if world < 1:
@@ -131,15 +141,70 @@ def process_group() -> Iterator[Ranks]:
         raise ValueError(f"RANK is {rank}; it must be from 0 to WORLD_SIZE - 1 = {world - 1}")
     if not 0 < port < 2**16:
         raise ValueError(f"MASTER_PORT is {port}; it must be from 1 to {2**16 - 1}")
+    store = _met(rank, world, os.environ["MASTER_ADDR"], port)
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=world)
     try:
         yield ranks()
     finally:
         dist.destroy_process_group()
+
+
+def _met(rank: int, world: int, host: str, port: int) -> Store:
+    """Return the store by which the processes know each other, once all of them are there."""
+    start = time.monotonic()
+    where = f"{host}:{port}"
+    said = False
+
+    def wait(for_whom: str) -> None:
+        nonlocal said
+        waited = time.monotonic() - start
+        if waited > TIMEOUT.total_seconds():
+            raise ValueError(f"after {TIMEOUT} this process ({rank} of {world}) still waits at {where} for {for_whom}")
+        if waited > SILENCE and not said:
+            said = True
+            print(
+                f"attention-bench: process {rank} of {world} waits at {where} for {for_whom}, as WORLD_SIZE, RANK, "
+                "MASTER_ADDR and MASTER_PORT in its environment say; for a single process, unset WORLD_SIZE",
+                file=sys.stderr,
+                flush=True,
+            )
+        time.sleep(0.05)
+
+    # Under torchrun the store is its own, as the address is.
+    hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    if hosts:
+        try:
+            store = TCPStore(host, port, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+        except dist.DistError as problem:
+            raise ValueError(f"process 0 cannot listen at {where} (MASTER_PORT): {_why(problem)}") from None
+    else:
+        while not _listens(host, port):
+            wait("process 0")
+        store = TCPStore(host, port, timeout=TIMEOUT, wait_for_workers=False)
+    # torchrun starts processes anew at the same store, if one has failed.
+    group = PrefixStore(f"attention-bench/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    group.set(f"here/{rank}", "")
+    while missing := [other for other in range(world) if not group.check([f"here/{other}"])]:
+        ranks_missing = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
+        wait(f"{len(missing)} of {world} processes (RANK {ranks_missing})")
+    return group
+
+
+def _listens(host: str, port: int) -> bool:
+    """Whether anything listens there yet; a name may be unknown until its machine is up."""
+    try:
+        socket.create_connection((host, port), timeout=SILENCE).close()
+    except OSError:
+        return False
+    return True
+
+
+def _why(problem: Exception) -> str:
+    return "another program does" if "EADDRINUSE" in str(problem) else str(problem).splitlines()[0]
 
 
 def _number(variable: str, default: str | None = None) -> int:

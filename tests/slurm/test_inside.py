@@ -75,8 +75,8 @@ def test_the_job_of_this_process(become: Become) -> None:
     assert this_job() == ("4711", 0, None)
 
 
-def test_one_process_is_told_nothing(become: Become, tmp_path: Path) -> None:
-    become(**a_process())
+def test_one_process_is_told_nothing_and_nothing_of_the_shell_that_submitted(become: Become, tmp_path: Path) -> None:
+    become(**a_process(), RANK=1, WORLD_SIZE=2, LOCAL_RANK=0, LOCAL_WORLD_SIZE=1, MASTER_ADDR="pod", MASTER_PORT=1)
     join(tmp_path / "meetings")
     assert told() == [None] * 6
     assert not (tmp_path / "meetings").exists()
@@ -136,16 +136,23 @@ def test_a_meeting_of_another_run_is_not_taken_for_this_ones(
 
 
 def test_a_first_process_that_never_comes_is_a_sentence(
-    become: Become, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    become: Become, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(inside, "PATIENCE", 0.3)
+    monkeypatch.setattr(inside, "SILENCE", 0.1)
     become(**a_process(rank=1, world=2))
     with pytest.raises(RuntimeError) as problem:
         join(tmp_path)
     text = str(problem.value)
-    assert text.startswith(f"process 1 on {socket.gethostname()} does not see {tmp_path}/meeting-70-0-0, which rank 0 ")
+    assert text.startswith(
+        f"process 1 of 2 on {socket.gethostname()} does not see {tmp_path}/meeting-70-0-0, which rank 0 "
+    )
     assert text.endswith("is the folder on a file system that all nodes share?")
     assert "\n" not in text
+    waits = (
+        f"attention-bench: process 1 of 2 on {socket.gethostname()} waits for {tmp_path}/meeting-70-0-0, which rank 0 "
+    )
+    assert capsys.readouterr().out == waits + "of the job writes\n"
 
 
 def test_slurms_choice_of_gpus_stays(become: Become, tmp_path: Path) -> None:

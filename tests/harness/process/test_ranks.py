@@ -1,6 +1,10 @@
 """Several processes: what a launcher must say, and what they tell each other."""
 
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,14 @@ import torch
 from torch import distributed as dist
 
 from harness.cli import main
-from harness.process.ranks import Ranks, process_group, ranks
-from tests.harness.processes import Raised, together
+from harness.process import ranks as ranks_module
+from harness.process.ranks import Ranks, _met, process_group, ranks
+from tests.harness.processes import Raised, free_port, together
 
 WHOLE = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+MEASURE = ["run", "--backbone", "deit_micro", "--attention", "linear", "--task", "costs"]
 
 
 def environment(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> None:
@@ -53,17 +61,24 @@ INCOMPLETE: list[tuple[dict[str, str | None], str]] = [
 
 @pytest.mark.parametrize(("changes", "message"), INCOMPLETE, ids=[message for _, message in INCOMPLETE])
 def test_an_environment_that_cannot_be_true(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, changes: dict[str, str | None], message: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+    changes: dict[str, str | None],
+    message: str,
 ) -> None:
     environment(monkeypatch, **(WHOLE | changes))
     with pytest.raises(ValueError) as error, process_group():
         pass
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    assert main.main(["list", "attentions"]) == 2
+    assert main.main([*MEASURE, "--out", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == f"attention-bench: {error.value}\n"
+    # What measures nothing does not look.
+    assert main.main(["list", "tasks"]) == 0
+    assert "costs" in capsys.readouterr().out
 
 
 def test_a_rank_without_others_is_no_matter(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -72,6 +87,73 @@ def test_a_rank_without_others_is_no_matter(monkeypatch: pytest.MonkeyPatch, cap
         environment(monkeypatch, RANK=rank, WORLD_SIZE="1")
         assert main.main(["list", "attentions"]) == 0
         assert "focused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize(
+    "line",
+    [["list", "tasks"], ["show", "deit_micro"], [*MEASURE, "--dry-run"], ["run", "--help"], ["status"]],
+    ids=lambda line: " ".join(line[:1] + line[-1:]),
+)
+def test_what_measures_nothing_neither_waits_nor_is_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, rank: str, line: list[str]
+) -> None:
+    """As in a pod, whose environment says that there are two processes, of which this shell is none."""
+    monkeypatch.chdir(tmp_path)
+    environment(monkeypatch, **WHOLE | {"RANK": rank})
+    monkeypatch.setattr(ranks_module, "TCPStore", None)
+    with suppress(SystemExit):
+        main.main(line)
+    said = capsys.readouterr()
+    assert said.out + said.err != ""
+
+
+def test_who_does_not_come_is_named_and_where_they_would_meet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ranks_module, "SILENCE", 0.1)
+    monkeypatch.setattr(ranks_module, "TIMEOUT", timedelta(seconds=0.4))
+    port = str(free_port())
+    environment(monkeypatch, **WHOLE | {"WORLD_SIZE": "3", "MASTER_PORT": port})
+    assert main.main([*MEASURE, "--out", str(tmp_path)]) == 2
+    waits, gives_up = capsys.readouterr().err.splitlines()
+    where = f"at 127.0.0.1:{port} for 2 of 3 processes (RANK 1, 2)"
+    assert waits.startswith(f"attention-bench: process 0 of 3 waits {where}, as WORLD_SIZE, RANK, MASTER_ADDR and ")
+    assert gives_up == f"attention-bench: after 0:00:00.400000 this process (0 of 3) still waits {where}"
+    # One that waits for the first is told so, too, though it prints nothing else.
+    environment(monkeypatch, **WHOLE | {"RANK": "1", "MASTER_PORT": port})
+    assert main.main([*MEASURE, "--out", str(tmp_path)]) == 2
+    assert f"process 1 of 2 waits at 127.0.0.1:{port} for process 0, " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_another_program_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        environment(monkeypatch, **WHOLE | {"MASTER_PORT": str(port)})
+        said = rf"^process 0 cannot listen at 127.0.0.1:{port} .*: another program does$"
+        with pytest.raises(ValueError, match=said), process_group():
+            pass
+
+
+def test_those_who_come_late_are_waited_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(ranks_module, "SILENCE", 0.3)
+    port = free_port()
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(_met, 1, 3, "127.0.0.1", port)
+        time.sleep(0.5)
+        first = pool.submit(_met, 0, 3, "127.0.0.1", port)
+        time.sleep(0.5)
+        third = _met(2, 3, "127.0.0.1", port)
+        third.set("x", "seen")
+        assert {each.result().get("x") for each in (first, second)} == {b"seen"}
+    said = sorted(line.partition(", as")[0].removeprefix("attention-bench: ") for line in _lines(capsys))
+    where = f"waits at 127.0.0.1:{port} for"
+    assert said == [f"process 0 of 3 {where} 1 of 3 processes (RANK 2)", f"process 1 of 3 {where} process 0"]
+
+
+def _lines(capsys: pytest.CaptureFixture) -> list[str]:
+    return capsys.readouterr().err.splitlines()
 
 
 def _say(group: Ranks, first_fails: bool) -> list[Any]:
