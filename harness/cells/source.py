@@ -1,6 +1,7 @@
 """Where images come from, as a value; harness/images opens them."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +21,35 @@ KNOWN = (*EMBEDDED, FASHION_MNIST, IMAGENET)
 
 
 @dataclass(frozen=True)
+class Columns:
+    """The columns of parquet files that hold images and labels; None: the only one that can be meant."""
+
+    image: str | None = None
+    label: str | None = None
+
+    def __str__(self) -> str:
+        given = {"image": self.image, "label": self.label}
+        return "".join(f",{what}={name}" for what, name in given.items() if name is not None)
+
+
+_COLUMN = re.compile(r"(?P<folder>.*),(?P<what>image|label)=(?P<name>[^,]+)")
+
+
+def folder_and_columns(text: str) -> tuple[Path, Columns]:
+    """Read a folder, and behind it the columns of its parquet files: `/data/cifar100,label=fine_label,image=img`."""
+    columns = Columns()
+    while found := _COLUMN.fullmatch(text):
+        text, columns = found["folder"], replace(columns, **{found["what"]: found["name"]})
+    return Path(text), columns
+
+
+@dataclass(frozen=True)
 class DataSource:
     """An image set by its `name`: one of KNOWN, or a user's folder, whose name is its path.
 
     `root` is the folder of `imagenet`, or the user's folder; `fashion_mnist` without a root is read from where Debian's
-    package installs it.
+    package installs it. The columns of parquet files that leave a choice are named behind it, as `folder_and_columns`
+    reads them.
 
     Only the name is compared for equality, and so enters the key of a cell.
     """

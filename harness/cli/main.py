@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from typing import Annotated, Any, Union
 
 import tyro
@@ -54,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     130 after an interrupt; an error with a status of its own ends with that.
     """
+    # File names that are not UTF-8 are printed, too.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # torch warns of what timm's own imports use; a user can do nothing about it.
     warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)

@@ -25,7 +25,7 @@ from harness.cells import (
     Weights,
     distinct,
 )
-from harness.cells.source import KNOWN
+from harness.cells.source import KNOWN, folder_and_columns
 from harness.published.recipes import RECIPES, recipe_of
 from harness.sweeps.expand import expand
 from harness.sweeps.quickstart import FASHION
@@ -114,6 +114,8 @@ def narrowed(cells: Sequence[L], only: Sequence[str]) -> list[L]:
 def data_source(text: str) -> DataSource:
     """Read an image set by name, a folder, or `imagenet=/data/imagenet`: a folder that is checked to be ImageNet-1K.
 
+    A folder of parquet files may be followed by the columns to read: `/data/cifar100,label=fine_label,image=img`.
+
     Raises:
         ValueError: for a folder that does not exist, or one of a set that comes with the project.
     """
@@ -122,11 +124,12 @@ def data_source(text: str) -> DataSource:
     name, equals, root = text.partition("=")
     if not (equals and name in KNOWN):
         name, root = "", text
-    if not root or not Path(root).exists():
+    folder, columns = folder_and_columns(root)
+    if not root or not folder.exists():
         named = text or repr(text)
         raise ValueError(f"--data {named}: no such folder, and no image set of this name ({', '.join(KNOWN)})")
-    path = Path(root).resolve()
-    return DataSource(name, root=str(path)) if name else DataSource.folder(path)
+    place = f"{folder.resolve()}{columns}"
+    return DataSource(name, root=place) if name else DataSource.folder(place)
 
 
 def recipe_named(name: str | None, spec: BackboneSpec, data: DataSource, changes: dict[str, Any]) -> Recipe:

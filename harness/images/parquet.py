@@ -1,57 +1,83 @@
-"""The parquet files of a Hugging Face data set, as `huggingface-cli download` saves them.
+"""The parquet files of a Hugging Face data set, as `hf download` saves them, and those that pandas or Spark write.
 
-A parquet file is read by row groups, of 100 images in most sets: in order that costs nothing, but training, which reads
-in shuffled order, reads a hundred images for each one it uses. Parquet suits evaluation; for long training, unpack into
-class folders or tars. (`datasets`, which timm would use, writes a second copy of the entire set instead.)
+Images are read one by one (pages.py), in any order. (`datasets`, which timm would use, writes a second copy of the
+entire set instead.)
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from harness.cells.source import Columns
+from harness.images.names import check_order, natural_key
+from harness.images.pages import CODECS, ENCODINGS, Chunk, PagedColumn
 from harness.images.readers import Reader
 
 
 class ParquetReader(Reader):
-    """Images of parquet files with a column of images (`bytes` and `path`) and one of class numbers.
+    """Images of parquet files with a column of images and one of classes.
+
+    Images are bytes, or structs of `bytes` and `path` as the Hub has them. Classes are numbers, with names where
+    Hugging Face's metadata has them, or texts, which are then in natural order. `columns` names the two, where more
+    than one column could be meant.
 
     Raises ValueError where pyarrow is missing, and for other columns or labels.
     """
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], columns: Columns = Columns()) -> None:  # noqa: B008, a frozen value
         self.paths = paths
         parquet = _pyarrow_parquet(paths[0].parent)
-        names: list[str] = []
-        self.targets: list[int] = []
+        self.names: list[str] = []
+        labels: list[Any] = []
         groups: list[tuple[int, int, int]] = []  # file, row group, the first index in it
+        chunks: list[Chunk] = []
         schema = None
         for number, path in enumerate(paths):
             file = _opened(parquet, path)
             if schema is None:
                 schema = file.schema_arrow
-                self.column, label, self.classes = _columns(schema, path)
+                image, label, described = _columns(schema, path, columns)
+                fields = _fields(schema.field(image).type)
+                self.column = f"{image}.bytes" if fields else image
+                path_column = [f"{image}.path"] if "path" in fields else []
             elif not file.schema_arrow.equals(schema):
                 raise ValueError(f"{path} has other columns than {paths[0].name}")
-            table = file.read(columns=[label, f"{self.column}.path"], use_threads=False)
-            images = table.column(self.column).to_pylist()
-            names += [f"{row}/{(image or {}).get('path') or ''}".rstrip("/") for row, image in enumerate(images)]
-            start = len(self.targets)
-            self.targets += table.column(label).to_pylist()
+            table = file.read(columns=[label, *path_column], use_threads=False)
+            rows: Iterable[Any] = table.column(image).to_pylist() if path_column else [None] * len(table)
+            self.names += [f"{row}/{(about or {}).get('path') or ''}".rstrip("/") for row, about in enumerate(rows)]
+            start = len(labels)
+            labels += table.column(label).to_pylist()
             for group in range(file.num_row_groups):
                 groups.append((number, group, start))
-                start += file.metadata.row_group(group).num_rows
-        if not self.targets:
+                chunks.append(_chunk(file, path, group, self.column))
+                start += chunks[-1].rows
+        if not labels:
             raise ValueError(f"no image in {paths[0]}")
-        count = len(self.classes) or 1 + max((t for t in self.targets if isinstance(t, int)), default=0)
-        for name, target in zip(names, self.targets, strict=True):
-            if not isinstance(target, int) or not 0 <= target < count:
-                where = f"{paths[0].parent}, row {name}"
-                raise ValueError(f"{where}: the label is {target}; expected a class number from 0 to {count - 1}")
-        self.classes = self.classes or tuple(map(str, range(count)))
-        self.names, self.groups = names, np.array(groups, np.int64)
-        self._read: tuple[int, Any] = (-1, None)  # the row group read last, as all of it was decompressed
+        self.targets, self.classes = self._numbered(labels, described)
+        self.groups = np.array(groups, np.int64)
+        self.pages = PagedColumn(chunks)
+        self._read: tuple[int, Any] = (-1, None)  # the row group read last, where pages cannot be told apart
+
+    def _numbered(self, labels: list[Any], described: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
+        """Return targets and classes. Raises ValueError for a label that is no class."""
+        texts = {label for label in labels if isinstance(label, str)}
+        if texts:
+            check_order(texts, str(self.paths[0].parent))
+            classes = tuple(sorted(texts, key=natural_key))
+            targets = {name: target for target, name in enumerate(classes)}
+            expected = "a text, as in other rows"
+        else:
+            numbers = [label for label in labels if isinstance(label, int)]
+            classes = described or tuple(map(str, range(1 + max(numbers, default=0))))
+            targets = {number: number for number in range(len(classes))}  # type: ignore[misc]
+            expected = f"a class number from 0 to {len(classes) - 1}"
+        for name, label in zip(self.names, labels, strict=True):
+            if label not in targets:
+                raise ValueError(f"{self.paths[0].parent}, row {name}: the label is {label}; expected {expected}")
+        return [targets[label] for label in labels], classes
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_read": (-1, None)}
@@ -59,16 +85,23 @@ class ParquetReader(Reader):
     def encoded(self, index: int) -> bytes:
         which = int(np.searchsorted(self.groups[:, 2], index, side="right")) - 1
         file, group, start = self.groups[which].tolist()
+        if self.pages.chunks[which].codec is not None:
+            image = self.pages.value(which, index - start)
+        else:
+            image = self._decoded(which, file, group)[index - start].as_py()
+            image = image["bytes"] if isinstance(image, dict) else image
+        if image is None:
+            raise OSError("the row has no image")
+        return image
+
+    def _decoded(self, which: int, file: int, group: int) -> Any:
         if self._read[0] != which:
             path = self.paths[file]
             opened = _opened(_pyarrow_parquet(path.parent), path)
             # no threads: those of the parent do not exist in a forked worker
-            table = opened.read_row_group(group, columns=[f"{self.column}.bytes"], use_threads=False)
-            self._read = which, table.column(self.column)
-        image = self._read[1][index - start].as_py()
-        if image is None or image["bytes"] is None:
-            raise OSError("the row has no image")
-        return image["bytes"]
+            table = opened.read_row_group(group, columns=[self.column], use_threads=False)
+            self._read = which, table.column(0)
+        return self._read[1]
 
     def filename(self, index: int) -> str:
         which = int(np.searchsorted(self.groups[:, 2], index, side="right")) - 1
@@ -95,17 +128,51 @@ def _opened(parquet: Any, path: Path) -> Any:
         raise ValueError(f"{path} is not a complete parquet file: {str(error).splitlines()[0]}") from None
 
 
-def _columns(schema: Any, path: Path) -> tuple[str, str, tuple[str, ...]]:
-    """Return the names of the image column, the label column, and the classes if Hugging Face's metadata has them."""
+def _chunk(file: Any, path: Path, group: int, column: str) -> Chunk:
+    """Return where the images of a row group are; its `codec` is None if pages.py cannot read them one by one."""
+    about = file.metadata.row_group(group)
+    number = [about.column(n).path_in_schema for n in range(about.num_columns)].index(column)
+    chunk, leaf = about.column(number), file.schema.column(number)
+    starts = [at for at in (chunk.dictionary_page_offset, chunk.data_page_offset) if at]
+    readable = leaf.max_repetition_level == 0 and set(chunk.encodings) <= ENCODINGS
+    codec = CODECS.get(chunk.compression) if readable and leaf.physical_type == "BYTE_ARRAY" else None
+    start = min(starts)
+    return Chunk(path, start, start + chunk.total_compressed_size, about.num_rows, leaf.max_definition_level, codec)
+
+
+def _columns(schema: Any, path: Path, columns: Columns) -> tuple[str, str, tuple[str, ...]]:
+    """Return the names of the image column and the label column, and the classes if Hugging Face's metadata has them.
+
+    Raises ValueError unless there is one of each that can be meant, or `columns` names it.
+    """
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    images = [field.name for field in schema if _fields(field.type) >= {"bytes", "path"}]
+    structs = [field.name for field in schema if "bytes" in _fields(field.type)]
+    images = structs or [field.name for field in schema if _is_bytes(field.type)]
     labels = [name for name, about in described.items() if about.get("_type") == "ClassLabel"]
     if not labels and "label" in schema.names:
         labels = ["label"]
+    labels = labels or [field.name for field in schema if field.name not in images and _is_label(field.type)]
+    images = images if columns.image is None else [name for name in schema.names if name == columns.image]
+    labels = labels if columns.label is None else [name for name in schema.names if name == columns.label]
     if len(images) != 1 or len(labels) != 1:
-        raise ValueError(f"{path} has the columns {', '.join(schema.names)}; expected one of images and one of classes")
+        raise ValueError(
+            f"{path} has the columns {', '.join(schema.names)}; expected one of images and one of classes: "
+            "name them behind the folder, as in --data FOLDER,image=NAME,label=NAME"
+        )
+    if not ("bytes" in _fields(schema.field(images[0]).type) or _is_bytes(schema.field(images[0]).type)):
+        raise ValueError(f"{path}: the column {images[0]} holds {schema.field(images[0]).type} and not images as bytes")
     return images[0], labels[0], tuple(described.get(labels[0], {}).get("names", ()))
 
 
 def _fields(kind: Any) -> set[str]:
     return {kind.field(i).name for i in range(kind.num_fields)} if str(kind).startswith("struct<") else set()
+
+
+def _is_bytes(kind: Any) -> bool:
+    return str(kind) in ("binary", "large_binary")
+
+
+def _is_label(kind: Any) -> bool:
+    name = str(kind).lstrip("u")
+    in_a_dictionary = name.startswith("dictionary<values=string")  # pandas' categories
+    return in_a_dictionary or name in ("int8", "int16", "int32", "int64", "string", "large_string")

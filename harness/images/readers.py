@@ -15,16 +15,14 @@ import io
 import os
 import struct
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-SORT = "sort the images into one folder per class (for ImageNet its wnid, such as n01440764)"
+from harness.images.names import APPLE_DOUBLE, SORT, Classes, encoded_name, left_behind, printable, sort_key
+
 # What reading and decoding a damaged image can raise, in any of Pillow's formats.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -47,7 +45,11 @@ class Reader(ABC):
 
     @abstractmethod
     def filename(self, index: int) -> str:
-        """Return the name of an image for the user; its last two parts are unique within a split."""
+        """Return the name of an image; its last two parts are unique within a split."""
+
+    def shown(self, index: int) -> str:
+        """Return the name of an image for the user."""
+        return printable(self.filename(index))
 
     @abstractmethod
     def files(self) -> Iterable[Path]:
@@ -63,20 +65,22 @@ class Reader(ABC):
 
     def rgb(self, index: int) -> Image.Image:
         """Return the decoded image. Raises one of UNREADABLE."""
-        return self.image(index).convert("RGB")
+        return in_rgb(self.image(index))
 
     def unreadable(self, index: int, error: Exception) -> str:
         """Return one line that names the image and says what is wrong with it."""
-        # Pillow would name the memory buffer that it read from
-        known = not isinstance(error, UnidentifiedImageError)
-        why = " ".join(str(error).split()) if known else "not an image that Pillow can read"
-        return f"unreadable image {self.filename(index)}: {why}"
+        why = " ".join(str(error).split())
+        if isinstance(error, UnidentifiedImageError):  # which names the memory buffer that Pillow read from
+            why = "not an image that Pillow can read"
+            if self.encoded(index).startswith(APPLE_DOUBLE):
+                why = "not an image, but what a Mac keeps beside one (AppleDouble, in files called ._NAME)"
+        return f"unreadable image {self.shown(index)}: {why}"
 
     def stamp(self) -> str:
         """Return 16 hex digits over names, targets, and sizes and times of the files: the key of a cache of pixels."""
-        digest = hashlib.sha256(repr(self.classes).encode())
+        digest = hashlib.sha256(encoded_name(repr(self.classes)))
         for index, target in enumerate(self.targets):
-            digest.update(f"{self.filename(index)}\t{target}\n".encode())
+            digest.update(encoded_name(f"{self.filename(index)}\t{target}\n"))
         for path in self.files():
             about = os.stat(path)
             digest.update(f"{about.st_size} {about.st_mtime_ns}\n".encode())
@@ -107,30 +111,37 @@ class ArrayReader(Reader):
 
 
 class FolderReader(Reader):
-    """`folder/<class>/<image>`; suffixes, classes and their natural order are timm's.
+    """`folder/<class>/<image>`; classes, and images by their paths, are in timm's natural order.
 
-    Raises ValueError for a folder without images, and for images that are not directly in a class folder.
+    Raises ValueError for a folder without images, for images that are not directly in a class folder, and for a class
+    folder without images.
     """
 
     def __init__(self, folder: Path) -> None:
-        from timm.data.readers.reader_image_folder import find_images_and_targets
-
-        samples, class_to_idx = find_images_and_targets(str(folder), sort=False)
-        if not samples:
-            raise ValueError(f"no image ({', '.join(sorted(image_suffixes()))}) in {folder}; {SORT}")
-        for path, _ in samples:
-            if os.path.dirname(os.path.dirname(path)) != str(folder):
-                raise ValueError(f"{path} is not in a class folder directly under {folder}: {SORT}")
-        self.classes: tuple[str, ...] = tuple(class_to_idx)
-        check_order(self.classes, str(folder))
-        samples.sort(key=lambda sample: sort_key(sample[0]))
-        self.paths: list[str] = [path for path, _ in samples]
-        self.targets: list[int] = [target for _, target in samples]
-        self.folder = folder
+        root, classes = str(folder), Classes(folder)
+        self.paths: list[str] = []
+        self._others: list[str] = []
+        for at, folders, names in os.walk(root, followlinks=True):
+            self._others += [os.path.join(at, name) for name in folders if left_behind(name)]
+            folders[:] = [name for name in folders if not left_behind(name)]
+            below = () if at == root else tuple(os.path.relpath(at, root).split(os.sep))
+            if len(below) == 1:
+                classes.add(below[0])
+            for name in names:
+                path = os.path.join(at, name)
+                if not classes.is_image((*below, name)):
+                    self._others.append(path)
+                elif len(below) == 1:
+                    self.paths.append(path)
+                else:
+                    raise ValueError(f"{printable(path)} is not in a class folder directly under {folder}: {SORT}")
+        self.classes: tuple[str, ...] = classes.in_order(path[len(root) + 1 :] for path in self.paths)
+        self.paths.sort(key=sort_key)
+        target_of = {label: target for target, label in enumerate(self.classes)}
+        self.targets: list[int] = [target_of[os.path.basename(os.path.dirname(path))] for path in self.paths]
 
     def others(self) -> list[str]:
-        walk = os.walk(self.folder, followlinks=True)
-        return sorted(os.path.join(at, name) for at, _, names in walk for name in names if not is_image(name))
+        return sorted(self._others)
 
     def encoded(self, index: int) -> bytes:
         return Path(self.paths[index]).read_bytes()
@@ -142,51 +153,17 @@ class FolderReader(Reader):
         return map(Path, self.paths)
 
 
-@cache
-def image_suffixes() -> frozenset[str]:
-    """Return the suffixes of image files, as timm has them."""
-    from timm.data.readers.img_extensions import get_img_extensions
+def in_rgb(image: Image.Image) -> Image.Image:
+    """Decode an image to 8 bits per channel.
 
-    return frozenset(get_img_extensions())
-
-
-def is_image(name: str) -> bool:
-    """Return whether a file is an image, by its suffix."""
-    return os.path.splitext(name)[1].lower() in image_suffixes()
-
-
-def natural_key(name: str) -> list[Any]:
-    """Return timm's sort key: numbers in a name are sorted by value."""
-    from timm.utils.misc import natural_key as key_of_timm
-
-    return key_of_timm(name)
-
-
-def sort_key(name: str) -> tuple[list[Any], str]:
-    """Return timm's natural key, then the name itself: disks list `1.jpg` and `01.jpg` in any order."""
-    return natural_key(name), name
-
-
-def check_order(classes: Iterable[str], where: str) -> None:
-    """Raise ValueError for classes that natural order cannot distinguish: their targets would be a matter of chance."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in classes:
-        alike[repr(natural_key(name))].append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            raise ValueError(
-                f"{where}: the classes {' and '.join(map(repr, sorted(names)))} differ only in case or leading zeros; "
-                "rename one, or merge them"
-            )
-
-
-def numbered_classes(targets: set[int], where: str) -> tuple[str, ...]:
-    """Return the numbers as class names. Raises ValueError for gaps, which would be classes without images."""
-    if not targets:
-        raise ValueError(f"no image in {where}")
-    if missing := set(range(max(targets) + 1)) - targets:
-        raise ValueError(f"{where}: class numbers go up to {max(targets)}, but no image has class {min(missing)}")
-    return tuple(map(str, range(len(targets))))
+    Raises what Pillow raises, and ValueError for values above 255 (16 bits) or between 0 and 1: Pillow makes white of
+    the ones and black of the others. How they are to be scaled, only their owner knows.
+    """
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        least, most = np.asarray(image.getextrema(), float).tolist()
+        if image.mode == "F" or least < 0 or most > 255:
+            raise ValueError(f"its values go from {least:g} to {most:g} (mode {image.mode}): scale them to 8 bits")
+    return image.convert("RGB")
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:

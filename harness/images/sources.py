@@ -24,15 +24,21 @@ from harness.cells.source import (
     IMAGENET_CLASSES,
     IMAGENET_IMAGES,
     Split,
+    folder_and_columns,
 )
 from harness.images.idx import DEBIAN_FOLDER, idx_files, read_idx
 from harness.images.layouts import find_split, open_split
+from harness.images.names import encoded_name
 from harness.images.readers import ArrayReader, Reader
 from results.wording import and_more
 
 HERE = Path(__file__).parent
 """Where the embedded image sets are, one folder each."""
 WNID = re.compile(r"n\d{8}")
+ILSVRC_NUMBERS = (
+    "ILSVRC's numbers are not in the order of the wnids, by which published weights number their classes; rename the "
+    "folders to their wnids (synsets of meta.mat in ILSVRC's development kit)"
+)
 
 
 class Splits(NamedTuple):
@@ -69,8 +75,10 @@ def check_present(source: DataSource, *splits: Split) -> None:
     for split in splits:
         if source.root is None:
             _open(source, split)
-        elif source.name != FASHION_MNIST and Path(source.root).exists():
-            find_split(Path(source.root), split)
+            continue
+        folder, columns = folder_and_columns(source.root)
+        if source.name != FASHION_MNIST and folder.exists():
+            find_split(folder, split, columns)
 
 
 def class_difference(train: Reader, val: Reader) -> str | None:
@@ -98,7 +106,15 @@ def imagenet_difference(splits: dict[Split, Reader]) -> str | None:
         if all(map(WNID.fullmatch, reader.classes)) and list(reader.classes) != sorted(reader.classes):
             # published weights number the classes in the order of their wnids
             wrong.append(f"the classes of {split} are not numbered in the order of their wnids")
+        if counted_from_one(reader):
+            wrong.append(f"the classes of {split} are called 1 to {len(reader.classes)}: {ILSVRC_NUMBERS}")
     return "; ".join(wrong) or None
+
+
+def counted_from_one(reader: Reader) -> bool:
+    """Whether there are as many classes as in ImageNet, with the numbers that ILSVRC's development kit gives them."""
+    numbers = [int(name) for name in reader.classes if name.isdecimal()]
+    return len(reader.classes) == IMAGENET_CLASSES and sorted(numbers) == list(range(1, IMAGENET_CLASSES + 1))
 
 
 def _check(source: DataSource, splits: dict[Split, Reader], num_classes: int) -> None:
@@ -120,7 +136,8 @@ def _open(source: DataSource, split: Split) -> Reader:
         return _fashion_mnist(Path(source.root or DEBIAN_FOLDER), split)
     if source.root is None:
         raise ValueError(f"{source.name} does not come with the project; say where it is: --data /path/to/imagenet")
-    return open_split(find_split(Path(source.root), split))
+    folder, columns = folder_and_columns(source.root)
+    return open_split(find_split(folder, split, columns))
 
 
 def _embedded(name: str, split: Split) -> Reader:
@@ -146,5 +163,5 @@ def list_hash(reader: Reader) -> str:
     """Return 16 hex digits over names (within the split) and targets: equal for evaluations of the same images."""
     digest = hashlib.sha256()
     for index, target in enumerate(reader.targets):
-        digest.update(f"{'/'.join(Path(reader.filename(index)).parts[-2:])}\t{target}\n".encode())
+        digest.update(encoded_name(f"{'/'.join(Path(reader.filename(index)).parts[-2:])}\t{target}\n"))
     return digest.hexdigest()[:16]

@@ -15,10 +15,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.images.readers import SORT, Reader, check_order, is_image, natural_key, numbered_classes, read_at, sort_key
+from harness.images.names import (
+    SORT,
+    SPLIT_FOLDERS,
+    Classes,
+    is_image,
+    left_behind,
+    numbered_classes,
+    printable,
+    sort_key,
+)
+from harness.images.readers import Reader, read_at
 
 BLOCK = 512  # bytes; a tar consists of such blocks
-SPLIT_FOLDERS = ("train", "val", "validation")
 
 
 class Entry(NamedTuple):
@@ -61,71 +70,83 @@ class TarReader(Reader):
 
 def open_tar(path: Path) -> TarReader:
     """Open one tar of class folders, or of one tar per class. Raises ValueError for images that are in no class."""
-    return _by_class([path], [None])
+    return _by_class(path, [path], [None])
 
 
 def open_class_tars(folder: Path, paths: list[Path]) -> TarReader:
     """Open a folder of one tar per class, where a class has the name of its tar."""
     paths = sorted(paths, key=lambda path: sort_key(path.name))
-    return _by_class(paths, [path.stem for path in paths])
+    return _by_class(folder, paths, [path.stem for path in paths])
 
 
-def _by_class(paths: list[Path], labels: list[str | None]) -> TarReader:
+def _by_class(where: Path, paths: list[Path], labels: list[str | None]) -> TarReader:
     entries: list[Entry] = []
     others: list[str] = []
+    classes = Classes(where)
     for archive, (path, outer) in enumerate(zip(paths, labels, strict=True)):
+        if outer is not None:
+            classes.add(outer)
         for label, info, offset in _members(path, outer):
-            if info.name.endswith(".cls"):
+            parts = _parts(label, info.name)
+            if info.isdir():
+                if len(parts) == 1:
+                    classes.add(parts[0])
+            elif info.name.endswith(".cls"):
                 raise ValueError(
                     f"{path} has webdataset samples ({info.name}); put the shards into the data folder itself, "
                     "named like train-000000.tar"
                 )
-            if is_image(info.name):
-                label, name = _place(path, label, info.name)
-                entries.append(Entry(label, f"{label}/{name}", archive, offset, info.size))
-            else:
+            elif not classes.is_image(parts):
                 others.append(f"{path}/{info.name}")
-    if not entries:
-        raise ValueError(f"no image in {paths[0] if len(paths) == 1 else paths[0].parent}; {SORT}")
+            elif len(parts) == 2:
+                entries.append(Entry(parts[0], "/".join(parts), archive, offset, info.size))
+            else:
+                raise ValueError(
+                    f"{path}/{printable(info.name)} is not in a class folder directly under {path.name}: {SORT}"
+                )
+    names = classes.in_order(entry.name for entry in entries)
     entries.sort(key=lambda entry: sort_key(entry.name))
-    names = {entry.label for entry in entries}
-    check_order(names, str(paths[0]))
-    return TarReader(paths, entries, tuple(sorted(names, key=natural_key)), others)
+    return TarReader(paths, entries, names, others)
 
 
-def _place(path: Path, label: str | None, name: str) -> tuple[str, str]:
-    """Return class and file name of a member. In a tar of a folder, all names begin with that folder."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if label is None and len(parts) == 3 and parts[0] in SPLIT_FOLDERS:
-        parts = parts[1:]
-    if label is not None and (len(parts) == 1 or (len(parts) == 2 and parts[0] == label)):
-        return label, parts[-1]
-    if label is None and len(parts) == 2:
-        return parts[0], parts[1]
-    raise ValueError(f"{path}/{name} is not in a class folder directly under {path.name}: {SORT}")
+def _parts(label: str | None, name: str) -> tuple[str, ...]:
+    """Return the path of a member from its class on. A tar of a folder, of a class or a split, begins with its name."""
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if label is not None:
+        return parts if parts[:1] == (label,) else (label, *parts)
+    in_class = len(parts) == 2 and is_image(name)  # the name of a class may be "train"
+    return parts[1:] if parts and parts[0] in SPLIT_FOLDERS and not in_class else parts
 
 
 def _members(path: Path, label: str | None) -> Iterator[tuple[str | None, tarfile.TarInfo, int]]:
-    """Yield the files of a tar, and of the tars in it if `label` is None: class if known, header, absolute offset."""
+    """Yield the files and folders of a tar, and of the tars in it if `label` is None.
+
+    Each comes with its class if known, its header and its absolute offset. An inner tar comes first, as a folder.
+    """
     try:
         with tarfile.open(path, mode="r:") as tar:
             for info in _listed(tar):
-                inner = tar.extractfile(info) if label is None and info.name.endswith(".tar") else None
+                inner = None
+                if label is None and info.name.endswith(".tar") and not left_behind(info.name):
+                    inner = tar.extractfile(info)
                 if inner is None:
                     yield label, info, info.offset_data
                     continue
+                folder = tarfile.TarInfo(PurePosixPath(info.name).stem)
+                folder.type = tarfile.DIRTYPE
+                yield None, folder, 0
                 with tarfile.open(fileobj=inner, mode="r:") as class_tar:
                     for member in _listed(class_tar):
-                        yield PurePosixPath(info.name).stem, member, info.offset_data + member.offset_data
+                        yield folder.name, member, info.offset_data + member.offset_data
     except tarfile.ReadError as error:
         raise ValueError(f"{path} is not a complete, uncompressed tar: {error}") from None
 
 
 def _listed(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the regular files. Raises tarfile.ReadError unless the tar ends as it should, with a block of zeros."""
+    """Yield regular files and folders. Raises tarfile.ReadError unless the tar ends with a block of zeros."""
     while (info := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # a million headers would take a gigabyte
-        if info.isreg():
+        if info.isreg() or info.isdir():
             yield info
     assert tar.fileobj is not None
     # tarfile mistakes a damaged header, or the end of a truncated file, for the end of the list
@@ -148,6 +169,8 @@ def open_shards(paths: list[Path]) -> TarReader:
                 for info in _listed(tar):
                     folder, _, name = info.name.rpartition("/")
                     key = f"{folder}/{name.split('.')[0]}"
+                    if info.isdir() or left_behind(info.name):
+                        continue
                     if name.endswith(".cls"):
                         content = tar.extractfile(info)
                         assert content is not None

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from harness.cells import Preprocessing
 from harness.cells.preprocessing import Augmentation, Interpolation, TrainInput, TrainInterpolation
+from harness.images.readers import in_rgb
 from harness.process.determinism import seed_generators
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class TensorTransform:
                 image = torchvision_io.decode_jpeg(data, torchvision_io.ImageReadMode.UNCHANGED)
                 if image.shape[0] in (1, 3):  # 4 is CMYK
                     return image.expand(3, -1, -1)
-        return pil_to_tensor(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        return pil_to_tensor(in_rgb(Image.open(io.BytesIO(encoded))))
 
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) of any size -> uint8 (C, H, W) of the model's."""

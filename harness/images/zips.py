@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from harness.images.readers import Reader, numbered_classes, read_at
+from harness.images.names import left_behind, numbered_classes, printable
+from harness.images.readers import Reader, read_at
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a file in a zip: signature, lengths of the name and of the extra field
 
@@ -26,20 +27,26 @@ class ZipReader(Reader):
         self.archive, self.index = archive, index
         try:
             with zipfile.ZipFile(archive) as opened:
-                found = {info.filename: info for info in opened.infolist()}
+                infos = opened.infolist()
         except zipfile.BadZipFile as error:
             raise ValueError(f"{archive} is not a complete zip: {error}") from None
+        found = {_name(info): info for info in infos} | {info.filename: info for info in infos}
         label_of: dict[int, str] = {}
         self.names: list[str] = []
         self.targets: list[int] = []
-        for number, line in enumerate(index.read_text().splitlines(), start=1):
+        for number, line in enumerate(index.read_text("utf-8", "surrogateescape").splitlines(), start=1):
             name, _, target = line.partition("\t")
             label, *rest = PurePosixPath(name).parts or ("",)
             where = f"{index}, line {number}"
             if len(rest) != 1 or not target.strip().isdecimal():
-                raise ValueError(f"{where}: {line!r} is not of the form <class>/<file> TAB <class number>")
+                raise ValueError(f"{where}: {printable(line)!r} is not of the form <class>/<file> TAB <class number>")
             if name not in found:
-                raise ValueError(f"{where}: {name} is not in {archive}")
+                raise ValueError(f"{where}: {printable(name)} is not in {archive}")
+            if left := left_behind(name):
+                raise ValueError(
+                    f"{where}: {printable(name)} is no image of a class: systems and programs leave {left} behind; "
+                    "leave it out of the map, and number the classes without it"
+                )
             if label_of.setdefault(int(target), label) != label:
                 raise ValueError(f"{where}: class number {int(target)} is both {label_of[int(target)]} and {label}")
             self.names.append(name)
@@ -48,13 +55,15 @@ class ZipReader(Reader):
         self.classes: tuple[str, ...] = tuple(label_of[target] for target in sorted(label_of))
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"{index}: a class has two class numbers")
-        infos = [found[name] for name in self.names]
-        for info in infos:
+        mapped = [found[name] for name in self.names]
+        for info in mapped:
             if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{archive}: {info.filename} is encrypted or not compressed by deflate")
-        self.places = np.array([(i.header_offset, i.compress_size, i.compress_type, i.CRC) for i in infos], np.int64)
-        mapped = set(self.names)
-        self._others = [f"{archive}/{name}" for name in found if name not in mapped and not name.endswith("/")]
+        self.places = np.array([(i.header_offset, i.compress_size, i.compress_type, i.CRC) for i in mapped], np.int64)
+        taken = {info.header_offset for info in mapped}
+        self._others = [
+            f"{archive}/{_name(info)}" for info in infos if info.header_offset not in taken and not info.is_dir()
+        ]
 
     def encoded(self, index: int) -> bytes:
         # not through a ZipFile: each worker would have its own list of ImageNet's files, nearly a gigabyte
@@ -77,3 +86,8 @@ class ZipReader(Reader):
 
     def others(self) -> list[str]:
         return self._others
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """Return the name of a file in a zip. Without a flag for UTF-8, zipfile takes its bytes for those of DOS."""
+    return info.filename if info.flag_bits & 0x800 else info.filename.encode("cp437").decode("utf-8", "surrogateescape")

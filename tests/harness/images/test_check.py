@@ -41,14 +41,14 @@ def test_a_sound_set_has_no_problem(tmp_path: Path, layout: str, workers: int) -
 
 def test_layouts_counts_and_other_files_are_shown(folder: Path) -> None:
     (folder / "train/cat/5.jpg").unlink()
-    (folder / "val/cat/picture.webp").touch()
+    (folder / "val/cat/picture.xml").touch()
     text = "\n".join(report_lines(check_images(folder, workers=0, num_classes=None)))
     for part in (
         f"train: class folders, {folder / 'train'}",
         "11 images, 0 of them unreadable",
         "classes in natural order: cat ... dog",
         "smallest class cat (5), largest dog (6)",
-        "not read, as the suffix is not that of an image, or the file is not in the map: 1 x .webp",
+        "not read, as the suffix is not that of an image, or the file is not in the map: 1 x .xml",
         "class order: the same in both splits",
         "val images that are also in train, byte for byte: 0",
     ):

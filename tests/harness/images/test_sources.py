@@ -209,18 +209,20 @@ def test_val_may_be_class_folders_whatever_train_is(tmp_path: Path, layout: str)
     assert open_splits(DataSource.folder(tmp_path), num_classes=2).val.classes == ("cat", "dog")
 
 
-@pytest.mark.parametrize(
-    "layout", ["class folders", "class tars", "tar of folders", "shards"], ids=lambda layout: f"{layout}"
-)
-def test_val_may_be_called_validation(tmp_path: Path, layout: str) -> None:
-    BUILDERS[layout](tmp_path, "validation", images("val"))
+@pytest.mark.parametrize("layout", ["class folders", "class tars", "tar of folders", "zip", "shards", "parquet"])
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_val_may_be_called_valid_or_validation(tmp_path: Path, layout: str, name: str) -> None:
+    BUILDERS[layout](tmp_path, name, images("val"))
     assert len(open_val(DataSource.folder(tmp_path), num_classes=2)) == 12
 
 
-def test_validation_is_looked_at_only_where_there_is_no_val(folder: Path) -> None:
-    image_sets.class_folders(folder, "validation", images("train", classes=("other", "sets")))
-    assert find_split(folder, "val").path == folder / "val"
-    assert len(open_val(DataSource.folder(folder), 2)) == 6
+@pytest.mark.parametrize("layout", ["class folders", "class tars", "zip", "shards", "parquet"])
+def test_a_val_split_under_two_names_is_refused(tmp_path: Path, layout: str) -> None:
+    for name in ("val", "valid"):
+        BUILDERS[layout](tmp_path, name, images("val"))
+    with pytest.raises(ValueError, match=r"has the val split as .* and as .*; keep one of them") as error:
+        find_split(tmp_path, "val")
+    assert "\n" not in str(error.value)
 
 
 def test_what_the_usual_script_leaves_in_val_is_no_class(folder: Path) -> None:
