@@ -11,21 +11,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from backbones import BackboneSpec
 from harness.cells import Cell, Costs, DataSource, Evaluate, Speed, Train
 from harness.cells.recipe import split_batch
 from harness.cells.runtime import Workload
-from harness.cells.source import EMBEDDED, FASHION_MNIST, FASHION_MNIST_IMAGES, IMAGENET, IMAGENET_IMAGES, Split
+from harness.cells.source import (
+    EMBEDDED,
+    FASHION_MNIST,
+    FASHION_MNIST_IMAGES,
+    IMAGENET,
+    IMAGENET_IMAGES,
+    Split,
+    folder_and_columns,
+)
 from harness.cells.tasks import BATCH
-from harness.estimates.disk import RECORD_BYTES, KeptCrops, kept_crops, run_bytes, stored
+from harness.estimates.disk import KeptCrops, kept_crops
 from harness.estimates.rates import Load, Rate, Rates
 from harness.images.batches import train_order
 from harness.images.sources import open_splits, open_val
 from harness.measures.speed import MIN_SAMPLES
 from harness.process.environment import cores as usable_cores
+from harness.training.room import RECORD_BYTES, run_bytes, stored
 from results import Record
 from results.wording import count
 
@@ -146,7 +154,7 @@ class Estimator:
             return IMAGENET_IMAGES
         if source.name == FASHION_MNIST:
             return FASHION_MNIST_IMAGES
-        if source.root is not None and not Path(source.root).exists():
+        if source.root is not None and not folder_and_columns(source.root)[0].exists():
             return None
         key = (source, source.root, classes)
         if not set(splits) <= self._images.get(key, {}).keys():

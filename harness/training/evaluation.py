@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 import results
 from backbones import BackboneSpec, build
-from harness.cells import Evaluate, Metrics
+from harness.cells import Evaluate, Metrics, Weights
 from harness.cells.runtime import AUTOCAST, Precision
 from harness.cells.tasks import BATCH
 from harness.images.batches import Images, Key, batches, eval_order
 from harness.images.crops import Crops, crops_of
-from harness.images.sources import list_hash, open_val
+from harness.images.sources import ILSVRC_NUMBERS, counted_from_one, list_hash, open_val
 from harness.images.transforms import Normalise, eval_transform
 from harness.process.determinism import ieee_float32
 from harness.process.ranks import Ranks, ranks, usable_device
@@ -91,6 +91,9 @@ def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: C
     group = ranks()
     device = usable_device(task.device, group)
     reader = open_val(task.data, spec.num_classes)
+    val_list = list_hash(reader)  # before the work: whatever can fail at its end
+    if isinstance(task.weights, Weights) and counted_from_one(reader):
+        report(f"warning: the classes of {task.data.name} are called 1 to {len(reader.classes)}: {ILSVRC_NUMBERS}")
     model = build(spec).to(device)
     loaded = load_weights(located(task.weights, folder.parent), model, spec)
     report(f"{task.weights.name}: {loaded}")
@@ -114,7 +117,7 @@ def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: C
         "top1_stderr": result.top1_stderr,
         "top5": result.top5,
         "n_images": result.n_images,
-        "val_list": list_hash(reader),
+        "val_list": val_list,
         "weights_missing": len(loaded.missing),
         "weights_unexpected": len(loaded.unexpected),
         "weights_reshaped": len(loaded.reshaped),
@@ -159,7 +162,7 @@ def evaluate(
             pixels, targets, indices = share
             logits = inference.logits(model, pixels)
             if not logits.isfinite().all():
-                first = images.reader.filename(int(indices[0]))
+                first = images.reader.shown(int(indices[0]))
                 raise FloatingPointError(f"the logits of the evaluation batch that begins with {first} are not finite")
             right = logits.topk(min(5, logits.shape[1])).indices.cpu() == targets[:, None]  # (B, 5), best first
             counts[0, indices] += 1

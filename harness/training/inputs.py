@@ -7,19 +7,23 @@ from backbones import BackboneSpec
 from harness.cells import Train
 from harness.images.batches import Batch, Images, Key, TrainOrder, batches, shares, train_order
 from harness.images.crops import Crops, crops_of
-from harness.images.sources import open_splits
+from harness.images.sources import list_hash, open_splits
 from harness.images.transforms import eval_transform, train_transform
 from harness.process.ranks import Ranks
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Transformed images of both splits, and the order of training; `crops` keeps decoded val images, or is None."""
+    """Transformed images of both splits, and the order of training; `crops` keeps decoded val images, or is None.
+
+    val_list: hash of the list of val images.
+    """
 
     train: Images
     val: Images
     order: TrainOrder
     crops: Crops | None
+    val_list: str
 
     def micro_batches(self, step: int, ranks: Ranks, accumulation: int, workers: int, pin: bool) -> Generator[Batch]:
         """Read this rank's micro-batches from update number `step` to the end of training."""
@@ -48,4 +52,5 @@ def open_inputs(task: Train, spec: BackboneSpec, ranks: Ranks) -> Inputs:
         val=Images(val, eval_transform(spec.image_size, spec.in_channels, recipe.evaluation), task.seed),
         order=train_order(task, len(train.targets)),
         crops=crops_of(task.cache, val, spec.image_size, spec.in_channels, recipe.evaluation, ranks),
+        val_list=list_hash(val),
     )

@@ -17,7 +17,6 @@ from backbones import BackboneSpec
 from harness.cells import Metrics, Train
 from harness.cells.recipe import split_batch
 from harness.images.batches import Batch
-from harness.images.sources import list_hash
 from harness.measures.quiet import disturbance, others_share
 from harness.measures.sdpa import sdpa_kernels, shown
 from harness.process.attempts import current_attempt
@@ -30,6 +29,7 @@ from harness.training.evaluation import Evaluation, Inference, best_of, evaluate
 from harness.training.inputs import Inputs, open_inputs
 from harness.training.learner import Learner, Setup
 from harness.training.loading import located
+from harness.training.room import check_room
 from harness.training.run_folder import RunFolder
 
 CHECK_EVERY = 10  # steps between two looks at the losses; each look waits for the device
@@ -86,6 +86,7 @@ def train(task: Train, spec: BackboneSpec, folder: Path, report: Callable[[str],
         inputs = open_inputs(task, spec, group)
         if group.first:
             folder.mkdir(parents=True, exist_ok=True)
+            check_room(folder, spec, task)
         weights = None if task.weights is None else located(task.weights, folder.parent)
         learner = Learner(spec, task.recipe, setup, inputs.order.batches_per_epoch, weights)
         return Loop(task, learner, inputs, RunFolder(folder, task, spec), stop, report).run()
@@ -223,7 +224,7 @@ class Loop:
         in_a_row = int(self.learner.counts.skipped_in_a_row.item())
         if in_a_row < SKIPPED_IN_A_ROW:
             return
-        first = self.inputs.train.reader.filename(int(micro_batches[0].indices[0]))
+        first = self.inputs.train.reader.shown(int(micro_batches[0].indices[0]))
         layer = self.learner.culprit(micro_batches, self.step - 1)
         where = [(name, layer) for name, layer in self.group.gathered((first, layer)) if layer is not None]
         name, layer = where[0] if where else (first, "nothing when computed again")
@@ -323,7 +324,7 @@ class Loop:
             **best_of(self.history),
             "epochs": len(self.history),
             "lr": recipe.effective(recipe.lr),
-            "val_list": list_hash(self.inputs.val.reader),
+            "val_list": self.inputs.val_list,
             "loop_sdpa_kernel": shown(self.kernels),
             **self.learner.layout,
         }

@@ -7,8 +7,9 @@ import pytest
 
 from backbones import preset
 from harness.cells import MICRO, DataSource, Preprocessing, Train
-from harness.estimates.disk import kept_crops, run_bytes, stored
+from harness.estimates.disk import kept_crops
 from harness.training.loop import train
+from harness.training.room import run_bytes, stored
 from tests.harness.image_sets import coloured
 
 

@@ -8,9 +8,9 @@ import pytest
 from backbones import preset
 from harness.cells import MICRO, Cell, Costs, DataSource, Evaluate, Runtime, Speed, Train, Weights
 from harness.estimates import rates
-from harness.estimates.disk import RECORD_BYTES, run_bytes
 from harness.estimates.estimate import ARRAYS_PER_S, COMPILING, COUNTING, FILES_PER_S, Estimate, Estimator
 from harness.measures.speed import MIN_SAMPLES
+from harness.training.room import RECORD_BYTES, run_bytes
 from results import Record
 from tests.harness.image_sets import coloured
 from tests.harness.planted import FASHION, speed, trained
