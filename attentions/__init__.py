@@ -8,6 +8,7 @@ from attentions._operators import operator_macs, operators, register_operator
 from attentions._options import fits
 from attentions._registry import (
     broken_packages,
+    copied_files,
     error_line,
     load,
     load_file,
@@ -29,6 +30,7 @@ __all__ = [
     "Macs",
     "Site",
     "broken_packages",
+    "copied_files",
     "error_line",
     "fits",
     "load",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib.metadata
@@ -17,17 +18,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attentions import _operators, _options
+from attentions import _operators, _options, _source
 from attentions._contract import Attention
-from attentions._source import class_digest
+from attentions._source import USER_PREFIX, class_digest
 
 GROUP = "attention_bench.attentions"
 """The entry point group in which an installed package announces modules that register attentions."""
 
 _REGISTRY: dict[str, type[Attention]] = {}
 
-_USER_PREFIX = "attention_bench_user_"
-"""The prefix of module names made for a user's files."""
+_FILES: dict[str, Path] = {}
+"""The user's files that `load_file` has run, by the names of their modules."""
 
 
 def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
@@ -44,6 +45,9 @@ def register(name: str) -> Callable[[type[Attention]], type[Attention]]:
         if not _is_name(name):
             raise ValueError(f"attention name {name!r} is not a valid Python name")
         if name in _REGISTRY:
+            # A file that is loaded may also be imported by another that lies beside it: that is the same attention.
+            if _is_again(cls, _REGISTRY[name]):
+                return cls
             raise ValueError(f"attention name {name!r} is taken by {_location(_REGISTRY[name])}")
         _options.check_class(cls)
         # Taken now, from the code that runs: its file may change later.
@@ -68,7 +72,12 @@ def load(text: str) -> list[str]:
     before = set(_REGISTRY)
     is_file = text.endswith(".py") or not all(map(_is_name, text.split("."))) or os.path.isfile(text)
     module = load_file(Path(text)) if is_file else load_module(text)
-    found = [name for name, cls in _REGISTRY.items() if name not in before or _is_defined_in(cls, module.__name__)]
+    own = {str(_FILES.get(module.__name__)), *map(str, _own_modules(module.__name__).values())}
+    found = [
+        name
+        for name, cls in _REGISTRY.items()
+        if name not in before or _is_defined_in(cls, module.__name__) or _file(cls) in own
+    ]
     if not found:
         raise ValueError(f'no attention is registered in {text}: decorate a class with @register("name")')
     return found
@@ -77,7 +86,8 @@ def load(text: str) -> list[str]:
 def load_file(path: Path) -> types.ModuleType:
     """Run a Python file outside the packages once, and return its module; the file may register attentions.
 
-    A copy of the file elsewhere is the same module: what is pickled from it here can be read there.
+    It may import modules that lie beside it, or in the folder where the command is given. A copy of the file elsewhere
+    is the same module: what is pickled from it here can be read there.
 
     Raises:
         ValueError: in one line, if there is no such file or it cannot be imported; nothing is registered then.
@@ -92,29 +102,47 @@ def load_file(path: Path) -> types.ModuleType:
         content = path.read_bytes()
     except OSError as problem:
         raise ValueError(f"{path} cannot be read: {problem.strerror}") from problem
-    name = f"{_USER_PREFIX}{path.stem}_{hashlib.sha256(content).hexdigest()[:8]}"
+    in_package = _source.package_of(path, content)
+    name = in_package or f"{USER_PREFIX}{path.stem}_{hashlib.sha256(content).hexdigest()[:8]}"
+    if name in sys.modules and not in_package:
+        return sys.modules[name]
+    # Written a moment ago, perhaps.
+    importlib.invalidate_caches()
+    _search(*_source.folders_of(name, path))
+    _check_names(name, path)
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    _FILES[name] = path
+    before = set(sys.modules)
     try:
-        with _all_or_nothing():
+        with _all_or_nothing(), _as_a_script(path):
+            if in_package:
+                return importlib.import_module(name)
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = sys.modules[name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
+            return module
     except (Exception, SystemExit) as problem:
-        del sys.modules[name]
-        raise ValueError(f"{path} cannot be loaded: {error_line(problem, name)}") from problem
-    return module
+        said = f"{path} cannot be loaded: {error_line(problem, name)}{_hint(problem, name, path)}"
+        _forget(before)
+        raise ValueError(said) from problem
 
 
 def load_module(name: str) -> types.ModuleType:
     """Import an installed module and return it; it may register attentions.
 
+    What is not installed but lies in the folder where the command is given is loaded as a file.
+
     Raises:
         ValueError: as `load_file`.
     """
+    importlib.invalidate_caches()
+    _search()
+    own = _source.own_file(name, _source.FOLDERS)
+    if own is not None and own.suffix == ".py":
+        return load_file(own)
     try:
         with _all_or_nothing():
             return importlib.import_module(name)
@@ -124,28 +152,104 @@ def load_module(name: str) -> types.ModuleType:
         raise ValueError(f"module {name} cannot be loaded: {error_line(problem, name)}") from problem
 
 
+def _search(*folders: str) -> None:
+    """Let modules be found in these folders, and in the one where the command is given, unless others have the name."""
+    # What runs with -P, as jobs do, finds nothing in the folder that it starts in.
+    here = () if sys.flags.safe_path else (str(Path.cwd()),)
+    users = _source.FOLDERS
+    installed = [folder for folder in sys.path if folder not in users]
+    users[:] = [folder for folder in dict.fromkeys((*folders, *users, *here)) if folder not in installed]
+    sys.path[:] = [*installed, *users]
+
+
+def _check_names(name: str, path: Path) -> None:
+    """Raise ValueError if a file would not get the modules beside it, as one of another file has the name."""
+    folders = _source.folders_of(name, path)
+    if not name.startswith(USER_PREFIX) and _source.own_file(name, folders) is None:
+        other = _source.locate(name) or _source.locate(_top(name))
+        where = "another package" if other is None else other.origin
+        raise ValueError(f"{path} is a part of a package {_top(name)}, which is the name of {where}: rename its folder")
+    for module, where in _source.hidden(name, path).items():
+        users = _source.locate(module, [each for file in _FILES.items() for each in _source.folders_of(*file)])
+        if users is not None and users.origin == where:
+            raise ValueError(f"{path} imports {module}, which is {where} already: rename one of the two files")
+
+
+def _hint(problem: BaseException, name: str, path: Path) -> str:
+    """Return what to do about an import that found another module than the one beside the file; "" otherwise."""
+    module = (
+        problem.name if isinstance(problem, ImportError) else getattr(getattr(problem, "obj", None), "__name__", None)
+    )
+    where = _source.hidden(name, path).get(str(module))
+    return "" if where is None else f"; the {module} beside it has the name of {where}: rename it"
+
+
+@contextmanager
+def _as_a_script(path: Path) -> Iterator[None]:
+    """Give a file a command line without arguments, not ours; what it prints goes to standard error."""
+    arguments = sys.argv
+    sys.argv = [str(path)]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.argv = arguments
+
+
 @contextmanager
 def temporary_registry() -> Iterator[None]:
     """Forget on exit what was loaded inside: another version of the same file can then be loaded."""
-    restore, modules = _snapshot(), set(sys.modules)
+    restore, modules, folders = _snapshot(), set(sys.modules), list(_source.FOLDERS)
     try:
         yield
     finally:
         restore()
-        for name in set(sys.modules) - modules:
-            if name.startswith(_USER_PREFIX):
-                del sys.modules[name]
+        _forget(modules)
+        sys.path[:] = [folder for folder in sys.path if folder in folders or folder not in _source.FOLDERS]
+        _source.FOLDERS[:] = folders
+
+
+def _forget(before: set[str]) -> None:
+    """Forget the user's modules that were not loaded before."""
+    names = [name for name in _FILES if name not in before]
+    tops = {_top(each) for name in names for each in (name, *_own_modules(name))}
+    for name in [name for name in sys.modules if name not in before and _top(name) in tops]:
+        del sys.modules[name]
+    for name in names:
+        del _FILES[name]
 
 
 def loaded_files() -> list[Path]:
     """Return the files that `load_file` has run, in order: another process must run them to have the same names."""
-    return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
+    return [path for name, path in _FILES.items() if name in sys.modules]
+
+
+def _own_modules(name: str) -> dict[str, Path]:
+    """Return the files of the user's modules that a loaded file imports, by name; none for an installed module."""
+    path = _FILES.get(name)
+    return {} if path is None or not path.is_file() else _source.own_modules(name, path)
+
+
+def copied_files(path: Path) -> dict[str, Path]:
+    """Return the files that a loaded file needs elsewhere, by their paths in a folder of their own; itself first."""
+    name = next(name for name, each in _FILES.items() if each == path)
+    files = {}
+    for module, file in {name: path, **_own_modules(name)}.items():
+        folder = "" if module.startswith(USER_PREFIX) else module.replace(".", "/").rpartition("/")[0]
+        if file.name == "__init__.py":
+            folder = module.replace(".", "/")
+        files[f"{folder}/{file.name}".removeprefix("/")] = file
+    return files
 
 
 def origin(name: str) -> str:
     """Return the file or module to `load` in another process to register this attention there."""
-    module = sys.modules[lookup(name).__module__]
-    return str(module.__file__) if module.__name__.startswith(_USER_PREFIX) else module.__name__
+    cls = lookup(name)
+    if not _is_defined_in(cls, __package__):
+        for file, path in _FILES.items():
+            if _file(cls) in (str(path), *map(str, _own_modules(file).values())):
+                return str(path)
+    return cls.__module__
 
 
 def source_digest(name: str) -> str:
@@ -203,10 +307,11 @@ def error_line(problem: BaseException, module: str) -> str:
     text = " ".join(str(problem).split())
     # A ValueError's own sentence is enough; for other errors, their type is needed too.
     text = text if type(problem) is ValueError else f"{type(problem).__name__}: {text}".rstrip(": ")
+    tops = {_top(each) for each in (module, *_own_modules(module))}
     places = [
         f" ({Path(frame.f_code.co_filename).name}, line {line})"
         for frame, line in traceback.walk_tb(problem.__traceback__)
-        if _top(frame.f_globals.get("__name__", "")) == _top(module)
+        if _top(frame.f_globals.get("__name__", "")) in tops
     ]
     return text + "".join(places[-1:])
 
@@ -222,9 +327,20 @@ def _is_defined_in(cls: type[Attention], module: str) -> bool:
 
 def _location(cls: type[Attention]) -> str:
     """Return where a class is defined, for people."""
-    if cls.__module__.startswith(_USER_PREFIX):
-        return f"{cls.__qualname__} in {sys.modules[cls.__module__].__file__}"
+    if cls.__module__ in _FILES:
+        return f"{cls.__qualname__} in {_FILES[cls.__module__]}"
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _is_again(cls: type[Attention], other: type[Attention]) -> bool:
+    """Return whether a class is another one again, by another import of the same file."""
+    is_same = _file(cls) is not None and _file(cls) == _file(other) and cls.__qualname__ == other.__qualname__
+    return is_same and cls.__module__ != other.__module__
+
+
+def _file(cls: type[Attention]) -> str | None:
+    """Return the file that defines a class; None if it was typed in."""
+    return getattr(sys.modules.get(cls.__module__), "__file__", None)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import results
 import slurm
-from attentions import loaded_files
+from attentions import copied_files, loaded_files
 from harness.cells import Cell, Evaluate, Train
 from harness.images.sources import check_present
 from harness.jobs import submissions
@@ -274,6 +274,10 @@ def _code(out: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
     commit, dirty = checkout(ROOT)
     files = {CHECKOUT: (json.dumps({"commit": commit, "dirty": dirty}) + "\n").encode()}
     originals = loaded_files()
-    users = {f"user/{number}/{file.name}": file.read_bytes() for number, file in enumerate(originals)}
-    copy = slurm.copy_code(ROOT, PACKAGES, out / submissions.FOLDER / submissions.CODE, files | users)
-    return copy, tuple(copy / name for name in users), tuple(originals)
+    loaded = []
+    for number, file in enumerate(originals):
+        copies = {f"user/{number}/{name}": each.read_bytes() for name, each in copied_files(file).items()}
+        loaded.append(next(iter(copies)))
+        files |= copies
+    copy = slurm.copy_code(ROOT, PACKAGES, out / submissions.FOLDER / submissions.CODE, files)
+    return copy, tuple(copy / name for name in loaded), tuple(originals)

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from attentions import AttentionSpec, Site, _registry, broken_packages, load, loaded_files, lookup, names
+from attentions import (
+    AttentionSpec,
+    Site,
+    _registry,
+    broken_packages,
+    load,
+    loaded_files,
+    lookup,
+    names,
+    temporary_registry,
+)
 
 
 def test_every_file_of_the_folder_is_registered_under_its_own_name():
@@ -249,6 +259,77 @@ def test_a_name_that_another_file_has_taken_names_that_file(tmp_path: Path) -> N
     load(str(first))
     said = refused(lambda: load(str(second)))
     assert said.startswith(f"{second} cannot be loaded: attention name 'mine' is taken by Mine in {first} (second.py, ")
+
+
+def test_a_file_is_the_same_attention_when_another_imports_it(tmp_path: Path) -> None:
+    (tmp_path / "piece_a.py").write_text(WHOLE)
+    (tmp_path / "derived.py").write_text(
+        'from attentions import register\nfrom piece_a import Mine\n\n@register("derived")\nclass Derived(Mine): pass\n'
+    )
+    for order in (("piece_a", "derived"), ("derived", "piece_a")):
+        with temporary_registry():
+            for name in order:
+                assert set(load(str(tmp_path / f"{name}.py"))) >= {{"piece_a": "mine"}.get(name, name)}
+                assert load(str(tmp_path / f"{name}.py"))
+            assert pickle.loads(pickle.dumps(AttentionSpec("derived"))) == AttentionSpec("derived")
+
+
+def test_modules_beside_two_files_must_not_share_a_name(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "piece_b.py").write_text(f"x = '{folder}'\n")
+        (tmp_path / folder / f"mine_{folder}.py").write_text(
+            f"from piece_b import x\nassert x == '{folder}'\n" + WHOLE.replace('"mine"', f'"{folder}"')
+        )
+    a, b = tmp_path / "a", tmp_path / "b"
+    load(str(a / "mine_a.py"))
+    said = f"{b / 'mine_b.py'} imports piece_b, which is {a / 'piece_b.py'} already: rename one of the two files"
+    assert refused(lambda: load(str(b / "mine_b.py"))) == said
+    (b / "piece_b.py").write_text((a / "piece_b.py").read_text())
+    (b / "mine_b.py").write_text((b / "mine_b.py").read_text().replace("== 'b'", "== 'a'"))
+    assert load(str(b / "mine_b.py")) == ["b"], "a copy is as good"
+
+
+def test_what_lies_beside_a_file_hides_neither_the_library_nor_us(tmp_path: Path) -> None:
+    for name in ("random", "results", "attentions", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('hidden')")
+    (tmp_path / "attention.py").write_text(f"import random, torch\nrandom.random\n{WHOLE}")
+    assert load(str(tmp_path / "attention.py")) == ["mine"]
+    (tmp_path / "random.py").write_text(f"from results import logits\n{WHOLE}")
+    said = refused(lambda: load(str(tmp_path / "random.py")))
+    assert "ImportError: cannot import name 'logits' from 'results'" in said
+    assert "; the results beside it has the name of " in said
+    assert said.endswith("results/__init__.py: rename it")
+
+
+def test_a_folder_with_the_name_of_a_module_is_no_package(tmp_path: Path) -> None:
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "mine.py").write_text(f"import json\nfrom .pieces import x\n{WHOLE}")
+    said = refused(lambda: load(str(tmp_path / "json" / "mine.py")))
+    assert said.startswith(f"{tmp_path}/json/mine.py is a part of a package json, which is the name of ")
+    assert said.endswith("json/__init__.py: rename its folder")
+
+
+def test_a_file_that_does_not_load_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"from piece_c import x\n{WHOLE}")
+    (tmp_path / "piece_c.py").write_text("\n1 / 0\n")
+    assert "ZeroDivisionError: division by zero (piece_c.py, line 2)" in refused(lambda: load(str(path)))
+    (tmp_path / "piece_c.py").write_text("y = 1\n")
+    assert "cannot import name 'x' from 'piece_c'" in refused(lambda: load(str(path)))
+    (tmp_path / "piece_c.py").write_text("x = 10\n")
+    assert load(str(path)) == ["mine"]
+
+
+def test_a_file_gets_a_command_line_of_its_own_and_prints_beside_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "import argparse, sys\nparser = argparse.ArgumentParser()\nparser.add_argument('--dim', default=3)\n"
+    monkeypatch.setattr(sys, "argv", ["attention-bench", "check", "--quick"])
+    (tmp_path / "mine.py").write_text(f"{options}print('dim', parser.parse_args().dim, sys.argv)\n{WHOLE}")
+    assert load(str(tmp_path / "mine.py")) == ["mine"]
+    assert capsys.readouterr() == ("", f"dim 3 ['{tmp_path}/mine.py']\n")
+    assert sys.argv == ["attention-bench", "check", "--quick"]
 
 
 def test_what_is_no_file_and_no_module_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from attentions import load, lookup, source_digest
-from attentions._source import class_digest
+from attentions import (
+    Grid,
+    Site,
+    copied_files,
+    load,
+    loaded_files,
+    lookup,
+    source_digest,
+    temporary_registry,
+)
+from attentions._source import OURS, class_digest
+from harness.process.environment import PACKAGES
 from tests.attentions.test_registry import WHOLE
 
 pytestmark = pytest.mark.usefixtures("users_attentions")
@@ -101,6 +111,99 @@ def test_what_it_imports_of_ours_belongs_to_it(tmp_path: Path, monkeypatch: pyte
         with monkeypatch.context() as edited:
             edited.setattr(Path, "read_bytes", lambda self, file=file: read(self) + b"#" * (self == file))
             assert (anew("mine") != before) is changes, name
+
+
+BESIDE = """
+from attentions import Attention, Macs, register
+
+@register("mine")
+class Mine(Attention):
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        return f(v)
+
+    def macs(self):
+        return Macs()
+"""
+DEEP = "def f(x):\n    return x\n"
+
+
+@pytest.mark.parametrize(
+    ("main", "line", "files"),
+    [
+        ("mine.py", "from piece_a import f", {"piece_a.py": DEEP, "unused.py": ""}),
+        (
+            "mine.py",
+            "from piece_b import f",
+            {"piece_b.py": "from piece_c import f", "piece_c.py": DEEP, "unused.py": ""},
+        ),
+        ("mine.py", "from piece_d.e import f", {"piece_d/__init__.py": DEEP, "piece_d/e.py": "from piece_d import f"}),
+        ("mine.py", "import piece_n.e; f = piece_n.e.f", {"piece_n/e.py": DEEP}),
+        (
+            "piece_p/mine.py",
+            "from .pieces import f",
+            {"piece_p/pieces.py": "from . import f", "piece_p/__init__.py": DEEP},
+        ),
+        ("piece_q/r/mine.py", "from ..pieces import f", {"piece_q/pieces.py": DEEP}),
+        ("piece_s/mine.py", "from piece_s.t.u import f", {"piece_s/t/u.py": DEEP}),
+    ],
+    ids=["beside it", "beside that", "package", "folder", "in a package", "above", "by the name of its folder"],
+)
+def test_what_lies_beside_it_and_is_imported_belongs_to_it_and_is_copied(
+    tmp_path: Path, main: str, line: str, files: dict[str, str]
+) -> None:
+    """The copy of a user's file has all of its files, and is the same code."""
+    texts = {main: line + BESIDE, **files}
+
+    def write(folder: Path) -> Path:
+        for name, text in texts.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        return folder / main
+
+    def found(folder: Path) -> tuple[str, dict[str, Path]]:
+        with temporary_registry():
+            assert load(str(folder / main)) == ["mine"]
+            assert lookup("mine")(Site(4, 2, Grid(2, 2), Grid(2, 2)))(1, 2, 3) == 3
+            return source_digest("mine"), copied_files(folder / main)
+
+    write(tmp_path / "here")
+    digest, copies = found(tmp_path / "here")
+    texts.pop("unused.py", None)
+    assert next(iter(copies)) == main
+    assert copies == {name: tmp_path / "here" / name for name in texts}
+    write(tmp_path / "there")
+    assert found(tmp_path / "there") == (digest, {name: tmp_path / "there" / name for name in texts})
+    for name in texts:
+        texts[name] += "\n"
+        write(tmp_path / "there")
+        assert found(tmp_path / "there")[0] != digest, name
+        texts[name] = texts[name][:-1]
+
+
+def test_what_is_typed_later_beside_it_changes_nothing_that_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from piece_f import f\n" + BESIDE)
+    (tmp_path / "piece_f.py").write_text(DEEP)
+    load(str(tmp_path / "mine.py"))
+    found = source_digest("mine")
+    (tmp_path / "piece_f.py").write_text(TWICE)
+    assert source_digest("mine") == found != anew("mine")
+
+
+def test_a_module_in_the_folder_of_the_command_is_loaded_as_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs, which have only the copies of files, could not import it by its name."""
+    (tmp_path / "piece_g").mkdir()
+    (tmp_path / "piece_g" / "mine.py").write_text("from piece_h import f\n" + BESIDE)
+    (tmp_path / "piece_h.py").write_text(DEEP)
+    monkeypatch.chdir(tmp_path)
+    assert load("piece_g.mine") == ["mine"]
+    assert loaded_files() == [tmp_path / "piece_g" / "mine.py"]
+    assert copied_files(*loaded_files()) == {"mine.py": loaded_files()[0], "piece_h.py": tmp_path / "piece_h.py"}
+
+
+def test_our_folders_are_those_of_the_project() -> None:
+    assert OURS == PACKAGES
 
 
 def test_what_was_typed_in_is_known_again_nowhere() -> None:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from attentions import temporary_registry
+from attentions._source import USER_PREFIX
 from backbones import BackboneSpec, preset
 from harness.cells import Cell
 from tests.harness.command_line import ask as ask
@@ -44,12 +46,9 @@ class Counting:
 @pytest.fixture
 def users_files() -> Iterator[None]:
     """Of the user's files only those of this test are loaded: a submission copies all of them."""
-    before = {name: module for name, module in sys.modules.items() if name.startswith("attention_bench_user_")}
-    for name in before:
-        del sys.modules[name]
-    yield
-    for name in [name for name in sys.modules if name.startswith("attention_bench_user_")]:
-        del sys.modules[name]
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(USER_PREFIX)}
+    with temporary_registry():
+        yield
     sys.modules.update(before)
 
 

@@ -46,7 +46,8 @@ COSTS = "--backbone deit_micro --attention mine --task costs"
 def another_process() -> None:
     """Nothing of the user's is loaded, as when a command begins."""
     _registry._REGISTRY.pop("mine", None)
-    for name in [name for name in sys.modules if name.startswith(("attention_bench_user_", "plugin"))]:
+    _registry._forget(set())
+    for name in [name for name in sys.modules if name.startswith("plugin")]:
         del sys.modules[name]
 
 
@@ -180,20 +181,28 @@ def test_isolated_cells_find_it(ask: Ask) -> None:
     assert [record.status for record in records()] == ["done"]
 
 
-@pytest.mark.parametrize("kind", ["file", "module"])
+IN_TWO_FILES = MINE.replace("v.mean(dim=1, keepdim=True).expand_as(q)", "mean(v).expand_as(q)")
+PIECES = "def mean(v):\n    return v.mean(dim=1, keepdim=True)\n"
+
+
+@pytest.mark.parametrize("kind", ["files", "module"])
 def test_jobs_find_it_and_resume_finds_it_again(ask: Ask, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Of a file they run the copy; a module they import by its name."""
+    """Of a file, and of those beside it that it imports, they run the copy; a module they import by its name."""
     path = Path("plugin_mine.py")
     path.write_text(MINE)
-    if kind == "module":
+    if kind == "files":
+        path.write_text(f"from pieces import mean\n{IN_TWO_FILES}")
+        Path("pieces.py").write_text(PIECES)
+    else:
         monkeypatch.syspath_prepend(Path.cwd())
         monkeypatch.setenv("PYTHONPATH", str(Path.cwd()), prepend=os.pathsep)
-    named = str(path) if kind == "file" else path.stem
+    named = str(path) if kind == "files" else path.stem
     answer = ask(f"submit {COSTS} --cluster local --import {named}")
     assert (answer.status, answer.err) == (0, "")
     another_process()
-    if kind == "file":
-        path.write_text("raise RuntimeError('edited since')")
+    if kind == "files":
+        for each in (path, Path("pieces.py")):
+            each.write_text("raise RuntimeError('edited since')")
     for again in (True, False):
         wait_for(lambda: any(word in ask("status").out for word in ("1 done", "failed")))
         (record,) = records()

@@ -133,10 +133,16 @@ def test_what_is_no_command_or_flag_is_named(ask: Ask, line: str, named: str) ->
 
 
 def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
-    """Nothing else reaches a person either: no warning of a library, no traceback at exit."""
+    """Nothing else reaches a person either: no warning of a library, no traceback at exit, nothing of their own files.
+
+    Those that have the name of a library's module, or of ours, are not taken for it.
+    """
+    for name in ("random", "results", "attentions", "tyro"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('taken for another')")
     done = subprocess.run(
         [sys.executable, "-m", "harness", "show", "swin_t", "--attention", "fokused"],
-        cwd=ROOT,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": ""},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
