@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch.nn.parameter import is_lazy
+
 from attentions._contract import Attention, Site
 from attentions._options import canonical, fits, schema, type_text
 from attentions._registry import is_registered, load, lookup, origin, unknown
@@ -70,8 +73,34 @@ class AttentionSpec:
         return value if isinstance(value, AttentionSpec) else cls.parse(str(value))
 
     def build(self, site: Site) -> Attention:
-        """Build the module at `site`. Raises ValueError if its mathematics or options do not work there."""
-        return lookup(self.name)(site, **self.options)
+        """Build the module at `site`; under `torch.device("meta")`, without values of its parameters and buffers.
+
+        Raises:
+            ValueError: if its mathematics or options do not work there, or the constructor leaves something undone.
+        """
+        described = torch.get_default_device().type == "meta"
+        module = self._describe(site) if described else lookup(self.name)(site, **self.options)
+        if "_parameters" not in vars(module):
+            raise ValueError("its constructor does not call super().__init__(site)")
+        lazy = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if is_lazy(value)]
+        if lazy:
+            raise ValueError(
+                f"no shape before the first forward pass: {', '.join(lazy)}; instead of a lazy module, it takes one "
+                "whose shapes the constructor knows from `site`"
+            )
+        return module.to("meta") if described else module
+
+    def _describe(self, site: Site) -> Attention:
+        cls = lookup(self.name)
+        try:
+            return cls(site, **self.options)
+        except ValueError:
+            raise
+        except Exception:
+            # It may have asked for the value of a tensor, as in `for x in torch.linspace(0, 1, heads): x.item()`, which
+            # there is on the CPU. Any other error is the same there.
+            with torch.random.fork_rng(devices=()), torch.device("cpu"):
+                return cls(site, **self.options)
 
     def __str__(self) -> str:
         inner = ", ".join(f"{option}={value!r}" for option, value in self.options.items())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attentions import Attention, Grid, Macs
+from attentions import Attention, Given, Grid, Macs
 
 
 def partition(x: Tensor, grid: Grid, window: tuple[int, int] | None) -> Tensor:
@@ -93,6 +93,16 @@ def init_weights(module: nn.Module) -> None:
 def input_for(core: Attention, x: Tensor) -> Tensor | None:
     """Return x, the input of the projections, if the attention takes it, else None."""
     return x if core.takes_input else None
+
+
+def mix(
+    core: Attention, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
+) -> Tensor:
+    """Return what an attention makes of its tokens, (B, N, C). Raises TypeError, in one line, if that is no tensor."""
+    out = core(q, k, v, bias=bias, x=x, regions=regions)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"forward of {type(core).__name__} returned a {type(out).__name__}, not one tensor (B, N, C)")
+    return out
 
 
 def projection_macs(tokens: int, dim_in: int, dim_out: int) -> Macs:

@@ -18,6 +18,7 @@ from backbones._layers import (
     init_weights,
     make_drop_path,
     make_mlp,
+    mix,
     mlp_macs,
     norm_macs,
     partition,
@@ -141,7 +142,7 @@ class Branch(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
         q, k, v = (partition(part, self.grid, self.window) for part in (q, k, v))
         x_in = partition(x, self.grid, self.window) if self.core.takes_input else None
-        out = self.core(q, k, v, x=x_in) + to_tokens(self.get_v(to_image(v, self.tile)))
+        out = mix(self.core, q, k, v, x=x_in) + to_tokens(self.get_v(to_image(v, self.tile)))
         return unpartition(out, self.grid, self.window)
 
 

@@ -19,6 +19,7 @@ from backbones._layers import (
     init_weights,
     input_for,
     make_mlp,
+    mix,
     mlp_macs,
     norm_macs,
     projection_macs,
@@ -99,7 +100,7 @@ class AttentionHost(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.proj(self.core(q, k, v, x=input_for(self.core, x)))
+        return self.proj(mix(self.core, q, k, v, x=input_for(self.core, x)))
 
 
 def make_block(spec: DeiTSpec, mount: Mount, drop_path: float) -> PreNormBlock:

@@ -24,6 +24,7 @@ from backbones._layers import (
     init_weights,
     input_for,
     make_mlp,
+    mix,
     mlp_macs,
     norm_macs,
     projection_macs,
@@ -185,7 +186,7 @@ class ReducedKeyHost(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         k, v = self.kv(self.reduce(x)).chunk(2, dim=-1)
-        return self.proj(self.core(self.q(x), k, v, x=input_for(self.core, x)))
+        return self.proj(mix(self.core, self.q(x), k, v, x=input_for(self.core, x)))
 
 
 def never_used(model: nn.Module) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from attentions import AttentionSpec, Grid, Site
-from backbones._layers import input_for
+from backbones._layers import input_for, mix
 
 
 class SwappedAttention(nn.Module):
@@ -36,7 +36,7 @@ class SwappedAttention(nn.Module):
             raise ValueError("a swapped-in attention takes no attn_mask and is not causal")
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         q, k = self._normed(q, self.q_norm), self._normed(k, self.k_norm)
-        out = self.norm(self.core(q, k, v, x=input_for(self.core, x)))
+        out = self.norm(mix(self.core, q, k, v, x=input_for(self.core, x)))
         if self.gate is not None:
             out = out * self.gate(x).sigmoid()
         return self.proj_drop(self.proj(out))

@@ -21,6 +21,7 @@ from backbones._layers import (
     input_for,
     make_drop_path,
     make_mlp,
+    mix,
     mlp_macs,
     norm_macs,
     partition,
@@ -207,7 +208,7 @@ class WindowHost(nn.Module):
         bias = self.bias(mask, x.shape[0]) if self.core.takes_bias else None
         if regions is not None:
             regions = regions.repeat(x.shape[0] // regions.shape[0], 1)
-        return self.proj(self.core(q, k, v, bias=bias, x=input_for(self.core, x), regions=regions))
+        return self.proj(mix(self.core, q, k, v, bias=bias, x=input_for(self.core, x), regions=regions))
 
 
 def relative_position_index(height: int, width: int) -> Tensor:

@@ -16,6 +16,7 @@ EARLIER = SHIPPED / "earlier"
 """Certificates that shipped with earlier code, whose hash records made with it still name."""
 
 VERDICTS = ("pass", "fail", "exempt")
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,25 @@ class Certificate:
         return tuple(law for law in self.laws if law.verdict == "fail")
 
     @property
+    def device(self) -> str:
+        """The device on which it was tested: "cpu" or "cuda"."""
+        return self.environment.get("device", "cpu")
+
+    @property
     def short(self) -> str:
-        """The verdicts in brief: "17/19 (2 exempt)", "18/18 quick" or "fails macs"."""
+        """The verdicts in brief: "17/19 (2 exempt)", "18/18 quick", "18/18 on cuda" or "fails macs"."""
+        where = "" if self.device == "cpu" else f" on {self.device}"
         if self.failed:
-            return f"fails {', '.join(law.law for law in self.failed)}"
+            return f"fails {', '.join(law.law for law in self.failed)}{where}"
         exempt = sum(law.verdict == "exempt" for law in self.laws)
         held = f"{len(self.laws) - exempt}/{len(self.laws)}" + (f" ({exempt} exempt)" if exempt else "")
-        return held if self.form == "full" else f"{held} {self.form}"
+        return held + ("" if self.form == "full" else f" {self.form}") + where
 
 
-def file_name(attention: str, form: str = "full") -> str:
-    """Return "focused-1f3a5c7e.json" or "focused-1f3a5c7e-quick.json": other options have another file."""
+def file_name(attention: str, form: str = "full", device: str = "cpu") -> str:
+    """Return "focused-1f3a5c7e.json" or "focused-1f3a5c7e-cuda-quick.json": other options have another file."""
     name = f"{attention.partition('(')[0]}-{hashlib.sha256(attention.encode()).hexdigest()[:8]}"
+    name += "" if device == "cpu" else f"-{device}"
     return f"{name}.json" if form == "full" else f"{name}-{form}.json"
 
 
@@ -72,9 +80,10 @@ def write_certificate(folder: Path, certificate: Certificate) -> Path:
     Raises ValueError if the folder cannot be written.
     """
     text = json.dumps({"schema": SCHEMA, **asdict(certificate)}, indent=2, allow_nan=False)
-    path = write_text(folder / file_name(certificate.attention, certificate.form), text + "\n")
+    attention, device = certificate.attention, certificate.device
+    path = write_text(folder / file_name(attention, certificate.form, device), text + "\n")
     if certificate.form == "full":
-        (folder / file_name(certificate.attention, "quick")).unlink(missing_ok=True)
+        (folder / file_name(attention, "quick", device)).unlink(missing_ok=True)
     return path
 
 
@@ -111,11 +120,14 @@ def certificates(*folders: Path) -> list[Certificate]:
 def certificate_summary(attention: str, sources: Iterable[str], found: Iterable[Certificate]) -> str | None:
     """Return what the certificates say about an attention whose code has these hashes.
 
-    That is "19/19" or the like, "of other code" if none is of this code alone, and None if there is no certificate or
-    no hash. Of several, one with a failing law counts, otherwise a full one.
+    That is "19/19" or the like, for each device on which it was tested ("19/19; 18/18 quick on cuda"), "of other code"
+    if none is of this code alone, and None if there is no certificate or no hash. Of several on the same device, one
+    with a failing law counts, otherwise a full one.
     """
     sources, own = set(sources), [certificate for certificate in found if certificate.attention == attention]
     if not own or not sources:
         return None
     fitting = [certificate for certificate in own if {certificate.source} == sources]
-    return min(fitting, key=lambda each: (each.passed, each.form != "full")).short if fitting else "of other code"
+    devices = [[each for each in fitting if each.device == device] for device in DEVICES]
+    counting = [min(each, key=lambda each: (each.passed, each.form != "full")) for each in devices if each]
+    return "; ".join(each.short for each in counting) or "of other code"

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +21,8 @@ import torch
 from attentions import AttentionSpec, source_digest
 from harness.certificate import compilers, costs, definition, dependence, mounting, precision, random_sites, state
 from harness.certificate.subject import Broken, Exempt, Subject
-from harness.process.environment import environment
+from harness.process.environment import check_device, environment
+from harness.process.errors import first_line
 from results import Certificate, Verdict
 
 Law = Callable[[Subject], str]
@@ -55,28 +57,51 @@ SLOW = ("growth of time",)
 
 
 def certify(
-    spec: AttentionSpec, *, quick: bool = False, report: Callable[[Verdict], None] = lambda verdict: None
+    spec: AttentionSpec,
+    *,
+    quick: bool = False,
+    device: str = "cpu",
+    report: Callable[[Verdict], None] = lambda verdict: None,
 ) -> Certificate:
-    """Test an attention by all laws; call `report` with each verdict as soon as it is known.
+    """Test an attention by all laws on a device; call `report` with each verdict as soon as it is known.
 
     `quick` is the form for a test suite: fewer sites, no measured time, graphs captured but not compiled to code.
 
     Raises:
-        ValueError: if the attention declares itself exempt from a law that does not exist.
+        ValueError: if there is no such device here, the attention asks for a GPU and is to be tested on the CPU, or it
+            declares itself exempt from a law that does not exist.
     """
-    subject = Subject(spec, quick)
+    check_device(device)
+    subject = Subject(spec, quick, device)
     if unknown := set(subject.attention.exempt) - set(LAWS):
         raise ValueError(f"{spec.name} is exempt from {sorted(unknown)}, which are not laws ({', '.join(LAWS)})")
     verdicts = []
     # The random state of the caller's program stays as it was.
-    with torch.random.fork_rng(devices=()), warnings.catch_warnings(), _one_thread():
+    with torch.random.fork_rng(), warnings.catch_warnings(), _one_thread(), torch.compiler.set_stance("force_eager"):
         warnings.simplefilter("ignore")
+        problem = subject.runs()
+        if device == "cpu" and problem is not None and ASKS_FOR_GPU.search(problem):
+            raise ValueError(
+                f"{spec.name} asks for a GPU, and cannot be tested on the CPU ({problem}): check it with "
+                "--device cuda, on a machine that has one"
+            )
         for name, law in LAWS.items():
             if not (quick and name in SLOW):
-                verdicts.append(_verdict(name, law, subject))
+                verdicts.append(_verdict(name, law, subject, problem))
                 report(verdicts[-1])
     form = "quick" if quick else "full"
-    return Certificate(str(spec), source_digest(spec.name), form, tuple(verdicts), environment("cpu"))
+    return Certificate(str(spec), source_digest(spec.name), form, tuple(verdicts), environment(device))
+
+
+ASKS_FOR_GPU = re.compile(
+    r"active driver|accessed from triton|nvidia|libcuda|is_cuda|not compiled with cuda|no cuda|on (a )?(cuda|gpu)\b"
+    r"|cuda (gpu|device|tensor|driver)",
+    re.IGNORECASE,
+)
+"""What torch and Triton say to code that needs a GPU where there is none, or on tensors of the CPU."""
+
+WITHOUT_RUNNING = ("builds", "shape")
+"""Laws that say what is wrong with an attention that does not run; the others would repeat it."""
 
 
 @contextmanager
@@ -94,15 +119,20 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _verdict(name: str, law: Law, subject: Subject) -> Verdict:
+def _verdict(name: str, law: Law, subject: Subject, problem: str | None) -> Verdict:
     began = time.perf_counter()
     reason = subject.attention.exempt.get(name)
     if not subject.cases and name != "builds":
         reason = "it cannot be mounted at any of the small sites"
+    elif problem is not None and name not in WITHOUT_RUNNING:
+        reason = "not tested: it does not run at every small site (see shape)"
     try:
         verdict, detail = ("exempt", reason) if reason else ("pass", law(subject))
     except Broken as broken:
         verdict, detail = "fail", str(broken)
     except Exempt as exempt:
         verdict, detail = "exempt", str(exempt)
+    except Exception as error:
+        # An attention may return or raise anything, and what is wrong with it belongs in its certificate.
+        verdict, detail = "fail", f"{type(error).__name__}: {first_line(error)}"
     return Verdict(name, verdict, detail, round(time.perf_counter() - began, 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import time
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from attentions import Attention, AttentionSpec, Grid, Site, lookup, names, oper
 from harness.certificate.subject import Broken, Subject, at, require, shown_sites
 from harness.measures.costs import by_category, check_agreement
 from harness.measures.counters import count_with_fvcore, count_with_torch, own_operators
+from harness.measures.meta_device import as_written, without_values
 
 SHAPES = ((32, 2), (64, 1))
 """Channels and heads of the maps on which growth is measured: the first pair that the attention accepts."""
@@ -52,12 +54,13 @@ def macs(subject: Subject) -> str:
     for case in cases:
         with at(case):
             model, tokens = _alone(subject, case.site)
-            met |= own_operators(model, tokens) if operators() else set()
-            counts = {
-                "torch": count_with_torch(model, tokens),
-                "fvcore": count_with_fvcore(model, tokens)[0],
-                "formula": by_category(model.attention.macs()),
-            }
+            with as_written(), without_values():
+                met |= own_operators(model, tokens) if operators() else set()
+                counts = {
+                    "torch": count_with_torch(model, tokens),
+                    "fvcore": count_with_fvcore(model, tokens)[0],
+                    "formula": by_category(model.attention.macs()),
+                }
             try:
                 check_agreement(counts, label=subject.spec.name)
             except ValueError as problem:
@@ -158,22 +161,30 @@ def _slope(subject: Subject, side: int) -> tuple[float, float]:
 def _seconds(subject: Subject, side: int, at_least: float) -> float:
     """Return the mean time of a forward pass of one entry on a square map, in float32, over `at_least` seconds.
 
-    It is the user-mode time of this process, so that neither other processes nor the system's work on new pages of
-    memory, which begins at some tensor size, bends the curve.
+    On the CPU it is the user-mode time of this process, so that neither other processes nor the system's work on new
+    pages of memory, which begins at some tensor size, bends the curve.
     """
     site = _square(subject, side)
     module = subject.build(site)
     generator = torch.Generator().manual_seed(1)
     names = ("q", "k", "v", "x") if module.takes_input else ("q", "k", "v")
-    given = {name: torch.randn(1, side * side, site.dim, generator=generator) for name in names}
+    given = {name: torch.randn(1, side * side, site.dim, generator=generator).to(subject.device) for name in names}
     with torch.inference_mode():
         module(**given)
-        began = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+        began = _clock(subject.device)
         runs, taken = 0, 0.0
         while taken < at_least or not runs:
             module(**given)
-            runs, taken = runs + 1, resource.getrusage(resource.RUSAGE_SELF).ru_utime - began
+            runs, taken = runs + 1, _clock(subject.device) - began
     return max(taken, 1e-6) / runs
+
+
+def _clock(device: str) -> float:
+    """Return the seconds that a device has worked, but for a constant."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _seen(slope: float, declared: int) -> str:

@@ -113,6 +113,7 @@ def _check_bias(subject: Subject) -> None:
         with at(case):
             module, inputs = subject.randomised(case.site), subject.inputs(case)
             cut = torch.zeros(case.site.queries.tokens, case.site.keys.tokens, dtype=torch.float64)
+            cut = cut.to(subject.device)
             cut[0, -1] = -100
             plain, masked = (
                 {**inputs, "bias": bias.expand_as(inputs["bias"])} for bias in (torch.zeros_like(cut), cut)

@@ -9,7 +9,7 @@ import torch
 
 import backbones
 from harness.certificate.precision import MODES, Mode, cast
-from harness.certificate.subject import CASES, Broken, Exempt, Subject, at, require, shown_sites
+from harness.certificate.subject import CASES, Broken, Exempt, Subject, at, no_tensor, require, shown_sites
 from harness.process.errors import first_line
 
 FAMILIES = ("deit_t", "pvt_tiny", "pvt_v2_b0", "pvt_v2_b2_li", "swin_t", "cswin_t", "flatten_swin_t", "flatten_pvt_t")
@@ -53,8 +53,10 @@ def shape(subject: Subject) -> str:
     """(B, N, C) comes out, in the dtype of v, at every small site."""
     for case in subject.cases:
         for mode in (Mode("float64 throughout", torch.float64, torch.float64, None), *MODES):
-            with at(f"{case}, {mode.name}"), mode.cast():
+            with at(f"{case}, {mode.name}"), mode.cast(subject.device):
                 out = subject.randomised(case.site).to(mode.parameters)(**cast(subject.inputs(case), mode.inputs))
+            if not isinstance(out, torch.Tensor):
+                raise Broken(f"{case}: {no_tensor(out)}")
             wanted = (case.batch, case.site.queries.tokens, case.site.dim)
             require(tuple(out.shape) == wanted, case, f"returned {tuple(out.shape)}, must be {wanted}")
             require(out.dtype == mode.inputs, case, f"{mode.name}, it returned {out.dtype}; v is {mode.inputs}")

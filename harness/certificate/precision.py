@@ -29,8 +29,8 @@ class Mode(NamedTuple):
     inputs: torch.dtype
     autocast: torch.dtype | None
 
-    def cast(self) -> AbstractContextManager[object]:
-        return nullcontext() if self.autocast is None else torch.autocast("cpu", self.autocast)
+    def cast(self, device: str) -> AbstractContextManager[object]:
+        return nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -93,7 +93,7 @@ def _both(subject: Subject, case: Case, inputs: Inputs, mode: Mode) -> Iterator[
     module = subject.randomised(case.site).to(mode.parameters)
     rounded = cast(inputs, mode.inputs)
     names = ["the output", *(f"the gradient of {name}" for name in _named(rounded, module))]
-    ours = _run(module, rounded, mode.cast())
+    ours = _run(module, rounded, mode.cast(subject.device))
     exact = _run(module.double(), cast(rounded, torch.float64), nullcontext())
     yield from zip(names, ours, exact, strict=True)
 

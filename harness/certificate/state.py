@@ -23,6 +23,7 @@ def state(subject: Subject) -> str:
             out = module.train()(**inputs)
             gradients(out, leaves(inputs))
             for name, value in module.state_dict().items():
+                require(name in before, case, f"forward() adds {name} to its state, which the constructor must make")
                 require(torch.equal(value, before[name]), case, f"a training step changes {name}")
             other.load_state_dict(before)
             gap = difference(other.eval()(**inputs), module.eval()(**inputs))
@@ -46,14 +47,14 @@ def deterministic(subject: Subject) -> str:
         with at(case):
             module, inputs = subject.randomised(case.site), subject.inputs(case)
             for mode in (True, False):
-                torch.rand(1)  # so that the state is not the one that a seed leaves
-                generator = torch.get_rng_state()
+                torch.rand(1, device=subject.device)  # so that the state is not the one that a seed leaves
+                generators = _generators()
                 runs = [module.train(mode)(**inputs) for _ in range(2)]
                 found = [gradients(out, leaves(inputs)) for out in runs]
                 named = "training" if mode else "evaluation"
                 require(torch.equal(runs[0], runs[1]), case, f"two runs in {named} mode differ")
                 require(all(map(torch.equal, *found)), case, f"gradients of two runs in {named} mode differ")
-                still = torch.equal(generator, torch.get_rng_state())
+                still = all(map(torch.equal, generators, _generators()))
                 require(still, case, f"in {named} mode it advances the random number generator")
             with torch.no_grad():
                 gap = difference(module(**inputs), runs[0])
@@ -62,6 +63,11 @@ def deterministic(subject: Subject) -> str:
             for name, value in states[0].items():
                 require(torch.equal(value, states[1][name]), case, f"{name} differs although the seed is the same")
     return shown_sites(subject.cases)
+
+
+def _generators() -> list[Tensor]:
+    """Return the state of every random number generator: that of the CPU, and of each GPU."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
 
 
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {

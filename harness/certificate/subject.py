@@ -85,10 +85,11 @@ REGIONS = Case("shifted window", _same(64, 2, Grid(4, 4), regions=4))
 
 @dataclass(frozen=True)
 class Subject:
-    """An attention with its options; `quick` asks for the form for a test suite, which takes seconds."""
+    """An attention with its options, on a device; `quick` asks for the form for a test suite, which takes seconds."""
 
     spec: AttentionSpec
     quick: bool = False
+    device: str = "cpu"
 
     @property
     def attention(self) -> type[Attention]:
@@ -123,13 +124,15 @@ class Subject:
     def build(self, site: Site, seed: int = 0) -> Attention:
         """Build it in evaluation mode, with the parameters that its constructor leaves, in float32."""
         torch.manual_seed(seed)
-        return self.spec.build(site).eval()
+        return self.spec.build(site).eval().to(self.device)
 
     def randomised(self, site: Site, seed: int = 0) -> Attention:
         """Build it in float64 with random parameters: zeros and equal values, with which many start, hide mistakes."""
         module = self.build(site, seed).double()
-        for parameter in module.parameters():
-            torch.nn.init.normal_(parameter, std=0.5)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                # Drawn on the CPU, so that they are the same on every device.
+                parameter.copy_(torch.nn.init.normal_(torch.empty(parameter.shape, dtype=torch.float64), std=0.5))
         return module
 
     def inputs(self, case: Case, seed: int = 1) -> Inputs:
@@ -138,7 +141,7 @@ class Subject:
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
+            return torch.randn(*shape, dtype=torch.float64, generator=generator).to(self.device).requires_grad_()
 
         n, m = site.queries.tokens, site.keys.tokens
         inputs = {"q": normal(batch, n, site.dim), "k": normal(batch, m, site.dim), "v": normal(batch, m, site.dim)}
@@ -147,10 +150,26 @@ class Subject:
         if self.attention.takes_input:
             inputs["x"] = normal(batch, n, site.dim)
         if site.regions > 1:
-            inputs["regions"] = torch.stack(
-                (quarters(site.queries), *[torch.zeros(n, dtype=torch.int64)] * (batch - 1))
-            )
+            others = [torch.zeros(n, dtype=torch.int64)] * (batch - 1)
+            inputs["regions"] = torch.stack((quarters(site.queries), *others)).to(self.device)
         return inputs
+
+    def runs(self) -> str | None:
+        """Return None if it returns a tensor at all of its cases, or else what happens at the first other one."""
+        for case in self.cases or CASES[:1]:
+            try:
+                out = self.randomised(case.site)(**self.inputs(case))
+            except Exception as problem:
+                return f"{type(problem).__name__}: {first_line(problem)}"
+            if not isinstance(out, Tensor):
+                return no_tensor(out)
+        return None
+
+
+def no_tensor(out: object) -> str:
+    """Return what is wrong with the output of `forward` that is no tensor."""
+    what = f"a {type(out).__name__}" + (f" of {len(out)}" if isinstance(out, (tuple, list, dict)) else "")
+    return f"returned {what}, must be one tensor (B, N, C)"
 
 
 def quarters(grid: Grid) -> Tensor:
@@ -168,7 +187,7 @@ def leaves(inputs: Inputs) -> list[Tensor]:
 def loss_of(out: Tensor) -> Tensor:
     """Return a scalar whose gradient differs from element to element of `out`."""
     direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    return (out.double() * direction).sum()
+    return (out.double() * direction.to(out.device)).sum()
 
 
 def gradients(out: Tensor, wanted: list[Tensor]) -> list[Tensor]:

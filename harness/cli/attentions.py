@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.app import CERTIFICATES, RUNS, Positional, out_console, say, shown, warn
-from harness.cli.options import OutOption
+from harness.cli.options import DeviceOption, OutOption
 
 if TYPE_CHECKING:
     from attentions import AttentionSpec
@@ -76,6 +76,7 @@ def check(
     ],
     *,
     quick: bool = False,
+    device: DeviceOption = "cpu",
     out: OutOption = RUNS,
 ) -> int:
     """Test attentions against the laws that all of them must obey; write a certificate of each, which tables show.
@@ -83,6 +84,9 @@ def check(
     By name, and a file of your own:
         attention-bench check softmax "focused(kernel_size=None)"
         attention-bench check my_attention.py --quick
+
+    One that needs a GPU, on a machine that has one:
+        attention-bench check my_kernel.py --device cuda
 
     Certificates go to `certificates` in the folder of the records.
 
@@ -92,24 +96,37 @@ def check(
         quick: test in seconds: on fewer sites, without measured time, capturing graphs but not compiling them.
     """
     import results
+    from harness.cells.runtime import check_runtime
     from harness.certificate.certify import LAWS, certify
+    from harness.process.environment import check_device
     from harness.runner.checks import check_writable
     from results.wording import count
 
+    check_runtime(device, "fp32")
+    check_device(device)
     specs = _named(attention)
     folder = out / CERTIFICATES
     check_writable(folder)
     width = max(map(len, LAWS))
-    failed = []
+    failed: list[str] = []
+    refused = 0
     for spec in specs:
         say(f"{spec}", style="bold")
-        certificate = certify(spec, quick=quick, report=lambda verdict: _print_verdict(verdict, width))
+        try:
+            certificate = certify(
+                spec, quick=quick, device=device, report=lambda verdict: _print_verdict(verdict, width)
+            )
+        except ValueError as problem:
+            # The others can be tested all the same.
+            warn(str(problem), style="red")
+            refused += 1
+            continue
         path = results.write_certificate(folder, certificate)
         say(f"{certificate.short}, in {path}\n")
         failed += [str(spec)] * bool(certificate.failed)
     if failed:
         warn(f"{count(len(failed), 'attention')} of {len(specs)} failed", style="red")
-    return 1 if failed else 0
+    return 2 if refused else 1 if failed else 0
 
 
 def _named(texts: Sequence[str]) -> list[AttentionSpec]:

@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from harness.process.errors import first_line
 
 
 @contextmanager
@@ -27,6 +30,29 @@ def autocast_on_meta() -> Iterator[None]:
         yield
     finally:
         torch.autocast.__init__ = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Let functions under `torch.compile` run as they are written: compiled code hides its operators from counters."""
+    # torch refuses to trace such functions, whatever the stance; inside a kernel of its own it calls what they wrap.
+    inside: Any = SimpleNamespace(in_kernel_invocation=True, shape_env=None)
+    with torch.compiler.set_stance("force_eager"), torch._guards.tracing(torch._guards.TracingContext(inside)):
+        yield
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Say in an error about the meta device what is different there: a user does not know that it is counted on it."""
+    try:
+        yield
+    except (NotImplementedError, RuntimeError, TypeError) as problem:
+        if "meta" not in str(problem):
+            raise
+        raise ValueError(
+            f"{first_line(problem)} (multiply-adds are counted on the meta device, on which tensors have no values: "
+            "neither .item() nor .numpy() nor a tensor of another device works there)"
+        ) from problem
 
 
 @contextmanager

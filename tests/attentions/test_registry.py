@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from attentions import (
     AttentionSpec,
@@ -21,6 +22,7 @@ from attentions import (
     names,
     temporary_registry,
 )
+from backbones import preset
 
 
 def test_every_file_of_the_folder_is_registered_under_its_own_name():
@@ -259,6 +261,49 @@ def test_a_name_that_another_file_has_taken_names_that_file(tmp_path: Path) -> N
     load(str(first))
     said = refused(lambda: load(str(second)))
     assert said.startswith(f"{second} cannot be loaded: attention name 'mine' is taken by Mine in {first} (second.py, ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "self.x = [x.item() for x in torch.linspace(0, 1, site.heads)]",
+        "self.x = float(numpy.asarray(torch.ones(3)).sum())",
+        "self.x = 1 if torch.ones(1) > 0 else 0",
+        "self.register_buffer('x', torch.from_numpy(numpy.ones(3)))",
+        "self.register_buffer('x', torch.ones(3, device='cpu'))",
+    ],
+    ids=["item", "numpy", "a condition", "a buffer of numpy's", "a buffer on a device of its own"],
+)
+def test_a_constructor_may_ask_for_values_when_a_model_is_described(tmp_path: Path, site: Site, line: str) -> None:
+    (tmp_path / "mine.py").write_text(
+        f"import numpy, torch\n{changed(('super().__init__(site)', f'super().__init__(site); {line}'))}"
+    )
+    load(str(tmp_path / "mine.py"))
+    state = torch.get_rng_state()
+    with torch.device("meta"):
+        module = AttentionSpec("mine").build(site)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(value.is_meta for value in module.buffers())
+    preset("deit_micro", attention="mine")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("super().__init__(site)", "self.site = site", "its constructor does not call super().__init__(site)"),
+        (
+            "super().__init__(site)",
+            "super().__init__(site); self.a = torch.nn.LazyLinear(3)",
+            "mine: no shape before the first forward pass: a.weight, a.bias; instead of a lazy module",
+        ),
+        ("super().__init__(site)", "super().__init__(site); 1 / 0", "the constructor of mine fails: ZeroDivisionError"),
+    ],
+    ids=["no call of super", "lazy", "an error"],
+)
+def test_what_a_constructor_leaves_undone_is_one_clear_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    (tmp_path / "mine.py").write_text(f"import torch\n{changed((old, new))}")
+    load(str(tmp_path / "mine.py"))
+    assert said in refused(lambda: preset("deit_micro", attention="mine"))
 
 
 def test_a_file_is_the_same_attention_when_another_imports_it(tmp_path: Path) -> None:

@@ -100,6 +100,25 @@ def test_the_full_form_speaks_before_the_quick_one_and_takes_its_place(tmp_path:
     assert len(list(tmp_path.glob("*.json"))) == 2
 
 
+def test_each_device_has_a_file_of_its_own_and_speaks_for_itself(tmp_path: Path) -> None:
+    on_gpu = replace(SOUND, laws=LAWS[:1], environment={"device": "cuda"})
+    quick = replace(on_gpu, form="quick")
+    assert [each.short for each in (on_gpu, quick)] == ["1/1 on cuda", "1/1 quick on cuda"]
+
+    def shown() -> str | None:
+        return certificate_summary(SOUND.attention, [SOUND.source], certificates(tmp_path))
+
+    write_certificate(tmp_path, quick)
+    assert shown() == "1/1 quick on cuda"
+    write_certificate(tmp_path, SOUND)
+    assert shown() == "3/4 (1 exempt); 1/1 quick on cuda"
+    write_certificate(tmp_path, on_gpu)
+    assert shown() == "3/4 (1 exempt); 1/1 on cuda"
+    write_certificate(tmp_path, replace(BROKEN, environment={"device": "cuda"}))
+    assert shown() == "3/4 (1 exempt); fails macs, batch on cuda"
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
 def test_a_record_of_earlier_code_shows_the_certificate_that_shipped_with_it(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

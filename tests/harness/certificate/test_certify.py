@@ -3,11 +3,13 @@
 from typing import ClassVar
 
 import pytest
+import torch
+from torch._subclasses import FakeTensorMode
 
 from attentions import AttentionSpec, _registry
 from harness.certificate import costs
 from harness.certificate.certify import LAWS, SLOW, certify
-from harness.certificate.subject import Broken, Subject
+from harness.certificate.subject import Broken, Subject, loss_of
 from tests.harness.certificate.planted_bugs import BUGS, Sound, SoundSoftmax
 from tests.nightly import LONG
 
@@ -75,6 +77,96 @@ def test_where_it_can_be_mounted_nowhere_no_law_is_said_to_hold(registered):
     builds, *others = certify(registered(Nowhere), quick=True).laws
     assert (builds.law, builds.verdict) == ("builds", "fail")
     assert {law.verdict for law in others} == {"exempt"}
+
+
+@pytest.mark.parametrize(
+    ("mix", "said"),
+    [
+        (lambda v: (v, v), "returned a tuple of 2, must be one tensor (B, N, C)"),
+        (lambda v: None, "returned a NoneType, must be one tensor (B, N, C)"),
+        (lambda v: [][0], "IndexError: list index out of range"),
+        (lambda v: v if v.shape[2] < 48 else [][0], "IndexError: list index out of range"),
+    ],
+    ids=["a map beside the output", "nothing", "an error", "an error at some sites"],
+)
+def test_what_does_not_run_is_said_once(registered, mix, said):
+    """A line says what is wrong, and the other laws are not blamed for it."""
+
+    class Broken(Sound):
+        def forward(self, q, k, v, **given):
+            return mix(v)
+
+    certificate = certify(registered(Broken), quick=True)
+    builds, shape, *others = certificate.laws
+    assert (builds.verdict, shape.verdict) == ("pass", "fail")
+    assert said in shape.detail
+    assert {(law.verdict, law.detail) for law in others} == {
+        ("exempt", "not tested: it does not run at every small site (see shape)")
+    }
+    assert certificate.short == "fails shape"
+
+
+def test_an_error_in_the_middle_of_a_law_belongs_in_the_certificate(registered):
+    class Odd(Sound):
+        def forward(self, q, k, v, **given):
+            out = super().forward(q, k, v, **given)
+            return out if out.dtype == torch.float64 else (out, out)
+
+    laws = {law.law: law for law in certify(registered(Odd), quick=True).laws}
+    assert laws["shape"].detail.endswith("returned a tuple of 2, must be one tensor (B, N, C)")
+    assert laws["reference"].verdict == "pass"
+    assert laws["memory"].verdict == laws["near"].verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        RuntimeError("0 active drivers ([]). There should only be one."),
+        AssertionError("Torch not compiled with CUDA enabled"),
+        RuntimeError("Found no NVIDIA driver on your system."),
+    ],
+    ids=["triton", "a build of torch for CPUs", "no driver"],
+)
+@pytest.mark.parametrize("where", ["constructor", "forward"])
+def test_what_asks_for_a_gpu_is_not_accused_on_the_cpu(registered, problem, where):
+    class Kernel(Sound):
+        def __init__(self, site):
+            super().__init__(site)
+            if where == "constructor":
+                raise problem
+
+        def forward(self, q, k, v, **given):
+            raise problem
+
+    with pytest.raises(
+        ValueError, match=r"kernel asks for a GPU, and cannot be tested on the CPU \(.*--device cuda"
+    ) as said:
+        certify(registered(Kernel), quick=True)
+    assert str(problem) in str(said.value)
+
+
+def test_without_a_gpu_it_is_said_before_anything_is_tested(registered, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device cuda was asked for, but torch finds no CUDA device here"):
+        certify(registered(Sound), quick=True, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_sound_attention_passes_all_laws_on_a_gpu(registered):
+    certificate = certify(registered(SoundSoftmax), quick=True, device="cuda")
+    assert certificate.failed == ()
+    assert certificate.environment["device"] == "cuda"
+    assert certificate.short.endswith(" quick on cuda")
+
+
+def test_what_a_subject_on_a_gpu_gets_is_there(registered):
+    """As far as it can be seen without one."""
+    with FakeTensorMode():
+        subject = Subject(registered(SoundSoftmax), quick=True, device="cuda")
+        for case in subject.cases:
+            given = subject.inputs(case)
+            assert {x.device.type for x in (*given.values(), loss_of(given["q"]))} == {"cuda"}
 
 
 def test_an_exemption_from_what_is_no_law_is_refused(registered):

@@ -70,6 +70,30 @@ def test_a_file_of_ones_own_is_tested_and_a_broken_law_says_where(ask: Ask) -> N
     assert results.read_certificate(path).short == "fails macs"
 
 
+def test_what_asks_for_a_gpu_is_said_and_the_others_are_tested(ask: Ask) -> None:
+    kernel = MINE.replace("heads = [t", "raise RuntimeError('0 active drivers ([])')\n        heads = [t")
+    Path("kernel.py").write_text(kernel.replace('"mine"', '"kernel"'))
+    answer = ask("check kernel.py dwc --quick")
+    assert answer.status == 2
+    assert answer.err == (
+        "attention-bench: kernel asks for a GPU, and cannot be tested on the CPU "
+        "(RuntimeError: 0 active drivers ([])): check it with --device cuda, on a machine that has one\n"
+    )
+    assert [path.name.partition("-")[0] for path in Path("runs/certificates").iterdir()] == ["dwc"]
+
+
+def test_an_output_that_is_no_tensor_is_one_line_of_check_and_of_run(ask: Ask) -> None:
+    Path("mine.py").write_text(MINE.replace(".flatten(2).to(v.dtype)", ".flatten(2).to(v.dtype), scores"))
+    answer = ask("check mine.py --quick")
+    assert answer.status == 1
+    assert re.search(r"\nshape +fail .*: returned a tuple of 2, must be one tensor \(B, N, C\)\n", answer.out)
+    assert len(list(Path("runs/certificates").iterdir())) == 1
+    for backbone in ("deit_micro", "pvt_micro", "pvt_v2_micro", "swin_micro", "cswin_micro"):
+        answer = ask(f"run --import mine.py --backbone {backbone} --attention mine --task costs")
+        assert answer.status == 1
+        assert "TypeError: forward of MineAttention returned a tuple, not one tensor (B, N, C)" in answer.out
+
+
 def test_several_are_tested_once_each_with_their_options(ask: Ask) -> None:
     answer = ask("check 'linear(feature_map=elu)' linear 'linear(kernel_size=None)' --quick")
     assert answer.status == 0
@@ -82,6 +106,7 @@ def test_several_are_tested_once_each_with_their_options(ask: Ask) -> None:
         ("check", "check takes a file, or names of attentions (agent"),
         ("check focsed", "unknown attention 'focsed'; did you mean focused"),
         ("check linear 'focused(kernel=3)'", "unknown option of focused 'kernel'"),
+        ("check linear --device gpu", "unknown device 'gpu'; allowed: cpu, cuda"),
         ("check nothing.py", "there is no Python file 'nothing.py'"),
         ("check my_sweeps.py", "no attention is registered in my_sweeps.py: decorate a class with @register"),
     ],

@@ -83,6 +83,28 @@ def run(spec: backbones.BackboneSpec) -> dict:
     return costs.count_costs(spec)
 
 
+compiled = torch.compile(explicit, fullgraph=True)
+"""Never compiled here: it is counted as it is written."""
+
+
+def test_what_is_compiled_is_counted_as_it_is_written():
+    model, expected = Forward(compiled), 2 * 35 * 35 * 8
+    with meta_device.as_written():
+        assert count_with_torch(model, image())["products and convolutions"] == expected
+        assert count_with_fvcore(model, image())[0]["attention"] == expected
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: torch.from_numpy(x.numpy()), lambda x: x + torch.ones(1, 1, 8)],
+    ids=["numpy", "another device"],
+)
+def test_values_on_the_meta_device_are_an_error_that_says_so(function):
+    said = "multiply-adds are counted on the meta device, on which tensors have no values"
+    with pytest.raises(ValueError, match=said), meta_device.without_values():
+        count_with_torch(Forward(function), image())
+
+
 @pytest.mark.parametrize("attention", [fused, explicit, with_einsum, with_baddbmm])
 def test_every_way_of_writing_softmax_attention_counts_the_same(attention):
     model, n, dim = Forward(attention), 35, 8
