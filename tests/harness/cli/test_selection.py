@@ -8,6 +8,7 @@ import pytest
 
 from backbones import preset
 from harness.cells import FOLDER, MICRO, Cell, DataSource, Preprocessing
+from harness.cells.source import Columns, folder_and_columns
 from harness.cli.selection import TASKS, ad_hoc, data_source, narrowed, recipe_named, select, settings
 from harness.published.recipes import recipe_of
 from harness.sweeps.expand import expand
@@ -197,3 +198,14 @@ def test_equal_cells_of_a_grid_stand_once() -> None:
         backbones=["pvt_t", "pvt_tiny"], attentions=["softmax", "softmax(fused=True)"], tasks=["costs", "costs"]
     )
     assert len(keys(cells)) == 1
+
+
+def test_columns_are_named_behind_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    text = f"{tmp_path}/./set,label=fine_label,image=img"
+    assert data_source(text) == DataSource.folder(f"{tmp_path}/set,image=img,label=fine_label")
+    assert folder_and_columns(data_source(text).root or "") == (tmp_path / "set", Columns("img", "fine_label"))
+    assert data_source(f"imagenet={tmp_path}/set,label=x") == DataSource("imagenet", root="elsewhere")
+    assert data_source(f"imagenet={tmp_path}/set,label=x").root == f"{tmp_path}/set,label=x"
+    with pytest.raises(ValueError, match=r"no such folder"):
+        data_source(f"{tmp_path}/set,column=x")

@@ -1,10 +1,14 @@
 """The check of a whole image set: what it counts, and that whatever is wrong is listed by name."""
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from harness.images import sources
+from harness.cells import DataSource
+from harness.images import check, sources
 from harness.images.check import check_images, report_lines
 from tests.harness import image_sets
 from tests.harness.image_sets import BUILDERS, images
@@ -124,3 +128,88 @@ def test_imagenet_is_known_by_its_counts(folder: Path, monkeypatch: pytest.Monke
     text = report_lines(check_images(folder, workers=0, num_classes=None))
     assert "ImageNet-1K by its counts: no; train has 11 images instead of 12" in text
     assert text[-1] == "no problem"
+
+
+def test_images_that_a_model_sees_otherwise_than_people_are_counted(folder: Path) -> None:
+    """None of these is a reason not to train: timm and torchvision read them in the same way."""
+    noise = Image.effect_noise((24, 20), 50)
+    frames = [noise, noise.transpose(Image.Transpose.ROTATE_180)]
+    frames[0].save(folder / "train/cat/animated.gif", save_all=True, append_images=frames[1:])
+    clear = Image.merge("LA", (noise, noise))
+    clear.save(folder / "train/cat/clear.png")
+    Image.merge("LA", (noise, noise.point(lambda _: 255))).save(folder / "train/cat/opaque.png")
+    noise.convert("CMYK").save(folder / "train/cat/print.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise.save(folder / "train/cat/turned.jpg", exif=exif)
+    (folder / "train/cat/really_a.jpg").write_bytes((folder / "train/cat/opaque.png").read_bytes())
+    report = check_images(folder, workers=0, num_classes=None)
+    assert (report.problems, report.status) == ([], 0)
+    text = "\n".join(report_lines(report))
+    for part in ("animated or of several pages: only the first is read; such as {}/animated.gif",
+                 "transparent in parts: read without transparency, so that hidden colours show; such as {}/clear.png",
+                 "CMYK, made for print: converted to RGB without its colour profile; such as {}/print.jpg",
+                 "turned by their EXIF orientation: read as they are stored; such as {}/turned.jpg"):  # fmt: skip
+        assert f"  1 image {part.format(folder / 'train/cat')}" in text
+    assert report.splits[1].remarks == []
+
+
+@pytest.mark.parametrize("kind", ["I;16", "I", "F"])
+def test_images_that_pillow_would_make_white_are_problems(folder: Path, kind: str) -> None:
+    pixels = np.linspace(0, 60_000, 480).reshape(20, 24)
+    deep = pixels.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[kind])
+    Image.fromarray(deep).save(folder / "train/dog/deep.tif")
+    (problem,) = check_images(folder, workers=0, num_classes=None).problems
+    assert "train/dog/deep.tif: its values go from 0 to 60000" in problem
+    assert problem.endswith("scale them to 8 bits")
+    if kind != "F":  # what fits into 8 bits is kept as it is
+        Image.fromarray((pixels / 60_000 * 255).astype(deep.dtype)).save(folder / "train/dog/deep.tif")
+        assert check_images(folder, workers=0, num_classes=None).problems == []
+
+
+def test_images_that_are_not_read_and_leftovers_are_told_apart(folder: Path) -> None:
+    (folder / "train/cat/9.HEIC").write_bytes(b"x")
+    (folder / "train/cat/nameless").write_bytes(image_sets.jpeg_bytes(9))
+    (folder / "train/cat/._0.jpg").write_bytes(b"\0\5\x16\7")
+    (folder / "train/.ipynb_checkpoints").mkdir()
+    (folder / "train/notes.txt").touch()
+    report = check_images(folder, workers=0, num_classes=None)
+    assert [problem.partition(" not read")[0] for problem in report.problems] == ["train: 2 images"]
+    assert "1 x .HEIC, 1 x no suffix; such as" in report.problems[0]
+    assert report.splits[0].other_files == "1 x .txt"
+    assert report.splits[0].remarks[0].endswith(": 1 x ._*, 1 x .ipynb_checkpoints")
+    assert report.splits[0].images == 12
+
+
+def test_names_that_are_not_utf8_are_said(folder: Path) -> None:
+    try:
+        (folder / "val/cat/0.jpg").rename(os.fsdecode(os.fsencode(folder) + b"/val/cat/fa\xdfade.jpg"))
+    except OSError:
+        pytest.skip("needs a file system that takes any bytes as a name")
+    report = check_images(folder, workers=0, num_classes=None)
+    assert report.splits[1].remarks == [
+        f"1 image with a name that is not UTF-8; such as {folder}/val/cat/fa\\xdfade.jpg"
+    ]
+    assert report.status == 0
+
+
+def test_ilsvrcs_numbers_are_said_and_are_a_problem_of_imagenet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two classes, 12 training and 6 val images, stand for its numbers."""
+    for module in (sources, check):
+        monkeypatch.setattr(module, "IMAGENET_IMAGES", {"train": 12, "val": 6})
+    monkeypatch.setattr(sources, "IMAGENET_CLASSES", 2)
+    for split, per_class in (("train", 6), ("val", 3)):
+        image_sets.class_folders(tmp_path, split, images(split, per_class, classes=("1", "2")))
+    report = check_images(tmp_path, workers=0, num_classes=None)
+    assert [problem.partition(":")[0] for problem in report.problems] == [
+        f"{split} has classes called 1 to 2" for split in ("train", "val")
+    ]
+    assert report.imagenet is not None
+    with pytest.raises(ValueError, match=r"is not ImageNet-1K: the classes of val are called 1 to 2: .*wnids"):
+        sources.open_val(DataSource("imagenet", root=str(tmp_path)), 2)
+    (tmp_path / "val/1/0.jpg").unlink()
+    report = check_images(tmp_path, workers=0, num_classes=None)
+    assert len(report.problems) == 1
+    assert "if they are ImageNet's" in report.splits[1].remarks[-1]

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.cells import DataSource
+from harness.cells.source import Columns
 from harness.images.batches import Images, batches, eval_order
 from harness.images.layouts import find_split, open_split
 from harness.images.readers import ArrayReader, FolderReader, Reader
+from harness.images.sources import open_val
 from harness.images.tars import TarReader, open_class_tars, open_shards, open_tar
 from harness.images.zips import ZipReader
 from tests.harness import image_sets
@@ -361,3 +364,81 @@ def test_missing_pyarrow_is_a_line_that_names_the_extra(tmp_path: Path, monkeypa
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(ValueError, match=r"which need pyarrow: pip install -e '.\[hf\]'"):
         open_split(find_split(tmp_path, "val"))
+
+
+def as_files(root: Path, split: str, rows: list[dict], name: str, metadata: dict[str, str] | None = None) -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install -e '.[hf]'")
+    import pyarrow.parquet as pq
+
+    path = root / name.format(split=split)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(metadata), path)
+
+
+def rows_of(split: str, **columns: Callable[[str, bytes], object]) -> list[dict]:
+    """A row per image, with columns made of its class and its bytes."""
+    return [
+        {column: value(name.partition("/")[0], data) for column, value in columns.items()}
+        for name, data in images(split).items()
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["data/{split}-00000-of-00001.parquet", "data/{split}-00000-of-00001-70d52db3c749a935.parquet",
+     "plain_text/{split}-00000-of-00001.parquet", "default/{split}/0000.parquet", "data/{split}/0000.parquet",
+     "{split}/0000.parquet", "{split}/part-00000-of-00001.parquet", "{split}.parquet"],
+)  # fmt: skip
+def test_places_of_parquet_files(tmp_path: Path, name: str) -> None:
+    """As the Hub has them, as it converts them (refs/convert/parquet), and as pandas and Spark write them."""
+    for split in ("train", "validation"):
+        rows = rows_of(split, image=lambda _, data: data, label=lambda label, _: int(label == "dog"))
+        as_files(tmp_path, split, rows, name)
+    (tmp_path / ".cache").mkdir()
+    reader = open_split(find_split(tmp_path, "val"))
+    assert reader.targets == [0] * 6 + [1] * 6
+    assert reader.encoded(7) == images("val")["dog/1.jpg"]
+    assert len(open_split(find_split(tmp_path, "train"))) == 12
+
+
+def test_two_configurations_are_refused(tmp_path: Path) -> None:
+    rows = rows_of("val", image=lambda _, data: data, label=lambda label, _: int(label == "dog"))
+    for name in ("small", "large"):
+        as_files(tmp_path, "val", rows, f"{name}/{{split}}/0000.parquet")
+    with pytest.raises(ValueError, match=r"as parquet \(large/val/0000.parquet\) and as parquet \(small/val/0000"):
+        find_split(tmp_path, "val")
+
+
+def test_text_labels_are_classes_in_natural_order(tmp_path: Path) -> None:
+    number = {"cat": "class 10", "dog": "class 9"}
+    rows = rows_of("val", picture=lambda _, data: {"bytes": data}, kind=lambda label, _: number[label])
+    as_files(tmp_path, "val", rows, "{split}.parquet")
+    reader = open_split(find_split(tmp_path, "val"))
+    assert reader.classes == ("class 9", "class 10")
+    assert reader.targets == [1] * 6 + [0] * 6
+    as_files(tmp_path, "val", [*rows, rows[0] | {"kind": None}], "{split}.parquet")
+    with pytest.raises(ValueError, match=r"row 12: the label is None; expected a text"):
+        open_split(find_split(tmp_path, "val"))
+
+
+def test_columns_are_named_where_there_is_a_choice(tmp_path: Path) -> None:
+    """CIFAR-100 has coarse and fine labels."""
+    rows = rows_of("val", img=lambda _, data: data, thumb=lambda _, data: data[:9],
+                   fine_label=lambda label, _: int(label == "dog"), coarse_label=lambda label, _: 0)  # fmt: skip
+    as_files(tmp_path, "val", rows, "{split}.parquet")
+    with pytest.raises(ValueError, match=r"columns img, .*, coarse_label; expected one .*--data FOLDER,image=NAME,la"):
+        open_split(find_split(tmp_path, "val"))
+    source = DataSource.folder(f"{tmp_path},image=img,label=fine_label")
+    assert open_val(source, 2).targets == [0] * 6 + [1] * 6
+    assert open_val(source, 2).encoded(3) == images("val")["cat/3.jpg"]
+    assert source != DataSource.folder(f"{tmp_path},image=img,label=coarse_label"), "another set, and another key"
+    with pytest.raises(ValueError, match="expected one of images and one of classes"):
+        find_split(tmp_path, "val", Columns("img", "nothing")).open()
+    with pytest.raises(ValueError, match="the column fine_label holds int64 and not images as bytes"):
+        find_split(tmp_path, "val", Columns("fine_label", "coarse_label")).open()
+
+
+def test_columns_are_of_parquet_files_alone(tmp_path: Path) -> None:
+    image_sets.class_folders(tmp_path, "val", images("val"))
+    with pytest.raises(ValueError, match=r"no columns to choose from \(label=x\): only parquet files have"):
+        find_split(tmp_path, "val", Columns(label="x"))
