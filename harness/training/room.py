@@ -54,5 +54,5 @@ def check_room(folder: Path, spec: BackboneSpec, task: Train) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ValueError(
-            f"cannot keep checkpoints in {folder}: they take {needed / 1e9:.2g} GB more, and {free / 1e9:.2g} GB are free"
+            f"cannot keep checkpoints in {folder}: they take {needed / 1e9:.2g} GB more, and {free / 1e9:.2g} are free"
         )
