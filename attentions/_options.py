@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import types
 import typing
@@ -43,6 +44,10 @@ def check_class(cls: type[Attention]) -> None:
 
 def schema(cls: type[Attention]) -> dict[str, inspect.Parameter]:
     """Return the options of an attention, with annotations resolved. Raises ValueError for a loose constructor."""
+    if dataclasses.is_dataclass(cls):
+        raise ValueError(
+            f"{cls.__qualname__}: a dataclass does not call super().__init__(site); write the constructor yourself"
+        )
     _, *parameters = inspect.signature(cls.__init__).parameters.values()
     try:
         hints = typing.get_type_hints(cls.__init__)

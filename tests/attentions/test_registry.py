@@ -225,6 +225,10 @@ def test_a_file_is_loaded_once_and_its_attentions_are_named(tmp_path: Path) -> N
             changed(("site: Site, *,", "*, site: Site,")),
             "Mine: the constructor's first argument must be `site` (mine.p",
         ),
+        (
+            changed(("class Mine(", "@__import__('dataclasses').dataclass(kw_only=True)\nclass Mine(")),
+            "Mine: a dataclass does not call super().__init__(site); write the constructor yourself (mine.py, line 4)",
+        ),
         (changed((OPTIONS, "depth: int = 2")), "Mine: option 'depth' must be keyword-only (mine.py, line 4)"),
         (changed((OPTIONS, "**options: int")), "Mine: option 'options' must be keyword-only (mine.py, line 4)"),
         (changed((OPTIONS, "*, depth=2")), "Mine: option 'depth' needs an annotation and a default (mine.py, line 4)"),
