@@ -147,7 +147,7 @@ def test_a_cell_in_a_process_of_its_own_has_the_same_record(tmp_path):
 
 
 def test_a_death_in_a_process_of_its_own_is_a_failed_row(tmp_path, monkeypatch):
-    def dies(function, folder):
+    def dies(function, folder, variables):
         raise JobDied("the process ended without a result")
 
     monkeypatch.setattr(module, "call_apart", dies)
