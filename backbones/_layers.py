@@ -100,7 +100,7 @@ def mix(
 ) -> Tensor:
     """Return what an attention makes of its tokens, (B, N, C). Raises TypeError, in one line, if that is no tensor."""
     out = core(q, k, v, bias=bias, x=x, regions=regions)
-    if not isinstance(out, Tensor | fx.Proxy):  # which stands for a tensor where a model is traced
+    if not isinstance(out, Tensor) and not isinstance(out, fx.Proxy):  # which stands for a tensor where a model is traced
         raise TypeError(f"forward of {type(core).__name__} returned a {type(out).__name__}, not one tensor (B, N, C)")
     return out
 

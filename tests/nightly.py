@@ -15,7 +15,7 @@ SUBSETS = 10 if NIGHTLY else 3
 TRIES = 50 if NIGHTLY else 3
 """Of submitting by an sbatch that loses the controller's answer at random."""
 
-KILLS = 20 if NIGHTLY else 4
+KILLS = 20 if NIGHTLY else 2
 """At random steps of one training."""
 
 EVERY_COMBINATION = NIGHTLY

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 OWN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Variables by which users choose a policy of their own; libgomp heeds the second if both are set."""
 
-SPINS = "3000"
-"""Turns of libgomp's loop before a thread sleeps: about a tenth of a millisecond."""
+SPINS = "30000"
+"""Turns of libgomp's loop before a thread sleeps: about a millisecond."""
 
 IN_SHELL = (
     # The submitting process has handed its own variable on, which must not outweigh a policy set for the cluster.
@@ -36,5 +36,5 @@ def set_wait_policy() -> None:
 
 
 def described_policy(environment: Mapping[str, str]) -> str:
-    """Return the policy that an environment asks of libgomp, as in "GOMP_SPINCOUNT=3000"; "default" if none."""
+    """Return the policy that an environment asks of libgomp, as in "GOMP_SPINCOUNT=30000"; "default" if none."""
     return " ".join(f"{name}={environment[name]}" for name in OWN if environment.get(name)) or "default"

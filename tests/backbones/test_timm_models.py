@@ -21,6 +21,7 @@ import backbones
 from backbones._model import Backbone
 from backbones.timm_models import TIMM_NAMES, default_cfgs
 from harness.published.recipes import RECIPES
+from tests.nightly import NIGHTLY
 
 ROOT = Path(__file__).parents[2]
 MICROS = [name for name in backbones.presets() if name.endswith("_micro")]
@@ -366,7 +367,7 @@ def test_timms_own_tests_pass(tmp_path):
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.backbones.only_ours", "-p", "no:cacheprovider"]
     deselected = [f"--deselect=test_models.py::{test}" for test in left_out]
-    names = " or ".join(["micro", *LARGER])
+    names = " or ".join(["micro", *LARGER] if NIGHTLY else ["deit_micro", "swin_micro"])
     # Our modules are not written in the subset of Python that TorchScript supports.
     command += ["-W", "ignore", "-k", f"({names}) and not torchscript", *deselected]
     done = subprocess.run(
@@ -376,4 +377,4 @@ def test_timms_own_tests_pass(tmp_path):
     assert done.returncode == 0, done.stdout[-4000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
-    assert int(passed[1]) > 40
+    assert int(passed[1]) > (40 if NIGHTLY else 15)

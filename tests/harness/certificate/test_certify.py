@@ -43,7 +43,8 @@ def test_a_planted_bug_is_found(law, bug, registered, monkeypatch):
     assert "\n" not in str(found.value)
 
 
-@pytest.mark.parametrize("sound", [Sound, pytest.param(SoundSoftmax, marks=LONG)])
+@LONG
+@pytest.mark.parametrize("sound", [Sound, SoundSoftmax])
 def test_a_sound_attention_passes_all_laws(sound, registered):
     certificate = certify(registered(sound))
     assert certificate.failed == ()

@@ -25,7 +25,7 @@ from tests.harness import submitted
 from tests.harness.image_sets import coloured
 from tests.harness.on_slurm import Place
 from tests.harness.training.test_resume import digest, metrics
-from tests.nightly import CELLS, NIGHTLY, PACK, SUBSETS, TRIES
+from tests.nightly import CELLS, LONG, NIGHTLY, PACK, SUBSETS, TRIES
 from tests.slurm.cluster import DAEMONS_PATH, NODES, UnreliableSbatch, fail_node, run, wait_for
 
 SEED = int(os.environ.get("SEED", "0"))
@@ -339,7 +339,7 @@ def test_what_is_killed_for_its_memory_runs_again_and_what_kills_itself_fails_al
     assert "10 cells: 9 done, 1 failed" in shown.out
 
 
-def test_what_needs_a_training_waits_for_it_and_fails_with_it(slurm: None, place: Place) -> None:
+def test_what_needs_a_training_waits_for_it(slurm: None, place: Place) -> None:
     coloured(place.folder / "images")
     submitted = place.ask("submit sweeps.py:trained_and_evaluated --cluster alone")
     assert "submitted 3 cells in 2 jobs" in submitted.out, submitted.err
@@ -354,6 +354,11 @@ def test_what_needs_a_training_waits_for_it_and_fails_with_it(slurm: None, place
     assert found["evaluate", False].metrics["top1"] == trained.metrics["top1"]
     assert found["evaluate", True].metrics["top1"] == trained.metrics["top1_ema"]
 
+
+@LONG
+def test_what_needs_a_training_that_fails_fails_with_it(slurm: None, place: Place) -> None:
+    """Without a cluster: tests/harness/jobs/test_work.py."""
+    coloured(place.folder / "images")
     shutil.rmtree(place.folder / "images" / "val" / "red")
     broken = place.ask("submit sweeps.py:trained_and_evaluated --cluster alone --out broken")
     assert broken.status == 0, broken.err

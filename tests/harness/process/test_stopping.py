@@ -12,6 +12,7 @@ from harness.process.ranks import Ranks
 from harness.process.stopping import SIGNALS, Stopped, StopRequest
 from harness.training import checkpoints
 from tests.harness.training.test_resume import UPDATES, Attempt, digest, images, metrics
+from tests.nightly import LONG
 
 __all__ = ["images"]  # the fixture
 
@@ -130,7 +131,7 @@ def whole(images: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Pa
         (signal.SIGINT, 0, 0),
     ],
 )
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [pytest.param(1, marks=LONG), 2])
 def test_a_stopped_run_ends_like_a_whole_one(
     images: str, whole: dict[int, Path], tmp_path: Path, world: int, number: signal.Signals, step: int, rank: int
 ) -> None:
