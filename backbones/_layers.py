@@ -99,8 +99,9 @@ def mix(
     core: Attention, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
 ) -> Tensor:
     """Return what an attention makes of its tokens, (B, N, C). Raises TypeError, in one line, if that is no tensor."""
-    out = core(q, k, v, bias=bias, x=x, regions=regions)
-    if not isinstance(out, Tensor) and not isinstance(out, fx.Proxy):  # which stands for a tensor where a model is traced
+    out: Tensor = core(q, k, v, bias=bias, x=x, regions=regions)
+    # Where a model is traced, a proxy stands for each tensor.
+    if not isinstance(out, Tensor) and not isinstance(out, fx.Proxy):
         raise TypeError(f"forward of {type(core).__name__} returned a {type(out).__name__}, not one tensor (B, N, C)")
     return out
 
