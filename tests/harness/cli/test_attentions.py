@@ -13,6 +13,7 @@ import attentions
 from attentions import AttentionSpec, Grid, Site, _registry
 from harness.cli.attentions import TEMPLATE
 from tests.harness.command_line import Ask, photos, records, refused
+from tests.nightly import LONG
 from tests.pages import file_named
 from tests.slurm.cluster import wait_for
 
@@ -185,7 +186,7 @@ IN_TWO_FILES = MINE.replace("v.mean(dim=1, keepdim=True).expand_as(q)", "mean(v)
 PIECES = "def mean(v):\n    return v.mean(dim=1, keepdim=True)\n"
 
 
-@pytest.mark.parametrize("kind", ["files", "module"])
+@pytest.mark.parametrize("kind", ["files", pytest.param("module", marks=LONG)])
 def test_jobs_find_it_and_resume_finds_it_again(ask: Ask, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Of a file, and of those beside it that it imports, they run the copy; a module they import by its name."""
     path = Path("plugin_mine.py")
