@@ -153,7 +153,6 @@ def test_without_a_gpu_it_is_said_before_anything_is_tested(registered, monkeypa
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_sound_attention_passes_all_laws_on_a_gpu(registered):
     certificate = certify(registered(SoundSoftmax), quick=True, device="cuda")
     assert certificate.failed == ()

@@ -12,9 +12,16 @@ from results.certificates import SHIPPED, file_name
 from tests.nightly import LONG
 
 # Options beside the defaults: a few here, the others at night, as is what compilers and random sites make of them.
-OPTIONS = (
-    "agent(agents=4, kernel_size=None)",
+HERE = (
     "agent(agents=9, agent_bias=False, kernel_size=5)",
+    "focused(focusing_factor=8, kernel_size=3, positional_encoding=False)",
+    "linear(kernel_size=3)",
+    "mlla(rotary=False, kernel_size=5)",
+    "softmax(fused=False)",
+)
+OPTIONS = (
+    *HERE,
+    "agent(agents=4, kernel_size=None)",
     "angular(kernel_size=None)",
     "angular(kernel_size=3, threshold=0.02)",
     "dwc(kernel_size=3)",
@@ -22,15 +29,12 @@ OPTIONS = (
     "enhanced(scales=(3, 5))",
     "external(memory=5)",
     "focused(focusing_factor=1, kernel_size=None)",
-    "focused(focusing_factor=8, kernel_size=3, positional_encoding=False)",
     "focused(focusing_factor=32)",
     "inline(feature_map=relu, kernel_size=5)",
     "inline(kernel_size=None)",
     "linear(feature_map=elu)",
-    "linear(kernel_size=3)",
     "linformer(length=5, share=True)",
     "mlla(kernel_size=None)",
-    "mlla(rotary=False, kernel_size=5)",
     "nystromformer(landmarks=1, kernel_size=None)",
     "nystromformer(landmarks=5, kernel_size=None)",
     "performer(features=5, orthogonal=False)",
@@ -41,7 +45,6 @@ OPTIONS = (
     "rala(gate=False)",
     "soft(side=1)",
     "soft(side=2, iterations=6)",
-    "softmax(fused=False)",
 )
 SLOW = ("builds", "growth of time", "compile", "export", "random sites")
 
@@ -53,15 +56,6 @@ def test_an_attention_stands_every_law(name):
     # Of a definition all of them can boast.
     assert next(law for law in certificate.laws if law.law == "reference").verdict == "pass"
     assert all(law.detail for law in certificate.laws)
-
-
-HERE = (
-    "agent(agents=9, agent_bias=False, kernel_size=5)",
-    "focused(focusing_factor=8, kernel_size=3, positional_encoding=False)",
-    "linear(kernel_size=3)",
-    "mlla(rotary=False, kernel_size=5)",
-    "softmax(fused=False)",
-)
 
 
 @pytest.mark.parametrize("text", [pytest.param(text, marks=[] if text in HERE else LONG) for text in OPTIONS])
