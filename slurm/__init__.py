@@ -1,7 +1,7 @@
 """Running callables through submitit: on a cluster, or in processes of this machine. Knows nothing of cells."""
 
 from slurm.clusters import Cluster, load
-from slurm.commands import SlurmUnreachable
+from slurm.commands import SlurmUnreachable, chosen_cluster
 from slurm.detection import detect
 from slurm.inside import Work, this_job
 from slurm.limits import check_fits, limits_of
@@ -25,6 +25,7 @@ __all__ = [
     "cancel",
     "cancel_local",
     "check_fits",
+    "chosen_cluster",
     "copy_code",
     "describe",
     "detect",

@@ -38,7 +38,7 @@ def output(*command: str, seconds: float = 30.0) -> str:
     name, *arguments = command
     try:
         done = subprocess.run(
-            [name, *([] if name in _OF_ALL_CLUSTERS else _cluster()), *arguments],
+            [name, *([] if name in _OF_ALL_CLUSTERS else _option()), *arguments],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -74,14 +74,23 @@ def _lines(name: str, text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line for line in plain if re.search(r"\w", line)))
 
 
-def _cluster() -> list[str]:
-    """Return the option that names the cluster, as only some of the commands read the variables."""
+def chosen_cluster() -> str:
+    """Return the cluster of a site with several that the environment names, or "" for the one that is asked by default.
+
+    Raises SlurmUnreachable if it names several.
+    """
     given = {name: os.environ[name] for name in _CLUSTERS if os.environ.get(name)}
     chosen = set(given.values())
     if len(chosen) > 1 or any("," in value or value == "all" for value in chosen):
         values = " and ".join(f"{name}={value}" for name, value in given.items())
         raise SlurmUnreachable(f"{values} names several clusters: name a single one, as jobs are found in one only")
-    return [f"--clusters={value}" for value in chosen]
+    return next(iter(chosen), "")
+
+
+def _option() -> list[str]:
+    """Return the option that names the cluster, as only some of the commands read the variables."""
+    chosen = chosen_cluster()
+    return [f"--clusters={chosen}"] if chosen else []
 
 
 def _environment() -> dict[str, str]:

@@ -211,7 +211,10 @@ def submit(
     named = [_array(f"{name}.{number}", array, cluster) for number, array in enumerate(planned_arrays)]
     labels = {key: state.label for key, state in choice.states.items()}
     folder = out / submissions.FOLDER / name
-    submission = Submission(folder, sweep, cluster, time.time(), code, files, originals, labels, choice.failed, named)
+    submission = Submission(
+        *(folder, sweep, cluster, time.time(), code, files, originals, labels, choice.failed, named),
+        slurm_cluster=None if cluster.is_local else slurm.chosen_cluster(),
+    )
     results.write_bytes(folder / submissions.CELLS, pickle.dumps(choice.cells))
     submission.write()
     jobs = dict(choice.waited_for)

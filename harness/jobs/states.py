@@ -7,7 +7,7 @@ all, about the jobs of cells without a record: why they wait, and whether what h
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -100,7 +100,10 @@ def look_at(out: Path, cells: Mapping[str, str], submissions: Sequence[Submissio
         for key, place in _last_places(submissions).items()
         if key in cells and not _settles(records[key], place.submission)
     }
-    jobs, unreachable, unaccounted = _jobs(list(open_places.values()))
+    elsewhere = _elsewhere(open_places.values())
+    jobs, unreachable, unaccounted = _jobs(
+        [place for place in open_places.values() if place.submission.folder not in elsewhere]
+    )
     states = []
     for key, label in cells.items():
         made, damaged = attempts(out / key)
@@ -112,10 +115,15 @@ def look_at(out: Path, cells: Mapping[str, str], submissions: Sequence[Submissio
             records[key] = _record(out, key, [])
             if _settles(records[key], place.submission):
                 place = None
-        asked = place is not None and (unreachable is None or place.submission.cluster.is_local)
+        asked = (
+            place is not None
+            and place.submission.folder not in elsewhere
+            and (unreachable is None or place.submission.cluster.is_local)
+        )
         record = records[key] if place is None else None
         states.append(_Evidence(key, label, record, made, place, job, asked, unaccounted, now).cell_state())
-    return Standing(states, problems, unreachable, {key: record for key, record in records.items() if record})
+    unasked = unreachable or next(iter(elsewhere.values()), None)
+    return Standing(states, problems, unasked, {key: record for key, record in records.items() if record})
 
 
 def begun_in(out: Path) -> dict[str, str]:
@@ -286,6 +294,22 @@ def _last_places(submissions: Sequence[Submission]) -> dict[str, _Place]:
         for array, index, keys in submission.jobs()
         for key in keys
     }
+
+
+def _elsewhere(places: Iterable[_Place]) -> dict[Path, str]:
+    """Return the submissions to a cluster other than the one that is asked now, and what to do about each."""
+    found: dict[Path, str] = {}
+    try:
+        asked = slurm.chosen_cluster()
+    except slurm.SlurmUnreachable:  # which Slurm itself will say
+        return found
+    for submission in {place.submission.folder: place.submission for place in places}.values():
+        meant = submission.slurm_cluster
+        if submission.cluster.is_local or meant is None or meant == asked:
+            continue
+        how = f"set SLURM_CLUSTERS={meant}" if meant else "unset SLURM_CLUSTERS and SBATCH_CLUSTERS"
+        found[submission.folder] = f"{submission.id} was submitted to another of the site's clusters: {how}"
+    return found
 
 
 def _jobs(places: Sequence[_Place]) -> tuple[dict[tuple[str, int], JobInfo], str | None, str | None]:

@@ -62,6 +62,7 @@ class Submission:
     failed: dict[str, str]  # when the cells that it tries again had failed
     arrays: list[Array] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)  # keys of cells whose jobs the user has cancelled
+    slurm_cluster: str | None = None  # as SLURM_CLUSTERS named it; "": not at all; None: not noted
 
     @property
     def id(self) -> str:
@@ -162,6 +163,7 @@ def _read(path: Path) -> Submission:
             failed=dict(values["failed"]),
             arrays=[_array(**array) for array in values["arrays"]],
             cancelled=list(values["cancelled"]),
+            slurm_cluster=values.get("slurm_cluster"),
         )
     except OSError as problem:
         raise ValueError(f"{path}: cannot be read: {problem.strerror}") from problem

@@ -130,6 +130,26 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_twice(out: Path, slurm
     assert choose([cell, other], out).cells == [other], "a record is a record"
 
 
+def test_what_went_to_another_cluster_of_the_site_is_not_submitted_again(
+    out: Path, slurm: Slurm, counting: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = counting()
+    plant(out, slurm, cell, "pending")
+    (submission,), _ = submissions.read_all(out)
+    assert submission.slurm_cluster is None, "as submissions were before this was noted"
+    monkeypatch.setenv("SLURM_CLUSTERS", "north")
+    assert choose([cell], out).states[cell.key].state == "pending"
+    for noted, how in (("", "unset SLURM_CLUSTERS and SBATCH_CLUSTERS"), ("south", "set SLURM_CLUSTERS=south")):
+        replace(submission, slurm_cluster=noted).write()
+        said = line(lambda: choose([cell], out))
+        assert said == (
+            f"{submission.id} was submitted to another of the site's clusters: {how}; "
+            "some of the cells were submitted, and may be running"
+        )
+    replace(submission, slurm_cluster="north").write()
+    assert choose([cell], out).states[cell.key].state == "pending"
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"sweep": '])
 def test_a_damaged_submission_may_be_at_work(out: Path, slurm: Slurm, counting: Make, text: str) -> None:
     plant(out, slurm, counting(), "pending")
@@ -321,11 +341,13 @@ def ten(counting: Make) -> list[Cell]:
 
 
 def test_all_is_written_before_anything_is_submitted_and_each_id_after_its_array(
-    out: Path, sbatch: Sbatch, counting: Make
+    out: Path, sbatch: Sbatch, counting: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = ten(counting)
     cluster = replace(GPU, pack=2, memory_per_cpu_gb=0.5, setup=("set -e",), sbatch={"nice": 1, "contiguous": True})
+    monkeypatch.setenv("SLURM_CLUSTERS", "north")
     made = sbatch.submit(choose(cells, out), cluster)
+    assert made.slurm_cluster == "north"
     assert sbatch.seen == [[None, None], ["90", None]]
     assert submissions.read_all(out) == ([made], [])
     assert [array.id for array in made.arrays] == ["90", "91"]
