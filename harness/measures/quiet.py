@@ -187,6 +187,8 @@ def disturbance(spent: Usage, others: float) -> str | None:
             found.append(f"threads waited {_percent(_waiting(spent))} of their time for a core")
         elif spent.waited is None and spent.switches > SWITCHES * max(spent.cpu, 0.1):
             found.append(f"threads had to leave their core {spent.switches / max(spent.cpu, 0.1):.0f} times per second")
+    if _share(spent.slept, spent.wall) > LIMIT:
+        found.append(f"threads made way for others {_percent(_share(spent.slept, spent.wall))} of the time")
     if _share(spent.stolen, spent.cores) > LIMIT:
         found.append(f"the hypervisor took {_percent(_share(spent.stolen, spent.cores))} of the cores' time")
     if _share(spent.throttled, spent.wall) > LIMIT:

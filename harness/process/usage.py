@@ -20,7 +20,9 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
+from harness.process import considerate
 from harness.process.environment import cores
+from harness.process.run_queue import run_queue
 
 TICKS = os.sysconf("SC_CLK_TCK")
 """Per second, in /proc/stat."""
@@ -38,6 +40,7 @@ class Usage:
     stolen: float | None = None  # time of these cores that the hypervisor gave to other machines
     throttled: float | None = None  # time in which the quota of its control group stopped this process
     switches: int = 0  # how often a thread of this process had to leave its core
+    slept: float = 0.0  # time in which its threads made way for others (see `harness.process.considerate`)
 
     def __add__(self, other: Usage) -> Usage:
         return self._combined(other, 1)
@@ -61,26 +64,13 @@ def usage() -> Usage:
         wall,
         own,
         wall * number,
-        waited=_run_queue(),
+        waited=run_queue(),
         others=None if busy is None else busy - own - _children(),
         stolen=stolen,
         throttled=_throttled(),
         switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+        slept=considerate.slept(),
     )
-
-
-def _run_queue() -> float | None:
-    """Return the seconds that the threads of this process have spent on run queues."""
-    waited = 0
-    try:
-        for thread in os.listdir("/proc/self/task"):
-            # A thread may end meanwhile.
-            with suppress(FileNotFoundError, ProcessLookupError):
-                waited += int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[1])
-    except (OSError, IndexError):
-        return None
-    # A kernel without these statistics has files of zeros, or none.
-    return waited / 1e9 if waited else None
 
 
 def _of_cores() -> tuple[float | None, float | None]:

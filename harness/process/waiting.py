@@ -29,6 +29,11 @@ def wait_policy(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in OWN if environment.get(name)} or {"GOMP_SPINCOUNT": SPINS}
 
 
+def is_ours() -> bool:
+    """Return whether the policy of this process, which holds since torch was imported, is ours and not the user's."""
+    return described_policy(os.environ) == f"GOMP_SPINCOUNT={SPINS}"
+
+
 def set_wait_policy() -> None:
     """Set the policy of this process, unless the user has set one; does nothing once torch is loaded."""
     if "torch" not in sys.modules:

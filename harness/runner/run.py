@@ -18,6 +18,7 @@ from harness.cells import Cell, Costs, Evaluate, Metrics, Speed, Train
 from harness.measures.costs import count_costs
 from harness.measures.speed import measure_backbone
 from harness.process.attempts import Attempt, NoAttempt
+from harness.process.considerate import considerate
 from harness.process.errors import first_line, is_out_of_memory
 from harness.process.ranks import lost_peer, ranks
 from harness.process.stopping import Stopped, TakenOver
@@ -54,6 +55,7 @@ def run(cell: Cell, out: Path, report: Callable[[str], None]) -> Record:
         return _measure(cell, out, noted, attempt)
 
 
+@considerate()
 def _measure(cell: Cell, out: Path, report: Callable[[str], None], attempt: Attempt | NoAttempt) -> Record:
     group = ranks()
     status, error, metrics = "done", None, {}

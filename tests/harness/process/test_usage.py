@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.process import usage as module
+from harness.process.run_queue import run_queue
 from harness.process.usage import Usage, usage
 from tests.harness.neighbours import neighbours
 
@@ -31,7 +32,7 @@ def test_work_counts_as_ours_and_sleep_as_nothing() -> None:
     assert slept.cpu < 0.05 < 0.1 <= slept.wall
 
 
-@pytest.mark.skipif(module._run_queue() is None, reason="this kernel does not say how long threads wait for a core")
+@pytest.mark.skipif(run_queue() is None, reason="this kernel does not say how long threads wait for a core")
 def test_who_shares_a_core_waits_for_it() -> None:
     allowed = os.sched_getaffinity(0)
     try:
@@ -51,9 +52,9 @@ def test_who_shares_a_core_waits_for_it() -> None:
 
 
 def test_differences_and_sums_keep_what_is_not_known() -> None:
-    one, two = Usage(1, 2, 3, 4, None, 6, None, 8), Usage(2, 4, 6, None, None, 6.5, 1, 10)
-    assert astuple(two - one) == (1, 2, 3, None, None, 0.5, None, 2)
-    assert astuple(two + one) == (3, 6, 9, None, None, 12.5, None, 18)
+    one, two = Usage(1, 2, 3, 4, None, 6, None, 8, 1.5), Usage(2, 4, 6, None, None, 6.5, 1, 10, 2)
+    assert astuple(two - one) == (1, 2, 3, None, None, 0.5, None, 2, 0.5)
+    assert astuple(two + one) == (3, 6, 9, None, None, 12.5, None, 18, 3.5)
 
 
 def test_a_system_that_says_nothing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
