@@ -25,7 +25,7 @@ nightly: export NIGHTLY = 1
 nightly: test certificates
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 4
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,5 +1,10 @@
 # ruff: noqa: E402
 import os
+import sys
+
+# Whatever the shell says of it: a hundred processes would each compile the same files anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before torch: models here are so small that a second thread costs more than it gives, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -8,28 +13,31 @@ from harness.process.waiting import set_wait_policy
 
 set_wait_policy()  # as in every process of ours, before torch
 
-import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 import attentions
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a real Slurm come first, in all processes at a time, each with a Slurm of its own: they mostly wait.
+class SlurmApart(LoadScopeScheduling):
+    """Tests on a real Slurm come first, in two processes, each with a Slurm of its own: they mostly wait.
 
-    Beside tests that keep a core busy, submitting would take longer than it may. `--dist loadgroup`, without groups,
-    hands out one test after the other in this order.
+    The cores are for the tests in the other processes meanwhile, which get one after the other.
     """
 
-    def on_slurm(item: pytest.Item) -> bool:
-        return item.path.stem == "test_demo" or bool(
-            {"slurm_conf", "unaccounted"}.intersection(getattr(item, "fixturenames", ()))
-        )
+    TOGETHER = ("tests/harness/jobs/test_slurm.py", "tests/slurm/")
 
-    items.sort(key=lambda item: not on_slurm(item))
+    def _split_scope(self, nodeid: str) -> str:
+        return next((group for group in self.TOGETHER if nodeid.startswith(group)), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SlurmApart:
+    return SlurmApart(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
