@@ -16,6 +16,9 @@ from typing import Any, BinaryIO
 SCHEMA = 1
 STATUSES = ("done", "oom", "failed")
 
+SOURCE = "attention_source"
+"""In the environment of a record: the hash of the attention's code."""
+
 # JSON has no such numbers, but a diverged loss is a finding: such a metric is stored as text.
 _NON_FINITE = ("nan", "inf", "-inf")
 

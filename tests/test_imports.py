@@ -44,7 +44,7 @@ WITHOUT = {
 LATE = {"timm", "torchvision", "torch.utils.tensorboard", "pyarrow", "scipy"}
 """Libraries that are slow to import, or need not be there: these alone are imported inside functions outside cli."""
 
-FACES = {"attentions", "backbones", "results", "slurm", "harness.cells"}
+FACES = {"attentions", "backbones", "results", "results.tables", "slurm", "harness.cells"}
 """Packages whose `__init__` re-exports; that of any other is a docstring."""
 
 LIGHT = (
@@ -272,3 +272,7 @@ def test_what_answers_at_once_does_not_load_torch() -> None:
 
 def test_what_builds_no_model_does_not_load_timm() -> None:
     assert loaded_by(NO_TIMM, "timm", "torchvision") == []
+
+
+def test_what_shows_no_table_does_not_load_pandas() -> None:
+    assert loaded_by([*LIGHT, "harness.jobs.work"], "pandas") == []

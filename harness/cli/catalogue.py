@@ -15,7 +15,7 @@ from harness.cells import Evaluate
 from harness.cli.app import CERTIFICATES, RUNS
 from harness.cli.selection import TASKS
 from harness.sweeps.expand import SWEEPS
-from results import Sheet, to_plain
+from results.tables import Sheet, to_plain
 
 
 def _first_line(thing: object) -> str:

@@ -39,10 +39,10 @@ def show(
     For example:
         attention-bench show swin_t --attention "focused(focusing_factor=4)" --set stages=LLSS
     """
-    import results
     from harness.cli.selection import settings, specs_of
     from harness.measures.resolved import resolved_table
+    from results import tables
 
     (spec,) = specs_of(preset, () if attention is None else (attention,), settings(set))
-    results.show(resolved_table(spec), out_console)
+    tables.show(resolved_table(spec), out_console)
     return 0

@@ -13,6 +13,7 @@ import results
 from harness.cells import Cell, Costs
 from harness.published.models import spec_of
 from harness.runner.run_all import run_all
+from results import tables
 
 Accuracy = Literal["any", "evaluated", "trained"]
 
@@ -57,11 +58,11 @@ def _accuracies(out: Path, accuracy: Accuracy, partial: bool) -> dict[str, dict[
         ours = _accuracy(record) if record.status == "done" else None
         if ours is None or accuracy not in ("any", ours["top1_kind"]):
             continue
-        whole = ours["n_images"] == results.IMAGENET_VAL
-        if whole or (partial and ours["n_images"] < results.IMAGENET_VAL):
+        whole = ours["n_images"] == tables.IMAGENET_VAL
+        if whole or (partial and ours["n_images"] < tables.IMAGENET_VAL):
             found.append(
                 (
-                    (whole, ours["top1_kind"] == results.EVALUATED, record.created),
+                    (whole, ours["top1_kind"] == tables.EVALUATED, record.created),
                     results.model_of(record.cell["backbone"]),
                     ours,
                 )
@@ -81,9 +82,9 @@ def _accuracy(record: results.Record) -> dict[str, Any] | None:
             if metrics.get("weights_missing") or metrics.get("weights_reshaped"):
                 return None
             name = weights.get("name") or Path(weights.get("path") or weights["digest"]).name
-            kind, what = results.EVALUATED, f"{name}{' (EMA)' if weights.get('ema') and 'EMA' not in name else ''}"
+            kind, what = tables.EVALUATED, f"{name}{' (EMA)' if weights.get('ema') and 'EMA' not in name else ''}"
         case {"name": "train", "recipe": dict(recipe)}:
-            kind, what = results.TRAINED, "weights as trained"
+            kind, what = tables.TRAINED, "weights as trained"
             if recipe.get("ema_decay") is not None:
                 top1, stderr, what = metrics.get("top1_ema"), None, "EMA"
         case _:

@@ -11,7 +11,8 @@ from harness.cli.app import CERTIFICATES, note, out_console, say, warn
 if TYPE_CHECKING:
     import pandas as pd
 
-    from results import Record, Sheet
+    from results import Record
+    from results.tables import Sheet
 
 Expected = Sequence[tuple[str, dict[str, Any]]]
 """Cells that a table shows even if they have no record: key, and the cell as plain JSON."""
@@ -32,25 +33,26 @@ def read_records(out: Path) -> tuple[list[Record], list[str]]:
 def frame_of(records: Sequence[Record], expected: Expected, out: Path) -> pd.DataFrame:
     """Return the frame of the records, with what the certificates in the folder say about their attentions."""
     import results
+    from results import tables
 
-    return results.table(records, expected, results.certificates(out / CERTIFICATES))
+    return tables.table(records, expected, results.certificates(out / CERTIFICATES))
 
 
 def print_table(frame: pd.DataFrame, columns: Sequence[str] = (), markdown: bool = False) -> None:
     """Print a frame as a table: with its usual columns, or those named."""
-    import results
+    from results import tables
 
-    print_sheet(results.sheet(frame, list(columns) or None), markdown)
+    print_sheet(tables.sheet(frame, list(columns) or None), markdown)
 
 
 def print_sheet(sheet: Sheet, markdown: bool) -> None:
     """Print a sheet, as Markdown if asked to."""
-    import results
+    from results import tables
 
     if markdown:
-        say(results.to_markdown(sheet), end="")
+        say(tables.to_markdown(sheet), end="")
     else:
-        results.show(sheet, out_console)
+        tables.show(sheet, out_console)
 
 
 def write_csv(path: Path, text: str) -> None:

@@ -38,10 +38,10 @@ def swap(
         checkpoint: the weights to start from, of timm, as .pth or .safetensors.
         out: where to write the weights, with the attention in place; an existing file is not overwritten.
     """
-    import results
     from harness.cli.selection import settings
     from harness.cli.swapping import Swap
     from harness.training.loading import weights_in
+    from results import tables
 
     if checkpoint is None and (ema or allow_partial_weights):
         option = "--ema" if ema else "--allow-partial-weights"
@@ -52,7 +52,7 @@ def swap(
     weights = None if checkpoint is None else weights_in(checkpoint, ema=ema, strict=not allow_partial_weights)
     sheet = task.sheet()
     loaded = "" if weights is None and out is None else task.save(weights, out)
-    results.show(sheet, out_console)
+    tables.show(sheet, out_console)
     for line in (loaded, f"wrote {out}" if out is not None else ""):
         if line:
             note(line)

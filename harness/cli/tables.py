@@ -37,7 +37,7 @@ def table(
     Args:
         columns: the metrics to print, as in params_m gmacs_attention latency_ms_p50; --csv writes all of them.
     """
-    import results
+    from results import tables
 
     records, problems = read_records(out)
     expected = []
@@ -54,7 +54,7 @@ def table(
     frame = frame_of(records, expected, out)
     print_table(frame, columns, markdown)
     if csv is not None:
-        write_csv(csv, results.to_csv(frame))
+        write_csv(csv, tables.to_csv(frame))
     return 1 if problems else 0
 
 
@@ -75,13 +75,13 @@ def compare(
         baseline: the attention that the others are compared with.
         ema: compare the moving averages of the weights.
     """
-    import results
+    from results import tables
 
     records, problems = read_records(out)
-    frame = results.comparisons(records, out, baseline, "ema" if ema else "model")
-    print_sheet(results.paired_sheet(frame), markdown)
+    frame = tables.comparisons(records, out, baseline, "ema" if ema else "model")
+    print_sheet(tables.paired_sheet(frame), markdown)
     if csv is not None:
-        write_csv(csv, results.to_csv(frame))
+        write_csv(csv, tables.to_csv(frame))
     return 1 if problems else 0
 
 
@@ -114,14 +114,14 @@ def reproduce(
         allow_partial_data: take fewer than the 50,000 val images; their accuracies get no verdict.
         accuracy: show that of models evaluated from files, of models trained here, or any, which prefers the former.
     """
-    import results
     from harness.cli.reproduction import our_numbers
     from harness.process.environment import readers_here
     from harness.process.ranks import process_group
     from harness.published.official import official_cells
     from harness.runner.run_all import run_all
+    from results import tables
 
-    published = results.published_rows(paper)
+    published = tables.published_rows(paper)
     if (data is None) != (weights is None):
         raise ValueError("--data and --weights go together: images to evaluate, and the official files to evaluate")
     check_at_least(0, "--workers", workers)
@@ -153,10 +153,10 @@ def reproduce(
         if is_given
     ]:
         raise ValueError(f"{idle[0]} has no effect without --data and --weights")
-    targets = results.targets(published)
+    targets = tables.targets(published)
     ours = our_numbers(targets, out, error_console, accuracy=accuracy, partial=allow_partial_data)
-    comparison = results.compare(published, ours)
-    print_sheet(results.comparison_sheet(comparison), markdown)
+    comparison = tables.compare(published, ours)
+    print_sheet(tables.comparison_sheet(comparison), markdown)
     if csv is not None:
-        write_csv(csv, results.to_csv(comparison))
+        write_csv(csv, tables.to_csv(comparison))
     return 0

@@ -9,8 +9,7 @@ import results
 from attentions import source_digest
 from harness.cells import Cell, Train
 from harness.process.environment import environment
-from results import Record
-from results.tables import SOURCE
+from results import SOURCE, Record
 
 FINAL = ("done", "oom")
 """A record of another status is a failure of ours or of the machine: its cell runs again on request."""

@@ -14,8 +14,7 @@ from harness.runner.checks import check_needs, check_runnable, check_writable
 from harness.runner.progress import CellProgress
 from harness.runner.records import is_disturbed, outcome, recorded, set_aside
 from harness.runner.run import run, run_apart
-from results import Record
-from results.tables import SOURCE
+from results import SOURCE, Record
 
 
 def run_all(

@@ -1,11 +1,11 @@
 """Top-1 of the paper: every published model trained on ImageNet by its own recipe."""
 
-import results
 from backbones import BackboneSpec, preset
 from harness.cells import Cell, DataSource, RunWeights, Train
 from harness.cells.runtime import Precision
 from harness.published.models import spec_of
 from harness.published.recipes import FINE_TUNED, recipe_of
+from results import tables
 
 IMAGENET = DataSource("imagenet")
 SIDE = 224
@@ -20,9 +20,9 @@ def paper_accuracy() -> list[Cell]:
     Models at 384 pixels are fine-tuned from their run at 224, and so run after it. DeiT-B at 384 is not included: it is
     the only model at 384 pixels whose recipe is not known here.
     """
-    rows = results.published_rows("flatten")
+    rows = tables.published_rows("flatten")
     rows = rows[(rows["primary"] == "1") & (rows["top1"] != "")]
-    specs = dict.fromkeys(spec_of(target) for target in results.targets(rows))
+    specs = dict.fromkeys(spec_of(target) for target in tables.targets(rows))
     return [
         _training(spec, _start(spec)) for spec in specs if spec.image_size == (SIDE, SIDE) or spec.name in FINE_TUNED
     ]

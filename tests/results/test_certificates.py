@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from results import Certificate, Verdict, certificate_summary, certificates, read_certificate, table, write_certificate
+from results import SOURCE, Certificate, Verdict, certificate_summary, certificates, read_certificate, write_certificate
 from results.certificates import EARLIER
-from results.tables import SOURCE
+from results.tables import table
 
 # The function `results.certificates` hides its module.
 certificates_module = sys.modules["results.certificates"]

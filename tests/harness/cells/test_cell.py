@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 from backbones import preset
 from harness.cells import MICRO, Cell, Costs, DataSource, Evaluate, Runtime, RunWeights, Speed, Train, Weights
-from results.paired import _INCIDENTAL
+from results.tables.paired import _INCIDENTAL
 
 FASHION = DataSource(name="fashion_mnist_14k")
 

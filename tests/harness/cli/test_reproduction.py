@@ -16,9 +16,11 @@ from harness.cells import FOLDER, Cell, Costs, DataSource, Train
 from harness.cli import main
 from harness.cli.reproduction import our_numbers
 from harness.published.models import spec_of
+from results import tables
+from results.tables import reproduction
 
-PUBLISHED = results.published_rows("flatten")
-TARGETS = results.targets(PUBLISHED)
+PUBLISHED = tables.published_rows("flatten")
+TARGETS = tables.targets(PUBLISHED)
 HANDFUL = ("FLatten-PVT-T", "FLatten-Swin-T", "Swin-T", "DeiT-T")
 
 
@@ -29,12 +31,12 @@ def rows_of(*models: str) -> pd.DataFrame:
 def attention_of(target: dict[str, Any]) -> set[str]:
     """What the published rows of a target call its attention."""
     same = pd.Series(True, index=PUBLISHED.index)
-    for name in results.reproduction.KEY:
+    for name in reproduction.KEY:
         same &= PUBLISHED[name] == target.get(name, "")
     return set(PUBLISHED[same]["attention"])
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=results.describe)
+@pytest.mark.parametrize("target", TARGETS, ids=tables.describe)
 def test_every_target_has_a_model_with_its_attention_and_resolution(target: dict[str, Any]) -> None:
     spec = spec_of(target)
     side = target.get("resolution", 224)
@@ -81,17 +83,17 @@ def test_ablations(ablation: str, value: str, expected: object) -> None:
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records of the handful."""
     folder = tmp_path_factory.mktemp("runs")
-    our_numbers(results.targets(rows_of(*HANDFUL)), folder, Console(file=io.StringIO()))
+    our_numbers(tables.targets(rows_of(*HANDFUL)), folder, Console(file=io.StringIO()))
     return folder
 
 
 def test_known_rows_agree(out: Path) -> None:
     published = rows_of(*HANDFUL)
     shown = io.StringIO()
-    comparison = results.compare(published, our_numbers(results.targets(published), out, Console(file=shown)))
+    comparison = tables.compare(published, our_numbers(tables.targets(published), out, Console(file=shown)))
     assert "4 of 4 cells are recorded" in shown.getvalue(), "what is recorded is not counted again"
     assert len(comparison) == len(published)
-    assert not comparison["reason"].str.contains(results.reproduction.UNEXPLAINED).any()
+    assert not comparison["reason"].str.contains(reproduction.UNEXPLAINED).any()
     assert set(comparison["top1_ours"]) == {"needs ImageNet"}
     primary = comparison[comparison["primary"] == "1"].set_index("model")
     verdicts = primary[["params_m_verdict", "gmacs_verdict"]].apply(tuple, axis=1).to_dict()
@@ -113,9 +115,7 @@ def test_accuracy_is_that_of_the_newest_record_evaluated_on_all_of_imagenet(out:
         created = f"2026-01-0{day}T00:00:00+00:00"
         results.write(folder, results.Record(cell.key, cell.to_json(), "done", metrics, {}, created=created))
     published = rows_of("Swin-T", "DeiT-T")
-    comparison = results.compare(
-        published, our_numbers(results.targets(published), folder, Console(file=io.StringIO()))
-    )
+    comparison = tables.compare(published, our_numbers(tables.targets(published), folder, Console(file=io.StringIO())))
     primary = comparison[comparison["primary"] == "1"].set_index("model")
     assert primary["top1_ours"].to_dict() == {"Swin-T": 81.2, "DeiT-T": "needs ImageNet"}
     assert primary["top1_difference"]["Swin-T"] == pytest.approx(81.2 - 81.3)
@@ -129,7 +129,7 @@ def accuracy_of(out: Path, records: list[results.Record], **options: Any) -> dic
     """What is measured of Swin-T at 224 where these records are beside the counted ones."""
     for record in records:
         results.write(out, record)
-    (target,) = results.targets(rows_of("Swin-T").head(1))
+    (target,) = tables.targets(rows_of("Swin-T").head(1))
     (ours,) = our_numbers([target], out, Console(file=io.StringIO()), **options)
     return ours
 
@@ -208,7 +208,7 @@ def test_fewer_images_count_only_if_allowed_and_after_all_of_them(copy: Path) ->
 def test_targets_of_one_model_share_a_record(out: Path) -> None:
     ablation = PUBLISHED[(PUBLISHED["ablation"] == "focusing_factor") & (PUBLISHED["param_value"] == "3")]
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    targets = results.targets(pd.concat([rows_of("FLatten-Swin-T"), ablation]))
+    targets = tables.targets(pd.concat([rows_of("FLatten-Swin-T"), ablation]))
     assert len(targets) == 2
     first, second = our_numbers(targets, out, Console(file=io.StringIO()))
     assert (first["params_m"], first["gmacs"]) == (second["params_m"], second["gmacs"])
@@ -219,7 +219,7 @@ def test_targets_of_one_model_share_a_record(out: Path) -> None:
 def test_the_command(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(results, "published_rows", lambda paper: rows_of(*HANDFUL))
+    monkeypatch.setattr(tables, "published_rows", lambda paper: rows_of(*HANDFUL))
     csv = tmp_path / "comparison.csv"
     assert main.main(["reproduce", "flatten", "--out", str(out), "--markdown", "--csv", str(csv)]) == 0
     printed = capsys.readouterr().out

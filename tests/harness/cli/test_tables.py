@@ -16,6 +16,7 @@ import backbones
 import results
 from backbones import preset, to_official
 from harness.published import models, official
+from results import tables
 from tests.harness.command_line import SHORT, Ask, photos, records, refused
 
 # table
@@ -177,7 +178,7 @@ def imagenet_of_a_sort(ask: Ask) -> None:
 
 @pytest.mark.usefixtures("imagenet_of_a_sort")
 def test_reproduce_evaluates_the_official_files_that_are_there(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "published_rows", few(results.published_rows))
+    monkeypatch.setattr(tables, "published_rows", few(tables.published_rows))
     # A PVTv2 is the same at every size; of 224 pixels, its evaluation would take a minute here.
     for module in (official, models):
         monkeypatch.setattr(module, "preset", lambda name, **values: preset(name, **{"image_size": 32, **values}))

@@ -10,7 +10,7 @@ import pytest
 
 from backbones import preset
 from harness.measures.resolved import HEADERS, resolved_table
-from results import Sheet
+from results.tables import Sheet
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 MODELS = sorted(path.stem for path in GOLDEN.glob("*.json") if not path.stem.endswith("_op"))

@@ -9,7 +9,7 @@ import backbones
 from harness.cells import Recipe
 from harness.images.transforms import eval_transform
 from harness.published.recipes import ASSUMED, FINE_TUNED, RECIPES, recipe_of
-from results.reproduction import PUBLISHED
+from results.tables.reproduction import PUBLISHED
 
 TABLE = pd.read_csv(PUBLISHED / "recipes.csv", dtype=str, keep_default_na=False).set_index("config")
 CONFIGS = {

@@ -10,6 +10,7 @@ from harness.cells import RunWeights
 from harness.published.models import spec_of
 from harness.published.recipes import FINE_TUNED, RECIPES, recipe_of
 from harness.sweeps.expand import SWEEPS, expand
+from results import tables
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -49,12 +50,12 @@ def of_the_paper(preset: str) -> bool:
 
 def test_paper_accuracy_trains_every_published_row_with_a_top1():
     cells = expand("paper_accuracy")
-    rows = results.published_rows("flatten")
+    rows = tables.published_rows("flatten")
     rows = rows[(rows["primary"] == "1") & (rows["top1"] != "")]
     without_recipe = (rows["model"] == "DeiT-B") & (rows["resolution"] == 384)
     assert without_recipe.sum() == 1
     specs = [cell.backbone for cell in cells]
-    assert {spec_of(target) for target in results.targets(rows[~without_recipe])} == set(specs)
+    assert {spec_of(target) for target in tables.targets(rows[~without_recipe])} == set(specs)
     assert len(specs) == len(set(specs))
     unpublished = {"flatten_deit_s", "flatten_deit_b", "flatten_pvt_v2_b5"}
     assert {spec.name for spec in specs} == {name for name in RECIPES if of_the_paper(name)} - unpublished

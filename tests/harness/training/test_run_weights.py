@@ -20,6 +20,7 @@ from harness.runner.records import outcome
 from harness.runner.run_all import run_all
 from harness.training import checkpoints
 from harness.training.loading import located, weights_in
+from results import tables
 from tests.harness.image_sets import coloured
 
 RECIPE = replace(MICRO, epochs=2, batch=4, warmup_epochs=0.5, lr=2e-3 * LR_BATCH / 4, ema_decay=0.9)
@@ -191,7 +192,7 @@ def test_what_needs_a_failed_training_fails_and_the_rest_goes_on(data: DataSourc
     assert [record.status for record in found] == ["failed", "failed", "done"]
     needed = f"needs the training {start.weights().label} ({start.key}), which failed: RuntimeError: planted failure"
     assert outcome(found[0]) == f"failed: ValueError: {needed}"
-    assert results.table(found)["error"].iloc[0].startswith(f"evaluate failed: ValueError: {needed}")
+    assert tables.table(found)["error"].iloc[0].startswith(f"evaluate failed: ValueError: {needed}")
 
 
 @pytest.mark.usefixtures("failing")

@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from results.columns import Column, columns_of, rows_of
-from results.sheets import Sheet
-from results.tables import BREAKDOWN, METRICS, SOURCE, named, shown_metrics
+from results.records import SOURCE
+from results.tables.columns import Column, columns_of, rows_of
+from results.tables.frames import BREAKDOWN, METRICS, named, shown_metrics
+from results.tables.sheets import Sheet
 from results.wording import and_more, count
 
 # Circumstances named below the table even if all rows share them: no number is shown without its own.

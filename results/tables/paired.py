@@ -40,12 +40,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
-from results.columns import columns_of, flattened, rows_of
 from results.correctness import read_correct
 from results.records import Record
-from results.sheets import Sheet
-from results.tables import natural_order, table
-from results.views import headers_of, mixed_environments, name_and_options, shortened
+from results.tables.columns import columns_of, flattened, rows_of
+from results.tables.frames import natural_order, table
+from results.tables.sheets import Sheet
+from results.tables.views import headers_of, mixed_environments, name_and_options, shortened
 
 Which = Literal["model", "ema"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from results import compare, comparison_sheet, describe, papers, published_rows, summary, targets, to_plain
+from results.tables import compare, comparison_sheet, describe, papers, published_rows, summary, targets, to_plain
 
 # What the official implementations count: parameters, products and convolutions, fvcore's total.
 OFFICIAL = {
@@ -251,7 +251,7 @@ def test_the_official_implementations_agree_with_the_papers_or_the_reason_is_kno
 
 
 def test_every_reason_belongs_to_a_published_row_and_has_a_source(flatten: pd.DataFrame) -> None:
-    from results.reproduction import KEY, PUBLISHED
+    from results.tables.reproduction import KEY, PUBLISHED
 
     reasons = pd.read_csv(PUBLISHED / "reasons.csv", dtype=str, keep_default_na=False)
     printed = {

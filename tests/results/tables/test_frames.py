@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from results import table, to_csv
+from results.tables import table, to_csv
 
 
 def rows(frame: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, get_args
 import pandas as pd
 
 from results.certificates import Certificate, certificate_summary
-from results.columns import Column, Kind, flattened
-from results.records import Record, model_of
+from results.records import SOURCE, Record, model_of
+from results.tables.columns import Column, Kind, flattened
 from results.wording import count
 
 # The metrics that a table shows by default, if they were measured.
@@ -42,8 +42,6 @@ BREAKDOWN = ("gmacs_attention", "gmacs_projections", "gmacs_convolutions", "gmac
 
 # The first columns of every frame.
 _ALWAYS = tuple(Column.parse(name) for name in ("backbone", "attention", "status", "error"))
-SOURCE = "attention_source"
-"""In the environment of a record: the hash of the attention's code."""
 # Of hexadecimal digits, one in 750 of 16: only decimal ones, or decimal ones around an e. No published number, and no
 # version, has as many.
 _NUMERIC_HASH = re.compile(r"(?=.{8,})\d+(e\d+)?")

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from results import Record, comparisons, paired_difference, paired_sheet, to_markdown, to_plain, write_correct
+from results import Record, write_correct
+from results.tables import comparisons, paired_difference, paired_sheet, to_markdown, to_plain
 
 SOFTMAX = "softmax(fused=True)"
 FOCUSED = "focused(focusing_factor=3, kernel_size=5)"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from results import BREAKDOWN, METRICS, Record, Sheet, notes, sheet, show, table, to_csv, to_markdown, to_plain
+from results import Record
+from results.tables import BREAKDOWN, METRICS, Sheet, notes, sheet, show, table, to_csv, to_markdown, to_plain
 
 
 def column(view: Sheet, header: str) -> list[str]:

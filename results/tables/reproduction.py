@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from results.columns import rows_of
-from results.sheets import Sheet
+from results.tables.columns import rows_of
+from results.tables.sheets import Sheet
 from results.wording import count
 
-PUBLISHED = Path(__file__).parent / "published"
+PUBLISHED = Path(__file__).parents[1] / "published"
 
 MODEL_KEY = ("model", "resolution")
 ABLATION_KEY = ("ablation", "backbone", "setting", "param_value")
