@@ -7,6 +7,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,6 +91,12 @@ def sources(root: Path) -> dict[str, Path]:
     return {module_of(path, root): path for folder in folders for path in sorted((root / folder).rglob("*.py"))}
 
 
+@cache
+def parsed(text: str) -> ast.Module:
+    """Copies of the tree have the same files but for one."""
+    return ast.parse(text)
+
+
 def imports_of(module: str, path: Path, known: Mapping[str, Path]) -> Iterator[Import]:
     """Everything that a file imports; `from package import module` is an import of that module."""
 
@@ -107,7 +114,7 @@ def imports_of(module: str, path: Path, known: Mapping[str, Path]) -> Iterator[I
             else:
                 yield from walk(child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
 
-    yield from walk(ast.parse(path.read_text()), False)
+    yield from walk(parsed(path.read_text()), False)
 
 
 def room_of(module: str) -> str:
@@ -153,7 +160,7 @@ def broken_rules(root: Path) -> list[str]:
                 lines.append(f"{where}: an import inside a function is of {', '.join(sorted(LATE))}")
     lines += [f"{' -> '.join(circle)}: a circle" for circle in circles(found)]
     for module, path in known.items():
-        statements = ast.parse(path.read_text()).body
+        statements = parsed(path.read_text()).body
         defined = any(isinstance(each, ast.FunctionDef | ast.ClassDef) for each in statements)
         if path.name == "__init__.py" and (defined or (module not in FACES and len(statements) > 1)):
             lines.append(f"{path.relative_to(root)}: an __init__ is a docstring; a face ({FACES_NAMED}) re-exports")
