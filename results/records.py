@@ -117,6 +117,31 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def recordable(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metrics as a record holds them: scalars of NumPy or torch become numbers of Python.
+
+    Raises ValueError, naming the metric, for a value that is neither None, a number, a text, nor a list or an object of
+    these; NaN and infinity are allowed outside lists and objects.
+    """
+    return {name: _recordable(name, value, False) for name, value in metrics.items()}
+
+
+def _recordable(name: str, value: Any, nested: bool) -> Any:
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, list | tuple):
+        return [_recordable(name, each, True) for each in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _recordable(name, each, True) for key, each in value.items()}
+    if nested and isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"metric {name} holds {value} inside a list or an object; it is allowed as a value of its own")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(
+        f"metric {name} is a {type(value).__name__}; allowed: None, numbers, texts, lists and objects of these"
+    )
+
+
 def write(folder: Path, record: Record) -> Path:
     """Write the record to `folder/<key>.json` and return that path.
 

@@ -9,6 +9,7 @@ backward and `torch.optim.AdamW` with its defaults. Reading images from files is
 `data_wait_share` of a run is.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -31,6 +32,7 @@ from harness.measures.comparison import Ratio, ratio
 from harness.measures.quiet import PATIENCE, UNWATCHED, wait_for_quiet, watch
 from harness.measures.speed import Timer, timer
 from harness.process.determinism import deterministic
+from harness.process.environment import check_device
 from harness.published.recipes import recipe_of
 from harness.training.learner import Learner, Setup
 
@@ -125,6 +127,7 @@ def main(
         ema_decay: decay of the moving average, in place of the recipe's.
         shared: measure CPU time, as other work shares the CPU; set OMP_NUM_THREADS=1.
     """
+    check_device(device)
     for name in presets:
         recipe = recipe_of(name)
         if ema_decay is not None:
@@ -140,4 +143,8 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except ValueError as problem:
+        print(f"overhead: {problem}", file=sys.stderr)
+        sys.exit(2)

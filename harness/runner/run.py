@@ -100,7 +100,7 @@ def _metrics(cell: Cell, folder: Path, report: Callable[[str], None]) -> Metrics
             return train(task, cell.backbone, folder, report)
         case Evaluate() as task:
             return evaluate_weights(task, cell.backbone, folder, report)
-    return cell.task.run(cell.backbone, folder, report)
+    return results.recordable(cell.task.run(cell.backbone, folder, report))
 
 
 class JobFailed(RuntimeError):

@@ -40,6 +40,8 @@ class Counting:
                 raise MemoryError("planted shortage")
             case "interrupt":
                 raise KeyboardInterrupt
+            case "value":
+                return {"params_m": 1.0, "model": object()}
         return {"params_m": 1.0}
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import threading
 from dataclasses import replace
@@ -11,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from results import Record, read, read_all, write, write_text
+from results import Record, read, read_all, recordable, write, write_text
 
 
 @pytest.fixture
@@ -60,6 +62,21 @@ def test_a_diverged_metric_is_kept_in_valid_json(tmp_path: Path, record: Record,
     json.loads(path.read_text(), parse_constant=refuse)
     assert str(read(path).metrics["train_loss"]) == str(value)
     assert isinstance(read(path).metrics["train_loss"], float)
+
+
+def test_scalars_of_other_libraries_are_numbers_and_what_is_no_value_is_named() -> None:
+    given = {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": [np.float64(1)], "e": {"f": (None, "x")}}
+    found = recordable({**given, "g": math.nan})
+    assert json.dumps(found) == '{"a": 0.5, "b": 3, "c": true, "d": [1.0], "e": {"f": [null, "x"]}, "g": NaN}'
+    allowed = "allowed: None, numbers, texts, lists and objects of these"
+    for value, said in [
+        (np.zeros(2), f"metric top1 is a ndarray; {allowed}"),
+        ({"a": object()}, f"metric top1 is a object; {allowed}"),
+        ({1: 2}, f"metric top1 is a dict; {allowed}"),
+        ([1.0, math.inf], "metric top1 holds inf inside a list or an object; it is allowed as a value of its own"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+            recordable({"top1": value})
 
 
 @pytest.mark.parametrize("part", ["cell", "environment"])

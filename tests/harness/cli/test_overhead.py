@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import backbones
-from harness.cli.overhead import cpu_time, overhead
+from harness.cli.overhead import cpu_time, main, overhead
 from harness.measures.comparison import Ratio
 from harness.published.recipes import recipe_of
 from harness.training.learner import Learner
@@ -39,3 +39,9 @@ def test_a_step_that_does_its_work_twice_shows(monkeypatch: pytest.MonkeyPatch) 
 def test_mixing_wants_an_even_batch() -> None:
     with pytest.raises(ValueError, match="the batch must be even, got 3"):
         measured(batch=3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(ValueError, match="device cuda was asked for, but torch finds no CUDA device here"):
+        main(("deit_micro",), device="cuda")

@@ -68,9 +68,15 @@ def test_each_record_file_is_read_once(counting: Make, tmp_path: Path, monkeypat
 
 
 def test_failures_are_records_and_the_rest_goes_on(counting, log, tmp_path):
-    cells = [counting("softmax", "error"), counting("linear", "memory"), counting("focused")]
+    cells = [
+        counting("softmax", "error"),
+        counting("linear", "memory"),
+        counting("focused"),
+        counting("agent", "value"),
+    ]
     records = run_all(cells, tmp_path, console())
-    assert [record.status for record in records] == ["failed", "oom", "done"]
+    assert [record.status for record in records] == ["failed", "oom", "done", "failed"]
+    assert records[3].reason.startswith("ValueError: metric model is a object; allowed: None, numbers, texts")
     assert records[0].error is not None
     assert "RuntimeError: planted failure" in records[0].error
     assert "Traceback" in records[0].error

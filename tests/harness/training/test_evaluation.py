@@ -1,6 +1,7 @@
 """Evaluation: the same to the last bit on any number of processes, with kept crops and without; how it stops."""
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import backbones
 from harness.cells import DataSource, Evaluate
+from harness.images import sources
 from harness.images.batches import Images
 from harness.images.readers import FolderReader
 from harness.images.sources import open_val
@@ -158,6 +160,23 @@ def test_what_the_task_reports(folder: Path, checkpoint: Path, tmp_path: Path, m
     assert lines == ["weights.pth: every tensor fits", "evaluated 20 of 39 images", "evaluated 39 of 39 images"]
     assert (metrics["weights_missing"], metrics["weights_unexpected"], metrics["weights_reshaped"]) == (0, 0, 0)
     assert metrics["head_trained"]
+
+
+def test_it_warns_of_classes_numbered_as_ilsvrc_does(
+    folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered = tmp_path / "numbered"
+    shutil.copytree(folder, numbered)
+    for split in numbered.iterdir():
+        for number, each in enumerate(sorted(split.iterdir()), 1):
+            each.rename(split / str(number))
+    number = len(list((numbered / "val").iterdir()))
+    monkeypatch.setattr(sources, "IMAGENET_CLASSES", number)
+    lines: list[str] = []
+    evaluate_weights(task(numbered, checkpoint), spec(), tmp_path, lines.append)
+    assert lines[0].startswith(f"warning: the classes of {numbered} are called 1 to {number}: ")
+    evaluate_weights(task(folder, checkpoint), spec(), tmp_path, lines.append)
+    assert sum(line.startswith("warning") for line in lines) == 1
 
 
 def test_what_did_not_fit_is_in_the_metrics(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
