@@ -45,7 +45,7 @@ WITHOUT = {
 LATE = {"timm", "torchvision", "torch.utils.tensorboard", "pyarrow", "scipy"}
 """Libraries that are slow to import, or need not be there: these alone are imported inside functions outside cli."""
 
-FACES = {"attentions", "backbones", "results", "results.tables", "slurm", "harness.cells"}
+FACES = {"attentions", "backbones", "results", "results.statistics", "results.tables", "slurm", "harness.cells"}
 """Packages whose `__init__` re-exports; that of any other is a docstring."""
 
 LIGHT = (

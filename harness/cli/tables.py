@@ -63,22 +63,25 @@ def compare(
     out: OutOption = RUNS,
     baseline: Annotated[str, tyro.conf.arg(metavar="ATTENTION")] = "softmax",
     ema: bool = False,
+    rope: Annotated[float | None, shown("POINTS", default="nothing is called equal")] = None,
     csv: CsvOption = None,
     markdown: MarkdownOption = False,
 ) -> int:
     """Compare trained attentions with a baseline: accuracies paired by image and by seed, with 95 % intervals.
 
     For example:
-        attention-bench compare --baseline "focused(kernel_size=None)"
+        attention-bench compare --baseline "focused(kernel_size=None)" --rope 0.2
 
     Args:
         baseline: the attention that the others are compared with.
         ema: compare the moving averages of the weights.
+        rope: the difference in points that is too small to matter: where the interval lies within it (the region of
+            practical equivalence), the two are called practically equal.
     """
     from results import tables
 
     records, problems = read_records(out)
-    frame = tables.comparisons(records, out, baseline, "ema" if ema else "model")
+    frame = tables.comparisons(records, out, baseline, "ema" if ema else "model", rope)
     print_sheet(tables.paired_sheet(frame), markdown)
     if csv is not None:
         write_csv(csv, tables.to_csv(frame))

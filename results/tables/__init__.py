@@ -8,7 +8,7 @@
 """
 
 from results.tables.frames import BREAKDOWN, METRICS, table, to_csv
-from results.tables.paired import Difference, comparisons, paired_difference, paired_sheet
+from results.tables.paired import comparisons, paired_sheet
 from results.tables.reproduction import (
     EVALUATED,
     IMAGENET_VAL,
@@ -30,14 +30,12 @@ __all__ = [
     "IMAGENET_VAL",
     "METRICS",
     "TRAINED",
-    "Difference",
     "Sheet",
     "compare",
     "comparison_sheet",
     "comparisons",
     "describe",
     "notes",
-    "paired_difference",
     "paired_sheet",
     "papers",
     "published_rows",

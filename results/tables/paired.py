@@ -6,27 +6,7 @@ error each hide that most images are right or wrong for both models. Here every 
     frame = comparisons(records, Path("runs"))
     print(to_plain(paired_sheet(frame)))
 
-The statistics: let D[s, i] in {-1, 0, 1} be whether an arm has image i right with seed s, minus the same for the
-baseline. Seeds and images are both samples (of all seeds, and of all images of this kind), and each seed meets each
-image: crossed random effects without replication. With S seeds and N images and the mean squares of the two-way
-analysis of variance (J. Cornfield, J. W. Tukey, "Average values of mean squares in factorials", Ann. Math. Statist. 27,
-1956),
-
-    E[MS_seed] = residual + N seed,  E[MS_image] = residual + S image,  E[MS_residual] = residual,
-
-the grand mean of D has the variance (MS_seed + (MS_image - MS_residual)) / (S N). The first part is known from S - 1
-degrees of freedom only, the second from about N - 1. Each gets its own quantile of Student's t, and the margins add as
-squares (W. G. Howe, "Approximate confidence limits on the mean of X + Y", JASA 69, 1974):
-
-    margin^2 = (t(S-1)^2 MS_seed + t(N-1)^2 max(MS_image - MS_residual, 0)) / (S N)
-
-and never less than the margin over images alone, t(N-1)^2 MS_image / (S N), which a seed part that comes out small by
-chance would undercut. In simulations these 95 % intervals cover the truth in 95 to 99 % of experiments with 2 seeds and
-in 95 to 98 % with 5, whichever part dominates. One t with Satterthwaite's degrees of freedom covers 88 % with 2 seeds
-and 92 % with 3 where the seed dominates, since a seed part that is small by chance also looks well known.
-
-With one seed there is only the image part, (b + c - (b - c)^2 / N) / N^2 but for N - 1 in place of one N, where the arm
-alone has b images right and the baseline alone c: the pairs that McNemar's test looks at (Psychometrika 12, 1947).
+`results.statistics` has the method.
 """
 
 import hashlib
@@ -35,13 +15,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from results.correctness import read_correct
 from results.records import Record
+from results.statistics import holm, paired_difference
 from results.tables.columns import columns_of, flattened, rows_of
 from results.tables.frames import natural_order, table
 from results.tables.sheets import Sheet
@@ -50,10 +31,12 @@ from results.tables.views import headers_of, mixed_environments, name_and_option
 Which = Literal["model", "ema"]
 
 BASELINE = "baseline"
-BETTER, WORSE, NOT_RESOLVED = "better", "worse", "not resolved"
+BETTER, WORSE, UNCLEAR = "better", "worse", "not distinguishable"
 ONE_SEED, NO_COMMON_SEED, NO_BASELINE = "one seed", "no common seed", "no baseline"
 
-_CONFIDENCE = 0.95
+LEVEL = 0.05
+"""The chance to call any difference of a table better or worse where there is none."""
+
 _FILES: dict[str, str] = {"model": "correct.npy", "ema": "correct_ema.npy"}
 _METRICS: dict[str, str] = {"model": "top1", "ema": "top1_ema"}
 # Fields of a task that change no result, and so do not split arms; the place of a file is one of them.
@@ -69,6 +52,8 @@ _OWN_COLUMNS = (
     "difference",
     "low",
     "high",
+    "p",
+    "p_holm",
     "verdict",
     "n_images",
     "val_list",
@@ -81,43 +66,12 @@ _OWN_COLUMNS = (
 _Arm = dict[int, Record]
 
 
-class Difference(NamedTuple):
-    """The mean of ours minus the baseline, and the ends of its 95 % interval, in percentage points."""
-
-    points: float
-    low: float
-    high: float
-
-
-def paired_difference(ours: np.ndarray, baseline: np.ndarray) -> Difference:
-    """Return the difference of two accuracies from which images were right: (seeds, images) bools, row by row one seed.
-
-    The method is described at the top of this file. With one seed the interval covers only the choice of images.
-    Raises ValueError for fewer than two images.
-    """
-    assert ours.shape == baseline.shape, (ours.shape, baseline.shape)
-    seeds, images = ours.shape
-    if images < 2:
-        raise ValueError(f"an interval needs at least 2 images, but there is {images}")
-    right = ours.astype(float) - baseline
-    mean = right.mean()
-    of_seeds, of_images = right.mean(axis=1), right.mean(axis=0)
-    image_square = seeds * of_images.var(ddof=1)
-    image_margin = _quantile(images - 1) ** 2 * image_square
-    squared = image_margin
-    if seeds > 1:
-        seed_square = images * of_seeds.var(ddof=1)
-        residuals = right - of_seeds[:, None] - of_images + mean
-        residual_square = (residuals**2).sum() / ((seeds - 1) * (images - 1))
-        seed_margin = _quantile(seeds - 1) ** 2 * seed_square
-        beyond_seeds = _quantile(images - 1) ** 2 * max(image_square - residual_square, 0.0)
-        squared = max(seed_margin + beyond_seeds, image_margin)
-    margin = float(np.sqrt(squared / (seeds * images)))
-    return Difference(100 * float(mean), 100 * (float(mean) - margin), 100 * (float(mean) + margin))
-
-
 def comparisons(
-    records: Sequence[Record], folder: Path, baseline: str = "softmax", weights: Which = "model"
+    records: Sequence[Record],
+    folder: Path,
+    baseline: str = "softmax",
+    weights: Which = "model",
+    rope: float | None = None,
 ) -> pd.DataFrame:
     """Compare each attention with a baseline on the same images, one row per arm.
 
@@ -131,18 +85,24 @@ def comparisons(
 
     Columns: backbone, attention; seeds (how many), top1 (their mean, percent) and top1_sd (their standard deviation in
     points, NaN for one seed); baseline (its attention); paired_seeds (how many are compared), difference, low, high
-    (points, of these seeds; the interval is of 95 %); verdict ("better" or "worse" if the interval excludes 0, else
-    "not resolved"; "one seed" if only one is compared, "no common seed", "no baseline" if the group has none, and
+    (points, of these seeds; the interval is of 95 %); p (two-sided: the level at which the interval just reaches 0) and
+    p_holm (corrected for all comparisons of several seeds in the frame); verdict ("better" or "worse" if p_holm is
+    below `LEVEL`, else "not distinguishable", and "practically equal within ..." if the interval lies within `rope`
+    points of 0; "one seed" if only one is compared, "no common seed", "no baseline" if the group has none, and
     "baseline" for the baseline itself); n_images, val_list, weights; seeds_left_out (those without a partner, as text);
     environments (in what the compared records differ, as text); and the circumstances of the group as in `table`,
     `model.<field>` and `train.<field>`. A group's baseline comes first.
 
-    Raises ValueError for unknown weights or weights that no record has, a baseline that no group has or that fits
-    several arms of one, records of one group on different images, and a file of bits that is missing, damaged or does
-    not match the accuracy in its record.
+    Raises ValueError for unknown weights or weights that no record has, a `rope` that is not between 0 and 100, a
+    baseline that no group has or that fits several arms of one, records of one group on different images, and a file of
+    bits that is missing, damaged or does not match the accuracy in its record.
     """
     if weights not in get_args(Which):
         raise ValueError(f"unknown weights {weights!r}; allowed: {', '.join(get_args(Which))}")
+    if rope is not None and not 0 < rope < 100:
+        raise ValueError(
+            f"rope, the difference that is too small to matter, is in points between 0 and 100, got {rope:g}"
+        )
     groups = _groups(_with_origins(records), _METRICS[weights])
     if not groups:
         raise ValueError(f"no training record here has a {_METRICS[weights]}, so there is nothing to compare")
@@ -151,6 +111,7 @@ def comparisons(
         texts = dict.fromkeys(text for arms in groups for text in arms)
         raise ValueError(f"no arm here has the attention {baseline!r}; there are: {', '.join(texts)}")
     rows = [row for arms, base in zip(groups, chosen, strict=True) for row in _rows(arms, base, folder, weights)]
+    _judge([row for row in rows if row.get("paired_seeds", 0) > 1], rope)
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*_OWN_COLUMNS, *itertools.chain(*rows)])))
     return frame.astype({"seeds": "Int64", "paired_seeds": "Int64", "n_images": "Int64"})
 
@@ -162,15 +123,15 @@ def paired_sheet(frame: pd.DataFrame) -> Sheet:
     short, lines = shortened(pd.concat([frame["attention"], frame["baseline"]]))
     unpaired = bool((frame["seeds_left_out"] != "").any())
     headers = ["backbone", "attention", *headers_of(groups), "seeds", "top1", "SD"]
-    headers += [*(["compared"] if unpaired else []), "difference", "95 % interval", "verdict"]
+    headers += [*(["compared"] if unpaired else []), "difference", "95 % interval", "p", "verdict"]
     rows = []
     for row in rows_of(frame):
         cells = [row["backbone"], short[row["attention"]], *(_text(row[column.name]) for column in groups)]
         cells += [str(row["seeds"]), f"{row['top1']:.2f}", _text(row["top1_sd"], ".2f")]
         cells += [_text(row["paired_seeds"])] if unpaired else []
         interval = "-" if pd.isna(row["low"]) else f"{row['low']:+.2f} to {row['high']:+.2f}"
-        rows.append([*cells, _text(row["difference"], "+.2f"), interval, row["verdict"]])
-    numbers = ("seeds", "top1", "SD", "compared", "difference", "95 % interval")
+        rows.append([*cells, _text(row["difference"], "+.2f"), interval, _p_text(row["p_holm"]), row["verdict"]])
+    numbers = ("seeds", "top1", "SD", "compared", "difference", "95 % interval", "p")
     right = frozenset(position for position, header in enumerate(headers) if header in numbers)
     return Sheet(headers, rows, right, [*lines, *_notes(frame, short)])
 
@@ -256,10 +217,22 @@ def _rows(arms: dict[str, _Arm], base: str | None, folder: Path, weights: Which)
             ours = np.stack([_bits(arms[text][seed], folder, weights) for seed in common])
             found = paired_difference(ours, np.stack([reference[seed] for seed in common]))
             compared = [arm[seed] for arm in (arms[text], arms[base]) for seed in common]
-            row |= {"difference": found.points, "low": found.low, "high": found.high}
+            row |= {"difference": found.points, "low": found.low, "high": found.high, "p": found.p}
             row |= {"environments": ", ".join(mixed_environments(table(compared)))}
-        rows.append(row | {"verdict": _verdict(row, len(common))})
+        rows.append(row | {"verdict": ONE_SEED if common else NO_COMMON_SEED})
     return rows
+
+
+def _judge(rows: Sequence[dict[str, Any]], rope: float | None) -> None:
+    """Give the rows of comparisons of several seeds their corrected p-values and verdicts."""
+    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        found = UNCLEAR
+        if corrected < LEVEL:
+            found = BETTER if row["difference"] > 0 else WORSE
+        if rope is not None and -rope < row["low"] and row["high"] < rope:
+            equal = f"practically equal within {rope:g} points"
+            found = equal if found == UNCLEAR else f"{found}, but {equal}"
+        row |= {"p_holm": corrected, "verdict": found}
 
 
 def _about(attention: str, arm: _Arm, weights: Which) -> dict[str, Any]:
@@ -314,14 +287,6 @@ def _left_out(arm: _Arm, text: str, base: _Arm, base_text: str) -> str:
     return " and ".join(f"{', '.join(map(str, seeds))} of {name}" for seeds, name in parts if seeds)
 
 
-def _verdict(row: dict[str, Any], pairs: int) -> str:
-    if pairs < 2:
-        return ONE_SEED if pairs else NO_COMMON_SEED
-    if row["low"] > 0:
-        return BETTER
-    return WORSE if row["high"] < 0 else NOT_RESOLVED
-
-
 def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
     lines = ["top1: mean over seeds, percent; SD: standard deviation over seeds, in points."]
     if (frame["weights"] == "ema").any():
@@ -343,11 +308,14 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
         lines.append(
             "One seed: the interval covers the choice of images but not the noise of the seed, so there is no verdict."
         )
-    if len(compared) > 1:
+    if len(several):
+        number = f", corrected for the {len(several)} comparisons by Holm's method" if len(several) > 1 else ""
         lines.append(
-            f"Each interval holds by itself and is not adjusted for the {len(compared)} comparisons: of 20 without "
-            "a difference, about one would be called better or worse."
+            f"p: two-sided{number}. Better and worse are said where it is below {LEVEL}: of 20 such tables without any "
+            "difference, at most about one says so somewhere."
         )
+    if len(several) > 1:
+        lines.append("Each interval holds by itself, so it may exclude 0 where the corrected p does not.")
     for row in rows_of(frame):
         name = f"{row['backbone']}, {short[row['attention']]}"
         if row["seeds_left_out"]:
@@ -359,10 +327,10 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _quantile(freedom: int) -> float:
-    from scipy import special  # its import is half of the start-up time of a command without torch
-
-    return float(special.stdtrit(freedom, (1 + _CONFIDENCE) / 2))
+def _p_text(value: Any) -> str:
+    if pd.isna(value):
+        return "-"
+    return "< 0.0001" if value < 0.0001 else f"{value:#.2g}"
 
 
 def _name(record: Record) -> str:

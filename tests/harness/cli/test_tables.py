@@ -153,7 +153,7 @@ def test_compare_pairs_images_and_seeds(ask: Ask) -> None:
     assert (answer.status, answer.err) == (0, "wrote paired.csv\n")
     lines = answer.out.splitlines()
     assert re.match(r"deit_micro +softmax +2 .* baseline$", lines[1])
-    assert re.match(r"deit_micro +linear +2 .* (better|worse|not resolved)$", lines[2])
+    assert re.match(r"deit_micro +linear +2 .* (better|worse|not distinguishable)$", lines[2])
     assert Path("paired.csv").read_text().count("\n") == 3
     assert "| linear" in ask("compare --markdown").out
     assert "there are: " in refused(ask, "compare --baseline focused")

@@ -1,0 +1,122 @@
+"""The interval of a paired difference covers the truth, and its test says what the interval says."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from results.statistics import paired_difference
+
+
+def simulated(
+    rng: np.random.Generator, seeds: int, images: int, mean: float, own: float, seed_sd: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Bits of two arms and the true difference in points.
+
+    An image is right where a sum of normal numbers is above 0: its ease (both arms), its ease for the arm (variance
+    `own`), the luck of the seed, and noise of variance 1. Over all seeds and images that is a normal number too.
+    """
+    ease = rng.standard_normal(images)
+    arms = []
+    for level in (mean + 0.1, mean):
+        latent = level + ease + np.sqrt(own) * rng.standard_normal(images)
+        luck = seed_sd * rng.standard_normal((seeds, 1))
+        arms.append(latent + luck + rng.standard_normal((seeds, images)) > 0)
+    total = np.sqrt(2 + own + seed_sd**2)
+    truth = 100 * (stats.norm.cdf((mean + 0.1) / total) - stats.norm.cdf(mean / total))
+    return arms[0], arms[1], float(truth)
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+@pytest.mark.parametrize("seed_sd", [0.0, 0.04, 0.2], ids=["images dominate", "both", "seeds dominate"])
+def test_intervals_cover_the_truth_over_seeds_and_images(seeds: int, seed_sd: float) -> None:
+    rng = np.random.default_rng(7)
+    covered = 0
+    for _ in range(400):
+        ours, baseline, truth = simulated(rng, seeds, 2000, mean=0.8, own=0.3, seed_sd=seed_sd)
+        found = paired_difference(ours, baseline)
+        covered += found.low <= truth <= found.high
+    # The conservative side is open with two seeds, where a t quantile of 12.7 meets the image part.
+    assert 0.92 <= covered / 400 <= (0.99 if seeds > 2 else 1.0)
+
+
+def test_one_seed_covers_the_choice_of_images() -> None:
+    rng = np.random.default_rng(8)
+    covered = 0
+    for _ in range(400):
+        ours, baseline, truth = simulated(rng, 1, 2000, mean=0.8, own=0.3, seed_sd=0.0)
+        found = paired_difference(ours, baseline)
+        covered += found.low <= truth <= found.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_one_seed_has_mcnemars_variance() -> None:
+    ours = np.array([[1] * 30 + [0] * 18 + [1] * 952], dtype=bool)
+    baseline = np.array([[0] * 30 + [1] * 18 + [1] * 952], dtype=bool)
+    found = paired_difference(ours, baseline)
+    error = np.sqrt((30 + 18 - (30 - 18) ** 2 / 1000) / (1000 * 999))
+    assert found.points == pytest.approx(1.2)
+    assert (found.low, found.high) == pytest.approx((1.2 - 196.234 * error, 1.2 + 196.234 * error), rel=1e-4)
+
+
+def test_the_mean_squares_are_those_of_the_analysis_of_variance() -> None:
+    rng = np.random.default_rng(3)
+    ours, baseline = rng.random((3, 50)) < 0.8, rng.random((3, 50)) < 0.5
+    right = ours.astype(float) - baseline
+    seeds, images = right.shape
+    grand = right.mean()
+    by_seed = sum(images * (row.mean() - grand) ** 2 for row in right)
+    by_image = sum(seeds * (row.mean() - grand) ** 2 for row in right.T)
+    rest = ((right - grand) ** 2).sum() - by_seed - by_image
+    ms_seed, ms_image, ms_rest = by_seed / 2, by_image / 49, rest / (2 * 49)
+    t2, t49 = stats.t.ppf(0.975, 2), stats.t.ppf(0.975, 49)
+    squared = max(t2**2 * ms_seed + t49**2 * max(ms_image - ms_rest, 0), t49**2 * ms_image) / 150
+    found = paired_difference(ours, baseline)
+    assert found.high - found.points == pytest.approx(100 * np.sqrt(squared))
+    assert found.points - found.low == pytest.approx(100 * np.sqrt(squared))
+
+
+def test_pairing_narrows_the_interval() -> None:
+    rng = np.random.default_rng(4)
+    baseline = rng.random((5, 5000)) < 0.8
+    ours = baseline ^ (rng.random(baseline.shape) < 0.02)
+    paired, unpaired = paired_difference(ours, baseline), paired_difference(ours, baseline[:, ::-1])
+    assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
+
+
+def test_equal_bits_differ_by_nothing() -> None:
+    bits = np.ones((3, 10), bool)
+    assert paired_difference(bits, bits) == (0, 0, 0, 1)
+
+
+def test_one_image_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="needs at least 2 images, but there is 1"):
+        paired_difference(np.ones((2, 1), bool), np.ones((2, 1), bool))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.floats(0.0, 0.1))
+def test_the_test_rejects_where_the_interval_excludes_no_difference(seed: int, seeds: int, gain: float) -> None:
+    rng = np.random.default_rng(seed)
+    baseline = rng.random((seeds, 400)) < 0.8
+    found = paired_difference(baseline ^ (rng.random(baseline.shape) < gain), baseline)
+    excludes = found.low > 0 or found.high < 0
+    assert 0 <= found.p <= 1
+    assert (found.p < 0.05) == excludes
+
+
+def test_the_p_value_of_one_seed_is_that_of_mcnemars_statistic() -> None:
+    ours = np.array([[1] * 30 + [0] * 18 + [1] * 952], dtype=bool)
+    baseline = np.array([[0] * 30 + [1] * 18 + [1] * 952], dtype=bool)
+    found = paired_difference(ours, baseline)
+    # Of McNemar's, (b - c) / sqrt(b + c), but for the variance of a difference that is there.
+    assert found.p == pytest.approx(2 * stats.norm.sf(12 / np.sqrt(48)), rel=0.05)
+
+
+def test_p_values_at_the_ends() -> None:
+    right = np.ones((3, 50), dtype=bool)
+    assert paired_difference(right, right).p == 1
+    assert paired_difference(right, ~right).p == 0
+    rng = np.random.default_rng(0)
+    close = paired_difference(rng.random((1, 10_000)) < 0.9, rng.random((1, 10_000)) < 0.1)
+    assert 0 <= close.p < 1e-12
