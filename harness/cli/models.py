@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from harness.cli.app import Positional, out_console, say, warn
+from harness.cli.app import Positional, out_console, say
 from harness.cli.options import AttentionOption, PresetArgument, SetOption
 
 
@@ -19,11 +19,8 @@ def list_(kind: Annotated[str, Positional, tyro.conf.arg(metavar="[KIND]")] = "a
     Args:
         kind: attentions, backbones, sweeps, tasks, or all.
     """
-    import attentions
     from harness.cli import catalogue
 
-    for line in attentions.broken_packages():
-        warn(line)
     say(catalogue.listing(kind), end="")
     return 0
 

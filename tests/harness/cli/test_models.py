@@ -1,5 +1,7 @@
 """list and show: what there is, and what a preset is with other values; what is refused in one line."""
 
+import inspect
+
 import pytest
 
 import backbones
@@ -22,6 +24,8 @@ def test_lists(ask: Ask) -> None:
         assert (answer.status, answer.err) == (0, "")
         assert all(name in answer.out for name in names)
         assert answer.out in everything
+    listed = [line.split(maxsplit=1) for line in ask("list sweeps").out.splitlines()[1:]]
+    assert sorted(listed) == sorted([name, str(inspect.getdoc(each)).splitlines()[0]] for name, each in SWEEPS.items())
 
 
 # show
