@@ -2,16 +2,22 @@
 
 import errno
 import json
+import marshal
 import math
 import os
 import re
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import orjson
+
+from results.garbage import no_collection
 
 SCHEMA = 1
 STATUSES = ("done", "oom", "failed")
@@ -27,7 +33,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """The outcome of one cell.
 
@@ -36,7 +42,7 @@ class Record:
     `status` is "done", "oom" or "failed", and `error` says why (the traceback) if it is not "done".
     `metrics` are named with their units (`params_m`, `images_per_s`); a value that does not exist is None.
     `environment` is what else the measurement may depend on: commit, versions, device.
-    `created` is an ISO time in UTC.
+    `created` is an ISO time in UTC. `folder` is where it was read from, if it was; its file does not say so.
     """
 
     key: str
@@ -46,6 +52,7 @@ class Record:
     environment: dict[str, Any]
     error: str | None = None
     created: str = field(default_factory=_now)
+    folder: Path | None = field(default=None, compare=False)
 
     @property
     def disturbed(self) -> dict[str, str]:
@@ -59,6 +66,11 @@ class Record:
         """The last line of the error, which says what went wrong; empty if there is none."""
         lines = (self.error or "").strip().splitlines()
         return lines[-1] if lines else ""
+
+
+_STORED = tuple(f.name for f in fields(Record) if f.name != "folder")
+_EXPECTED = {"schema", *_STORED}
+_DECODER = json.JSONDecoder(parse_constant=lambda constant: _refuse(constant))
 
 
 def model_of(backbone: Mapping[str, Any]) -> str:
@@ -150,7 +162,7 @@ def write(folder: Path, record: Record) -> Path:
     """
     assert re.fullmatch(r"[\w-]+", record.key), f"unsuitable as a file name: {record.key!r}"
     assert record.status in STATUSES, record.status
-    values = {f.name: getattr(record, f.name) for f in fields(Record)}
+    values = {name: getattr(record, name) for name in _STORED}
     values["metrics"] = {name: _to_json(value) for name, value in record.metrics.items()}
     text = json.dumps({"schema": SCHEMA, **values}, indent=2, allow_nan=False)
     return write_text(folder / f"{record.key}.json", text + "\n")
@@ -162,8 +174,18 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises ValueError, in one line with the path, for a file that cannot be read, is not complete JSON (NaN and
     infinity are none), or holds something other than an object.
     """
+    return _read_json(str(path))
+
+
+def _read_json(path: str) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        with open(path, "rb") as stream:
+            content = stream.read()
+        try:
+            values = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            # It refuses halves of surrogates, which stand for bytes of file names that are not UTF-8.
+            values = _DECODER.decode(content.decode("utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -175,27 +197,51 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read(path: Path) -> Record:
     """Return the record in `path`. Raises ValueError with the path and what is wrong if it is missing or damaged."""
-    values = read_json(path)
-    problem = _problem(values, path.stem)
-    if problem:
-        raise ValueError(f"{path}: {problem}")
-    values.pop("schema")
-    values["metrics"] = {name: _from_json(value) for name, value in values["metrics"].items()}
-    return Record(**values)
+    return _read(str(path), path.stem, path.parent, {})
 
 
 def read_all(folder: Path) -> tuple[list[Record], list[str]]:
     """Read all valid records of a folder, in the order of file names; return them and a line for each damaged file.
 
-    A folder that is empty or does not exist has no records and no problems.
+    A folder that is empty or does not exist has no records and no problems. Records share what is equal in them, a
+    backbone or a recipe, so that a hundred thousand of them fit into memory: do not change them.
     """
     records, problems = [], []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            records.append(read(path))
-        except ValueError as error:
-            problems.append(str(error))
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries, no_collection():
+        shared: dict[object, Any] = {}
+        for name in sorted(entry.name for entry in entries if entry.name.endswith(".json")):
+            try:
+                records.append(_read(os.path.join(folder, name), name.removesuffix(".json"), folder, shared))
+            except ValueError as error:
+                problems.append(str(error))
     return records, problems
+
+
+def _read(path: str, stem: str, folder: Path, shared: dict[object, Any]) -> Record:
+    values = _read_json(path)
+    problem = _problem(values, stem)
+    if problem:
+        raise ValueError(f"{path}: {problem}")
+    values.pop("schema")
+    cell = values["cell"]
+    cell["backbone"] = _shared(cell["backbone"], shared)
+    cell["task"] = _of_shared(cell["task"], shared)
+    values["metrics"] = {sys.intern(name): _from_json(value) for name, value in values["metrics"].items()}
+    values["environment"] = _of_shared(values["environment"], shared)
+    return Record(**values, folder=folder)
+
+
+def _of_shared(values: dict[str, Any], shared: dict[object, Any]) -> dict[str, Any]:
+    return {
+        sys.intern(name): _shared(value, shared) if isinstance(value, str | dict | list) else value
+        for name, value in values.items()
+    }
+
+
+def _shared(value: Any, shared: dict[object, Any]) -> Any:
+    """Return the value, or an equal one that was there before."""
+    # The second version of the format depends on nothing but the value.
+    return shared.setdefault(value if isinstance(value, str) else marshal.dumps(value, 2), value)
 
 
 def _to_json(value: object) -> object:
@@ -214,11 +260,10 @@ def _problem(values: dict[str, Any], stem: str) -> str | None:
     """Return why parsed JSON is not the record named `stem`, or None if it is."""
     if values.get("schema") != SCHEMA:
         return f"schema is {values.get('schema')!r}, but this version reads {SCHEMA}"
-    expected = {"schema", *(f.name for f in fields(Record))}
-    if missing := expected - values.keys():
-        return f"missing: {', '.join(sorted(missing))}"
-    if unknown := values.keys() - expected:
-        return f"unknown: {', '.join(sorted(unknown))}"
+    if values.keys() != _EXPECTED:
+        if missing := _EXPECTED - values.keys():
+            return f"missing: {', '.join(sorted(missing))}"
+        return f"unknown: {', '.join(sorted(values.keys() - _EXPECTED))}"
     for name in ("cell", "metrics", "environment"):
         if not isinstance(values[name], dict):
             return f"{name} is not a JSON object"

@@ -42,7 +42,7 @@ def print_table(frame: pd.DataFrame, columns: Sequence[str] = (), markdown: bool
     """Print a frame as a table: with its usual columns, or those named."""
     from results import tables
 
-    print_sheet(tables.sheet(frame, list(columns) or None), markdown)
+    print_sheet(tables.sheet(frame, tables.labelled(frame, columns)), markdown)
 
 
 def print_sheet(sheet: Sheet, markdown: bool) -> None:

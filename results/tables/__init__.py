@@ -8,6 +8,7 @@
 """
 
 from results.tables.frames import BREAKDOWN, METRICS, table, to_csv
+from results.tables.notes import notes
 from results.tables.paired import comparisons, paired_sheet
 from results.tables.reproduction import (
     EVALUATED,
@@ -21,8 +22,9 @@ from results.tables.reproduction import (
     summary,
     targets,
 )
+from results.tables.selection import in_order, labelled, where
 from results.tables.sheets import Sheet, show, to_markdown, to_plain
-from results.tables.views import notes, sheet
+from results.tables.views import sheet
 
 __all__ = [
     "BREAKDOWN",
@@ -35,6 +37,8 @@ __all__ = [
     "comparison_sheet",
     "comparisons",
     "describe",
+    "in_order",
+    "labelled",
     "notes",
     "paired_sheet",
     "papers",
@@ -47,4 +51,5 @@ __all__ = [
     "to_csv",
     "to_markdown",
     "to_plain",
+    "where",
 ]

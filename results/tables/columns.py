@@ -14,7 +14,7 @@ import pandas as pd
 
 Kind = Literal["identity", "metric", "model", "task", "record"]
 
-IDENTITY = ("backbone", "attention", "status", "error", "warning", "certificate")
+IDENTITY = ("backbone", "attention", "status", "error", "warning", "certificate", "folder")
 
 # The last part of a path, where it names the thing that the part before it is.
 _NAMING = ("name", "kind")
@@ -68,6 +68,14 @@ def columns_of(frame: pd.DataFrame) -> list[Column]:
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a frame, each as {name of a column: value}."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def values_of(column: pd.Series) -> list[Any]:
+    """Return the values of a column, None for a gap; NaN where it was recorded, as of a diverged loss."""
+    values = column.tolist()
+    if column.dtype == object:
+        return [None if value is pd.NA else value for value in values]
+    return [None if gap else value for value, gap in zip(values, column.isna().tolist(), strict=True)]
 
 
 def flattened(kind: Kind, task: str, value: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[Column, Any]:

@@ -16,15 +16,18 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 
 from results.certificates import Certificate, certificate_summary
+from results.garbage import no_collection
 from results.records import SOURCE, Record, model_of
-from results.tables.columns import Column, Kind, flattened
+from results.tables.assembly import ABSENT, Columns, cached
+from results.tables.columns import Column, Kind, values_of
 from results.wording import count
 
 # The metrics that a table shows by default, if they were measured.
@@ -45,6 +48,7 @@ _ALWAYS = tuple(Column.parse(name) for name in ("backbone", "attention", "status
 # Of hexadecimal digits, one in 750 of 16: only decimal ones, or decimal ones around an e. No published number, and no
 # version, has as many.
 _NUMERIC_HASH = re.compile(r"(?=.{8,})\d+(e\d+)?")
+_DIGITS = re.compile("([0-9]+)")
 _WORST_FIRST = ("failed", "oom", "missing", "done")
 
 
@@ -56,6 +60,11 @@ class _Entry(NamedTuple):
     record: Record | None
 
 
+_Row = dict[str, _Entry]
+"""One entry per task."""
+
+
+@no_collection()
 def table(
     records: Sequence[Record],
     expected: Sequence[tuple[str, dict[str, Any]]] = (),
@@ -68,25 +77,24 @@ def table(
     rows of that training only. Rows keep the order of `expected`; records not in it follow, sorted by backbone and
     attention.
     """
+    model = cached(model_of)
     models: dict[str, dict[str, list[_Entry]]] = {}
     for entry in _entries(records, expected):
-        models.setdefault(model_of(entry.cell["backbone"]), {}).setdefault(entry.cell["task"]["name"], []).append(entry)
-    ambiguous = _metrics_of_several_tasks(records)
+        tasks = models.setdefault(model(entry.cell["backbone"]), {})
+        tasks.setdefault(entry.cell["task"]["name"], []).append(entry)
     rows = [
-        _row(dict(zip(tasks, entries, strict=True)), ambiguous, certificates)
+        dict(zip(tasks, entries, strict=True))
         for model_tasks in models.values()
         for tasks in _by_run(model_tasks)
         for entries in itertools.product(*tasks.values())
     ]
-    present = set(_ALWAYS).union(*rows)
+    found = Columns(rows)
+    _identify(found, rows, certificates)
+    _describe(found, rows, _metrics_of_several_tasks(records))
+    present = found.in_order()
     metrics = map(Column.parse, (*shown_metrics(present), *BREAKDOWN))
-    preferred = dict.fromkeys([*_ALWAYS, *metrics, *itertools.chain(*rows)])
-    columns = sorted((column for column in preferred if column in present), key=_block)
-    names = [column.name for column in columns]
-    frame = pd.DataFrame([{c.name: value for c, value in row.items()} for row in rows], columns=names, dtype=object)
-    integers = [name for name in names if _holds_integers(frame[name].dropna())]
-    # Int64 rather than int64: a gap in the column must not turn a batch of 64 into 64.0.
-    return frame.astype(dict.fromkeys(integers, "Int64")).infer_objects()
+    preferred = dict.fromkeys([*_ALWAYS, *metrics, *present])
+    return found.frame(sorted((column for column in preferred if column in found or column in _ALWAYS), key=_block))
 
 
 def shown_metrics(columns: Iterable[Column]) -> list[str]:
@@ -108,14 +116,19 @@ def to_csv(frame: pd.DataFrame) -> str:
     """Return every column of the frame at full precision under one header line; fields without a value are empty.
 
     A hash that a reader would take for a number, as 9253954e51983261 for infinity, has an apostrophe in front, which is
-    how spreadsheets mark a text.
+    how spreadsheets mark a text. A number that is not one, as a diverged loss, is nan.
     """
-    texts = frame.select_dtypes(exclude=["number", "bool"]).columns
-    marked = frame.assign(**{str(name): frame[name].map(_marked) for name in texts})
-    return str(marked.to_csv(index=False, lineterminator="\n"))
+    written = {}
+    for name in map(str, frame.select_dtypes(exclude=["number", "bool"]).columns):
+        column = frame[name]
+        if any(_csv_field(value) is not value for value in (column if column.dtype == object else column.unique())):
+            written[name] = [_csv_field(value) for value in values_of(column)]
+    return str(frame.assign(**written).to_csv(index=False, lineterminator="\n"))
 
 
-def _marked(value: object) -> object:
+def _csv_field(value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
     return f"'{value}" if isinstance(value, str) and _NUMERIC_HASH.fullmatch(value) else value
 
 
@@ -131,7 +144,7 @@ def _entries(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, 
         # The label of the expected cell is the one asked for; that of the record may be another name of the same model.
         yield from [_Entry(key, cell, record) for record in found] or [_Entry(key, cell, None)]
     rest = [record for found in by_key.values() for record in found]
-    yield from (_Entry(record.key, record.cell, record) for record in sorted(rest, key=natural_order))
+    yield from (_Entry(record.key, record.cell, record) for record in in_natural_order(rest))
 
 
 def _by_run(tasks: dict[str, list[_Entry]]) -> list[dict[str, list[_Entry]]]:
@@ -141,10 +154,14 @@ def _by_run(tasks: dict[str, list[_Entry]]) -> list[dict[str, list[_Entry]]]:
     own = {entry.key for entry in trainings}.intersection(runs.values())
     if not own:
         return [tasks]
+    of_run: dict[str | None, list[_Entry]] = {}
+    for entry in evaluations:
+        of_run.setdefault(runs[entry.key], []).append(entry)
+    of_others = [entry for run, entries in of_run.items() if run not in own for entry in entries]
     parts = []
     for training in trainings:
-        beside = [entry for entry in evaluations if runs[entry.key] not in own - {training.key}]
-        part = {**tasks, "train": [training], "evaluate": beside}
+        beside = sorted([*of_others, *of_run.get(training.key, [])], key=evaluations.index) if of_others else None
+        part = {**tasks, "train": [training], "evaluate": beside or of_run.get(training.key, [])}
         parts.append({name: entries for name, entries in part.items() if entries})
     return parts
 
@@ -155,62 +172,123 @@ def _run_of(entry: _Entry) -> str | None:
     return weights.get("run") if isinstance(weights, dict) else None
 
 
-def natural_order(record: Record) -> list[list[str | int]]:
-    """Return a sort key by which numbers inside texts compare as numbers: focusing factor 4 comes before 32."""
-    backbone, task = record.cell["backbone"], record.cell["task"]
-    rest = json.dumps(record.cell, sort_keys=True)
-    texts = (backbone["name"], backbone["attention"], task["name"], rest)
-    return [
-        [int(part) if position % 2 else part for position, part in enumerate(re.split("([0-9]+)", text))]
-        for text in texts
-    ]
+def in_natural_order(records: Iterable[Record]) -> list[Record]:
+    """Return the records by backbone, attention and task, and then by what else differs in their cells.
+
+    Numbers inside texts compare as numbers: focusing factor 4 comes before 32.
+    """
+    parts = cached(_natural)
+    alike: dict[tuple[str, str, str], list[Record]] = {}
+    for record in records:
+        backbone, task = record.cell["backbone"], record.cell["task"]
+        alike.setdefault((backbone["name"], backbone["attention"], task["name"]), []).append(record)
+    ordered = []
+    for names in sorted(alike, key=lambda names: [parts(name) for name in names]):
+        found = alike[names]
+        differing = [
+            (part, name) for part in ("backbone", "task") for name in _differing([r.cell[part] for r in found])
+        ]
+        ordered += sorted(found, key=lambda r: [parts(_text(r.cell[part].get(name))) for part, name in differing])
+    return ordered
+
+
+def _differing(objects: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names, sorted, whose values are not equal in all the objects."""
+    names = sorted(set().union(*dict.fromkeys(map(tuple, objects))))
+    return [name for name in names if not _all_equal([each.get(name) for each in objects])]
+
+
+def _all_equal(values: Sequence[Any]) -> bool:
+    first, *others = dict(zip(map(id, values), values, strict=True)).values()
+    return all(value == first for value in others)
+
+
+def _text(value: Any) -> str:
+    return str(value) if type(value) is int else json.dumps(value, sort_keys=True)
+
+
+def _natural(text: str) -> list[str | int]:
+    return [int(part) if position % 2 else part for position, part in enumerate(_DIGITS.split(text))]
 
 
 def _metrics_of_several_tasks(records: Sequence[Record]) -> set[str]:
-    tasks: dict[str, set[str]] = {}
+    tasks: dict[str, dict[str, None]] = {}
     for record in records:
-        for name in record.metrics:
-            tasks.setdefault(name, set()).add(record.cell["task"]["name"])
-    several = {name for name, found in tasks.items() if len(found) > 1}
+        tasks.setdefault(record.cell["task"]["name"], {}).update(dict.fromkeys(record.metrics))
+    several = {name for name, number in Counter(itertools.chain(*tasks.values())).items() if number > 1}
     # train_top1 beside a top1_ema without a task would read as if the two came from different records.
-    return several | {name for name in tasks for each in several if name.startswith(f"{each}_ema")}
-
-
-def _row(parts: dict[str, _Entry], ambiguous: set[str], certificates: Sequence[Certificate]) -> dict[Column, Any]:
-    """Return one row from one entry per task. A metric that several tasks report is prefixed with its task."""
-    backbone = next(iter(parts.values())).cell["backbone"]
-    statuses = {task: entry.record.status if entry.record else "missing" for task, entry in parts.items()}
-    failures = filter(None, (_failure(task, entry.record) for task, entry in parts.items()))
-    row = {
-        "backbone": backbone["name"],
-        "attention": backbone["attention"],
-        "status": min(statuses.values(), key=_WORST_FIRST.index),
-        "error": "; ".join(failures) or None,
+    return several | {
+        name for names in tasks.values() for name in names for each in several if name.startswith(f"{each}_ema")
     }
-    records = [entry.record for entry in parts.values() if entry.record]
-    if warnings := "; ".join(filter(None, map(_warning, records))):
-        row["warning"] = warnings
-    sources = {str(record.environment[SOURCE]) for record in records if SOURCE in record.environment}
-    if summary := certificate_summary(row["attention"], sources, certificates):
-        row["certificate"] = summary
-    found: dict[Column, Any] = {Column("identity", "", (name,)): value for name, value in row.items()}
-    found |= flattened("model", "", {k: v for k, v in backbone.items() if k not in ("name", "attention")})
-    for task, (_, cell, record) in parts.items():
-        found |= flattened("task", task, _named({k: v for k, v in cell["task"].items() if k != "name"}))
-        found[Column("record", task, ("status",))] = statuses[task]
-        if record is None:
-            continue
-        for name, value in record.metrics.items():
+
+
+def _identify(found: Columns, rows: Sequence[_Row], certificates: Sequence[Certificate]) -> None:
+    """Add what a row is, and what is to be known of it."""
+    first = [next(iter(row.values())).cell["backbone"] for row in rows]
+    attentions = [backbone["attention"] for backbone in first]
+    recorded = [[entry.record for entry in row.values() if entry.record] for row in rows]
+    warnings = [_joined(map(_warning, records)) for records in recorded]
+
+    def summary(code: tuple[str, frozenset[str]]) -> str | None:
+        return certificate_summary(*code, certificates)
+
+    once = cached(summary)
+    sources = [
+        frozenset(str(r.environment[SOURCE]) for r in records if SOURCE in r.environment) for records in recorded
+    ]
+    verdicts = [once(code) for code in zip(attentions, sources, strict=True)]
+    columns: dict[str, list[Any]] = {
+        "backbone": [backbone["name"] for backbone in first],
+        "attention": attentions,
+        "status": [min(map(_status, row.values()), key=_WORST_FIRST.index) for row in rows],
+        "error": [_joined(itertools.starmap(_failure, row.items())) for row in rows],
+        "warning": [warning or ABSENT for warning in warnings],
+        "certificate": [verdict or ABSENT for verdict in verdicts],
+    }
+    folders = [dict.fromkeys(str(record.folder) for record in records if record.folder) for records in recorded]
+    if len(set(itertools.chain(*folders))) > 1:
+        columns["folder"] = [", ".join(each) or ABSENT for each in folders]
+    for name, values in columns.items():
+        found.add("", Column("identity", "", (name,)), values)
+
+
+def _describe(found: Columns, rows: Sequence[_Row], ambiguous: set[str]) -> None:
+    """Add metrics and circumstances. A metric that several tasks report is prefixed with its task."""
+
+    def fields(backbone: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in backbone.items() if name not in ("name", "attention")}
+
+    once = cached(fields)
+    found.add_fields("model", "", (), [once(next(iter(row.values())).cell["backbone"]) for row in rows])
+    for task in dict.fromkeys(itertools.chain(*rows)):
+
+        def column_of(metric: str, task: str = task) -> Column:
             # A metric of a user's task may have any name; one with dots is read as the column that it looks like.
-            column = Column.parse(f"{task}_{name}" if name in ambiguous else name)
-            found[column] = math.nan if value is None else value
-        found |= flattened("record", task, {"key": record.key, "created": record.created})
-        found |= flattened("record", task, record.environment, ("environment",))
-    return found
+            return Column.parse(f"{task}_{metric}" if metric in ambiguous else metric)
+
+        entries = [row.get(task) for row in rows]
+        records = [entry.record if entry else None for entry in entries]
+        found.add_fields("task", task, (), [_fields_of(entry.cell["task"]) if entry else None for entry in entries])
+        found.add(task, Column("record", task, ("status",)), [_status(entry) if entry else ABSENT for entry in entries])
+        found.add_metrics(task, column_of, [record.metrics if record else None for record in records])
+        for name in ("key", "created"):
+            values = [getattr(record, name) if record else ABSENT for record in records]
+            found.add(task, Column("record", task, (name,)), values)
+        environments = [record.environment if record else None for record in records]
+        found.add_fields("record", task, ("environment",), environments)
 
 
-def _failure(task: str, record: Record | None) -> str | None:
+def _status(entry: _Entry) -> str:
+    return entry.record.status if entry.record else "missing"
+
+
+def _joined(texts: Iterable[str | None]) -> str | None:
+    return "; ".join(filter(None, texts)) or None
+
+
+def _failure(task: str, entry: _Entry) -> str | None:
     """Return one line about a record that is not done, from the last line of its traceback."""
+    record = entry.record
     if record is None or record.status == "done":
         return None
     return f"{task} {record.status}: {record.reason or 'no error was recorded'}"
@@ -225,8 +303,9 @@ def _warning(record: Record) -> str | None:
     return f"{head}{count(left, 'tensor')} as initialised"
 
 
-def _named(task: dict[str, Any]) -> dict[str, Any]:
+def _fields_of(task: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a task; its weights, if any, get a name: that of their file, or the label of their run."""
+    task = {name: value for name, value in task.items() if name != "name"}
     match task.get("weights"):
         case {"run": run, "label": label, **rest}:
             return {**task, "weights": {"name": label, "run": run, **rest}}
@@ -238,7 +317,3 @@ def _named(task: dict[str, Any]) -> dict[str, Any]:
 def _block(column: Column) -> int:
     """Return the position of the kind of a column in the list at the top of this file."""
     return get_args(Kind).index(column.kind)
-
-
-def _holds_integers(values: pd.Series) -> bool:
-    return len(values) > 0 and all(isinstance(value, int) and not isinstance(value, bool) for value in values)

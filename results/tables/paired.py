@@ -24,9 +24,11 @@ from results.correctness import read_correct
 from results.records import Record
 from results.statistics import holm, paired_difference
 from results.tables.columns import columns_of, flattened, rows_of
-from results.tables.frames import natural_order, table
+from results.tables.frames import in_natural_order, table
+from results.tables.naming import name_and_options, shortened
+from results.tables.notes import mixed_environments
 from results.tables.sheets import Sheet
-from results.tables.views import headers_of, mixed_environments, name_and_options, shortened
+from results.tables.views import headers_of
 
 Which = Literal["model", "ema"]
 
@@ -139,7 +141,7 @@ def paired_sheet(frame: pd.DataFrame) -> Sheet:
 def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:
     """Return the arms by attention for each group of arms that differ in nothing else."""
     groups: dict[str, dict[str, _Arm]] = {}
-    for record in sorted(records, key=natural_order):
+    for record in in_natural_order(records):
         task = record.cell["task"]
         if record.status != "done" or task["name"] != "train" or record.metrics.get(metric) is None:
             continue

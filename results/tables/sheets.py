@@ -1,31 +1,58 @@
 """A table ready for people: cells of text, shown on a terminal, as plain lines or as Markdown."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 _GAP = "  "
+_SHORT = 24
+"""Characters that a cell of `asides` may have before it becomes a note."""
+
+_LEAST = 12
+"""Characters that are left of a cell when it is shortened."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """`rows` of text under `headers`; `right` has the positions of number columns; `notes` follow below."""
+    """`rows` of text under `headers`; `right` has the positions of number columns; `notes` follow below.
+
+    Where there is not enough width, long cells of the columns `asides` become notes, and then the columns `spare` are
+    left out, the first one first; both are given by header. `best` and `second` are the cells, as (row, column), with
+    the best and second best numbers that may be compared.
+    """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     right: frozenset[int] = frozenset()
     notes: Sequence[str] = ()
+    spare: Sequence[str] = ()
+    asides: frozenset[str] = frozenset()
+    best: frozenset[tuple[int, int]] = frozenset()
+    second: frozenset[tuple[int, int]] = frozenset()
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.headers) for row in self.rows)
 
+    def without(self, headers: Iterable[str]) -> "Sheet":
+        """Return the sheet without columns; best and second are no longer known."""
+        left_out = set(headers)
+        kept = [position for position, header in enumerate(self.headers) if header not in left_out]
+        return replace(
+            self,
+            headers=[self.headers[position] for position in kept],
+            rows=[[row[position] for position in kept] for row in self.rows],
+            right=frozenset(new for new, position in enumerate(kept) if position in self.right),
+            best=frozenset(),
+            second=frozenset(),
+        )
+
 
 def to_plain(sheet: Sheet) -> str:
     """Return lines with columns aligned by spaces, never wrapped or cut; the notes follow after an empty line."""
-    widths = [max(map(len, column)) for column in zip(sheet.headers, *sheet.rows, strict=True)]
+    widths = _widths(sheet)
 
     def line(row: Sequence[str]) -> str:
         aligned = (
@@ -48,20 +75,78 @@ def to_markdown(sheet: Sheet) -> str:
     return _paragraphs(lines, [block for note in sheet.notes for block in (note, "")][:-1])
 
 
-def show(sheet: Sheet, console: Console) -> None:
-    """Print a framed table on a terminal that is wide enough, otherwise the plain lines."""
+def show(sheet: Sheet, console: Console, wide: bool = False) -> None:
+    """Print a table: as wide as a terminal at most, framed if there is room; plain lines with `wide` and elsewhere."""
+    if not console.is_terminal or wide:
+        console.out(to_plain(sheet), highlight=False, end="")
+        return
     table = Table()
     for position, header in enumerate(sheet.headers):
         table.add_column(Text(header), justify="right" if position in sheet.right else "left", no_wrap=True)
     for row in sheet.rows:
         table.add_row(*map(Text, row))
-    unbounded = console.options.update(max_width=10_000)
-    if console.is_terminal and console.measure(table, options=unbounded).minimum <= console.width:
+    if sum(_widths(sheet)) + 3 * len(sheet.headers) + 1 <= console.width:
         console.print(table)
         for note in sheet.notes:
             console.print(Text(note))
     else:
-        console.print(Text(to_plain(sheet)), soft_wrap=True, end="")
+        console.print(Text(to_plain(fitted(sheet, console.width))), soft_wrap=True, end="")
+
+
+def fitted(sheet: Sheet, width: int) -> Sheet:
+    """Return the sheet with rows of at most this many characters: with less in them, and notes for the rest."""
+    if _width(sheet) > width:
+        sheet = _with_asides(sheet)
+    left_out: list[str] = []
+    for header in (*sheet.spare, *reversed(sheet.headers[1:])):
+        if _width(_shortened(sheet, width)) <= width:
+            break
+        if header in sheet.headers:
+            sheet = sheet.without([header])
+            left_out.append(header)
+    if left_out:
+        line = f"Left out, as there is no room: {', '.join(left_out)}. With --wide, or into a file, all are written."
+        sheet = replace(sheet, notes=[*sheet.notes, line])
+    return _shortened(sheet, width)
+
+
+def _with_asides(sheet: Sheet) -> Sheet:
+    """Return the sheet with long cells of its `asides` as numbered notes."""
+    numbers: dict[str, int] = {}
+    positions = [position for position, header in enumerate(sheet.headers) if header in sheet.asides]
+    rows = [list(row) for row in sheet.rows]
+    for row in rows:
+        for position in positions:
+            if len(row[position]) > _SHORT:
+                row[position] = f"({numbers.setdefault(row[position], len(numbers) + 1)})"
+    return replace(sheet, rows=rows, notes=[*sheet.notes, *(f"({number}) {text}" for text, number in numbers.items())])
+
+
+def _shortened(sheet: Sheet, width: int) -> Sheet:
+    """Return the sheet with its widest texts cut, each to `_LEAST` characters at least, as far as need be."""
+    widths = _widths(sheet)
+    limits = list(widths)
+    texts = [position for position in range(len(widths)) if position not in sheet.right]
+    while sum(limits) + len(_GAP) * (len(limits) - 1) > width:
+        widest = max(texts, key=limits.__getitem__, default=None)
+        if widest is None or limits[widest] <= _LEAST:
+            break
+        limits[widest] -= 1
+    if limits == widths:
+        return sheet
+
+    def cut(cells: Sequence[str]) -> list[str]:
+        return [c if len(c) <= limit else f"{c[: limit - 1]}…" for c, limit in zip(cells, limits, strict=True)]
+
+    return replace(sheet, headers=cut(sheet.headers), rows=[cut(row) for row in sheet.rows])
+
+
+def _widths(sheet: Sheet) -> list[int]:
+    return [max(map(len, column)) for column in zip(sheet.headers, *sheet.rows, strict=True)]
+
+
+def _width(sheet: Sheet) -> int:
+    return sum(_widths(sheet)) + len(_GAP) * (len(sheet.headers) - 1)
 
 
 def _paragraphs(lines: Sequence[str], notes: Sequence[str]) -> str:

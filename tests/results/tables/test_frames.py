@@ -202,6 +202,42 @@ def test_other_texts_are_exported_as_they_are(text: str) -> None:
     assert to_csv(pd.DataFrame({"theirs": [text], "top1": [81.5]})) == f"theirs,top1\n{text},81.5\n"
 
 
+def test_a_loss_that_is_not_a_number_stays_apart_from_a_missing_one(make: Any) -> None:
+    losses = [0.5, math.nan, None, math.inf]
+    records = [
+        make.record(
+            f"r{seed}", make.cell("swin_t", "softmax", make.train(seed=seed)), {"top1": 80.0, "train_loss": loss}
+        )
+        for seed, loss in enumerate(losses)
+    ]
+    records.append(make.record("other", make.cell("pvt_t", "softmax", make.train()), {"top1": 80.0}))
+    frame = table(records).set_index("record.train.key")
+    found = frame["train_loss"].to_dict()
+    assert found.pop("other") is None
+    assert found.pop("r2") is None
+    assert list(map(repr, found.values())) == ["0.5", "nan", "inf"]
+    text = to_csv(frame.reset_index())
+    reading: Any = {"engine": "pyarrow", "dtype_backend": "pyarrow", "keep_default_na": False, "na_values": [""]}
+    back = pd.read_csv(io.StringIO(text), **reading).set_index("record.train.key")["train_loss"]
+    assert back.isna().to_dict() == {"r0": False, "r1": False, "r2": True, "r3": False, "other": True}
+    assert math.isnan(back["r1"])
+    assert (back["r0"], back["r3"]) == (0.5, math.inf)
+
+
+def test_columns_stand_in_the_order_in_which_rows_name_them(make: Any) -> None:
+    first, second = make.cell("a", "softmax", make.train()), make.cell("b", "softmax", make.train())
+    second["task"] = {
+        "name": "train",
+        "early": 1,
+        **{k: v for k, v in second["task"].items() if k != "name"},
+        "late": [{"x": 1}],
+    }
+    frame = table([make.record("1", first, {"m": 1.0, "n": None}), make.record("2", second, {"k": 2.0, "n": 3.0})])
+    of_task = [name for name in frame if str(name).startswith("train.")]
+    assert of_task[-2:] == ["train.early", "train.late.0.x"]
+    assert [name for name in frame if name in ("m", "n", "k")] == ["m", "n", "k"]
+
+
 def test_no_records_is_an_empty_table() -> None:
     frame = table([])
     assert len(frame) == 0

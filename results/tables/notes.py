@@ -1,0 +1,153 @@
+"""What a reader must know before comparing rows of a table: circumstances, environments, doubts, failures."""
+
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from results.records import SOURCE
+from results.tables.columns import Column, columns_of, rows_of
+from results.tables.naming import shortened
+from results.tables.times import TIMES
+from results.wording import and_more, count
+
+# Circumstances named below the table even if all rows share them: no number is shown without its own.
+HEADLINES = {
+    "speed": ("device", "precision", "mode", "channels_last", "batch"),
+    "train": ("data", "epochs", "seed"),
+    "evaluate": (
+        "data", "preprocessing", "crop_pct", "interpolation", "weights", "digest", "run", "which", "ema", "strict",
+    ),
+}  # fmt: skip
+# The share of the time of a training loop spent waiting for images, above which its device was starved.
+_STARVED = 0.10
+# Metrics that say which kernels scaled_dot_product_attention ran, and when; "math" is not fused.
+_KERNELS = {
+    "sdpa_kernel": "inference",
+    "train_sdpa_kernel": "a training step",
+    "loop_sdpa_kernel": "training",
+}
+# Fields of an environment in which any two records differ, or that other columns say better.
+_INCIDENTAL = ("date", "host", "device", SOURCE)
+# Fields of an environment on which a measured time depends, unlike an accuracy or a counted cost.
+_HARDWARE = ("device_name", "driver", "cuda", "cudnn", "threads", "wait_policy", "platform")
+
+
+def notes(frame: pd.DataFrame) -> list[str]:
+    """Return what a reader must know before comparing rows: circumstances, environments, doubts, failures."""
+    lines = []
+    for task, headlines in HEADLINES.items():
+        columns = [column for column in of_task(frame, task) if column.label in headlines]
+        common = [(c.label, frame[c.name].dropna().iloc[0]) for c in columns if frame[c.name].nunique() == 1]
+        said = ", ".join(f"{label} {value}" for label, value in common if value != "none")
+        if said:
+            lines.append(f"{task}, all rows: {said}.")
+        differing = [f"{c.label} ({_listed(frame[c.name])})" for c in columns if frame[c.name].nunique() > 1]
+        if task == "speed" and differing:
+            lines.append(
+                f"Rows differ in {', '.join(differing)}: their speeds are not comparable, and no row is ranked."
+            )
+    if mixed := mixed_environments(frame):
+        lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
+    lines += [*_weights_note(frame), *_disturbances(frame), *_doubts(frame), *_unfused(frame)]
+    if "certificate" in frame:
+        lines.append(
+            "certificate: laws that hold (attention-bench check) for the code of the attention that was measured."
+        )
+    failed = frame.loc[frame["error"].notna(), ["backbone", "attention", "error"]]
+    lines += [f"{row['backbone']}, {row['attention']}: {row['error']}" for row in rows_of(failed)]
+    return list(dict.fromkeys(lines))
+
+
+def _weights_note(frame: pd.DataFrame) -> list[str]:
+    pairs = [(name, ema) for name in frame.columns if (ema := average_of(frame, name))]
+    return [f"(raw): of the weights as trained, {name}; (EMA): of their moving average, {ema}." for name, ema in pairs]
+
+
+def _disturbances(frame: pd.DataFrame) -> list[str]:
+    """Return lines about times that were measured while others used the machine."""
+    lines: dict[str, list[str]] = {"speed": [], "train": []}
+    words = {"infer": "The speed of inference", "train": "The time of a training step", "loop": "The speed of training"}
+    for measured, task, _ in TIMES:
+        for column in (name for name in (f"{measured}_disturbed", f"{task}_{measured}_disturbed") if name in frame):
+            rows = frame[frame[column].notna()]
+            what = f"{words[measured]} was disturbed, and is not to be compared or ranked:"
+            lines[task] += _of_rows(rows, what, [str(reason) for reason in rows[column]])
+    again = "attention-bench run --retry-disturbed measures what was disturbed again."
+    return [*lines["speed"], *([again] if lines["speed"] else []), *lines["train"]]
+
+
+def _doubts(frame: pd.DataFrame) -> list[str]:
+    """Return lines about rows that waited for images or skipped updates, or whose weights fit only in part."""
+    lines = []
+    for column in (name for name in ("data_wait_share", "train_data_wait_share") if name in frame):
+        waited = pd.to_numeric(frame[column], errors="coerce") > _STARVED
+        # A CPU that reads its images itself does not wait for them.
+        starved = frame[waited & (_of_train(frame, "device") == "cuda") | waited & (_of_train(frame, "workers") != 0)]
+        shares = [f"{100 * share:.0f} % of the time for images" for share in starved[column]]
+        lines += _of_rows(starved, "Trained on a starved device, so the speed is that of loading: waited", shares)
+    for column in (name for name in ("nonfinite_steps", "train_nonfinite_steps") if name in frame):
+        skipped = frame[pd.to_numeric(frame[column], errors="coerce") > 0]
+        steps = [count(int(number), "step") for number in skipped[column]]
+        lines += _of_rows(skipped, "Gradients were not finite in", steps)
+    if "warning" in frame:
+        warned = frame[frame["warning"].notna()]
+        lines += _of_rows(warned, "Evaluated with weights that fit only in part:", list(warned["warning"]))
+    return lines
+
+
+def _unfused(frame: pd.DataFrame) -> list[str]:
+    """Return lines about rows in which scaled_dot_product_attention ran as separate products."""
+    lines = []
+    for column, when in ((name, when) for name, when in _KERNELS.items() if name in frame):
+        rows = frame[frame[column].astype("string").str.contains("math").fillna(False).astype(bool)]
+        what = f"In {when}, scaled_dot_product_attention was not fused everywhere; its kernels were"
+        lines += _of_rows(rows, what, list(rows[column]))
+    return lines
+
+
+def _of_train(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Return a circumstance of training for each row."""
+    return frame.get(f"train.{name}", pd.Series(index=frame.index, dtype=object))
+
+
+def _of_rows(rows: pd.DataFrame, what: str, values: Sequence[str]) -> list[str]:
+    """Return one line, or none without rows: what happened, and how much of it in the first few rows."""
+    short, _ = shortened(rows["attention"])
+    parts = []
+    names = [name for name in ("backbone", "attention", "train.seed") if name in rows]
+    for row, value in zip(rows_of(rows[names]), values, strict=True):
+        seed = row.get("train.seed")
+        parts.append(
+            f"{value} ({row['backbone']}, {short[row['attention']]}{'' if pd.isna(seed) else f', seed {seed}'})"
+        )
+    return [f"{what} {and_more(list(dict.fromkeys(parts)))}."] if parts else []
+
+
+def of_task(frame: pd.DataFrame, task: str) -> list[Column]:
+    return [column for column in columns_of(frame) if column.kind == "task" and column.task == task]
+
+
+def mixed_environments(frame: pd.DataFrame) -> list[str]:
+    """Return environment fields in which records differ: hardware for speeds, code and versions for all records."""
+    fields: dict[str, list[pd.Series]] = {}
+    for column in columns_of(frame):
+        part, *path = column.path
+        if column.kind != "record" or part != "environment" or path[-1] in _INCIDENTAL:
+            continue
+        if column.task == "speed" or path[0] not in _HARDWARE:
+            fields.setdefault(".".join(path), []).append(frame[column.name])
+    columns = {name: pd.concat(found) for name, found in fields.items()}
+    return [f"{name} ({_listed(values)})" for name, values in columns.items() if values.nunique() > 1]
+
+
+def _listed(values: pd.Series) -> str:
+    """Return the first few of the distinct values, with commits cut to ten digits."""
+    texts = [re.sub("^([0-9a-f]{10})[0-9a-f]{30}$", r"\1", str(value)) for value in values.dropna().unique()]
+    return and_more(texts)
+
+
+def average_of(frame: pd.DataFrame, column: str) -> str | None:
+    """Return the column of the moving average's accuracy, given that of the weights as trained, if it has values."""
+    ema = f"{column}_ema"
+    return ema if column.endswith("top1") and ema in frame and frame[ema].notna().any() else None

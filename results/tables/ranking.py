@@ -1,0 +1,60 @@
+"""The best and the second best number of a column, among rows that may be compared."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from results.tables import schema
+from results.tables.columns import columns_of, values_of
+from results.tables.times import disturbed_rows, task_of_time
+
+# Circumstances in which rows may differ and still be compared.
+_FREE = ("seed", "workers", "root", "path", "cache", "checkpoint_minutes", "tensorboard", "min_seconds")
+# Of the hardware: a time on another device, or with another number of threads, is another time.
+_HARDWARE = ("device_name", "threads")
+
+
+def ranked(frame: pd.DataFrame, metric: str, texts: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the rows whose number is the best, and the second best, of those that may be compared with it.
+
+    These are rows of one backbone whose number was measured in the same circumstances; only with several attentions
+    among them is one the best. Rows are compared by their `texts`, so what reads alike ranks alike. A metric that is no
+    merit, a disturbed time, and an attention with several rows, as of several seeds, are not ranked.
+    """
+    better = schema.better(metric)
+    best: list[int] = []
+    second: list[int] = []
+    if not better or metric not in frame:
+        return best, second
+    disturbed = disturbed_rows(frame, metric) or [False] * len(frame)
+    groups: dict[str, list[int]] = {}
+    values = values_of(frame[metric])
+    for row, (group, value) in enumerate(zip(_groups(frame, metric), values, strict=True)):
+        if value is not None and value == value and not disturbed[row]:
+            groups.setdefault(group, []).append(row)
+    attentions = frame["attention"].tolist()
+    for rows in groups.values():
+        if len({attentions[row] for row in rows}) < len(rows) or len(rows) < 2:
+            continue
+        ordered = sorted(rows, key=lambda row: values[row], reverse=better == "higher")
+        levels = list(dict.fromkeys(texts[row] for row in ordered))
+        best += [row for row in rows if texts[row] == levels[0]]
+        if len(levels) > 1:
+            second += [row for row in rows if texts[row] == levels[1]]
+    return best, second
+
+
+def _groups(frame: pd.DataFrame, metric: str) -> list[str]:
+    """Return for each row a text that is the same in rows whose numbers may be compared."""
+    task = task_of_time(metric)
+    tasks = [task] if task else ["train", "evaluate"] if "top" in metric else []
+    names = ["backbone"]
+    for column in columns_of(frame):
+        is_circumstance = column.kind == "task" and column.task in tasks and column.path[-1] not in _FREE
+        of_hardware = task and column.task == task and column.path[0] == "environment" and column.path[-1] in _HARDWARE
+        if is_circumstance or of_hardware or column.name == "model.image_size":
+            names.append(column.name)
+    columns: list[list[Any]] = [values_of(frame[name]) for name in names]
+    return [json.dumps(row, default=str) for row in zip(*columns, strict=True)]
