@@ -1,6 +1,7 @@
 """What was measured, and tables of it. Imports neither torch nor our other packages: tables render on a laptop.
 
 * `records`: one measured cell is one JSON file, written completely or not at all.
+* `union`: the records of several folders.
 * `certificates`: the laws by which an attention was tested, one JSON file per attention.
 * `correctness`: which images a model got right, one bit per image.
 * `tables`: what is made of them, with pandas, which jobs need not load.
@@ -28,11 +29,13 @@ from results.records import (
     write_bytes,
     write_text,
 )
+from results.union import Union, read_folders
 
 __all__ = [
     "SOURCE",
     "Certificate",
     "Record",
+    "Union",
     "Verdict",
     "certificate_summary",
     "certificates",
@@ -41,6 +44,7 @@ __all__ = [
     "read_all",
     "read_certificate",
     "read_correct",
+    "read_folders",
     "read_json",
     "recordable",
     "replacing",

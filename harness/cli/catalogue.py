@@ -47,18 +47,24 @@ def _backbones() -> str:
     return to_plain(Sheet(("family", "backbones"), rows))
 
 
-def _sweeps() -> str:
-    """List the functions of harness/sweeps that return cells, from their text: importing them loads torch."""
+def sweeps() -> dict[str, str]:
+    """Return what each sweep of harness/sweeps is, by name.
+
+    They are the functions that return cells, as their text says: importing them loads torch.
+    """
     files = sorted((Path(__file__).parents[1] / "sweeps").glob("*.py"))
     functions = [
         each for file in files for each in ast.parse(file.read_text()).body if isinstance(each, ast.FunctionDef)
     ]
-    rows = [
-        (each.name, (ast.get_docstring(each) or "").partition("\n")[0])
+    return {
+        each.name: (ast.get_docstring(each) or "").partition("\n")[0]
         for each in functions
         if each.returns and ast.unparse(each.returns) == "list[Cell]" and not each.args.args and each.name[0] != "_"
-    ]
-    return to_plain(Sheet(("sweep", ""), rows))
+    }
+
+
+def _sweeps() -> str:
+    return to_plain(Sheet(("sweep", ""), list(sweeps().items())))
 
 
 def _tasks() -> str:

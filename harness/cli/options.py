@@ -57,8 +57,45 @@ PartialWeightsOption = Annotated[
     bool, tyro.conf.arg(help="take the weights in the file that fit; report the others and leave them as initialised.")
 ]
 OutOption = Annotated[Path, tyro.conf.arg(metavar="FOLDER", help="the folder of records and run folders.")]
-CsvOption = Annotated[Path | None, shown("FILE", "write the table to this file as well, at full precision.")]
-MarkdownOption = Annotated[bool, tyro.conf.arg(help="print the table as Markdown.")]
+SourcesArgument = Annotated[
+    tuple[str, ...],
+    Positional,
+    shown(
+        "[SWEEP|FOLDER ...]",
+        "what to show: sweeps (`attention-bench list sweeps`, or file.py:function) with the cells that are missing, or "
+        "folders of records.",
+        default="all in --out",
+    ),
+]
+FoldersOption = Annotated[
+    tuple[Path, ...],
+    tyro.conf.UseAppendAction,
+    shown("FOLDER", "a folder of records, which is only read; may be given several times.", default="runs"),
+]
+WhereOption = Annotated[
+    tuple[str, ...],
+    shown("NAME=VALUE ...", "keep the rows in which columns have these values, as in backbone=swin_t seed=0,1."),
+]
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where a table goes, and in which form.
+
+    Args:
+        format: text, csv, markdown, latex, html, json, parquet or timm.
+        output: write the table to this file, in place of printing it.
+        csv: write every column to this file as well, at full precision.
+        wide: print all columns, however narrow the terminal is.
+    """
+
+    format: Annotated[str | None, shown("FORMAT", default="by the file's ending, or text")] = None
+    output: Annotated[
+        Path | None,
+        tyro.conf.arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(optional)"),
+    ] = None
+    csv: Annotated[Path | None, shown("FILE")] = None
+    wide: bool = False
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from harness.cli.options import (
     SetOption,
     WorkersOption,
 )
-from harness.cli.sheets import frame_of, print_table
+from harness.cli.sheets import Recorded
 
 if TYPE_CHECKING:
     from harness.cells import Cell, DataSource
@@ -202,6 +202,7 @@ def _measure(
     """Run the cells together with the other processes of the job, and print the table; return the exit status."""
     from harness.process.ranks import process_group
     from harness.runner.run_all import run_all
+    from results import tables
     from results.wording import count
 
     if dry_run:
@@ -211,7 +212,9 @@ def _measure(
         records = run_all(cells, out, out_console, isolate, retry_disturbed)
     if not group.first:
         return 0
-    print_table(frame_of(records, [(cell.key, cell.to_json()) for cell in cells], out))
+    tables.show(
+        tables.sheet(Recorded([out], records, [(cell.key, cell.to_json()) for cell in cells]).frame()), out_console
+    )
     say(f"{count(len(records), 'record')} in {out}")
     failed = sum(record.status == "failed" for record in records)
     if failed:

@@ -1,16 +1,18 @@
-"""What several commands print: tables of records, sheets, CSV files."""
+"""What several commands share that show records: which records they are about, and where a table goes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.app import CERTIFICATES, note, out_console, say, warn
+from harness.cli.app import CERTIFICATES, RUNS, note, out_console, say, warn
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.cli.options import OutputOptions
     from results import Record
     from results.tables import Sheet
 
@@ -18,48 +20,102 @@ Expected = Sequence[tuple[str, dict[str, Any]]]
 """Cells that a table shows even if they have no record: key, and the cell as plain JSON."""
 
 
-def read_records(out: Path) -> tuple[list[Record], list[str]]:
-    """Read all valid records of a folder; warn about each damaged file, and return these warnings too."""
-    import results
+@dataclass
+class Recorded:
+    """The records that a command is about, and lines about them: `problems` of damaged files, `conflicts` of cells that
+    were measured more than once."""
 
-    if not out.is_dir():
-        raise ValueError(f"there is no folder {out}; --out names the folder of the records")
-    records, problems = results.read_all(out)
-    for problem in problems:
+    folders: list[Path]
+    records: list[Record]
+    expected: Expected = ()
+    problems: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+
+    def frame(self, where: Sequence[str] = (), sort: Sequence[str] = ()) -> pd.DataFrame:
+        """Return the table of the records, with what the certificates in their folders say about their attentions.
+
+        Raises ValueError for an unknown column and for conditions that no row fulfils.
+        """
+        import results
+        from results import tables
+
+        certificates = [found for folder in self.folders for found in results.certificates(folder / CERTIFICATES)]
+        frame = tables.table(self.records, self.expected, certificates)
+        return tables.in_order(tables.where(frame, where), sort)
+
+    @property
+    def status(self) -> int:
+        """The exit status of a command that shows them: 1 if a file is damaged."""
+        return 1 if self.problems else 0
+
+
+def recorded(sources: Sequence[str], out: Sequence[Path]) -> Recorded:
+    """Read the records that sources mean, sweeps or folders; warn about each damaged file.
+
+    `out` are further folders, by default RUNS where no source is a folder. With sweeps, only their cells are meant.
+
+    Raises:
+        ValueError: for a folder that is not there, an unknown sweep, and where there is nothing to show.
+    """
+    import results
+    from harness.cli.catalogue import sweeps
+
+    known = sweeps()
+    folders = [Path(source) for source in sources if source not in known and Path(source).is_dir()]
+    names = [source for source in sources if source in known or not Path(source).is_dir()]
+    for name in names:
+        if "/" in name and ".py" not in name:
+            raise ValueError(f"there is no folder {name}")
+    folders = list(dict.fromkeys([*folders, *(out or ([] if folders else [RUNS]))]))
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}; --out names the folder of the records")
+    expected: list[tuple[str, dict[str, Any]]] = []
+    if names:
+        from harness.sweeps.expand import expand
+
+        expected = [(cell.key, cell.to_json()) for name in names for cell in expand(name)]
+    found = results.read_folders(folders)
+    for problem in found.problems:
         warn(f"damaged, skipped: {problem}")
-    return records, problems
+    wanted = {key for key, _ in expected}
+    records = [record for record in found.records if not names or record.key in wanted]
+    if not records and not expected and not found.problems:
+        raise ValueError(f"there are no records in {', '.join(map(str, folders))}")
+    return Recorded(folders, records, expected, found.problems, found.conflicts)
 
 
-def frame_of(records: Sequence[Record], expected: Expected, out: Path) -> pd.DataFrame:
-    """Return the frame of the records, with what the certificates in the folder say about their attentions."""
-    import results
+def emit(sheet: Sheet, frame: pd.DataFrame, options: OutputOptions, complete: pd.DataFrame | None = None) -> None:
+    """Print a table, or write it as the options say: the sheet for people, or the frame for programs.
+
+    `complete` is what --csv and timm's format take, by default the frame.
+
+    Raises:
+        ValueError: for a format that does not fit the ending of the file, and for a file that cannot be written.
+    """
     from results import tables
 
-    return tables.table(records, expected, results.certificates(out / CERTIFICATES))
-
-
-def print_table(frame: pd.DataFrame, columns: Sequence[str] = (), markdown: bool = False) -> None:
-    """Print a frame as a table: with its usual columns, or those named."""
-    from results import tables
-
-    print_sheet(tables.sheet(frame, tables.labelled(frame, columns)), markdown)
-
-
-def print_sheet(sheet: Sheet, markdown: bool) -> None:
-    """Print a sheet, as Markdown if asked to."""
-    from results import tables
-
-    if markdown:
-        say(tables.to_markdown(sheet), end="")
+    complete = frame if complete is None else complete
+    form = tables.format_of(options.output, options.format)
+    if form == "text" and options.output is None:
+        tables.show(sheet, out_console, options.wide)
     else:
-        tables.show(sheet, out_console)
+        content = tables.rendered(form, complete if form == "timm" else frame, sheet)
+        if options.output is not None:
+            write_file(options.output, content)
+        elif isinstance(content, bytes):
+            raise ValueError(f"--format {form} is no text: -o FILE names a file for it")
+        else:
+            say(content, end="")
+    if options.csv is not None:
+        write_file(options.csv, tables.to_csv(complete))
 
 
-def write_csv(path: Path, text: str) -> None:
-    """Write a table to the file that --csv names; raise ValueError where that is not possible."""
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a table to a file; raise ValueError where that is not possible."""
     import results
 
     if path.is_dir():
         raise ValueError(f"cannot write {path}: it is a folder")
-    results.write_text(path, text)
+    results.write_bytes(path, content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
     note(f"wrote {path}")

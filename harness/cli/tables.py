@@ -10,62 +10,63 @@ import tyro
 from harness.cli.app import RUNS, Positional, check_at_least, error_console, kept_in, note, shown
 from harness.cli.options import (
     CacheOption,
-    CsvOption,
     DeviceOption,
-    MarkdownOption,
+    FoldersOption,
     OutOption,
+    OutputOptions,
     PrecisionOption,
-    SweepArgument,
+    SourcesArgument,
+    WhereOption,
     WorkersOption,
 )
-from harness.cli.sheets import frame_of, print_sheet, print_table, read_records, write_csv
+from harness.cli.sheets import emit, recorded
 
 
 def table(
-    sweep: SweepArgument = None,
+    sources: SourcesArgument = (),
     *,
-    out: OutOption = RUNS,
-    csv: CsvOption = None,
-    markdown: MarkdownOption = False,
-    columns: Annotated[tuple[str, ...], shown("METRIC ...", default="the usual ones")] = (),
+    out: FoldersOption = (),
+    where: WhereOption = (),
+    sort: Annotated[tuple[str, ...], shown("NAME ...", default="the order of the sweep, or by name")] = (),
+    columns: Annotated[tuple[str, ...], shown("NAME[=TITLE] ...", default="the usual ones")] = (),
+    pivot: Annotated[str | None, shown('"ROWS x COLUMNS"')] = None,
+    output: tyro.conf.OmitArgPrefixes[OutputOptions] = OutputOptions(),  # noqa: B008
 ) -> int:
-    """Print the table of all records in a folder, or of a sweep's cells, missing ones included.
+    """Print the table of all records in a folder, or of a sweep's cells, missing ones included; or write it to a file.
 
     For example:
         attention-bench table quickstart --columns params_m gmacs_attention --csv quickstart.csv
+        attention-bench table quickstart --where backbone=pvt_v2_micro --sort top1 -o table.tex
+        attention-bench table quickstart --pivot "attention x backbone" --columns top1 --format markdown
 
     Args:
-        columns: the metrics to print, as in params_m gmacs_attention latency_ms_p50; --csv writes all of them.
+        sort: columns to sort by, the better end of a metric on top; NAME:asc and NAME:desc say which end.
+        columns: the columns to show, as in params_m latency_ms_p50 top1="Top-1 (%)"; --csv writes all of them.
+        pivot: one metric, given by --columns, for each pair of values, as in "attention x backbone"; with several
+            seeds, their mean and standard deviation.
     """
     from results import tables
 
-    records, problems = read_records(out)
-    expected = []
-    if sweep is not None:
-        from harness.sweeps.expand import expand
-
-        expected = [(cell.key, cell.to_json()) for cell in expand(sweep)]
-        wanted = {key for key, _ in expected}
-        records = [record for record in records if record.key in wanted]
-    if not records and not expected:
-        if problems:
-            return 1
-        raise ValueError(f"there are no records in {out}")
-    frame = frame_of(records, expected, out)
-    print_table(frame, columns, markdown)
-    if csv is not None:
-        write_csv(csv, tables.to_csv(frame))
-    return 1 if problems else 0
+    found = recorded(sources, out)
+    frame = found.frame(where, sort)
+    chosen = tables.labelled(frame, columns)
+    if pivot is not None:
+        numbers, sheet = tables.pivoted(frame, pivot, list(chosen))
+    else:
+        sheet = tables.sheet(frame, chosen)
+        numbers = tables.titled(frame, tables.shown_columns(frame, chosen)) if chosen else frame
+    emit(sheet.with_notes(found.conflicts), numbers, output, complete=frame)
+    return found.status
 
 
 def compare(
+    sources: SourcesArgument = (),
     *,
-    out: OutOption = RUNS,
+    out: FoldersOption = (),
     baseline: Annotated[str, tyro.conf.arg(metavar="ATTENTION")] = "softmax",
     ema: bool = False,
     rope: Annotated[float | None, shown("POINTS", default="nothing is called equal")] = None,
-    csv: CsvOption = None,
-    markdown: MarkdownOption = False,
+    output: tyro.conf.OmitArgPrefixes[OutputOptions] = OutputOptions(),  # noqa: B008
 ) -> int:
     """Compare trained attentions with a baseline: accuracies paired by image and by seed, with 95 % intervals.
 
@@ -80,12 +81,10 @@ def compare(
     """
     from results import tables
 
-    records, problems = read_records(out)
-    frame = tables.comparisons(records, out, baseline, "ema" if ema else "model", rope)
-    print_sheet(tables.paired_sheet(frame), markdown)
-    if csv is not None:
-        write_csv(csv, tables.to_csv(frame))
-    return 1 if problems else 0
+    found = recorded(sources, out)
+    frame = tables.comparisons(found.records, baseline, "ema" if ema else "model", rope)
+    emit(tables.paired_sheet(frame), frame, output)
+    return found.status
 
 
 def reproduce(
@@ -100,8 +99,7 @@ def reproduce(
     workers: WorkersOption = None,
     cache: CacheOption = None,
     out: OutOption = RUNS,
-    csv: CsvOption = None,
-    markdown: MarkdownOption = False,
+    output: tyro.conf.OmitArgPrefixes[OutputOptions] = OutputOptions(),  # noqa: B008
 ) -> int:
     """Print our parameters, GMACs and accuracies beside the published ones, row by row.
 
@@ -159,7 +157,5 @@ def reproduce(
     targets = tables.targets(published)
     ours = our_numbers(targets, out, error_console, accuracy=accuracy, partial=allow_partial_data)
     comparison = tables.compare(published, ours)
-    print_sheet(tables.comparison_sheet(comparison), markdown)
-    if csv is not None:
-        write_csv(csv, tables.to_csv(comparison))
+    emit(tables.comparison_sheet(comparison), comparison, output)
     return 0

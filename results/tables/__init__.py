@@ -3,13 +3,18 @@
 * `columns`: what each column of a table is about, and its name.
 * `frames`: records as a frame, one row per model, speed circumstances and training circumstances; CSV.
 * `paired`: accuracies compared image by image and seed by seed, with intervals.
-* `views`, `sheets`: a frame as a table for people, on a terminal, as plain lines or as Markdown.
+* `selection`, `pivot`: rows and columns chosen, ordered and named in words.
+* `views`, `notes`, `ranking`, `sheets`: a frame as a table for people, with what they must know.
+* `formats`: a table as text, CSV, Markdown, LaTeX, HTML, JSON, parquet, or in timm's columns.
+* `schema`: what each column means.
 * `reproduction`: our numbers beside published ones, which are in `results/published` with their sources.
 """
 
+from results.tables.formats import FORMATS, format_of, rendered
 from results.tables.frames import BREAKDOWN, METRICS, table, to_csv
 from results.tables.notes import notes
 from results.tables.paired import comparisons, paired_sheet
+from results.tables.pivot import pivoted
 from results.tables.reproduction import (
     EVALUATED,
     IMAGENET_VAL,
@@ -22,13 +27,14 @@ from results.tables.reproduction import (
     summary,
     targets,
 )
-from results.tables.selection import in_order, labelled, where
+from results.tables.selection import in_order, labelled, titled, where
 from results.tables.sheets import Sheet, show, to_markdown, to_plain
-from results.tables.views import sheet
+from results.tables.views import sheet, shown_columns
 
 __all__ = [
     "BREAKDOWN",
     "EVALUATED",
+    "FORMATS",
     "IMAGENET_VAL",
     "METRICS",
     "TRAINED",
@@ -37,17 +43,22 @@ __all__ = [
     "comparison_sheet",
     "comparisons",
     "describe",
+    "format_of",
     "in_order",
     "labelled",
     "notes",
     "paired_sheet",
     "papers",
+    "pivoted",
     "published_rows",
+    "rendered",
     "sheet",
     "show",
+    "shown_columns",
     "summary",
     "table",
     "targets",
+    "titled",
     "to_csv",
     "to_markdown",
     "to_plain",

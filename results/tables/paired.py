@@ -3,7 +3,7 @@
 Gains of attentions are near the noise of one training run on one list of images, and two accuracies with a standard
 error each hide that most images are right or wrong for both models. Here every image is compared with itself.
 
-    frame = comparisons(records, Path("runs"))
+    frame = comparisons(read_all(Path("runs"))[0])
     print(to_plain(paired_sheet(frame)))
 
 `results.statistics` has the method.
@@ -14,7 +14,6 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -70,7 +69,6 @@ _Arm = dict[int, Record]
 
 def comparisons(
     records: Sequence[Record],
-    folder: Path,
     baseline: str = "softmax",
     weights: Which = "model",
     rope: float | None = None,
@@ -81,9 +79,9 @@ def comparisons(
     in which each is compared with the arm whose attention is `baseline`: its complete text, or a name with or without
     options ("softmax", "focused(focusing_factor=3)"). Only seeds that both arms have are compared. Trainings that start
     from other runs, each from one with its own seed and attention, are equal if those runs are.
-    `folder` has the run folders of the records, `<key>/correct.npy`; `weights` is "model" for the weights as trained or
-    "ema" for their moving average. Records of other tasks, including evaluations of given weights, have no seed to pair
-    and are ignored, as are those not done.
+    Which images were right is in the folder of each record, `<key>/correct.npy`; `weights` is "model" for the weights
+    as trained or "ema" for their moving average. Records of other tasks, including evaluations of given weights, have
+    no seed to pair and are ignored, as are those not done.
 
     Columns: backbone, attention; seeds (how many), top1 (their mean, percent) and top1_sd (their standard deviation in
     points, NaN for one seed); baseline (its attention); paired_seeds (how many are compared), difference, low, high
@@ -112,7 +110,7 @@ def comparisons(
     if not any(chosen):
         texts = dict.fromkeys(text for arms in groups for text in arms)
         raise ValueError(f"no arm here has the attention {baseline!r}; there are: {', '.join(texts)}")
-    rows = [row for arms, base in zip(groups, chosen, strict=True) for row in _rows(arms, base, folder, weights)]
+    rows = [row for arms, base in zip(groups, chosen, strict=True) for row in _rows(arms, base, weights)]
     _judge([row for row in rows if row.get("paired_seeds", 0) > 1], rope)
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*_OWN_COLUMNS, *itertools.chain(*rows)])))
     return frame.astype({"seeds": "Int64", "paired_seeds": "Int64", "n_images": "Int64"})
@@ -135,7 +133,7 @@ def paired_sheet(frame: pd.DataFrame) -> Sheet:
         rows.append([*cells, _text(row["difference"], "+.2f"), interval, _p_text(row["p_holm"]), row["verdict"]])
     numbers = ("seeds", "top1", "SD", "compared", "difference", "95 % interval", "p")
     right = frozenset(position for position, header in enumerate(headers) if header in numbers)
-    return Sheet(headers, rows, right, [*lines, *_notes(frame, short)])
+    return Sheet(headers, rows, right, [*lines, *_notes(frame, short)], spare=("SD", "p"))
 
 
 def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:
@@ -201,12 +199,12 @@ def _chosen(arms: dict[str, _Arm], baseline: str) -> str | None:
     return fitting[0] if fitting else None
 
 
-def _rows(arms: dict[str, _Arm], base: str | None, folder: Path, weights: Which) -> list[dict[str, Any]]:
+def _rows(arms: dict[str, _Arm], base: str | None, weights: Which) -> list[dict[str, Any]]:
     order = sorted(arms, key=lambda text: text != base)
     if base is None:
         return [_about(text, arms[text], weights) | {"verdict": NO_BASELINE} for text in order]
     _check_images(arms)
-    reference = {seed: _bits(record, folder, weights) for seed, record in arms[base].items()}
+    reference = {seed: _bits(record, weights) for seed, record in arms[base].items()}
     rows = []
     for text in order:
         row = _about(text, arms[text], weights) | {"baseline": base}
@@ -216,7 +214,7 @@ def _rows(arms: dict[str, _Arm], base: str | None, folder: Path, weights: Which)
         common = sorted(arms[text].keys() & arms[base].keys())
         row |= {"paired_seeds": len(common), "seeds_left_out": _left_out(arms[text], text, arms[base], base)}
         if common:
-            ours = np.stack([_bits(arms[text][seed], folder, weights) for seed in common])
+            ours = np.stack([_bits(arms[text][seed], weights) for seed in common])
             found = paired_difference(ours, np.stack([reference[seed] for seed in common]))
             compared = [arm[seed] for arm in (arms[text], arms[base]) for seed in common]
             row |= {"difference": found.points, "low": found.low, "high": found.high, "p": found.p}
@@ -271,8 +269,10 @@ def _check_images(arms: dict[str, _Arm]) -> None:
             )
 
 
-def _bits(record: Record, folder: Path, weights: Which) -> np.ndarray:
-    path = folder / record.key / _FILES[weights]
+def _bits(record: Record, weights: Which) -> np.ndarray:
+    if record.folder is None:
+        raise ValueError(f"{_name(record)}: the record is not from a file, so which images were right is not known")
+    path = record.folder / record.key / _FILES[weights]
     bits = read_correct(path, record.metrics["n_images"])
     ours, theirs = 100 * bits.mean(), record.metrics[_METRICS[weights]]
     # Bits of another run would be paired wrongly, and nothing else would show it.

@@ -37,6 +37,7 @@ decoder, the resize, the precision and the order of sums flip a few guesses that
 50,000 images."""
 
 UNEXPLAINED = "unexplained"
+_CAPTION = "Published numbers and ours; gmacs: one multiply-add counts as one, which papers print as FLOPs."
 
 _PAPERS: dict[str, dict[str, tuple[str, ...]]] = {
     "flatten": {
@@ -219,7 +220,9 @@ def comparison_sheet(comparison: pd.DataFrame) -> Sheet:
         cells += [row["top1_verdict"], ": ".join(text for text in by if isinstance(text, str) and text) or "-"]
         rows.append([*cells, row["reason"], row["source"]])
     right = frozenset(p for p, header in enumerate(headers) if header in numbers and header != "verdict")
-    return Sheet(headers, rows, right, [summary(comparison), *_accuracy_notes(comparison)])
+    notes = [summary(comparison), *_accuracy_notes(comparison)]
+    spare, asides = ("source", "by", "diff"), frozenset({"reason", "source"})
+    return Sheet(headers, rows, right, notes, spare, asides, caption=_CAPTION)
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:

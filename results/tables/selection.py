@@ -3,7 +3,7 @@
 import difflib
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -96,6 +96,11 @@ def labelled(frame: pd.DataFrame, texts: Sequence[str]) -> dict[str, str]:
         name, _, label = text.partition("=")
         found |= dict.fromkeys(columns_named(frame, name, "--columns"), label)
     return found
+
+
+def titled(frame: pd.DataFrame, chosen: Mapping[str, str]) -> pd.DataFrame:
+    """Return the columns of a frame under their titles; one that the frame lacks has no values."""
+    return frame.reindex(columns=list(chosen)).rename(columns={name: title for name, title in chosen.items() if title})
 
 
 def columns_named(frame: pd.DataFrame, name: str, option: str) -> list[str]:

@@ -21,7 +21,7 @@ class Sheet:
 
     Where there is not enough width, long cells of the columns `asides` become notes, and then the columns `spare` are
     left out, the first one first; both are given by header. `best` and `second` are the cells, as (row, column), with
-    the best and second best numbers that may be compared.
+    the best and second best numbers that may be compared; `caption` says what the numbers are.
     """
 
     headers: Sequence[str]
@@ -32,22 +32,34 @@ class Sheet:
     asides: frozenset[str] = frozenset()
     best: frozenset[tuple[int, int]] = frozenset()
     second: frozenset[tuple[int, int]] = frozenset()
+    caption: str = ""
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.headers) for row in self.rows)
 
+    def with_notes(self, lines: Iterable[str]) -> "Sheet":
+        """Return the sheet with further notes."""
+        return replace(self, notes=[*self.notes, *lines])
+
     def without(self, headers: Iterable[str]) -> "Sheet":
-        """Return the sheet without columns; best and second are no longer known."""
+        """Return the sheet without columns."""
         left_out = set(headers)
         kept = [position for position, header in enumerate(self.headers) if header not in left_out]
+        new = {position: number for number, position in enumerate(kept)}
         return replace(
             self,
             headers=[self.headers[position] for position in kept],
             rows=[[row[position] for position in kept] for row in self.rows],
-            right=frozenset(new for new, position in enumerate(kept) if position in self.right),
-            best=frozenset(),
-            second=frozenset(),
+            right=frozenset(new[position] for position in self.right if position in new),
+            best=frozenset((row, new[position]) for row, position in self.best if position in new),
+            second=frozenset((row, new[position]) for row, position in self.second if position in new),
         )
+
+    def settled(self) -> "Sheet":
+        """Return the sheet as for a paper: without the column of statuses where each is "done"."""
+        position = list(self.headers).index("status") if "status" in self.headers else None
+        all_done = position is not None and all(row[position] == "done" for row in self.rows)
+        return self.without(["status"]) if all_done else self
 
 
 def to_plain(sheet: Sheet) -> str:
@@ -106,7 +118,7 @@ def fitted(sheet: Sheet, width: int) -> Sheet:
             left_out.append(header)
     if left_out:
         line = f"Left out, as there is no room: {', '.join(left_out)}. With --wide, or into a file, all are written."
-        sheet = replace(sheet, notes=[*sheet.notes, line])
+        sheet = sheet.with_notes([line])
     return _shortened(sheet, width)
 
 

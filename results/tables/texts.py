@@ -28,7 +28,9 @@ def texts_of(frame: pd.DataFrame, column: Column) -> list[str]:
         texts = [f"{text} (disturbed)" if reason and _is_figure(value) else text for text, value, reason in marked]
     elif errors is not None:
         known = zip(texts, values, errors, strict=True)
-        texts = [text if value is None or pd.isna(e) else f"{text} ± {_number('top1', e)}" for text, value, e in known]
+        texts = [
+            text if value is None or pd.isna(e) else f"{text} ± {number_text('top1', e)}" for text, value, e in known
+        ]
     return texts
 
 
@@ -39,7 +41,7 @@ def _plain(value: Any) -> str:
 def _metric(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    return _number(name, value) if _is_figure(value) else str(value)
+    return number_text(name, value) if _is_figure(value) else str(value)
 
 
 def _is_figure(value: Any) -> bool:
@@ -70,7 +72,8 @@ def _standard_errors(frame: pd.DataFrame, metric: str) -> list[float] | None:
     return recorded.tolist()
 
 
-def _number(metric: str, value: float) -> str:
+def number_text(metric: str, value: float) -> str:
+    """Return a value of a metric with as many digits as say something."""
     digits = next((digits for part, digits in _DIGITS.items() if part in metric), None)
     if digits is None:
         return str(value) if isinstance(value, int) else f"{value:.4g}"

@@ -1,6 +1,6 @@
 """The frame of a table as a sheet for people: columns that distinguish rows, sensible digits, and notes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -74,7 +74,20 @@ def sheet(frame: pd.DataFrame, chosen: Mapping[str, str] | None = None) -> Sheet
         asides=frozenset(by_name[name] for name in ("warning", "folder") if name in by_name),
         best=frozenset(best),
         second=frozenset(second),
+        caption=_caption(frame, names),
     )
+
+
+def _caption(frame: pd.DataFrame, names: Iterable[str]) -> str:
+    """Return what the numbers are: the convention of multiply-adds, and what an accuracy is of."""
+    parts = []
+    if any("gmacs" in name for name in names):
+        parts.append("gmacs: one multiply-add counts as one; papers often print it as FLOPs.")
+    images = sorted({int(n) for name in frame if str(name).endswith("n_images") for n in frame[name].dropna()})
+    if images and any("top1" in name for name in names):
+        said = " or ".join(f"{number:,}" for number in images)
+        parts.append(f"top1: percent of {said} images, ± the standard error from the choice of the images.")
+    return " ".join(parts)
 
 
 def _settled(frame: pd.DataFrame) -> list[str]:

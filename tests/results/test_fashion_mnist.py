@@ -12,7 +12,7 @@ def test_the_table_is_what_the_records_say() -> None:
     records, problems = results.read_all(FOLDER)
     assert problems == []
     assert [record.status for record in records] == ["done"] * 20
-    table = tables.to_markdown(tables.paired_sheet(tables.comparisons(records, FOLDER)))
+    table = tables.to_markdown(tables.paired_sheet(tables.comparisons(records)))
     assert table in (FOLDER / "README.md").read_text()
 
 

@@ -221,7 +221,7 @@ def test_the_command(
 ) -> None:
     monkeypatch.setattr(tables, "published_rows", lambda paper: rows_of(*HANDFUL))
     csv = tmp_path / "comparison.csv"
-    assert main.main(["reproduce", "flatten", "--out", str(out), "--markdown", "--csv", str(csv)]) == 0
+    assert main.main(["reproduce", "flatten", "--out", str(out), "--format", "markdown", "--csv", str(csv)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("| row | params_m | ours | diff | verdict |")
     assert "FLatten-PVT-T at 224" in printed

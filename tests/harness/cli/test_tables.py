@@ -40,7 +40,7 @@ def test_tables(ask: Ask, measured: Path) -> None:
     assert [row.split()[1] for row in rows] == ["softmax", "linear", "focused"], "in the order of the sweep"
     assert ["missing" in row for row in rows] == [False, False, True]
 
-    markdown = ask("table --markdown").out
+    markdown = ask("table --format markdown").out
     assert markdown.startswith("| backbone | attention | params_m |")
     assert markdown.splitlines()[1].startswith("| --- | --- | ---: |")
     assert "| deit_micro | softmax | 0.21 |" in markdown
@@ -155,7 +155,7 @@ def test_compare_pairs_images_and_seeds(ask: Ask) -> None:
     assert re.match(r"deit_micro +softmax +2 .* baseline$", lines[1])
     assert re.match(r"deit_micro +linear +2 .* (better|worse|not distinguishable)$", lines[2])
     assert Path("paired.csv").read_text().count("\n") == 3
-    assert "| linear" in ask("compare --markdown").out
+    assert "| linear" in ask("compare --format markdown").out
     assert "there are: " in refused(ask, "compare --baseline focused")
     assert "there is no folder nowhere" in refused(ask, "compare --out nowhere")
 

@@ -48,12 +48,14 @@ class Runs:
         if ema is not None:
             values["top1_ema"] = 100 * float(ema.mean())
             write_correct(self.folder / key / "correct_ema.npy", ema)
-        record: Record = self.make.record(key, cell, {**values, **(metrics or {})}, **changes)
+        record: Record = self.make.record(
+            key, cell, {**values, **(metrics or {})}, **{"folder": self.folder, **changes}
+        )
         self.records.append(record)
         return record
 
     def compared(self, **options: Any) -> pd.DataFrame:
-        return comparisons(self.records, self.folder, **options)
+        return comparisons(self.records, **options)
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_several_comparisons_are_corrected(runs: Runs) -> None:
             bits[np.flatnonzero(~base)[: 5 + 3 * seed]] = True
             runs.add(attention, seed, bits=bits)
     both = runs.compared()
-    alone = comparisons([record for record in runs.records if "mean" not in str(record.cell)], runs.folder)
+    alone = comparisons([record for record in runs.records if "mean" not in str(record.cell)])
     assert column(alone, "verdict")[1] == "better"
     assert column(both, "verdict")[1:] == ["not distinguishable"] * 2
     assert column(both, "p_holm")[1] == pytest.approx(2 * column(both, "p")[1])

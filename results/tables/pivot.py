@@ -1,0 +1,127 @@
+"""One metric for each pair of values, as of attentions and backbones: the table of most papers."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from results.tables import schema
+from results.tables.columns import Column, columns_of, values_of
+from results.tables.naming import shortened
+from results.tables.notes import notes
+from results.tables.ranking import ranked
+from results.tables.selection import columns_named
+from results.tables.sheets import Sheet
+from results.tables.texts import number_text, texts_of
+from results.tables.times import disturbed_rows
+
+# Circumstances that are averaged over, or that change no number.
+_FREE = ("seed", "workers", "root", "path", "cache", "digest", "run", "checkpoint_minutes", "tensorboard", "label")
+
+
+def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[pd.DataFrame, Sheet]:
+    """Return a metric by the values of two columns, as "attention x backbone": a frame of numbers, and a sheet.
+
+    Rows that differ in their seed alone are one number, their mean, with the standard deviation over seeds behind it.
+    Raises ValueError for anything but two columns and one metric, and for a pair of values with rows that differ in
+    more than the seed.
+    """
+    parts = re.fullmatch(r"\s*(\S+)\s+x\s+(\S+)\s*", layout)
+    if parts is None:
+        raise ValueError(f'--pivot {layout!r}: it takes two columns, as in "attention x backbone"')
+    if len(metrics) != 1:
+        raise ValueError("--pivot shows one metric: name it with --columns, as in --columns top1")
+    down, across = (columns_named(frame, name, "--pivot")[0] for name in parts.groups())
+    metric = metrics[0]
+    if metric not in frame:
+        raise ValueError(f"--pivot: no row has a {metric}")
+    groups: dict[tuple[Any, Any], list[int]] = {}
+    pairs = list(zip(values_of(frame[down]), values_of(frame[across]), strict=True))
+    values, disturbed = values_of(frame[metric]), disturbed_rows(frame, metric) or [False] * len(frame)
+    for row, pair in enumerate(pairs):
+        if values[row] is not None:
+            groups.setdefault(pair, []).append(row)
+    numbers, texts = {}, {}
+    shown = texts_of(frame, Column.parse(metric))
+    seeds: set[int] = set()
+    for pair, rows in groups.items():
+        own = [row for row in rows if not disturbed[row]]
+        _check_alike(frame.iloc[own or rows], pair, metric)
+        distinct = [values[row] for row in own or rows]
+        numbers[pair] = float(pd.Series(distinct, dtype=float).mean())
+        if len(set(distinct)) == 1 or not own:
+            texts[pair] = shown[(own or rows)[0]]
+        else:
+            spread = float(pd.Series(distinct, dtype=float).std(ddof=1))
+            seeds.add(len(distinct))
+            texts[pair] = f"{number_text(metric, numbers[pair])} ± {number_text(metric, spread)}"
+    rows_, columns_ = (list(dict.fromkeys(each[axis] for each in pairs)) for axis in (0, 1))
+    result = pd.DataFrame(
+        [[name, *(numbers.get((name, other)) for other in columns_)] for name in rows_],
+        columns=[down.rpartition(".")[2], *map(str, columns_)],
+    )
+    return result, _sheet(frame, metric, (down, across), (rows_, columns_), texts, numbers, seeds)
+
+
+def _sheet(
+    frame: pd.DataFrame,
+    metric: str,
+    names: tuple[str, str],
+    axes: tuple[list[Any], list[Any]],
+    texts: dict[tuple[Any, Any], str],
+    numbers: dict[tuple[Any, Any], float],
+    seeds: set[int],
+) -> Sheet:
+    down, across = axes
+    short = dict(zip(down, map(str, down), strict=True))
+    lines: list[str] = []
+    if names[0] == "attention":
+        found, lines = shortened(pd.Series(down, dtype=object))
+        short |= found
+    statuses = dict(zip(zip(frame[names[0]], frame[names[1]], strict=True), frame["status"], strict=True))
+    rows = [[short[one], *(texts.get((one, two), _gap(statuses, one, two)) for two in across)] for one in down]
+    best: set[tuple[int, int]] = set()
+    second: set[tuple[int, int]] = set()
+    if names == ("attention", "backbone") and not any("(disturbed)" in text for text in texts.values()):
+        for position, two in enumerate(across, 1):
+            column = pd.DataFrame({"attention": down, metric: [numbers.get((one, two)) for one in down]})
+            ranks = ranked(column.assign(backbone=two), metric, [row[position] for row in rows])
+            best |= {(row, position) for row in ranks[0]}
+            second |= {(row, position) for row in ranks[1]}
+    meaning = schema.of_metric(metric)
+    unit = f", {meaning.unit}" if meaning and meaning.unit not in ("", "1") else ""
+    head = f"{metric}: {meaning.text}{unit}." if meaning else f"{metric}."
+    if seeds:
+        least, most = min(seeds), max(seeds)
+        head += f" ±: standard deviation over {least if least == most else f'{least} to {most}'} seeds."
+    headers = [names[0].rpartition(".")[2], *map(str, across)]
+    return Sheet(
+        headers=headers,
+        rows=rows,
+        right=frozenset(range(1, len(headers))),
+        notes=[*lines, *notes(frame)],
+        caption=head,
+        best=frozenset(best),
+        second=frozenset(second),
+    )
+
+
+def _gap(statuses: dict[tuple[Any, Any], str], one: Any, two: Any) -> str:
+    status = statuses.get((one, two), "done")
+    return "-" if status == "done" else status
+
+
+def _check_alike(rows: pd.DataFrame, pair: tuple[Any, Any], metric: str) -> None:
+    """Raise ValueError where rows of one pair have unlike numbers and differ in more than the seed."""
+    if rows[metric].nunique() <= 1:
+        return
+    differing = [
+        column.name
+        for column in columns_of(rows)
+        if column.kind in ("model", "task") and column.path[-1] not in _FREE and rows[column.name].nunique() > 1
+    ]
+    if differing:
+        said = ", ".join(f"{name} ({', '.join(map(str, rows[name].dropna().unique()))})" for name in differing[:3])
+        where = " and ".join(map(str, pair))
+        raise ValueError(f"--pivot: several rows for {where}, which differ in {said}: choose with --where")

@@ -1,0 +1,59 @@
+"""Only what may be compared is ranked: one backbone, equal circumstances, nothing disturbed, one row per attention."""
+
+from typing import Any
+
+import pytest
+
+from results.tables import sheet, table
+
+
+def ranks(make: Any, speeds: dict[str, dict[str, Any]], **metrics: Any) -> tuple[int, int]:
+    records = [
+        make.record(
+            name, make.cell("swin_t", name, make.speed(**runtime)), {"images_per_s": 10.0 + n} | metrics.get(name, {})
+        )
+        for n, (name, runtime) in enumerate(speeds.items())
+    ]
+    view = sheet(table(records))
+    return len(view.best), len(view.second)
+
+
+def test_equal_circumstances_are_ranked(make: Any) -> None:
+    assert ranks(make, {"a": {}, "b": {}, "c": {}}) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "runtime", [{"batch": 1}, {"precision": "bf16"}, {"device": "cuda"}, {"mode": "compiled"}], ids=str
+)
+def test_unequal_circumstances_are_not(make: Any, runtime: dict[str, Any]) -> None:
+    assert ranks(make, {"a": {}, "b": runtime}) == (0, 0)
+    assert ranks(make, {"a": {}, "b": runtime, "c": {}}) == (1, 1)
+
+
+def test_a_disturbed_time_is_not_ranked(make: Any) -> None:
+    assert ranks(make, {"a": {}, "b": {}}, b={"infer_disturbed": "others"}) == (0, 0)
+
+
+def test_what_reads_alike_ranks_alike(make: Any) -> None:
+    assert ranks(make, {"a": {}, "b": {}, "c": {}}, b={"images_per_s": 12.0004}) == (2, 1)
+
+
+def test_several_seeds_of_an_attention_are_not_ranked(make: Any) -> None:
+    records = [
+        make.record(f"{name}{seed}", make.cell("swin_t", name, make.train(seed=seed)), {"top1": 80.0 + seed})
+        for name in ("a", "b")
+        for seed in (0, 1)
+    ]
+    assert sheet(table(records)).best == frozenset()
+
+
+def test_another_backbone_or_image_size_is_another_contest(make: Any) -> None:
+    records = [
+        make.record(
+            f"{name}{size}", make.cell("swin_t", name, make.costs, image_size=[size, size]), {"gmacs": size + n}
+        )
+        for n, name in enumerate(("a", "b"))
+        for size in (224, 384)
+    ]
+    view = sheet(table(records))
+    assert len(view.best) == len(view.second) == 2
