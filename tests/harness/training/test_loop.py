@@ -1,6 +1,7 @@
 """Training: a run learns, repeats itself bit for bit, leaves what it says, and stops where it cannot continue."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -21,9 +22,11 @@ from harness.images.batches import Images
 from harness.images.sources import open_splits
 from harness.images.transforms import Normalise, eval_transform
 from harness.process.usage import Usage
+from harness.runner.run import run
 from harness.runner.run_all import run_all
 from harness.training import checkpoints, loop
 from harness.training.evaluation import Inference, evaluate
+from harness.training.learner import Learner
 from harness.training.loop import train
 from tests.harness.image_sets import coloured
 from tests.harness.small_training import EVERYTHING, PAD, RECIPE, deit, task
@@ -244,6 +247,29 @@ def test_an_unreadable_training_image_is_named(folder: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="unreadable image") as error:
         train(task(tmp_path / "images", workers=1), deit(), tmp_path / "run", print)
     assert str(broken) in str(error.value)
+
+
+def test_what_its_record_needs_is_tried_before_its_first_epoch(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(reader: object) -> str:
+        raise ValueError("the list of val images has no hash")
+
+    monkeypatch.setattr("harness.training.inputs.list_hash", fails)
+    monkeypatch.setattr(Learner, "update", lambda *_: pytest.fail("made a step"))
+    with pytest.raises(ValueError, match="has no hash"):
+        train(task(folder), deit(), tmp_path / "run", print)
+
+
+def test_names_that_are_not_utf8_are_trained_on_and_recorded(tmp_path: Path) -> None:
+    images = coloured(tmp_path / "images", 8, 2)
+    try:
+        (images / "val/red/0.png").rename(os.fsdecode(os.fsencode(images) + b"/val/red/fa\xdfade.png"))
+    except OSError:
+        pytest.skip("needs a file system that takes any bytes as a name")
+    record = run(Cell(deit(depth=1), task(images, replace(RECIPE, epochs=1))), tmp_path / "runs", print)
+    assert (record.status, record.error) == ("done", None)
+    assert record.metrics["n_images"] == 6
 
 
 def test_cuda_that_is_not_there(tmp_path: Path) -> None:
