@@ -18,6 +18,9 @@ TRIES = 50 if NIGHTLY else 3
 KILLS = 20 if NIGHTLY else 2
 """At random steps of one training."""
 
+LINES = 1000 if NIGHTLY else 60
+"""Typed at random, and given to our reader and to tyro's."""
+
 EVERY_COMBINATION = NIGHTLY
 """Of attention, options, family and precision on a fake GPU, rather than some of each."""
 

@@ -17,6 +17,7 @@ from harness.cli import attentions as attention_commands
 from harness.cli import images, jobs, models, swap, tables
 from harness.cli import run as measuring
 from harness.cli.app import error_console, out_console, warn
+from harness.cli.line import check_line
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": models.list_,
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         imports, rest = _imports(arguments)
         out_console.quiet = error_console.quiet = _is_another(rest)
+        check_line(COMMANDS, rest)
         if imports:
             import attentions
 

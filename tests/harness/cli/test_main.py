@@ -18,7 +18,7 @@ import pytest
 
 from harness.cli.main import COMMANDS
 from harness.sweeps.expand import expand
-from tests.harness.command_line import Ask, photos, records, tree
+from tests.harness.command_line import Ask, photos, records
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 240.0
@@ -108,28 +108,7 @@ def test_examples_can_be_typed(ask: Ask, monkeypatch: pytest.MonkeyPatch, comman
     assert len(called) == len(examples)
 
 
-# What is no command, and what is no input
-
-
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ("lst", "lst"),
-        ("run quickstart paper_costs", "paper_costs"),
-        ("run quickstart --onyl x", "--onyl"),
-        ("run quickstart --epochs 1.5", "--epochs"),
-        ("show", "attention-bench show"),
-        ("table --csv", "--csv"),
-    ],
-)
-def test_what_is_no_command_or_flag_is_named(ask: Ask, line: str, named: str) -> None:
-    """tyro says so, in a box."""
-    before = tree()
-    answer = ask(line)
-    assert answer.status == 2
-    assert answer.out == ""
-    assert named in answer.err
-    assert tree() == before
+# What is no input
 
 
 def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
