@@ -294,12 +294,15 @@ def lookup(name: str) -> type[Attention]:
     return _REGISTRY[name]
 
 
-def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """Return one line on a misspelt name: what is wrong, what is near, what is allowed."""
+def unknown(kind: str, name: str, allowed: Iterable[str], *, summary: str | None = None) -> str:
+    """Return one line on a misspelt name: what is wrong, what is near, what is allowed.
+
+    `summary`: said in place of all that is allowed, where that is too much for a line.
+    """
     allowed = list(allowed)
     near = difflib.get_close_matches(name, allowed, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"unknown {kind} {name!r}{hint} (allowed: {', '.join(allowed) or 'none'})"
+    return f"unknown {kind} {name!r}{hint} (allowed: {summary or ', '.join(allowed) or 'none'})"
 
 
 def error_line(problem: BaseException, module: str) -> str:

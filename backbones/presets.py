@@ -219,7 +219,8 @@ def preset(name: str, /, **overrides: Any) -> BackboneSpec:
     """
     name = ALIASES.get(name, name)
     if name not in PRESETS:
-        raise ValueError(unknown("preset", name, PRESETS))
+        summary = f"the {len(PRESETS)} of `attention-bench list backbones`"
+        raise ValueError(unknown("preset", name, PRESETS, summary=summary))
     family, arguments = PRESETS[name]
     allowed = [f.name for f in fields(family) if f.name != "name"]
     for override in overrides:

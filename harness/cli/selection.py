@@ -144,7 +144,8 @@ def recipe_named(name: str | None, spec: BackboneSpec, data: DataSource, changes
         name = spec.name if spec.name in RECIPES else "folder" if data.root is not None else "micro"
     small = {"micro": MICRO, "folder": FOLDER}
     if name not in (*small, *RECIPES, *backbones.ALIASES):
-        raise ValueError(unknown("recipe", name, [*small, *RECIPES]))
+        summary = f"{', '.join(small)}, all of `attention-bench list backbones` but the micro presets"
+        raise ValueError(unknown("recipe", name, [*small, *RECIPES], summary=summary))
     found = small.get(name) or recipe_of(name)
     known = [field.name for field in fields(Recipe)]
     for change in changes:

@@ -13,8 +13,7 @@ What official code does differently and a recipe cannot express:
 
 from dataclasses import replace
 
-from attentions import unknown
-from backbones import ALIASES, presets
+from backbones import preset, presets
 from harness.cells import Preprocessing, Recipe
 from harness.cells.recipe import LR_BATCH
 
@@ -335,9 +334,8 @@ def recipe_of(name: str) -> Recipe:
     Raises:
         ValueError: for a preset without a recipe, such as the micro ones, or an unknown name.
     """
-    name = ALIASES.get(name, name)
-    if name not in presets():
-        raise ValueError(unknown("preset", name, RECIPES))
+    name = preset(name).name
     if name not in RECIPES:
-        raise ValueError(f"no recipe was published for {name}; there are recipes for {', '.join(RECIPES)}")
+        without = [preset for preset in presets() if preset not in RECIPES]
+        raise ValueError(f"no recipe was published for {name}; all presets have one but {', '.join(without)}")
     return RECIPES[name]

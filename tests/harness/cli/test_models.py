@@ -42,7 +42,11 @@ def test_show(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("show swin_x", "unknown preset 'swin_x'; did you mean swin_t or swin_s or swin_b?"),
+        (
+            "show swin_x",
+            "unknown preset 'swin_x'; did you mean swin_t or swin_s or swin_b? (allowed: the 82 of `attention-bench "
+            "list backbones`)\n",
+        ),
         ("show swin_t --attention fokused", "unknown attention 'fokused'; did you mean focused? (allowed: "),
         (
             "show swin_t --attention 'focused(focusing=4)'",

@@ -243,7 +243,11 @@ def refused_late(ask: Ask, line: str, out: str) -> str:
         ("train deit_micro", "--data"),
         ("train deit_micro --data nowhere", "--data nowhere: no such folder"),
         ("train deit_micro --data imagenet", "imagenet does not come with the project; say where it is"),
-        (f"{TRAIN} --recipe swim_t", "unknown recipe 'swim_t'; did you mean swin_t"),
+        (
+            f"{TRAIN} --recipe swim_t",
+            "unknown recipe 'swim_t'; did you mean swin_t or cswin_t or swin_s? (allowed: micro, folder, all of "
+            "`attention-bench list backbones` but the micro presets)\n",
+        ),
         (f"{TRAIN} --change lr", "cannot read --change 'lr'; write it as in --change epochs=100"),
         (f"{TRAIN} --change learning_rate=1", "unknown field of a recipe 'learning_rate'"),
         (f"{TRAIN} --change lr=-1", "lr is -1; allowed are numbers above 0"),

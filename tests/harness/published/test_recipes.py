@@ -151,7 +151,7 @@ def test_aliases() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("swin_micro", "no recipe was published for swin_micro; there are recipes for deit_t, deit_s"),
+        ("swin_micro", "no recipe was published for swin_micro; all presets have one but deit_micro, pvt_micro"),
         ("swim_t", "unknown preset 'swim_t'; did you mean swin_t"),
     ],
 )
