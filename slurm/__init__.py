@@ -4,7 +4,7 @@ from slurm.clusters import Cluster, load
 from slurm.commands import SlurmUnreachable, chosen_cluster
 from slurm.detection import detect
 from slurm.inside import Work, this_job
-from slurm.limits import check_fits, limits_of
+from slurm.limits import Limits, check_fits, jobs_at_once, limits_of
 from slurm.local import JobDied, call_apart, cancel_local, local_job, submit_local
 from slurm.queue import JobInfo, Queue, ask, cancel, release
 from slurm.reasons import describe, is_held
@@ -15,6 +15,7 @@ __all__ = [
     "Cluster",
     "JobDied",
     "JobInfo",
+    "Limits",
     "Queue",
     "Resources",
     "SlurmUnreachable",
@@ -30,6 +31,7 @@ __all__ = [
     "describe",
     "detect",
     "is_held",
+    "jobs_at_once",
     "limits_of",
     "load",
     "local_job",

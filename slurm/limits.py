@@ -126,6 +126,26 @@ def check_fits(cluster: Cluster, limits: Limits, job: Resources) -> None:
         raise refuse(f"a job of {nodes} nodes, but partition {partition} has {could}{such}")
 
 
+def jobs_at_once(cluster: Cluster, limits: Limits, job: Resources) -> int | None:
+    """How many jobs of this size the partition holds while nobody else uses it; None where not all nodes are shown.
+
+    Nodes that are down count, as they come back. The job is one that fits (`check_fits`).
+    """
+    if limits.unseen:
+        return None
+    cpus, _ = _cpus(job, limits.max_memory_mb_per_cpu)
+    memory = mebibytes(job.node_memory_gb or 0)
+    places = []
+    for node in limits.nodes:
+        if not _has_features(node, cluster.constraint) or (limits.nodelist and node.name not in limits.nodelist):
+            continue
+        room = [(node.cpus, cpus), (node.memory_mb, memory), (node.gpus_of(cluster.gpu_type), job.gpus_per_node)]
+        most = min(has // wanted for has, wanted in room if wanted)
+        places.append(min(most, 1) if job.exclusive else most)
+    # Of a nodelist, every job gets all nodes.
+    return min(places) if limits.nodelist else sum(places) // job.nodes
+
+
 def _cpus(job: Resources, most_mb: int | None) -> tuple[int, str]:
     """Return the CPUs per node that Slurm gives a job, and a note if these are more than it asks for.
 

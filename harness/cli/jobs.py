@@ -55,7 +55,9 @@ def submit(
     where = slurm.load(cluster)
     if dry_run:
         chosen = launch.choose(cells, launch.look_for(cells, out), retry_disturbed=retry_disturbed)
-        for line in preview.preview_lines(chosen, launch.planned(chosen, where), where, out, probe=probe):
+        arrays = launch.planned(chosen, where)
+        limits = slurm.limits_of(where) if arrays and not where.is_local else None
+        for line in preview.preview_lines(chosen, arrays, where, limits, out, probe=probe):
             say(line)
         return 0
     chosen, submitted = launch.submit_alone(

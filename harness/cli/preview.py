@@ -7,19 +7,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import results
+import slurm
 from harness.estimates.estimate import Estimator
 from harness.estimates.totals import total_of_jobs
 from harness.jobs.launch import Choice
 from harness.jobs.plan import Allocation, on_gpu
 from harness.process.environment import cores
 from results.wording import count
-from slurm import Cluster, Resources
+from slurm import Cluster, Limits, Resources
 
 
 def preview_lines(
-    choice: Choice, planned: Sequence[Sequence[Allocation]], cluster: Cluster, out: Path, *, probe: bool
+    choice: Choice,
+    planned: Sequence[Sequence[Allocation]],
+    cluster: Cluster,
+    limits: Limits | None,
+    out: Path,
+    *,
+    probe: bool,
 ) -> Iterator[str]:
     """Yield lines on the cells, the arrays with the resources of each job, and an estimate.
+
+    `limits`: those of the cluster's partition; None for this machine.
 
     Raises ValueError for a probe that cannot be made on this machine.
     """
@@ -37,12 +46,16 @@ def preview_lines(
         [[estimator.estimate(cell, each.resources.processes) for cell in each.cells] for each in array]
         for array in planned
     ]
-    if cluster.is_local:
+    if limits is None:
         jobs = [[estimate for each in process for estimate in each] for process in estimates]
+        total = total_of_jobs(jobs, [len(jobs)] * len(jobs))
     else:
         jobs = [each for array in estimates for each in array]
-    at_once = len(jobs) if cluster.is_local else min(len(jobs), cluster.throttle or len(jobs))
-    yield f"estimate: {total_of_jobs(jobs, at_once)}"
+        found = [slurm.jobs_at_once(cluster, limits, each.resources) for array in planned for each in array]
+        most = min(len(jobs), cluster.throttle or len(jobs))
+        free = "if all of them find a place" if None in found else "while nobody else uses the partition"
+        total = total_of_jobs(jobs, [min(most, most if each is None else each) for each in found], free)
+    yield f"estimate: {total}"
     for note, number in Counter(each.note for job in jobs for each in job).most_common(3):
         yield f"  {note} ({count(number, 'cell')})"
 

@@ -1,6 +1,6 @@
 """What a plan of jobs takes in total: device hours, the time until the last job ends, disk.
 
-print(total([[estimate] for estimate in estimates], at_once=8))
+print(total_of_jobs([[estimate] for estimate in estimates], at_once=[8] * len(estimates)))
 
 about 310 GPU-hours (44 cells from recorded speeds, 2 from GMACs, rough), 1 d 17 h wall time with 8 jobs at a time,
 96 GB of disk
@@ -12,6 +12,7 @@ import heapq
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from rich.filesize import decimal
 
@@ -31,12 +32,15 @@ BASES: dict[Basis, str] = {
 class Summary:
     """The total of a plan: hours by device ("cuda", "cpu"), seconds to wait, bytes on disk, and cells by basis.
 
+    at_once: the most jobs that run at a time. assumed: what that number rests on, "" where it is certain.
+
     As text it is one line for people.
     """
 
     device_hours: dict[str, float]
     wall_seconds: float
     at_once: int
+    assumed: str
     disk_bytes: int
     bases: dict[Basis, int]
 
@@ -51,32 +55,44 @@ class Summary:
         (first, number), *others = self.bases.items()
         cells = [f"{count(number, 'cell')} {BASES[first]}"]
         cells += [f"{number:,} {BASES[basis]}" for basis, number in others]
+        assumed = f" ({self.assumed})" if self.assumed else ""
         return (
             f"{hours or 'an unknown number of hours'} ({', '.join(cells)}), {_duration(self.wall_seconds)} wall "
-            f"time with {count(self.at_once, 'job')} at a time, {_size(self.disk_bytes)} of disk"
+            f"time with {count(self.at_once, 'job')} at a time{assumed}, {_size(self.disk_bytes)} of disk"
         )
 
 
-def total_of_jobs(jobs: Sequence[Sequence[Estimate]], at_once: int) -> Summary:
-    """Add up jobs, each of which runs its cells in sequence; they start in order, `at_once` at a time.
+def total_of_jobs(jobs: Sequence[Sequence[Estimate]], at_once: Sequence[int], assumed: str = "") -> Summary:
+    """Add up jobs, each of which runs its cells in sequence.
 
-    A job that depends on another one is assumed to find it done. Crops that several cells share count once.
+    `at_once`: per job, how many like it could run at a time; it takes that share of the room, and starts when the jobs
+    before it have started and leave as much. `assumed`: see `Summary`. A job that depends on another one is assumed to
+    find it done. Crops that several cells share count once.
     """
-    assert at_once >= 1, at_once
     cells = [cell for job in jobs for cell in job]
     hours: dict[str, float] = {}
     for cell in cells:
         if cell.seconds is not None:
             hours[cell.device] = hours.get(cell.device, 0.0) + cell.processes * cell.seconds / 3600
-    ends = [0.0] * at_once
-    for job in jobs:
-        heapq.heapreplace(ends, ends[0] + sum(cell.seconds or 0.0 for cell in job))
+    now = end = 0.0
+    most, room = 0, Fraction(1)
+    running: list[tuple[float, Fraction]] = []  # when each ends, and its share
+    for job, number in zip(jobs, at_once, strict=True):
+        share = Fraction(1, number)
+        while room < share:
+            now, given_back = heapq.heappop(running)
+            room += given_back
+        room -= share
+        ends = now + sum(cell.seconds or 0.0 for cell in job)
+        heapq.heappush(running, (ends, share))
+        end, most = max(end, ends), max(most, len(running))
     crops = {cell.crops.what: cell.crops.bytes for cell in cells if cell.crops is not None}
     counts = Counter(cell.basis for cell in cells)
     return Summary(
         device_hours=hours,
-        wall_seconds=max(ends),
-        at_once=at_once,
+        wall_seconds=end,
+        at_once=most,
+        assumed=assumed,
         disk_bytes=sum(cell.disk_bytes for cell in cells) + sum(crops.values()),
         bases={basis: counts[basis] for basis in BASES if counts[basis]},
     )

@@ -11,7 +11,7 @@ import pytest
 from slurm import scontrol
 from slurm.clusters import Cluster
 from slurm.commands import SlurmUnreachable
-from slurm.limits import Limits, check_fits, limits_of
+from slurm.limits import Limits, check_fits, jobs_at_once, limits_of
 from slurm.submission import Resources
 from tests.slurm.cluster import NODES, run, wait_for
 from tests.slurm.sites import CLOUD, PLAIN, STRICT, UNIVERSITY, Texts, pretend
@@ -370,6 +370,36 @@ def test_what_a_strict_site_could_never_run(site: Site, changes: dict[str, Any],
     line = fits(replace(STRICT_GPU, **changes), **size)
     assert said in line
     assert bool(said) == bool(line)
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "most", "exclusive"),
+    [
+        # Two nodes of 64 CPUs, 400000 MiB and 4 GPUs (a100), one of 40, 190000 and 2 (v100).
+        ({"gpus_per_node": 1, "gpu_type": None, "memory_gb": None}, {}, 10, 3),
+        ({"gpus_per_node": 1, "memory_gb": None}, {}, 8, 2),
+        ({"gpus_per_node": 0, "gpu_type": None, "memory_gb": None}, {"cpus": 16}, 4 + 4 + 2, 3),
+        ({"gpus_per_node": 0, "gpu_type": None, "memory_gb": 150}, {}, 2 + 2 + 1, 3),
+        ({"gpus_per_node": 4, "memory_gb": None}, {"nodes": 2}, 1, 1),
+        ({"gpus_per_node": 1, "memory_gb": None, "constraint": "a100"}, {}, 8, 2),
+        ({"gpus_per_node": 1, "gpu_type": None, "memory_gb": None, "exclude": "g1"}, {}, 6, 2),
+        ({"gpus_per_node": 1, "memory_gb": None, "nodelist": "g1"}, {}, 4, 1),
+    ],
+)
+def test_how_many_jobs_a_partition_holds(
+    site: Site, changes: dict[str, Any], size: dict[str, Any], most: int, exclusive: int
+):
+    site(UNIVERSITY)
+    cluster = replace(GPU, **changes)
+    assert jobs_at_once(cluster, limits_of(cluster), job(cluster, **size)) == most
+    alone = replace(job(cluster, **size), exclusive=True)
+    assert jobs_at_once(cluster, limits_of(cluster), alone) == exclusive
+
+
+def test_where_nodes_are_not_shown_it_is_not_known_how_many_jobs_a_partition_holds(site: Site):
+    site(CLOUD)
+    cluster = Cluster("x", partition="gpu.spot", gpus_per_node=1)
+    assert jobs_at_once(cluster, limits_of(cluster), job(cluster)) is None
 
 
 def test_the_sites_limits_of_memory_hold_where_a_partition_has_none(site: Site):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from harness.cli import preview
 from harness.jobs.launch import Choice
 from harness.jobs.plan import arrays, plan, slots
 from harness.jobs.states import CellState, State
-from slurm import Cluster
+from slurm import Cluster, Limits
+from slurm.scontrol import Node
 from tests.harness.planted import FASHION, speed
 
 Make = Callable[..., Cell]
@@ -24,6 +26,9 @@ COSTS = [Cell(preset("deit_micro", attention=name), Costs()) for name in ("softm
 ON_GPU = Cell(SPEC, Speed(Runtime(device="cuda")))
 TRAINING = Cell(SPEC, Train(MICRO, FASHION))
 LOCAL = Cluster("local")
+
+NODES = tuple(Node(f"n{number}", frozenset({"p"}), (("a100", 4),), 24, 64000, frozenset()) for number in range(2))
+LIMITS = Limits("p", "UP", 600, None, NODES, 0, 1000)
 
 
 def lines(
@@ -34,7 +39,8 @@ def lines(
     states |= {label: CellState(label, label, state) for label, state in others}
     allocations = plan(cells, cluster)
     planned = slots(allocations, cluster) if cluster.is_local else arrays(allocations, most)
-    return list(preview.preview_lines(Choice(list(cells), states, {}, {}), planned, cluster, out, probe=False))
+    limits = None if cluster.is_local else LIMITS
+    return list(preview.preview_lines(Choice(list(cells), states, {}, {}), planned, cluster, limits, out, probe=False))
 
 
 def of_arrays(cells: Sequence[Cell], cluster: Cluster, out: Path, most: int = 100) -> list[str]:
@@ -131,16 +137,29 @@ def test_the_estimate_says_what_it_rests_on(tmp_path: Path) -> None:
     found = lines([TRAINING, *COSTS], Cluster("cpu"), tmp_path)
     (estimate,) = (line for line in found if line.startswith("estimate: "))
     assert "(1 cell from recorded speeds, 3 from the model's size)" in estimate
-    assert "with 2 jobs at a time" in estimate
+    assert "with 2 jobs at a time (while nobody else uses the partition), " in estimate
     assert found[-2:][0].startswith("  the size of the model (3 cells)")
     assert found[-1].endswith("(1 cell)")
 
 
-def test_jobs_that_may_not_run_at_a_time_take_longer(tmp_path: Path) -> None:
-    cluster = Cluster("cpu", pack=1)
-    free, throttled = (lines(COSTS, each, tmp_path)[-2] for each in (cluster, replace(cluster, throttle=1)))
-    assert "with 3 jobs at a time" in free
-    assert "with 1 job at a time" in throttled
+@pytest.mark.parametrize(
+    ("changes", "unseen", "said"),
+    [
+        ({"cpus_per_task": 1}, 0, "with 3 jobs at a time (while nobody else uses the partition)"),
+        # One on each of the two nodes.
+        ({"cpus_per_task": 13}, 0, "with 2 jobs at a time (while nobody else uses the partition)"),
+        ({"memory_gb": 40.0}, 0, "with 2 jobs at a time (while nobody else uses the partition)"),
+        ({"throttle": 1}, 0, "with 1 job at a time (while nobody else uses the partition)"),
+        ({"cpus_per_task": 13}, 5, "with 3 jobs at a time (if all of them find a place)"),
+    ],
+    ids=["free", "cores", "memory", "throttle", "nodes that are not shown"],
+)
+def test_how_many_jobs_run_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], unseen: int, said: str
+) -> None:
+    monkeypatch.setattr(f"{__name__}.LIMITS", LIMITS._replace(unseen=unseen))
+    cluster = replace(Cluster("cpu", pack=1), **changes)
+    assert said in lines(COSTS, cluster, tmp_path)[-2]
 
 
 def test_a_task_of_the_users_is_not_counted_and_said_to_be(tmp_path: Path, counting: Make) -> None:
