@@ -20,7 +20,7 @@ from harness.jobs.states import STATES, Standing, State, begun_in, look_at
 from harness.jobs.submissions import Submission, labels_of, nothing_found, of_sweep, read_existing, warn_damaged
 from harness.status.overview import Overview
 from harness.status.rows import totals
-from results.wording import and_more
+from results.wording import and_more, count
 
 ENDED_BADLY: tuple[State, ...] = ("failed", "dropped", "cancelled")
 
@@ -65,7 +65,7 @@ def show_status(
         return seen
 
     def view(seen: Seen) -> Overview:
-        return Overview(_heading(sweep, out, seen.submissions), seen.standing, everything)
+        return Overview(_heading(sweep, out, seen), seen.standing, everything)
 
     if every is not None:
         seen = _watch(look, view, console, every)
@@ -132,15 +132,18 @@ def _by_hand(sweep: str | None, out: Path, labels: Callable[[str], Mapping[str, 
         raise ValueError(f"{nothing_found(sweep, out, known)}; {problem}") from problem
 
 
-def _heading(sweep: str | None, out: Path, submissions: Sequence[Submission]) -> str:
-    """Say which sweeps were submitted, where, and when."""
+def _heading(sweep: str | None, out: Path, seen: Seen) -> str:
+    """Say which sweeps were submitted, where, and when, and how many cells are in none of them."""
+    submissions = seen.submissions
     if not submissions:
         return f"{sweep or 'cells started'} in {out}, never submitted"
     sweeps = and_more(list(dict.fromkeys(submission.sweep for submission in submissions)), SWEEPS_NAMED)
     where = ", ".join(dict.fromkeys(submission.cluster.name for submission in submissions))
     last = f"{datetime.fromtimestamp(submissions[-1].created):%d %b %H:%M}"
     when = last if len(submissions) == 1 else f"{len(submissions)} times, last {last}"
-    return f"{sweeps} on {where}, submitted {when}"
+    others = len({cell.key for cell in seen.standing.cells} - labels_of(submissions).keys())
+    beside = f"; and {count(others, 'cell')} begun by other commands" if others else ""
+    return f"{sweeps} on {where}, submitted {when}{beside}"
 
 
 def _print(view: Overview, console: Console) -> None:
@@ -157,7 +160,7 @@ def _json(sweep: str | None, seen: Seen) -> str:
     values = {
         "sweep": sweep,
         "cells": [asdict(cell) for cell in found.cells],
-        "totals": {state: count for state in STATES if (count := found.count(state))},
+        "totals": {state: number for state in STATES if (number := found.count(state))},
         "slurm": found.slurm,
         "problems": found.problems,
         "time": seen.time.isoformat(timespec="seconds"),

@@ -282,9 +282,11 @@ def test_without_a_sweep_all_that_was_submitted_or_begun_is_shown(out: Path, slu
     attempt(out, "c", text="counting")
     lines = Shown(None, out, everything=True).lines
     assert lines[0].startswith("mine, files.py:theirs on gpu, cpu, submitted 2 times, last 15 Jan ")
+    assert lines[0].endswith("; and 1 cell begun by other commands")
     assert lines[1] == "3 cells: 1 running, 2 dropped"
     assert lines[2] == "running        c  cell c: counting, seen 5 s ago"
     assert "cell b" not in Shown("mine", out).text
+    assert "other commands" not in Shown("mine", out).lines[0]
 
 
 def test_of_a_cell_that_two_sweeps_submitted_the_later_one_speaks(out: Path, slurm: Slurm) -> None:
