@@ -31,6 +31,8 @@ _KERNELS = {
 _INCIDENTAL = ("date", "host", "device", SOURCE)
 # Fields of an environment on which a measured time depends, unlike an accuracy or a counted cost.
 _HARDWARE = ("device_name", "driver", "cuda", "cudnn", "threads", "wait_policy", "platform")
+# Tasks with an accuracy. On a CPU it depends on the number of threads as well, as that decides the order of sums.
+_WITH_ACCURACY = ("train", "evaluate")
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
@@ -129,16 +131,24 @@ def of_task(frame: pd.DataFrame, task: str) -> list[Column]:
 
 
 def mixed_environments(frame: pd.DataFrame) -> list[str]:
-    """Return environment fields in which records differ: hardware for speeds, code and versions for all records."""
-    fields: dict[str, list[pd.Series]] = {}
+    """Return environment fields in which records differ: hardware for speeds, code and versions for all records.
+
+    And the number of threads for accuracies that were computed on a CPU, among those of one task: what a model was
+    trained with need not be what it was evaluated with.
+    """
+    fields: dict[tuple[str, str], list[pd.Series]] = {}
     for column in columns_of(frame):
         part, *path = column.path
         if column.kind != "record" or part != "environment" or path[-1] in _INCIDENTAL:
             continue
         if column.task == "speed" or path[0] not in _HARDWARE:
-            fields.setdefault(".".join(path), []).append(frame[column.name])
-    columns = {name: pd.concat(found) for name, found in fields.items()}
-    return [f"{name} ({_listed(values)})" for name, values in columns.items() if values.nunique() > 1]
+            fields.setdefault((".".join(path), ""), []).append(frame[column.name])
+        elif path == ["threads"] and column.task in _WITH_ACCURACY:
+            device = column.beside("device").name
+            on_cpu = frame[device] != "cuda" if device in frame else slice(None)
+            fields["threads", column.task] = [frame.loc[on_cpu, column.name]]
+    columns = [(name, pd.concat(found)) for (name, _), found in fields.items()]
+    return list(dict.fromkeys(f"{name} ({_listed(values)})" for name, values in columns if values.nunique() > 1))
 
 
 def _listed(values: pd.Series) -> str:

@@ -376,3 +376,13 @@ def test_differing_environments_are_named(runs: Runs) -> None:
     frame = runs.compared()
     assert column(frame, "environments") == ["", "torch (2.15.0, 2.11.0)"]
     assert "swin_t, focused: compared across differing environments: torch" in to_plain(paired_sheet(frame))
+
+
+def test_trainings_with_unlike_numbers_of_threads_are_named(runs: Runs) -> None:
+    """Their keys are alike, but on a CPU their bits are not."""
+    for seed in range(2):
+        runs.add(SOFTMAX, seed, environment={"device": "cpu", "threads": 2})
+        runs.add(FOCUSED, seed, environment={"device": "cpu", "threads": 2 - seed})
+    frame = runs.compared()
+    assert column(frame, "environments") == ["", "threads (2, 1)"]
+    assert "compared across differing environments: threads (2, 1)" in to_plain(paired_sheet(frame))

@@ -133,6 +133,34 @@ def test_code_is_compared_across_the_tasks_of_a_row_and_hardware_of_speeds_only(
     assert "Measured under differing environments: commit (aaaaaaaaaa, bbbbbbbbbb)." in notes(table(records))
 
 
+@pytest.mark.parametrize("task", ["train", "evaluate"])
+@pytest.mark.parametrize(("device", "warned"), [("cpu", True), ("cuda", False)])
+def test_accuracies_of_a_cpu_depend_on_the_number_of_threads(make: Any, task: str, device: str, warned: bool) -> None:
+    """It decides in which order numbers are summed; of what else they were measured with, they are independent."""
+    work = make.train() if task == "train" else make.evaluate()
+    records = [
+        make.record(
+            str(threads),
+            make.cell("swin_t", "softmax", work, dim=threads),
+            {"top1": 80.0, "n_images": 100},
+            environment={"device": device, "threads": threads, "platform": f"{threads}"},
+        )
+        for threads in (1, 2)
+    ]
+    lines = [line for line in notes(table(records)) if "environments" in line]
+    assert lines == (["Measured under differing environments: threads (1, 2)."] if warned else [])
+
+
+def test_a_model_may_be_evaluated_with_another_number_of_threads_than_it_was_trained_with(make: Any) -> None:
+    records = [
+        make.record(
+            str(threads), make.cell("swin_t", "softmax", task), {"top1": 80.0}, environment={"threads": threads}
+        )
+        for threads, task in ((2, make.train()), (1, make.evaluate()))
+    ]
+    assert not any("environments" in line for line in notes(table(records)))
+
+
 def test_failures_name_the_task_and_the_reason(make: Any) -> None:
     cell = make.cell("swin_t", "softmax", make.speed(batch=4096))
     frame = table([make.record("a", cell, status="oom", error="Traceback:\n  ...\nOutOfMemoryError: 3 GiB")])
