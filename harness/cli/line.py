@@ -9,6 +9,8 @@ from dataclasses import dataclass, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import tyro
+
 from harness.cli.app import Positional
 
 NUMBERS: dict[type, str] = {int: "a whole number", float: "a number"}
@@ -20,9 +22,11 @@ class Parameter:
 
     name: as it is typed ("--epochs"), of an argument as help shows it ("PRESET"). metavar: what stands for its value in
     help. kind: the type of each value; bool for a flag, which takes none. choices: the allowed values, empty for any.
+    short: other names of an option ("-o"). several: whether it takes more than one value in a row.
     """
 
     name: str
+    short: tuple[str, ...]
     metavar: str
     kind: type
     choices: tuple[str, ...]
@@ -58,13 +62,14 @@ def check_line(commands: Mapping[str, Callable[..., int]], line: Sequence[str]) 
         raise ValueError(f"unknown command {name!r}{_near(name, commands)} (see attention-bench --help)")
     found = list(_parameters(commands[name]))
     try:
-        _check(name, rest, [each for each in found if each.name[0] != "-"], {each.name: each for each in found})
+        known = {typed: each for each in found for typed in (each.name, *each.short)}
+        _check(name, rest, [each for each in found if each.name[0] != "-"], known)
     except ValueError as problem:
         raise ValueError(f"{problem} (see attention-bench {name} --help)") from None
 
 
 def _check(command: str, line: list[str], arguments: list[Parameter], known: Mapping[str, Parameter]) -> None:
-    left, missing = list(arguments), {name for name, each in known.items() if each.required}
+    left, missing = list(arguments), {each.name for each in known.values() if each.required}
     while line and line[0] != "--":
         word = line.pop(0)
         if not _is_option(word):
@@ -81,7 +86,7 @@ def _check(command: str, line: list[str], arguments: list[Parameter], known: Map
             if parameter.kind is bool:
                 if values:
                     raise ValueError(f"{word}: {typed} takes no value")
-                missing.discard(name)
+                missing.discard(parameter.name)
                 continue
             if not parameter.several and not values:
                 if not line or _is_option(line[0]):
@@ -118,14 +123,17 @@ def _parameters(command: Callable[..., Any]) -> Iterator[Parameter]:
         if get_origin(kind) is Literal:
             kind, choices = str, get_args(kind)
         metavar = next((each.metavar for each in extras if getattr(each, "metavar", None)), None)
+        short = next((tuple(each.aliases) for each in extras if getattr(each, "aliases", None)), ())
         positional = Positional in extras
         metavar = metavar or "|".join(choices) or parameter.name.upper()
         yield Parameter(
             name=metavar if positional else f"--{parameter.name.replace('_', '-')}",
+            short=short,
             metavar=metavar,
             kind=kind,
             choices=choices,
-            several=several,
+            # With this mark an option is given once per value.
+            several=several and tyro.conf.UseAppendAction not in extras,
             # Whether there must be one of several is for the command to say.
             required=parameter.default is inspect.Parameter.empty and not several,
             optional=optional,

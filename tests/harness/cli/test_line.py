@@ -49,7 +49,8 @@ OPTIONS = [
             "run quickstart paper_costs",
             "'paper_costs' is one argument too many: run takes [SWEEP] (see attention-bench run --help)",
         ),
-        ("compare quickstart", "'quickstart' is one argument too many: compare takes no arguments (see attention-b"),
+        ("list all sweeps", "'sweeps' is one argument too many: list takes [KIND] (see attention-bench list --help)"),
+        ("table -o", "-o needs a value: -o FILE (see attention-bench table --help)"),
         ("data chek photos", "data chek: allowed: check (see attention-bench data --help)"),
         (
             "reproduce flatten --accuracy all",
