@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 
 _NO_CLUSTER = re.compile("configuration source|DNS SRV lookup")
@@ -12,6 +13,9 @@ _DISTRIBUTED = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"
 _KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT")
 """Which Slurm is meant, and who asks it."""
 
+_CUT_OFF = (124, *(128 + number for number in signal.valid_signals()))
+"""Exit codes with which a site's wrapper tells that Slurm's command was ended: by timeout(1), or by a signal."""
+
 _CLUSTERS = ("SLURM_CLUSTERS", "SBATCH_CLUSTERS")
 # It has no such option: the accounts of all clusters are in one place.
 _OF_ALL_CLUSTERS = ("sacctmgr",)
@@ -20,12 +24,15 @@ _OF_ALL_CLUSTERS = ("sacctmgr",)
 class SlurmUnreachable(ValueError):
     """Slurm does not answer: not installed here, its controller is down, or it refuses; the text is one line.
 
-    `said`: the lines that the command printed, without its name; empty if it could not even be run.
+    `said`: the lines of the command on what went wrong, without its name; empty if it could not even be run.
+    `printed`: its standard output until then. `cut_off`: whether it was ended by a signal or for its time.
     """
 
-    def __init__(self, text: str, said: tuple[str, ...] = ()) -> None:
+    def __init__(self, text: str, said: tuple[str, ...] = (), printed: str = "", *, cut_off: bool = False) -> None:
         super().__init__(text)
         self.said = said
+        self.printed = printed
+        self.cut_off = cut_off
 
 
 def output(*command: str, seconds: float = 30.0) -> str:
@@ -51,16 +58,21 @@ def output(*command: str, seconds: float = 30.0) -> str:
         raise SlurmUnreachable(f"no {name} on the PATH: this machine has no Slurm; use --cluster local") from None
     except OSError as error:
         raise SlurmUnreachable(f"{name} cannot be run: {error.strerror}") from error
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
         slow = f"{name} took more than {seconds:g} s"
-        raise SlurmUnreachable(f"Slurm does not answer: {slow}", (f"timed out: {slow}",)) from None
+        # Bytes, as they are not decoded before the end.
+        printed = (error.stdout or b"").decode(errors="replace")
+        raise SlurmUnreachable(f"Slurm does not answer: {slow}", (slow,), printed, cut_off=True) from None
     if done.returncode:
-        said = _lines(name, done.stderr) or _lines(name, done.stdout) or (f"exit code {done.returncode}",)
+        cut_off = done.returncode < 0 or done.returncode in _CUT_OFF
+        said = _lines(name, done.stderr) or _lines(name, done.stdout)
+        if cut_off or not said:
+            said += (f"exit code {done.returncode}",)
         if _NO_CLUSTER.search(said[-1]):
             text = f"{said[-1]}; this machine is in no cluster: it has no slurm.conf, and SLURM_CONF names none"
         else:
             text = "; ".join(said)
-        raise SlurmUnreachable(f"{name}: {text}", said)
+        raise SlurmUnreachable(f"{name}: {text}", said, done.stdout, cut_off=cut_off)
     return done.stdout
 
 

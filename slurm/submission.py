@@ -34,11 +34,14 @@ PATIENCE = 15.0
 _LOST = re.compile(
     r"timed out|time-?out|zero bytes|unable to contact|not responding|rpc limit|network is |no route to host|"
     r"(connect|connection|send|receive|shutdown) failure|connection (reset|refused|aborted|closed)|broken pipe|"
+    r"connection (rejected|forced)|socket error|header lengths|shutting down and closing|would block|now in progress|"
     r"transport endpoint|temporarily unavailable|interrupted system call|(unexpected|insane) message|"
-    r"protocol authentication|^exit code",
+    r"protocol authentication|: (no error|success)$|^exit code",
     re.IGNORECASE,
 )
 """What sbatch says where the job may be queued all the same: it did not hear the controller's answer."""
+
+_ID = re.compile(r"submitted batch job (\d+)", re.IGNORECASE)
 
 
 class Unconfirmed(SlurmUnreachable):
@@ -151,22 +154,28 @@ def _submitted(script: Path, name: str) -> str:
     """
     try:
         said = output("sbatch", str(script), seconds=SBATCH_SECONDS)
-        if found := re.search(r"submitted batch job (\d+)", said, re.IGNORECASE):
+        if found := _ID.search(said):
             return found[1]
         problem, lost = SlurmUnreachable(f"sbatch named no job: {' '.join(said.split())}"), True
     except SlurmUnreachable as error:
         if not error.said:  # it was not even run
             raise
-        problem = error
-        # Other lines may be a site's, about anything.
-        last = next((line for line in reversed(error.said) if "submission failed" in line), error.said[-1])
-        lost = _LOST.search(last) is not None
+        if found := _ID.search(error.printed):  # what failed came afterwards
+            return found[1]
+        problem, lost = error, error.cut_off or _is_lost(error.said)
     id, silent = _find(name, PATIENCE if lost else 0.0)
     if id is not None:
         return id
     if not lost:
         raise ValueError(f"Slurm refuses the job: {'; '.join(problem.said)}")
     raise Unconfirmed(f"{problem}; {silent or f'Slurm does not know the job after {PATIENCE:g} s'}")
+
+
+def _is_lost(said: Sequence[str]) -> bool:
+    """Whether sbatch says that it did not hear the controller's answer. Other lines may be a site's, about anything."""
+    last = next((line for line in reversed(said) if "submission failed" in line), said[-1])
+    slurms = [line for line in said if re.match(r"slurm_\w+: ", line)]
+    return any(map(_LOST.search, [last, *slurms]))
 
 
 def _find(name: str, seconds: float) -> tuple[str | None, str | None]:

@@ -410,6 +410,14 @@ LOST = [
     "Resource temporarily unavailable",
     "Transport endpoint is not connected",
     "Broken pipe",
+    "Header lengths are longer than data received",
+    "Unexpected missing socket error",
+    "Connection rejected by handler",
+    "Kernel reported delayed socket error after successful write(), client side likely closed",
+    "Process is shutting down and closing all communications",
+    "Operation now in progress",
+    "Read would block",
+    "No error",
 ]
 
 
@@ -426,8 +434,19 @@ def test_what_sbatch_does_not_know_is_asked_and_may_still_be_queued(
 
 @pytest.mark.parametrize(
     ("script", "said"),
-    [("kill -9 $$", "exit code -9"), ("true", "sbatch named no job"), ("exec sleep 60", "more than 0.3 s")],
-    ids=["killed", "silent", "slow"],
+    [
+        ("kill -9 $$", "exit code -9"),
+        ("true", "sbatch named no job"),
+        ("exec sleep 60", "more than 0.3 s"),
+        ("echo 'your budget is low' >&2; kill -9 $$", "your budget is low; exit code -9"),
+        ("echo 'your budget is low' >&2; exit 143", "your budget is low; exit code 143"),
+        ("echo 'your budget is low' >&2; exit 124", "your budget is low; exit code 124"),
+        (
+            f"echo 'sbatch: error: slurm_receive_msg: {LOST[0]}' >&2; echo '{FAILED}Unspecified error' >&2; exit 1",
+            f"slurm_receive_msg: {LOST[0]}; Batch job submission failed: Unspecified error",
+        ),
+    ],
+    ids=["killed", "silent", "slow", "killed with words", "wrapper of a killed one", "timeout", "words before"],
 )
 def test_an_sbatch_that_ends_without_an_answer_may_have_submitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
@@ -436,6 +455,13 @@ def test_an_sbatch_that_ends_without_an_answer_may_have_submitted(
     monkeypatch.setattr(submission, "SBATCH_SECONDS", 0.3)
     with pytest.raises(Unconfirmed, match=said):
         submit(tmp_path, tmp_path, Steps(tmp_path, 1))
+
+
+@pytest.mark.parametrize("end", ["exit 1", "exec sleep 60", "kill -9 $$"], ids=["fails", "hangs", "killed"])
+def test_an_id_counts_whatever_goes_wrong_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    commands(tmp_path, monkeypatch, sbatch=f"echo Submitted batch job 77; echo no log server >&2; {end}")
+    monkeypatch.setattr(submission, "SBATCH_SECONDS", 0.3)
+    assert submit(tmp_path, tmp_path, Steps(tmp_path, 1)) == "77"
 
 
 def test_a_job_that_is_queued_after_all_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
