@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from slurm.commands import output
 
-_SLICE = re.compile(r"(?<![a-z0-9])(?:([12347])g(?![a-z0-9])|mig(?![a-z]))")
+_SLICE = re.compile(r"(?<![a-z0-9])(?:([12347])g(?:\d+(?:gb)?)?(?![a-z0-9])|mig(?![a-z]))")
 _COUNT = r"(\d+)([KMG]?)"
 _UNLIMITED = {"UNLIMITED", "INFINITE", "NONE", "N/A", "(NULL)"}
 

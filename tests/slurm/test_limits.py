@@ -214,6 +214,8 @@ def test_a_hidden_partition_can_be_named(site: Site):
         ("H100_7g.80gb", 7),
         ("a30_4g_24gb", 4),
         ("1g.12gb+me", 1),
+        ("a100_1g5gb", 1),
+        ("h100-3g40", 3),
         ("a100_mig", 1),
         ("a100", None),
         ("3090", None),
