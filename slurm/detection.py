@@ -67,6 +67,8 @@ def _unusable(partition: Partition, members: list[Node]) -> str | None:
         return f"which is {partition.state}"
     if partition.only_root:
         return "which is for root only"
+    if partition.max_nodes == 0:
+        return "which starts no jobs (MaxNodes=0)"
     if not members:
         return "whose nodes Slurm does not show"
     if partition.max_minutes is not None and partition.max_minutes < LEAST_MINUTES:

@@ -10,6 +10,34 @@ from slurm.commands import output
 
 _SLICE = re.compile(r"(?<![a-z0-9])(?:([12347])g(?:\d+(?:gb)?)?(?![a-z0-9])|mig(?![a-z]))")
 _COUNT = r"(\d+)([KMG]?)"
+_USUAL = {
+    "Default": "NO",
+    "State": "UP",
+    "MaxTime": "UNLIMITED",
+    "MaxNodes": "UNLIMITED",
+    "MaxCPUsPerNode": "UNLIMITED",
+    "MaxCPUsPerSocket": "UNLIMITED",
+    # There is one such line or the other.
+    "MaxMemPerNode": "UNLIMITED",
+    "MaxMemPerCPU": "UNLIMITED",
+    "DefMemPerCPU": "UNLIMITED",
+    "TotalNodes": "0",
+    "PriorityTier": "1",
+    "PreemptMode": "OFF",
+    "GraceTime": "0",
+    "MinNodes": "0",
+    "AllowGroups": "ALL",
+}
+"""What a partition has where scontrol prints no such field, as not all versions and sites do."""
+
+_DEFAULTS = {
+    "AccountingStorageEnforce": "none",
+    "ClusterName": "(null)",
+    "MaxArraySize": "1001",
+    "PreemptType": "preempt/none",
+    "SLURM_VERSION": "of unknown version",
+}
+
 _UNLIMITED = {"UNLIMITED", "INFINITE", "NONE", "N/A", "(NULL)"}
 
 
@@ -23,6 +51,7 @@ class Partition(NamedTuple):
     max_minutes: int | None
     max_nodes: int | None
     max_cpus_per_node: int | None
+    max_cpus_per_socket: int | None
     max_memory_mb_per_node: int | None
     # Slurm gives a job with more memory per CPU more CPUs.
     max_memory_mb_per_cpu: int | None
@@ -74,6 +103,7 @@ class Node(NamedTuple):
     # MiB.
     memory_mb: int
     features: frozenset[str]
+    sockets: int = 1
 
     def gpus_of(self, kind: str | None) -> int:
         """Return the number of GPUs of a type; None: of whole ones of any type, or of slices if there are no others."""
@@ -84,9 +114,10 @@ class Node(NamedTuple):
 
     def within(self, partition: Partition) -> "Node":
         """Return the node within the limits per node of a partition."""
-        cpus, memory = partition.max_cpus_per_node, partition.max_memory_mb_per_node
+        each, memory = partition.max_cpus_per_socket, partition.max_memory_mb_per_node
+        cpus = [partition.max_cpus_per_node, None if each is None else each * self.sockets]
         return self._replace(
-            cpus=self.cpus if cpus is None else min(self.cpus, cpus),
+            cpus=min([self.cpus, *(limit for limit in cpus if limit is not None)]),
             memory_mb=self.memory_mb if memory is None else min(self.memory_mb, memory),
         )
 
@@ -105,8 +136,9 @@ def nodes(*, hidden: bool = False) -> list[Node]:
 
 
 def config() -> dict[str, str]:
-    """Return Slurm's settings by their names in slurm.conf."""
-    return dict(re.findall(r"^(\w+)\s*= *(.*?) *$", output("scontrol", "show", "config"), flags=re.MULTILINE))
+    """Return Slurm's settings by their names in slurm.conf, with Slurm's own defaults where it does not print one."""
+    printed = re.findall(r"^(\w+)\s*= *(.*?) *$", output("scontrol", "show", "config"), flags=re.MULTILINE)
+    return _DEFAULTS | dict(printed)
 
 
 def gpus(gres: str) -> tuple[tuple[str, int], ...]:
@@ -167,7 +199,8 @@ def _rows(what: str, hidden: bool) -> list[dict[str, str]]:
     return rows
 
 
-def _partition(row: dict[str, str]) -> Partition:
+def _partition(printed: dict[str, str]) -> Partition:
+    row = _USUAL | printed
     return Partition(
         row["PartitionName"],
         row["Default"] == "YES",
@@ -175,18 +208,18 @@ def _partition(row: dict[str, str]) -> Partition:
         minutes(row["MaxTime"]),
         _limit(row["MaxNodes"]),
         _limit(row["MaxCPUsPerNode"]),
-        # There is one such line or the other.
-        _limit(row.get("MaxMemPerNode", "UNLIMITED")),
-        _limit(row.get("MaxMemPerCPU", "UNLIMITED")),
-        any(_limit(row.get(key, "UNLIMITED")) is not None for key in ("DefMemPerCPU", "MaxMemPerCPU")),
+        _limit(row["MaxCPUsPerSocket"]),
+        _limit(row["MaxMemPerNode"]),
+        _limit(row["MaxMemPerCPU"]),
+        any(_limit(row[key]) is not None for key in ("DefMemPerCPU", "MaxMemPerCPU")),
         int(row["TotalNodes"]),
         int(row["PriorityTier"]),
         row["PreemptMode"],
         int(row["GraceTime"]),
-        int(row.get("MinNodes", 0)),
+        int(row["MinNodes"]),
         _access(row, "AllowAccounts", "DenyAccounts"),
         _access(row, "AllowQos", "DenyQos"),
-        _names(row.get("AllowGroups", "ALL")),
+        _names(row["AllowGroups"]),
         row.get("ReqResv") == "YES",
         row.get("RootOnly") == "YES",
     )
@@ -204,15 +237,17 @@ def _names(text: str) -> frozenset[str] | None:
 
 
 def _node(row: dict[str, str]) -> Node:
-    features = row["AvailableFeatures"]
+    # Not every line has every field, as one of a node that has not registered yet.
+    features = row.get("AvailableFeatures", "(null)")
     return Node(
         row["NodeName"],
         frozenset(row.get("Partitions", "").split(",")),
-        gpus(row["Gres"]),
+        gpus(row.get("Gres", "")),
         # Slurm 22.05 and later: without the cores that are reserved for the system.
-        int(row.get("CPUEfctv") or row["CPUTot"]),
-        int(row["RealMemory"]) - int(row.get("MemSpecLimit", 0)),
+        max(int(row.get("CPUEfctv") or row.get("CPUTot", "1")), 1),
+        max(int(row.get("RealMemory", "1")) - int(row.get("MemSpecLimit", "0")), 1),
         frozenset() if features == "(null)" else frozenset(features.split(",")),
+        int(row.get("Sockets", "1")),
     )
 
 

@@ -140,6 +140,18 @@ STRICT = Texts(
 )
 
 
+# Little is printed: no fields that say what is usual, a node that has not registered, one that keeps all its memory, a
+# limit per socket, a partition that takes no jobs.
+SPARSE = Texts(
+    partition="PartitionName=gpu State=UP MaxTime=UNLIMITED MaxCPUsPerSocket=12 TotalNodes=1\n"
+    "PartitionName=shut MaxNodes=0 TotalNodes=3\nPartitionName=new\nPartitionName=small\n",
+    node="NodeName=g1 Gres=gpu:a100:4 CPUTot=64 Sockets=2 RealMemory=64000 Partitions=gpu,shut\n"
+    "NodeName=g2 CPUTot=0 CPUEfctv=0 RealMemory=1 Partitions=new\n"
+    "NodeName=g3 CPUTot=4 RealMemory=1000 MemSpecLimit=2000 Partitions=small\nNodeName=g4 State=FUTURE\n",
+    config="ClusterName = x\n",
+)
+
+
 def pretend(texts: Texts, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on this test's scontrol prints these texts; there is no other command of Slurm's."""
     for name, text in texts._asdict().items():

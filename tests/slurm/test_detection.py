@@ -10,7 +10,7 @@ from slurm.detection import detect
 from slurm.limits import check_fits, limits_of
 from slurm.submission import Resources
 from tests.slurm.cluster import run
-from tests.slurm.sites import CLOUD, PLAIN, STRICT, UNIVERSITY, pretend
+from tests.slurm.sites import CLOUD, PLAIN, SPARSE, STRICT, UNIVERSITY, pretend
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +117,20 @@ def test_what_a_strict_site_asks_for(tmp_path, monkeypatch):
     assert 'wckey = "..."' in text
     assert "sacctmgr show wckeys user=$USER" in text
     assert "sacctmgr show associations user=$USER" in text
+
+
+def test_what_is_not_printed_is_as_usual(tmp_path, monkeypatch):
+    pretend(SPARSE, tmp_path, monkeypatch)
+    text = written()
+    assert list(tomllib.loads(text)) == ["gpu", "new", "small"]
+    # Two sockets of 12 CPUs that jobs may have, for four GPUs.
+    gpu = Cluster("gpu", partition="gpu", gpus_per_node=4, gpu_type="a100", cpus_per_gpu=6, memory_gb=62, minutes=1440)
+    assert load("gpu") == gpu
+    check_fits(gpu, limits_of(gpu), Resources(1, 4, 6, 4, 60))
+    with pytest.raises(ValueError, match="28 CPUs per node, but no node of partition gpu with 4 GPUs of type a100 has"):
+        check_fits(gpu, limits_of(gpu), Resources(1, 4, 7, 4, 60))
+    assert (load("new").cpus_per_task, load("small").cpus_per_task, load("small").memory_gb) == (1, 4, None)
+    assert "# Omitted: shut, which starts no jobs (MaxNodes=0)." in text
 
 
 def test_without_slurm_on_the_machine(monkeypatch):
