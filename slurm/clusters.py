@@ -202,7 +202,7 @@ def _problem(cluster: Cluster) -> str | None:
         return "a name is one word"
     for key in _WORDS:
         value = getattr(cluster, key)
-        if value is not None and not (isinstance(value, str) and re.fullmatch(r"\S+", value)):
+        if value is not None and not (isinstance(value, str) and re.fullmatch(r"\S+", value) and value.isprintable()):
             return f"{key} must be text without spaces, not {value!r}; without this line, Slurm decides"
     if cluster.partition is not None and not _is_name(cluster.partition):
         return f"partition must be the name of a partition, not {cluster.partition!r}; without this line, Slurm decides"

@@ -111,7 +111,7 @@ def check_fits(cluster: Cluster, limits: Limits, job: Resources) -> None:
     wants: list[tuple[str, int, Callable[[Node], int]]] = [
         (f"GPUs{kind}", job.gpus_per_node, lambda node: node.gpus_of(cluster.gpu_type)),
         (f"CPUs{why}", cpus, lambda node: node.cpus),
-        ("MiB of memory", mebibytes(job.node_memory_gb or 0), lambda node: node.memory_mb),
+        ("MiB of memory", 0 if job.node_memory_gb is None else mebibytes(job.node_memory_gb), lambda node: node.memory_mb),
     ]
     for what, wanted, has in wants:
         most = max(map(has, fit), default=0)

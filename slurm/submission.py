@@ -49,8 +49,8 @@ class Unconfirmed(SlurmUnreachable):
 
 
 def mebibytes(gb: float) -> int:
-    """Return an amount of memory as sbatch is asked for it."""
-    return round(1024 * gb)
+    """Return an amount of memory as sbatch is asked for it: at least 1, as 0 asks for all that a node has."""
+    return max(round(1024 * gb), 1)
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ def test_a_misspelt_key_is_told_what_is_near():
         ('[gpu]\npartition = " gpu"', "partition must be the name of a partition, not ' gpu'"),
         ('[gpu]\npartition = "a\\nb"', "partition must be the name of a partition, not 'a\\nb'"),
         ('[gpu]\nwckey = "a b"', "wckey must be text without spaces, not 'a b'"),
+        ('[gpu]\nqos = "a\\u0000b"', "qos must be text without spaces, not 'a\\x00b'"),
         ("[gpu]\nreservation = 1", "reservation must be text without spaces, not 1"),
         ("[gpu]\nexclusive = 1", "exclusive must be true or false, not 1"),
         ('[gpu]\nsetup = "module load cuda"', "setup must be a list of shell lines"),

@@ -15,6 +15,7 @@ from slurm import Cluster, Resources, SlurmUnreachable, Unconfirmed, Work, copy_
 from slurm.afterwards import last_line
 from slurm.inside import warning_seconds
 from slurm.options import Value
+from slurm.submission import mebibytes
 from tests.slurm.cluster import UnreliableSbatch, fail_node, run, wait_for
 from tests.slurm.works import Dies, Forks, OneLeaves, Steps, Tells, steps
 
@@ -517,6 +518,11 @@ def test_jobs_whose_sbatch_has_timed_out_find_what_they_run(
     jobs = [submit(code, odd, single), submit(code, odd, first, second)]
     wait_for(lambda: all(set(state(job).split()) == {"COMPLETED"} for job in jobs))
     assert [steps(folder) for folder in folders] == [["0"]] * 3
+
+
+def test_the_least_memory_is_not_all_of_it() -> None:
+    """--mem=0 asks for all that a node has."""
+    assert [mebibytes(gb) for gb in (0.0001, 0.5, 3.9)] == [1, 512, 3994]
 
 
 def test_the_warning_comes_early_enough_to_save() -> None:
