@@ -178,7 +178,8 @@ def _met(rank: int, world: int, host: str, port: int) -> Store:
     hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     if hosts:
         try:
-            store = TCPStore(host, port, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+            # It listens at every address, and need not know its own: in a pod, that may have no name before it is up.
+            store = TCPStore("localhost", port, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
         except dist.DistError as problem:
             raise ValueError(f"process 0 cannot listen at {where} (MASTER_PORT): {_why(problem)}") from None
     else:

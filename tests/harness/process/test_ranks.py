@@ -127,6 +127,19 @@ def test_who_does_not_come_is_named_and_where_they_would_meet(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_first_process_waits_at_an_address_that_is_not_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As in a pod whose name is unknown, or that has another's: it says so, and is not silent for half an hour."""
+    monkeypatch.setattr(ranks_module, "SILENCE", 0.1)
+    monkeypatch.setattr(ranks_module, "TIMEOUT", timedelta(seconds=0.4))
+    port = str(free_port())
+    environment(monkeypatch, **WHOLE | {"MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": port})
+    with pytest.raises(ValueError, match=f"still waits at nowhere.invalid:{port} for 1 of 2 processes"), process_group():
+        pass
+    assert "process 0 of 2 waits at nowhere.invalid:" in capsys.readouterr().err
+
+
 def test_a_port_that_another_program_has(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("", 0)) as other:
         port = other.getsockname()[1]
