@@ -135,7 +135,10 @@ def test_the_first_process_waits_at_an_address_that_is_not_its_own(
     monkeypatch.setattr(ranks_module, "TIMEOUT", timedelta(seconds=0.4))
     port = str(free_port())
     environment(monkeypatch, **WHOLE | {"MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": port})
-    with pytest.raises(ValueError, match=f"still waits at nowhere.invalid:{port} for 1 of 2 processes"), process_group():
+    with (
+        pytest.raises(ValueError, match=f"still waits at nowhere.invalid:{port} for 1 of 2 processes"),
+        process_group(),
+    ):
         pass
     assert "process 0 of 2 waits at nowhere.invalid:" in capsys.readouterr().err
 
