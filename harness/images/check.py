@@ -151,7 +151,7 @@ def check_images(
         if counted_from_one(reader) and len(reader) == IMAGENET_IMAGES[split]:
             report.problems.append(f"{split} has classes called 1 to {len(reader.classes)}: {ILSVRC_NUMBERS}")
         if one.smallest[1] == 0:
-            report.problems.append(f"{split}: the class {one.smallest[0]} has no image")
+            report.problems.append(f"{split}: the class {printable(one.smallest[0])} has no image")
         if num_classes not in (None, len(one.classes)):
             report.problems.append(f"{split} has {len(one.classes)} classes, the model {num_classes}")
     if len(readers) == len(SPLITS):
@@ -254,8 +254,9 @@ def report_lines(report: Report) -> list[str]:
         out += [
             f"{one.split}: {one.layout}, {one.path}",
             f"  {one.images:,} images, {len(one.unreadable):,} of them unreadable",
-            f"  {len(one.classes):,} classes {order}: {one.classes[0]} ... {one.classes[-1]}",
-            f"  smallest class {one.smallest[0]} ({one.smallest[1]:,}), largest {one.largest[0]} ({one.largest[1]:,})",
+            f"  {len(one.classes):,} classes {order}: {printable(one.classes[0])} ... {printable(one.classes[-1])}",
+            f"  smallest class {printable(one.smallest[0])} ({one.smallest[1]:,}), "
+            f"largest {printable(one.largest[0])} ({one.largest[1]:,})",
         ]
         if one.other_files:
             out.append(

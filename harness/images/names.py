@@ -128,17 +128,28 @@ class Classes:
         named = [SHARD.fullmatch(label) for label in self._images]
         if len({match and match["set"] for match in named}) != 1 or None in named:
             return
+        images = list(images)
         beside = {
             f"{label}/{key}" for label, names in self._others.items() for name in names
             for key, suffix in [os.path.splitext(name)] if suffix in BESIDE
         }  # fmt: skip
         found = next((name for name in images if os.path.splitext(name)[0] in beside), None) if beside else None
+        why = "is one sample with the .json or .txt beside it"
+        if found is None and all(map(_numbered_through, images)):
+            found, why = min(images), "has the number of its shard and one within the shard as its name"
         if found is not None:
             raise ValueError(
-                f"{self.where} has shards of webdataset or img2dataset, not classes: {printable(found)} is one sample "
-                "with the .json or .txt beside it; write its class number beside each image (.cls), and put the shards "
-                "into the data folder itself, named like train-000000.tar"
+                f"{self.where} has shards of webdataset or img2dataset, not classes: {printable(found)} {why}; write "
+                "its class number beside each image (.cls), and put the shards into the data folder itself, named like "
+                "train-000000.tar"
             )
+
+
+def _numbered_through(path: str) -> bool:
+    """Whether an image is called as img2dataset calls it: by the number of its shard, then four digits or more."""
+    label, _, name = path.rpartition("/")
+    key = os.path.splitext(name)[0]
+    return re.fullmatch(r"\d{5,}", label) is not None and re.fullmatch(rf"{label}\d{{4,}}", key) is not None
 
 
 def natural_key(name: str) -> list[Any]:
@@ -160,9 +171,9 @@ def check_order(classes: Iterable[str], where: str) -> None:
         alike[repr(natural_key(name))].append(name)
     for names in alike.values():
         if len(names) > 1:
+            listed = " and ".join(f"'{printable(name)}'" for name in sorted(names))
             raise ValueError(
-                f"{where}: the classes {' and '.join(map(repr, sorted(names)))} differ only in case or leading zeros; "
-                "rename one, or merge them"
+                f"{where}: the classes {listed} differ only in case or leading zeros; rename one, or merge them"
             )
 
 

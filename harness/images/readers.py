@@ -113,15 +113,15 @@ class ArrayReader(Reader):
 class FolderReader(Reader):
     """`folder/<class>/<image>`; classes, and images by their paths, are in timm's natural order.
 
-    Raises ValueError for a folder without images, for images that are not directly in a class folder, and for a class
-    folder without images.
+    Raises ValueError for a folder without images, for images that are not directly in a class folder, for a class
+    folder without images, and for a folder that cannot be read: later classes would take the number of its class.
     """
 
     def __init__(self, folder: Path) -> None:
         root, classes = str(folder), Classes(folder)
         self.paths: list[str] = []
         self._others: list[str] = []
-        for at, folders, names in os.walk(root, followlinks=True):
+        for at, folders, names in os.walk(root, onerror=_unreadable_folder, followlinks=True):
             self._others += [os.path.join(at, name) for name in folders if left_behind(name)]
             folders[:] = [name for name in folders if not left_behind(name)]
             below = () if at == root else tuple(os.path.relpath(at, root).split(os.sep))
@@ -129,6 +129,8 @@ class FolderReader(Reader):
                 classes.add(below[0])
             for name in names:
                 path = os.path.join(at, name)
+                if not below and os.path.islink(path) and not os.path.exists(path):
+                    classes.add(name)  # a class whose folder is gone, or whose disk is not there
                 if not classes.is_image((*below, name)):
                     self._others.append(path)
                 elif len(below) == 1:
@@ -151,6 +153,10 @@ class FolderReader(Reader):
 
     def files(self) -> Iterable[Path]:
         return map(Path, self.paths)
+
+
+def _unreadable_folder(error: OSError) -> None:
+    raise ValueError(f"the folder {printable(str(error.filename))} cannot be read: {error.strerror}") from error
 
 
 def in_rgb(image: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ The supported layouts of a split in a folder are in harness/images/layouts.py.
 
 import hashlib
 import re
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from harness.cells.source import (
 )
 from harness.images.idx import DEBIAN_FOLDER, idx_files, read_idx
 from harness.images.layouts import find_split, open_split
-from harness.images.names import encoded_name
+from harness.images.names import encoded_name, printable
 from harness.images.readers import ArrayReader, Reader
 from results.wording import and_more
 
@@ -84,6 +85,11 @@ def check_present(source: DataSource, *splits: Split) -> None:
 def class_difference(train: Reader, val: Reader) -> str | None:
     """Return a sentence on what is wrong with the classes of two splits of one set, or None."""
     one, other = set(train.classes), set(val.classes)
+    if one != other and {*map(_composed, one)} == {*map(_composed, other)}:
+        return (
+            f"train and val spell the same classes in two forms of Unicode, as a Mac and other systems do: "
+            f"{_some(one - other)}; rename those of one split"
+        )
     if one != other:
         return (
             f"train and val must have the same classes; only in train: {_some(one - other)}; "
@@ -91,8 +97,16 @@ def class_difference(train: Reader, val: Reader) -> str | None:
         )
     for target, (ours, theirs) in enumerate(zip(train.classes, val.classes, strict=True)):
         if ours != theirs:
-            return f"train and val must number classes the same way; class {target} is {ours} in train, {theirs} in val"
+            return (
+                f"train and val must number classes the same way; class {target} is {printable(ours)} in train, "
+                f"{printable(theirs)} in val"
+            )
     return None
+
+
+def _composed(name: str) -> str:
+    """Return a name with every accent and its letter as one character, where there is one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def imagenet_difference(splits: dict[Split, Reader]) -> str | None:
@@ -126,7 +140,7 @@ def _check(source: DataSource, splits: dict[Split, Reader], num_classes: int) ->
 
 
 def _some(names: set[str]) -> str:
-    return and_more(sorted(names)) or "none"
+    return and_more([printable(name) for name in sorted(names)]) or "none"
 
 
 def _open(source: DataSource, split: Split) -> Reader:

@@ -88,7 +88,7 @@ def _by_class(where: Path, paths: list[Path], labels: list[str | None]) -> TarRe
             classes.add(outer)
         for label, info, offset in _members(path, outer):
             parts = _parts(label, info.name)
-            if info.isdir():
+            if info.isdir() or (info.issym() and len(parts) == 1):  # a link to a folder is a class that is not there
                 if len(parts) == 1:
                     classes.add(parts[0])
             elif info.name.endswith(".cls"):
@@ -98,6 +98,8 @@ def _by_class(where: Path, paths: list[Path], labels: list[str | None]) -> TarRe
                 )
             elif not classes.is_image(parts):
                 others.append(f"{path}/{info.name}")
+            elif not info.isreg():
+                raise _link(path, info)
             elif len(parts) == 2:
                 entries.append(Entry(parts[0], "/".join(parts), archive, offset, info.size))
             else:
@@ -127,7 +129,7 @@ def _members(path: Path, label: str | None) -> Iterator[tuple[str | None, tarfil
         with tarfile.open(path, mode="r:") as tar:
             for info in _listed(tar):
                 inner = None
-                if label is None and info.name.endswith(".tar") and not left_behind(info.name):
+                if label is None and info.isreg() and info.name.endswith(".tar") and not left_behind(info.name):
                     inner = tar.extractfile(info)
                 if inner is None:
                     yield label, info, info.offset_data
@@ -143,16 +145,23 @@ def _members(path: Path, label: str | None) -> Iterator[tuple[str | None, tarfil
 
 
 def _listed(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield regular files and folders. Raises tarfile.ReadError unless the tar ends with a block of zeros."""
+    """Yield files, folders and links. Raises tarfile.ReadError unless the tar ends with a block of zeros."""
     while (info := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # a million headers would take a gigabyte
-        if info.isreg() or info.isdir():
+        if info.isreg() or info.isdir() or info.islnk() or info.issym():
             yield info
     assert tar.fileobj is not None
     # tarfile mistakes a damaged header, or the end of a truncated file, for the end of the list
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(BLOCK) != bytes(BLOCK):
         raise tarfile.ReadError("it is damaged or truncated")
+
+
+def _link(path: Path, info: tarfile.TarInfo) -> ValueError:
+    return ValueError(
+        f"{path}/{printable(info.name)} is a link to {printable(info.linkname)} and not an image of its own: write the "
+        "tar anew, with tar --dereference --hard-dereference"
+    )
 
 
 def open_shards(paths: list[Path]) -> TarReader:
@@ -171,6 +180,8 @@ def open_shards(paths: list[Path]) -> TarReader:
                     key = f"{folder}/{name.split('.')[0]}"
                     if info.isdir() or left_behind(info.name):
                         continue
+                    if not info.isreg() and (name.endswith(".cls") or is_image(name)):
+                        raise _link(path, info)
                     if name.endswith(".cls"):
                         content = tar.extractfile(info)
                         assert content is not None

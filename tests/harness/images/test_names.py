@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +103,51 @@ def test_an_empty_class_folder_is_refused(tmp_path: Path) -> None:
         open_split(find_split(tmp_path, "val"))
 
 
+def test_a_class_folder_that_is_elsewhere_or_cannot_be_read_does_not_vanish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the disk that a link points to is not there, or where the folder is another user's."""
+    image_sets.class_folders(tmp_path, "val", images("val"))
+    (tmp_path / "val/bee").symlink_to("/nowhere/bee")
+    with pytest.raises(ValueError, match=r"the class 'bee' has no image that can be read"):
+        open_split(find_split(tmp_path, "val"))
+    (tmp_path / "val/bee").unlink()
+    listed = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ValueError, match=r"^the folder .*/val/cat cannot be read: Permission denied$"):
+        open_split(find_split(tmp_path, "val"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE], ids=["symbolic", "hard"])
+def test_a_link_in_a_tar_is_no_image_and_is_not_passed_over(tmp_path: Path, kind: bytes) -> None:
+    """tar writes the second of two hard links so, as of images that lie in two sets."""
+    link = tarfile.TarInfo("dog/9.jpg")
+    link.type, link.linkname = kind, "cat/0.jpg"
+    image_sets.tar_of_folders(tmp_path, "val", images("val"))
+    image_sets.shards(tmp_path / "shards", "val", images("val"))
+    for path in (tmp_path / "val.tar", next((tmp_path / "shards").glob("*.tar"))):
+        with tarfile.open(path, "a") as tar:
+            tar.addfile(link)
+        with pytest.raises(ValueError, match=r"/dog/9.jpg is a link to cat/0.jpg .* tar --dereference --hard-deref"):
+            open_split(find_split(path.parent, "val"))
+
+
+def test_a_link_to_a_class_in_a_tar_is_a_class_without_images(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("bee")
+    link.type, link.linkname = tarfile.SYMTYPE, "/disk/bee"
+    image_sets.tar_of_folders(tmp_path, "val", images("val"))
+    with tarfile.open(tmp_path / "val.tar", "a") as tar:
+        tar.addfile(link)
+    with pytest.raises(ValueError, match=r"the class 'bee' has no image that can be read"):
+        open_split(find_split(tmp_path, "val"))
+
+
 def test_every_suffix_that_is_read_counts_whatever_its_case(tmp_path: Path) -> None:
     files = {
         f"{label}/{i}{suffix}": jpeg_bytes(i) for label in "ab" for i, suffix in enumerate((".webp", ".TIF", ".bmp"))
@@ -121,6 +168,15 @@ def test_shards_are_no_classes(tmp_path: Path, layout: str, suffix: str) -> None
     ) as error:
         opened(tmp_path, layout, files)
     assert "\n" not in str(error.value)
+
+
+@BY_CLASS
+def test_shards_of_images_alone_are_no_classes_either(tmp_path: Path, layout: str) -> None:
+    shards = {f"{n:05}/{n:05}{i:04}.jpg": jpeg_bytes(i) for n in range(2) for i in range(3)}
+    with pytest.raises(ValueError, match=r"/000000000.jpg has the number of its shard and one within"):
+        opened(tmp_path / "shards", layout, shards)
+    one_is_not = shards | {"00001/1.jpg": jpeg_bytes(9)}
+    assert opened(tmp_path / "classes", layout, one_is_not).classes == ("00000", "00001")
 
 
 @BY_CLASS
@@ -153,6 +209,22 @@ def test_list_hash_is_over_the_bytes_of_names(tmp_path: Path) -> None:
     assert list_hash(reader) == expected_hash([*names[:3], b"dog/fa\xdfade.jpg"], [0, 0, 1, 1])
     assert len(reader.stamp()) == 16
     assert reader.unreadable(3, ValueError("cut")).endswith("dog/fa\\xdfade.jpg: cut")
+
+
+def test_classes_are_named_as_a_person_can_read_them(tmp_path: Path) -> None:
+    latin = os.fsdecode("hündin".encode("latin-1"))
+    forms = {"train": unicodedata.normalize("NFC", "hündin"), "val": unicodedata.normalize("NFD", "hündin")}
+    for split, name in forms.items():
+        image_sets.class_folders(tmp_path / "mac", split, images(split, classes=("cat", name)))
+    with pytest.raises(ValueError, match=r"the same classes in two forms of Unicode, .*: hündin; rename those"):
+        open_splits(DataSource.folder(tmp_path / "mac"), 2)
+    try:
+        image_sets.class_folders(tmp_path / "latin", "train", images("train", classes=("cat", latin)))
+    except OSError:
+        pytest.skip("needs a file system that takes any bytes as a name")
+    image_sets.class_folders(tmp_path / "latin", "val", images("val", classes=("cat", "dog")))
+    with pytest.raises(ValueError, match=r"only in train: h\\xfcndin; only in val: dog"):
+        open_splits(DataSource.folder(tmp_path / "latin"), 2)
 
 
 class NamedByBytes(zipfile.ZipInfo):
