@@ -75,7 +75,8 @@ def _shards(root: Path, name: str, columns: Columns) -> Places:
 def _parquet(root: Path, name: str, columns: Columns) -> Places:
     """As the Hub has it: files with the split in their names, or a folder of files per split; at the root or in it."""
     named = re.compile(rf"(?P<set>{name})-(?P<number>\d+)-of-(?P<of>\d+)(-\w+)?\.parquet")
-    numbered = re.compile(r"(?P<set>(.*?[-_.])?)(?P<number>\d+)(-of-(?P<of>\d+))?(-\w+)?\.parquet")
+    # Spark's end in -c000.snappy.parquet, behind a long identifier
+    numbered = re.compile(r"(?P<set>(.*?[-_.])?)(?P<number>\d+)(-of-(?P<of>\d+))?(-\w+|-[\w-]+-c\d+(\.\w+)?)?\.parquet")
     # the Hub's folder of a configuration, such as data, default or plain_text
     configurations = [path for path in _entries(root) if path.is_dir() and path.name not in SPLIT_FOLDERS]
     places: Places = []

@@ -145,10 +145,10 @@ def _columns(schema: Any, path: Path, columns: Columns) -> tuple[str, str, tuple
 
     Raises ValueError unless there is one of each that can be meant, or `columns` names it.
     """
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    described = _described(schema)
     structs = [field.name for field in schema if "bytes" in _fields(field.type)]
     images = structs or [field.name for field in schema if _is_bytes(field.type)]
-    labels = [name for name, about in described.items() if about.get("_type") == "ClassLabel"]
+    labels = list(described)
     if not labels and "label" in schema.names:
         labels = ["label"]
     labels = labels or [field.name for field in schema if field.name not in images and _is_label(field.type)]
@@ -161,7 +161,24 @@ def _columns(schema: Any, path: Path, columns: Columns) -> tuple[str, str, tuple
         )
     if not ("bytes" in _fields(schema.field(images[0]).type) or _is_bytes(schema.field(images[0]).type)):
         raise ValueError(f"{path}: the column {images[0]} holds {schema.field(images[0]).type} and not images as bytes")
-    return images[0], labels[0], tuple(described.get(labels[0], {}).get("names", ()))
+    kind = schema.field(labels[0]).type
+    if not (_is_label(kind) or str(kind) in ("bool", "null")):  # what is null is refused row by row
+        raise ValueError(f"{path}: the column {labels[0]} holds {kind} and not class numbers (whole ones) or texts")
+    return images[0], labels[0], described.get(labels[0], ())
+
+
+def _described(schema: Any) -> dict[str, tuple[str, ...]]:
+    """Return the columns that are of classes by Hugging Face's metadata, if there are any, and their names."""
+    found = {}
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        for name, about in features.items():
+            # a feature may be a list of others
+            if isinstance(about, dict) and about.get("_type") == "ClassLabel" and name in schema.names:
+                found[name] = tuple(about.get("names") or ())
+    except (TypeError, LookupError, ValueError, AttributeError):
+        return {}
+    return found
 
 
 def _fields(kind: Any) -> set[str]:
@@ -169,10 +186,10 @@ def _fields(kind: Any) -> set[str]:
 
 
 def _is_bytes(kind: Any) -> bool:
-    return str(kind) in ("binary", "large_binary")
+    return str(kind) in ("binary", "large_binary", "binary_view")
 
 
 def _is_label(kind: Any) -> bool:
     name = str(kind).lstrip("u")
     in_a_dictionary = name.startswith("dictionary<values=string")  # pandas' categories
-    return in_a_dictionary or name in ("int8", "int16", "int32", "int64", "string", "large_string")
+    return in_a_dictionary or name in ("int8", "int16", "int32", "int64", "string", "large_string", "string_view")

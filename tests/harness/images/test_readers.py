@@ -1,6 +1,7 @@
 """Readers of every layout: the same bytes in the same order, also after a fork, and damage named."""
 
 import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -333,6 +334,11 @@ def test_parquet_without_a_description_has_numbers_for_classes(tmp_path: Path) -
     [
         (lambda row: row | {"label": -1}, "the label is -1; expected a class number from 0 to 1"),
         (lambda row: row | {"label": None}, "the label is None; expected a class number"),
+        (
+            lambda row: row | {"label": float(row["label"])},
+            "column label holds double and not class numbers .whole ones",
+        ),
+        (lambda row: row | {"label": [row["label"]]}, "column label holds list<.*> and not class numbers"),
         (lambda row: row | {"second": row["image"]}, "has the columns image, label, second; expected one of images"),
     ],
 )
@@ -387,7 +393,8 @@ def rows_of(split: str, **columns: Callable[[str, bytes], object]) -> list[dict]
     "name",
     ["data/{split}-00000-of-00001.parquet", "data/{split}-00000-of-00001-70d52db3c749a935.parquet",
      "plain_text/{split}-00000-of-00001.parquet", "default/{split}/0000.parquet", "data/{split}/0000.parquet",
-     "{split}/0000.parquet", "{split}/part-00000-of-00001.parquet", "{split}.parquet"],
+     "{split}/0000.parquet", "{split}/part-00000-of-00001.parquet", "{split}.parquet",
+     "{split}/part-00000-1f3c-42ab-9d-c000.snappy.parquet", "{split}/part-00000-tid-7-1f3c-1-c000.parquet"],
 )  # fmt: skip
 def test_places_of_parquet_files(tmp_path: Path, name: str) -> None:
     """As the Hub has them, as it converts them (refs/convert/parquet), and as pandas and Spark write them."""
@@ -436,6 +443,24 @@ def test_columns_are_named_where_there_is_a_choice(tmp_path: Path) -> None:
         find_split(tmp_path, "val", Columns("img", "nothing")).open()
     with pytest.raises(ValueError, match="the column fine_label holds int64 and not images as bytes"):
         find_split(tmp_path, "val", Columns("fine_label", "coarse_label")).open()
+
+
+@pytest.mark.parametrize(
+    "metadata", ["no JSON", "[]", '{"info": {"features": null}}', '{"info": {"features": {"label": [{}], "x": "y"}}}']
+)
+def test_an_odd_description_is_none(tmp_path: Path, metadata: str) -> None:
+    """A feature may be a list of others, for one."""
+    rows = rows_of("val", image=lambda _, data: data, label=lambda label, _: int(label == "dog"))
+    as_files(tmp_path, "val", rows, "{split}.parquet", {"huggingface": metadata})
+    assert open_split(find_split(tmp_path, "val")).classes == ("0", "1")
+
+
+def test_a_described_class_counts_beside_a_list_of_features(tmp_path: Path) -> None:
+    rows = rows_of("val", image=lambda _, data: data, kind=lambda label, _: int(label == "dog"), boxes=lambda *_: [1])
+    features = {"kind": {"_type": "ClassLabel", "names": ["cat", "dog"]}, "boxes": [{"dtype": "int64"}]}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    as_files(tmp_path, "val", rows, "{split}.parquet", metadata)
+    assert open_split(find_split(tmp_path, "val")).classes == ("cat", "dog")
 
 
 def test_columns_are_of_parquet_files_alone(tmp_path: Path) -> None:
