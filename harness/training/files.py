@@ -22,6 +22,9 @@ from safetensors.torch import load_file
 
 from harness.training import checkpoints
 
+LOOKED_AT = 64
+"""Bytes of a file by which its kind is known."""
+LFS_POINTER = b"version https://git-lfs"
 NUMBER = re.compile(r"[biuf]\d")
 
 
@@ -141,14 +144,19 @@ SAFE: list[Any] = [
 def read_file(path: str | Path) -> dict[str, Any]:
     """Return what a file contains. Raises ValueError, in one line, if it is damaged or has more than plain values."""
     try:
-        if Path(path).suffix == ".safetensors":
+        with open(path, "rb") as file:
+            begin = file.read(LOOKED_AT)
+        if begin[8:9] == b"{":  # safetensors, whatever its suffix: the length of a header in JSON, and that header
             return dict(load_file(path))
         if zipfile.is_zipfile(path):  # otherwise it was saved by torch before 1.6, and has no checksums
             checkpoints.verify(path)
-        with torch.serialization.safe_globals(SAFE):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        # An open file, as torch.load goes by the suffix as well.
+        with torch.serialization.safe_globals(SAFE), open(path, "rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except (*checkpoints.UNREADABLE, SafetensorError) as problem:
         raise ValueError(f"cannot read the weights {path}: {_reason(problem, path)}") from problem
+    if isinstance(content, list | tuple) and any(isinstance(value, Mapping) for value in content):
+        content = {str(index): value for index, value in enumerate(content)}
     if not isinstance(content, Mapping):
         raise ValueError(f"cannot read the weights {path}: it is a {type(content).__name__} and no tensors by name")
     return dict(content)
@@ -158,6 +166,11 @@ def _reason(problem: Exception, path: str | Path) -> str:
     """Return why a file cannot be read, and what to do about it if something can be done."""
     text = " ".join(str(problem).split())
     held = text.partition("GLOBAL ")[2].split(" ")[0]
+    if "TorchScript" in text:
+        return (
+            "it is an archive of TorchScript; save its tensors alone: "
+            f"torch.save(torch.jit.load({str(path)!r}).state_dict(), 'tensors.pth')"
+        )
     newer = "Unsupported operand" in text and zipfile.is_zipfile(path)
     if held or newer:
         why = f"it contains more than tensors and plain values ({held})" if held else "its pickle protocol is not 2"
@@ -168,6 +181,12 @@ def _reason(problem: Exception, path: str | Path) -> str:
         )
     if isinstance(problem, OSError) and problem.filename is not None:  # not what seeking in a torn file raises
         return str(problem.strerror)
+    with open(path, "rb") as file:
+        begin = file.read(LOOKED_AT)
+    if begin.startswith(LFS_POINTER):
+        return "it is a pointer of Git LFS in place of the file, which `git lfs pull` fetches"
+    if not begin:
+        return "the file is empty"
     # torch's own text for a file that is no pickle at all is a page about one of its options, or a number.
     said = not text.startswith("Weights only load failed") and not text.isdecimal()
     return f"damaged, or not a file of torch.save{f': {text[:80]}' if said else ''}"

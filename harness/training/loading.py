@@ -120,6 +120,13 @@ def load_as(
     except ValueError as problem:
         raise ValueError(f"{weights.path} does not fit {name}: {problem}") from problem
     ours = model.state_dict()
+    if whole := [
+        key for key in ours if key in state and ours[key].is_floating_point() and not state[key].is_floating_point()
+    ]:
+        raise ValueError(
+            f"{weights.path} does not fit {name}: {whole[0]} holds {str(state[whole[0]].dtype).removeprefix('torch.')} "
+            "and no fractions, as in a quantised model, whose scales are elsewhere: take the weights as trained"
+        )
     report = LoadReport(
         missing=[key for key in ours if key not in state],
         unexpected=[key for key in state if key not in ours],

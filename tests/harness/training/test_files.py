@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch import _weights_only_unpickler as unpickler
 
@@ -217,7 +218,8 @@ def test_what_is_allowed_in_a_file_is_not_allowed_elsewhere(tmp_path: Path) -> N
 def test_a_torn_file(tmp_path: Path, share: float, zipped: bool) -> None:
     path = saved(tmp_path / "torn.pth", {"model": official(RAW)}, _use_new_zipfile_serialization=zipped)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    assert refusal(path).startswith("cannot read the weights FILE: damaged, or not a file of torch.save")
+    expected = "damaged, or not a file of torch.save" if share else "the file is empty"
+    assert refusal(path).startswith(f"cannot read the weights FILE: {expected}")
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:
@@ -245,6 +247,44 @@ def test_a_file_of_something_else(tmp_path: Path, content: object) -> None:
     held = type(content).__name__
     message = refusal(saved(tmp_path / "other.pth", content))
     assert message == f"cannot read the weights FILE: it is a {held} and no tensors by name"
+
+
+@pytest.mark.parametrize("content", [[official(RAW), 3], ({"epoch": 3}, {"model": official(RAW)}, None)])
+def test_tensors_in_a_list(tmp_path: Path, content: object) -> None:
+    assert same(loaded(saved(tmp_path / "listed.pth", content)), RAW)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_a_file_is_read_by_its_content_and_not_its_suffix(tmp_path: Path, name: str) -> None:
+    save_file({key: value.contiguous() for key, value in official(RAW).items()}, tmp_path / name)
+    assert same(loaded(tmp_path / name), RAW)
+    assert same(loaded(saved(tmp_path / name, official(RAW))), RAW)
+
+
+@pytest.mark.filterwarnings("ignore:'torch.load' received a zip file that looks like a TorchScript archive")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_an_archive_of_torchscript_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = torch.nn.Module()
+    for name, value in official(RAW).items():
+        module.register_buffer(name.replace(".", "_"), value)
+    torch.jit.save(torch.jit.script(module), "script.pt")
+    message = refusal(Path("script.pt"))
+    assert "it is an archive of TorchScript" in message
+    follow(message.replace("FILE", "script.pt"))
+    assert len(torch.load("tensors.pth")) == len(official(RAW))
+
+
+def test_a_pointer_in_place_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "it is a pointer of Git LFS in place of the file, which `git lfs pull` fetches" in refusal(path)
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    """Those of a quantised model would be loaded as they are."""
+    state = {name: value.to(torch.int8) for name, value in official(RAW).items()}
+    assert "holds int8 and no fractions, as in a quantised model" in refusal(saved(tmp_path / "int8.pth", state))
 
 
 def test_a_file_without_tensors(tmp_path: Path) -> None:
