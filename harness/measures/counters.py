@@ -69,8 +69,8 @@ def _plainly() -> Iterator[None]:
 class _Functions(TorchFunctionMode):
     """Counts what can no longer be seen in the operators that a function calls.
 
-    These are sums of elementwise products (einsums over a size of one, such as the heads of a model with one head, and
-    `vecdot`), and the norms that torch puts together.
+    These are sums of elementwise products (einsums over a size of one, such as the heads of a model with one head,
+    `vecdot` and `cosine_similarity`), and the norms that torch puts together.
     """
 
     def __init__(self) -> None:
@@ -90,6 +90,9 @@ class _Functions(TorchFunctionMode):
         elif func is torch.linalg.vecdot and out.dim():
             operands = _named(("x", "y"), args, kwargs)
             self.products += formulas.vecdot([operand.shape for operand in operands.values()]) * _factor(out)
+        elif func is torch.cosine_similarity:
+            operands = _named(("x1", "x2"), args, kwargs)
+            self.products += formulas.vecdot([operand.shape for operand in operands.values()])
         elif func in (torch.rms_norm, F.rms_norm):
             given = _named(("input", "normalized_shape", "weight"), args, kwargs)
             self.norms += given["input"].numel() * _norm_operations(given.get("weight"))

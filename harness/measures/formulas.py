@@ -217,16 +217,19 @@ _FUSED_ATTENTIONS = [
     )
 ]
 
-WITH_WEIGHT: dict[str, Formula] = {"aten::linear": _row_by_column(0), "aten::addmm": _row_by_column(1)}
+WITH_WEIGHT: dict[str, Formula] = {
+    "aten::linear": _row_by_column(0),
+    **{f"aten::{name}": _row_by_column(1) for name in ("addmm", "addmm_")},
+}
 """By names in a trace, where a layer's product with its weight is one of these."""
 
 OF_ACTIVATIONS: dict[str, Formula] = {
     **{f"aten::{name}": _row_by_column(0) for name in ("matmul", "linalg_matmul", "mm", "bmm", "mv", "dot", "vdot")},
-    **{f"aten::{name}": _row_by_column(1) for name in ("baddbmm", "addmv")},
-    "aten::addbmm": _addbmm,
+    **{f"aten::{name}": _row_by_column(1) for name in ("baddbmm", "baddbmm_", "addmv", "addmv_")},
+    **{f"aten::{name}": _addbmm for name in ("addbmm", "addbmm_")},
     "aten::inner": _inner,
     "aten::tensordot": _tensordot,
-    "aten::linalg_vecdot": vecdot,
+    **{f"aten::{name}": vecdot for name in ("linalg_vecdot", "cosine_similarity")},
     **{f"aten::{name}": _multi_dot for name in ("linalg_multi_dot", "chain_matmul")},
     **{f"aten::{name}": _matrix_power for name in ("linalg_matrix_power", "matrix_power")},
     "aten::bilinear": _bilinear,
@@ -247,7 +250,11 @@ FOURIER_BY_DISPATCHER: dict[str, Formula] = {
 """The same by names of dispatched operators."""
 
 BY_DISPATCHER: dict[str, Formula] = {
-    **{f"aten::{name}": OF_ACTIVATIONS[f"aten::{name}"] for name in ("mv", "dot", "vdot", "addmv", "addbmm")},
+    **{
+        f"aten::{name}": OF_ACTIVATIONS[f"aten::{name}"]
+        for name in ("mv", "dot", "vdot", "addmv", "addmv_", "addbmm", "addbmm_", "baddbmm_")
+    },
+    "aten::addmm_": WITH_WEIGHT["aten::addmm_"],
     "aten::_trilinear": _trilinear,
     **{f"aten::{name}": _distances for name in ("_euclidean_dist", "_cdist_forward")},
     **dict.fromkeys(_FUSED_ATTENTIONS, _dot_product_attention),

@@ -69,6 +69,11 @@ PRODUCTS: dict[str, tuple[Callable[[Tensor], Any], int]] = {
     "addmv": (lambda x: torch.addmv(new(x, N), x[0], x[0, 0]), N * C),
     "addbmm": (lambda x: torch.addbmm(new(x, N, N), x, x.mT), B * N * N * C),
     "baddbmm": (lambda x: torch.baddbmm(new(x, 1, 1, 1), x, x.mT), B * N * N * C),
+    "addmv_": (lambda x: new(x, N).addmv_(x[0], x[0, 0]), N * C),
+    "addbmm_": (lambda x: new(x, N, N).addbmm_(x, x.mT, beta=0.5), B * N * N * C),
+    "baddbmm_": (lambda x: new(x, B, N, N).baddbmm_(x, x.mT), B * N * N * C),
+    "bmm, out": (lambda x: torch.bmm(x, x.mT, out=new(x, B, N, N)), B * N * N * C),
+    "cosine_similarity": (lambda x: F.cosine_similarity(x[:, None], x[:, :, None], dim=-1), B * N * N * C),
     "linalg.matmul": (lambda x: torch.linalg.matmul(x, x.mT), B * N * N * C),
     "tensordot over one": (lambda x: torch.tensordot(x, new(x, 5, C), dims=([2], [1])), B * N * C * 5),
     "tensordot over two": (lambda x: torch.tensordot(x, new(x, N, C, 3), dims=2), B * N * C * 3),
@@ -222,6 +227,15 @@ def test_a_module_of_torch_is_counted_without_its_fast_path() -> None:
     expected = Macs(attention=2 * B * N * N * C, projections=4 * B * N * C * C)
     counted(lambda x: module(x, x, x)[0], expected, module)
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_a_product_into_a_matrix() -> None:
+    counted(lambda x: new(x, N, N).addmm_(x[0], x[0].mT), Macs(projections=N * N * C))
+
+
+def test_a_weight_norm_is_free() -> None:
+    module = torch.nn.utils.parametrizations.weight_norm(nn.Linear(C, 5, bias=False, device="meta"))
+    counted(module, Macs(projections=B * N * C * 5), module)
 
 
 def test_a_linear_layer_whose_weight_is_a_vector() -> None:
