@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -38,21 +41,44 @@ def stored(spec: BackboneSpec) -> Stored:
     return Stored(len(tensors), sum(t.nbytes for t in tensors), len(trained), sum(t.nbytes for t in trained))
 
 
+def weights_bytes(spec: BackboneSpec, task: Train) -> int:
+    """Return the bytes of best.pt."""
+    model = stored(spec)
+    return (model.bytes + model.tensors * TENSOR_BYTES) * (1 if task.recipe.ema_decay is None else 2)
+
+
+def checkpoint_bytes(spec: BackboneSpec, task: Train) -> int:
+    """Return the bytes of one checkpoint."""
+    model = stored(spec)
+    # AdamW keeps two moments and a counter per tensor.
+    return weights_bytes(spec, task) + 2 * model.trained_bytes + 3 * model.trained * TENSOR_BYTES
+
+
 def run_bytes(spec: BackboneSpec, task: Train) -> int:
     """Return the bytes of a finished run folder without correct.npy: checkpoints, best.pt, and small files."""
-    model = stored(spec)
-    weights = model.bytes + model.tensors * TENSOR_BYTES
-    weights *= 1 if task.recipe.ema_decay is None else 2
-    # AdamW keeps two moments and a counter per tensor.
-    optimizer = 2 * model.trained_bytes + 3 * model.trained * TENSOR_BYTES
-    return KEPT * (weights + optimizer) + weights + RECORD_BYTES + task.recipe.total_epochs * EPOCH_BYTES
+    small = RECORD_BYTES + task.recipe.total_epochs * EPOCH_BYTES
+    return KEPT * checkpoint_bytes(spec, task) + weights_bytes(spec, task) + small
 
 
 def check_room(folder: Path, spec: BackboneSpec, task: Train) -> None:
-    """Raise ValueError if the files of a run would not fit on the disk of its `folder`, less what is there already."""
-    needed = run_bytes(spec, task) - sum(path.stat().st_size for path in folder.glob("*.pt"))
+    """Raise ValueError if the files of a run would not fit on the disk of its `folder`, less what is there already.
+
+    A new checkpoint is whole before the oldest one goes, so there is one more for a moment. One is tried: a quota, or
+    a limit on the size of a file, is not seen in what the disk has left.
+    """
+    one = checkpoint_bytes(spec, task)
+    needed = run_bytes(spec, task) + one - sum(path.stat().st_size for path in folder.glob("*.pt"))
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ValueError(
             f"cannot keep checkpoints in {folder}: they take {needed / 1e9:.2g} GB more, and {free / 1e9:.2g} are free"
         )
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, one)
+    except OSError as problem:
+        # Any other error is that of a file system which does not reserve space.
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ValueError(
+                f"cannot keep checkpoints in {folder}: one takes {one / 1e9:.2g} GB ({problem.strerror})"
+            ) from problem
