@@ -115,7 +115,7 @@ def load_file(path: Path) -> types.ModuleType:
     _FILES[name] = path
     before = set(sys.modules)
     try:
-        with _all_or_nothing(), _as_a_script(path):
+        with _all_or_nothing(), _as_a_script(path), _source.adding_folders():
             if in_package:
                 return importlib.import_module(name)
             spec = importlib.util.spec_from_file_location(name, path)

@@ -12,7 +12,7 @@ import inspect
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -25,6 +25,9 @@ USER_PREFIX = "attention_bench_user_"
 
 FOLDERS: list[str] = []
 """Folders of the user's that are searched for modules after all others: what lies in them hides nothing installed."""
+
+_BEFORE: list[list[str]] = []
+"""What sys.path was before the user's file that is being loaded; that file may add folders to it."""
 
 OURS = ("attentions", "backbones", "harness", "results", "slurm")
 
@@ -69,8 +72,27 @@ def folders_of(module: str, file: Path) -> tuple[str, ...]:
     folder = file.parent
     if not module.startswith(USER_PREFIX):
         folder = file.parents[module.count(".") + (file.name == "__init__.py")]
-    installed = {"site-packages", "dist-packages"} & set(folder.parts)
-    return () if installed or _is_ours(file) else (str(folder), *FOLDERS)
+    return () if _is_installed(folder) or _is_ours(file) else (str(folder), *FOLDERS, *_added())
+
+
+@contextmanager
+def adding_folders() -> Iterator[None]:
+    """Take the folders that a user's file adds to sys.path for the user's, like the one that it lies in."""
+    _BEFORE.append(list(sys.path))
+    try:
+        yield
+    finally:
+        FOLDERS.extend(_added())
+        _BEFORE.pop()
+
+
+def _added() -> list[str]:
+    known = {*(_BEFORE[-1] if _BEFORE else sys.path), *FOLDERS}
+    return [folder for folder in dict.fromkeys(sys.path) if folder not in known and not _is_installed(Path(folder))]
+
+
+def _is_installed(folder: Path) -> bool:
+    return bool({"site-packages", "dist-packages"} & set(folder.parts))
 
 
 def _is_ours(file: Path) -> bool:
@@ -159,13 +181,17 @@ def locate(module: str, folders: Sequence[str] | None = None) -> ModuleSpec | No
 def imported(text: bytes, module: str, file: str) -> tuple[str, ...]:
     """Return the names of what a file imports, anywhere in it: modules, and perhaps names in modules."""
     found: list[str] = []
+    package = module if Path(file).name == "__init__.py" else module.rpartition(".")[0]
     for node in _imports(text):
+        if isinstance(node, str):
+            with suppress(ImportError):
+                found.append(importlib.util.resolve_name(node, package))
+            continue
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
             continue
         base = "." * node.level + (node.module or "")
         if node.level:
-            package = module if Path(file).name == "__init__.py" else module.rpartition(".")[0]
             with suppress(ImportError):
                 base = importlib.util.resolve_name(base, package)
         if not base.startswith("."):
@@ -173,11 +199,26 @@ def imported(text: bytes, module: str, file: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _imports(text: bytes) -> list[ast.Import | ast.ImportFrom]:
+def _imports(text: bytes) -> list[ast.Import | ast.ImportFrom | str]:
+    """Return the imports of a file; of `importlib.import_module("name")` and `__import__("name")` the name."""
+    found: list[ast.Import | ast.ImportFrom | str] = []
     # A module beside an attention may be compiled, and a file may be edited while it is read.
     with suppress(SyntaxError, ValueError):
-        return [node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    return []
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                found.append(node)
+            elif isinstance(node, ast.Call) and node.args and _called(node.func) in ("import_module", "__import__"):
+                name = node.args[0]
+                if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                    found.append(name.value)
+    return found
+
+
+def _called(function: ast.expr) -> str | None:
+    """Return the name of a function that is called, without that of its module."""
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else None
 
 
 def package_of(file: Path, text: bytes) -> str | None:

@@ -145,8 +145,17 @@ DEEP = "def f(x):\n    return x\n"
         ),
         ("piece_q/r/mine.py", "from ..pieces import f", {"piece_q/pieces.py": DEEP}),
         ("piece_s/mine.py", "from piece_s.t.u import f", {"piece_s/t/u.py": DEEP}),
+        ("mine.py", "import importlib; f = importlib.import_module('piece_v').f", {"piece_v.py": DEEP}),
+        (
+            "piece_w/mine.py",
+            "from importlib import import_module; from . import x; f = import_module('.pieces', 'piece_w').f",
+            {"piece_w/pieces.py": DEEP, "piece_w/__init__.py": "x = 1"},
+        ),
     ],
-    ids=["beside it", "beside that", "package", "folder", "in a package", "above", "by the name of its folder"],
+    ids=[
+        *("beside it", "beside that", "package", "folder", "in a package", "above", "by the name of its folder"),
+        *("by a function", "by a function in a package"),
+    ],
 )
 def test_what_lies_beside_it_and_is_imported_belongs_to_it_and_is_copied(
     tmp_path: Path, main: str, line: str, files: dict[str, str]
@@ -178,6 +187,31 @@ def test_what_lies_beside_it_and_is_imported_belongs_to_it_and_is_copied(
         write(tmp_path / "there")
         assert found(tmp_path / "there")[0] != digest, name
         texts[name] = texts[name][:-1]
+
+
+def test_what_lies_in_a_folder_that_it_adds_to_the_path_belongs_to_it(tmp_path: Path) -> None:
+    """The copy has it beside the file, where the folder is not."""
+    line = "import os, sys; sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'lib'))\nfrom piece_x import f"
+    (tmp_path / "here/lib").mkdir(parents=True)
+    (tmp_path / "here/mine.py").write_text(line + BESIDE)
+    (tmp_path / "here/lib/piece_x.py").write_text("from piece_y import f")
+    (tmp_path / "here/lib/piece_y.py").write_text(DEEP)
+    path = list(sys.path)
+    with temporary_registry():
+        load(str(tmp_path / "here/mine.py"))
+        digest, copies = source_digest("mine"), copied_files(tmp_path / "here/mine.py")
+    assert sys.path == path
+    assert copies.keys() == {"mine.py", "piece_x.py", "piece_y.py"}
+    (tmp_path / "there").mkdir()
+    for name, file in copies.items():
+        (tmp_path / "there" / name).write_bytes(file.read_bytes())
+    with temporary_registry():
+        load(str(tmp_path / "there/mine.py"))
+        assert source_digest("mine") == digest
+    (tmp_path / "there/piece_y.py").write_text(TWICE)
+    with temporary_registry():
+        load(str(tmp_path / "there/mine.py"))
+        assert source_digest("mine") != digest
 
 
 def test_what_is_typed_later_beside_it_changes_nothing_that_is_loaded(tmp_path: Path) -> None:
