@@ -94,8 +94,7 @@ def certify(
 
 
 ASKS_FOR_GPU = re.compile(
-    r"active driver|accessed from triton|nvidia|libcuda|is_cuda|not compiled with cuda|no cuda|on (a )?(cuda|gpu)\b"
-    r"|cuda (gpu|device|tensor|driver)",
+    r"active driver|accessed from triton|nvidia|libcuda|is_cuda|\bcuda\b|\bgpu\b",
     re.IGNORECASE,
 )
 """What torch and Triton say to code that needs a GPU where there is none, or on tensors of the CPU."""

@@ -274,6 +274,11 @@ def _unknown(names: Sequence[str]) -> str:
             f"operator {', '.join(hidden)} is neither counted nor free: a torch.autograd.Function hides its products "
             "from the trace; make it a torch.library.custom_op, whose formula @attentions.register_operator takes"
         )
+    if any(name.startswith("prim::Call") for name in names):
+        return (
+            "a function of torch.jit.script hides its products from the trace, and takes no formula: leave its "
+            "decorator out"
+        )
     return (
         f"operator {', '.join(names)} is neither counted nor free: give it a formula with "
         f'@attentions.register_operator("{names[0]}"), which returns its multiply-adds, 0 if it multiplies no matrices'

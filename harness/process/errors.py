@@ -1,11 +1,16 @@
 """What an error says, in one line, and whether it is about memory."""
 
+import traceback
+
 import torch
 
 
 def first_line(problem: BaseException) -> str:
-    """Return the first line of an error's text; its class name if it has none."""
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+    """Return the first line of an error's text; if it has none, an assertion's code, or else its class name."""
+    if text := str(problem).strip():
+        return text.splitlines()[0]
+    raised = traceback.extract_tb(problem.__traceback__)[-1:] if isinstance(problem, AssertionError) else []
+    return (raised[0].line if raised else None) or type(problem).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

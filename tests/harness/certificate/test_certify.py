@@ -125,8 +125,10 @@ def test_an_error_in_the_middle_of_a_law_belongs_in_the_certificate(registered):
         RuntimeError("0 active drivers ([]). There should only be one."),
         AssertionError("Torch not compiled with CUDA enabled"),
         RuntimeError("Found no NVIDIA driver on your system."),
+        AssertionError("needs CUDA"),
+        ValueError("this kernel is for a GPU only"),
     ],
-    ids=["triton", "a build of torch for CPUs", "no driver"],
+    ids=["triton", "a build of torch for CPUs", "no driver", "a check of its own", "another"],
 )
 @pytest.mark.parametrize("where", ["constructor", "forward"])
 def test_what_asks_for_a_gpu_is_not_accused_on_the_cpu(registered, problem, where):

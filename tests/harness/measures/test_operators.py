@@ -250,6 +250,16 @@ def test_a_transform_whose_size_is_unknown_is_refused() -> None:
         count_with_fvcore(model, torch.empty(B, N, C, device="meta"))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_scripted_function_is_refused_with_what_to_do() -> None:
+    def product(x: Tensor) -> Tensor:
+        return x @ x.mT
+
+    scripted = torch.jit.script(product)
+    with pytest.raises(ValueError, match=r"a function of torch.jit.script hides its products .*: leave its decorator"):
+        count_with_fvcore(Model(scripted), torch.empty(B, N, C, device="meta"))
+
+
 def test_einsums_are_contracted_as_torch_does() -> None:
     """Random equations, sizes of one and broadcasts among them, against the products that torch runs."""
     draw = random.Random(0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from harness.process.errors import is_out_of_memory
+from harness.process.errors import first_line, is_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,11 @@ def test_out_of_memory(error, expected):
     outer = RuntimeError("the compiler failed")
     outer.__cause__ = error
     assert is_out_of_memory(outer) is expected
+
+
+def test_an_assertion_without_a_text_is_told_by_its_code() -> None:
+    with pytest.raises(AssertionError) as error:
+        raise AssertionError  # as `assert condition` does where pytest does not rewrite it
+    assert first_line(error.value).startswith("raise AssertionError  # as")
+    assert first_line(AssertionError()) == "AssertionError"
+    assert first_line(MemoryError()) == "MemoryError"
