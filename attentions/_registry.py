@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import keyword
 import os
+import re
 import sys
 import traceback
 import types
@@ -98,6 +99,9 @@ def load_file(path: Path) -> types.ModuleType:
         why = ": it is a folder" if os.path.isdir(path) else ending
         raise ValueError(f"there is no Python file {str(path)!r}{why}")
     path = path.resolve()
+    if re.search("[\udc80-\udcff]", str(path)):
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise ValueError(f"{shown} has a name that is not UTF-8, which torch cannot trace: rename it, or its folder")
     try:
         content = path.read_bytes()
     except OSError as problem:

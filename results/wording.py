@@ -1,5 +1,6 @@
 """Numbers, durations and lists in words, the same in every table, status line and error."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -13,6 +14,15 @@ def and_more(items: Sequence[str], shown: int = 3, separator: str = ", ") -> str
     """The first few of a list, and how many are left: "a, b, c and 4 more"."""
     rest = f" and {len(items) - shown:,} more" if len(items) > shown else ""
     return separator.join(items[:shown]) + rest
+
+
+def printable(text: str) -> str:
+    """A text in which each byte of a file name that is not UTF-8 is written out, as in `fa\\xdfade.jpg`.
+
+    Python has a surrogate in its place, which no file, terminal or column of a table takes.
+    """
+    written = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+    return written.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def duration(seconds: float) -> str:

@@ -108,10 +108,11 @@ def check_fits(cluster: Cluster, limits: Limits, job: Resources) -> None:
         raise refuse(f"partition {partition} has no node{such}")
     kind = f" of type {cluster.gpu_type}" if cluster.gpu_type else ""
     cpus, why = _cpus(job, limits.max_memory_mb_per_cpu)
+    memory = 0 if job.node_memory_gb is None else mebibytes(job.node_memory_gb)
     wants: list[tuple[str, int, Callable[[Node], int]]] = [
         (f"GPUs{kind}", job.gpus_per_node, lambda node: node.gpus_of(cluster.gpu_type)),
         (f"CPUs{why}", cpus, lambda node: node.cpus),
-        ("MiB of memory", 0 if job.node_memory_gb is None else mebibytes(job.node_memory_gb), lambda node: node.memory_mb),
+        ("MiB of memory", memory, lambda node: node.memory_mb),
     ]
     for what, wanted, has in wants:
         most = max(map(has, fit), default=0)

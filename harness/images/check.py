@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 from harness.cells.source import IMAGENET_IMAGES, SPLITS, Columns, Split
 from harness.images.batches import worker_signals
 from harness.images.layouts import Found, find_split, open_split
-from harness.images.names import IMAGE_SUFFIXES, is_unread_image, is_utf8, left_behind, natural_key, printable, suffixes
+from harness.images.names import IMAGE_SUFFIXES, is_unread_image, is_utf8, left_behind, natural_key, suffixes
 from harness.images.readers import UNREADABLE, Reader, in_rgb
 from harness.images.sources import ILSVRC_NUMBERS, class_difference, counted_from_one, imagenet_difference
-from results.wording import count
+from results.wording import count, printable
 
 CHUNK = 64  # images that a worker returns at once
 ORIENTATION = 0x0112  # the EXIF tag

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.cells.source import Split
+from results.wording import printable
 
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation")}
 SPLIT_FOLDERS = frozenset(name for names in SPLIT_NAMES.values() for name in names)
@@ -74,11 +75,6 @@ def encoded_name(name: str) -> bytes:
 def is_utf8(name: str) -> bool:
     """Return whether a name is UTF-8 on its disk or in its archive."""
     return not re.search("[\udc80-\udcff]", name)
-
-
-def printable(name: str) -> str:
-    """Return a name in which every byte that is not UTF-8 is written out, as in `fa\\xdfade.jpg`."""
-    return encoded_name(name).decode("utf-8", "backslashreplace")
 
 
 class Classes:

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from harness.images.names import APPLE_DOUBLE, SORT, Classes, encoded_name, left_behind, printable, sort_key
+from harness.images.names import APPLE_DOUBLE, SORT, Classes, encoded_name, left_behind, sort_key
+from results.wording import printable
 
 # What reading and decoding a damaged image can raise, in any of Pillow's formats.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)

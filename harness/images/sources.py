@@ -29,9 +29,9 @@ from harness.cells.source import (
 )
 from harness.images.idx import DEBIAN_FOLDER, idx_files, read_idx
 from harness.images.layouts import find_split, open_split
-from harness.images.names import encoded_name, printable
+from harness.images.names import encoded_name
 from harness.images.readers import ArrayReader, Reader
-from results.wording import and_more
+from results.wording import and_more, printable
 
 HERE = Path(__file__).parent
 """Where the embedded image sets are, one folder each."""

@@ -22,10 +22,10 @@ from harness.images.names import (
     is_image,
     left_behind,
     numbered_classes,
-    printable,
     sort_key,
 )
 from harness.images.readers import Reader, read_at
+from results.wording import printable
 
 BLOCK = 512  # bytes; a tar consists of such blocks
 

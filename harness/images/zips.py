@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from harness.images.names import left_behind, numbered_classes, printable
+from harness.images.names import left_behind, numbered_classes
 from harness.images.readers import Reader, read_at
+from results.wording import printable
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a file in a zip: signature, lengths of the name and of the extra field
 

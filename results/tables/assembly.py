@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from results.tables.columns import Column, Kind, flattened
+from results.wording import printable
 
 Of = TypeVar("Of")
 Made = TypeVar("Made")
@@ -139,7 +140,10 @@ def _series(values: list[Any]) -> pd.Series:
         types -= {object, type(None)}
         filled = [None if type(value) is object else value for value in values]
     if types == {str}:
-        return pd.Series(filled, dtype="str")
+        try:
+            return pd.Series(filled, dtype="str")
+        except UnicodeEncodeError:  # a byte of a file name that is not UTF-8
+            return pd.Series([None if text is None else printable(text) for text in filled], dtype="str")
     if types <= {int, float} and types != {int}:
         numbers = np.array(filled, dtype=float)
         if np.isnan(numbers).sum() == (filled.count(None) if filled is not values else 0):

@@ -28,6 +28,7 @@ from results.tables.naming import name_and_options, shortened
 from results.tables.notes import mixed_environments
 from results.tables.sheets import Sheet
 from results.tables.views import headers_of
+from results.wording import printable
 
 Which = Literal["model", "ema"]
 
@@ -112,6 +113,7 @@ def comparisons(
         raise ValueError(f"no arm here has the attention {baseline!r}; there are: {', '.join(texts)}")
     rows = [row for arms, base in zip(groups, chosen, strict=True) for row in _rows(arms, base, weights)]
     _judge([row for row in rows if row.get("paired_seeds", 0) > 1], rope)
+    rows = [{name: printable(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*_OWN_COLUMNS, *itertools.chain(*rows)])))
     return frame.astype({"seeds": "Int64", "paired_seeds": "Int64", "n_images": "Int64"})
 

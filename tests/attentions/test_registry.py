@@ -163,6 +163,16 @@ def refused(call: Callable[[], object]) -> str:
     return message
 
 
+def test_a_file_that_torch_cannot_trace_is_refused(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xfcll.py"))
+    try:
+        path.write_text(WHOLE)
+    except OSError:
+        pytest.skip("needs a file system that takes any bytes as a name")
+    with pytest.raises(ValueError, match=r"/m\\xfcll.py has a name that is not UTF-8, .*: rename it, or its folder"):
+        load(str(path))
+
+
 def test_a_file_is_loaded_once_and_its_attentions_are_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(WHOLE + WHOLE.replace('"mine"', '"other"').replace("class Mine", "class Other"))

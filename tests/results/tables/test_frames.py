@@ -27,6 +27,15 @@ def test_the_tasks_of_a_model_are_one_row(make: Any) -> None:
     assert list(frame.columns[:4]) == ["backbone", "attention", "status", "error"]
 
 
+def test_paths_that_are_not_utf8_are_written_out(make: Any) -> None:
+    """pandas takes no such text: one record of a folder called so left no table of any."""
+    cell = make.cell("swin_t", "softmax", make.train())
+    cell["task"]["data"]["root"] = "/data/w\udcfcrzel"
+    frame = table([make.record("a", cell, {"top1": 83.5, "top1_stderr": 0.8})])
+    assert rows(frame, "train.data.root") == [("/data/w\\xfcrzel",)]
+    assert "/data/w\\xfcrzel" in to_csv(frame)
+
+
 def test_a_label_does_not_part_a_model(make: Any) -> None:
     records = [
         make.record("a", make.cell("swin_t", "softmax", make.costs), {"params_m": 28.0}),
