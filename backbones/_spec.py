@@ -112,14 +112,15 @@ class BackboneSpec(ABC):
         object.__setattr__(self, "attention", AttentionSpec.of(self.attention))
         object.__setattr__(self, "image_size", _pair(self.image_size))
         self._check_numbers()
-        self._apply_rules()
-        self.tested_blocks()
+        # Before the rules, which make numbers for this image size, as a hint is for another.
         step = self.image_step
         if any(side < step or side % step for side in self.image_size):
             height, width = self.image_size
             raise self.error(
                 f"image size {height}x{width} is not allowed; both sides must be multiples of {step}{self._near()}"
             )
+        self._apply_rules()
+        self.tested_blocks()
         for mount in self.mounts():
             if any(site.regions > 1 for site in mount.sites) and not lookup(mount.attention.name).takes_regions:
                 raise self.error(f"{mount.attention.name} cannot honour the shift mask; leave honour_shift_mask off")

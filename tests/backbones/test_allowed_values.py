@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from backbones import preset
@@ -66,3 +66,19 @@ def test_whoever_takes_what_a_refusal_allows_arrives_at_a_model(data: st.DataObj
         whole = values[setting]
         values[setting] = chosen if name == "swin_t" else (*whole[:stage], chosen, *whole[stage + 1 :])
     event(f"{name}: {len(settled)} refusals")
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(
+    st.sampled_from(["cswin_t", "flatten_cswin_t", "flatten_swin_t", "swin_t", "pvt_tiny", "pvt_v2_b0", "deit_t"]),
+    st.integers(1, 300),
+    st.integers(1, 300),
+)
+@example("flatten_cswin_t", 115, 225)
+def test_an_image_size_that_is_named_as_near_is_allowed(name: str, height: int, width: int) -> None:
+    try:
+        preset(name, image_size=(height, width))
+    except ValueError as problem:
+        near = re.search(r"\(near: (\d+)x(\d+)\)", str(problem))
+        if near is not None:
+            preset(name, image_size=(int(near[1]), int(near[2])))
