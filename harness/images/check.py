@@ -200,6 +200,8 @@ class _Others:
 
 def _opens(path: Path) -> bool:
     """Whether a file on disk, whatever it is called, is an image."""
+    if not path.is_file():  # a pipe or a device would be waited for
+        return False
     try:
         with Image.open(path):
             return True

@@ -79,6 +79,13 @@ def test_every_unreadable_image_is_named(tmp_path: Path, layout: str, workers: i
     assert all(f"  {problem}" in text for problem in report.problems)
 
 
+def test_pipes_among_the_files_are_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "train/cat/pipe.jpg")
+    os.mkfifo(folder / "train/cat/pipe")
+    report = check_images(folder, workers=0, num_classes=None)
+    assert report.problems == [f"unreadable image {folder}/train/cat/pipe.jpg: not an image that Pillow can read"]
+
+
 def test_a_split_that_cannot_be_opened_is_a_problem_and_the_other_is_looked_at(folder: Path) -> None:
     image_sets.remove(folder / "val")
     report = check_images(folder, workers=0, num_classes=3)
