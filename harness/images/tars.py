@@ -10,6 +10,7 @@ webdataset shards is iterable only, whereas a run that resumes exactly needs ima
 
 import tarfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from harness.images.readers import Reader, read_at
 from results.wording import printable
 
 BLOCK = 512  # bytes; a tar consists of such blocks
+LOOKED_AT = 1 << 20  # bytes behind the last member: tar fills its last 10 KiB with zeros
 
 
 class Entry(NamedTuple):
@@ -108,6 +110,9 @@ def _by_class(where: Path, paths: list[Path], labels: list[str | None]) -> TarRe
                 )
     names = classes.in_order(entry.name for entry in entries)
     entries.sort(key=lambda entry: sort_key(entry.name))
+    for entry, following in pairwise(entries):
+        if entry.name == following.name:
+            raise ValueError(f"{paths[entry.archive]} has {printable(entry.name)} twice: write it anew")
     return TarReader(paths, entries, names, others)
 
 
@@ -153,8 +158,11 @@ def _listed(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     assert tar.fileobj is not None
     # tarfile mistakes a damaged header, or the end of a truncated file, for the end of the list
     tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(BLOCK) != bytes(BLOCK):
+    end = tar.fileobj.read(LOOKED_AT)
+    if end[:BLOCK] != bytes(BLOCK):
         raise tarfile.ReadError("it is damaged or truncated")
+    if end.strip(b"\0"):
+        raise tarfile.ReadError("more follows its end, as where tars were joined")
 
 
 def _link(path: Path, info: tarfile.TarInfo) -> ValueError:

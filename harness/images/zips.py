@@ -35,7 +35,7 @@ class ZipReader(Reader):
         label_of: dict[int, str] = {}
         self.names: list[str] = []
         self.targets: list[int] = []
-        for number, line in enumerate(index.read_text("utf-8", "surrogateescape").splitlines(), start=1):
+        for number, line in enumerate(index.read_text("utf-8-sig", "surrogateescape").splitlines(), start=1):
             name, _, target = line.partition("\t")
             label, *rest = PurePosixPath(name).parts or ("",)
             where = f"{index}, line {number}"

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -347,6 +348,29 @@ def test_parquet_is_checked(tmp_path: Path, change: Callable[[dict], dict], mess
     rewrite(tmp_path, change)
     with pytest.raises(ValueError, match=message):
         open_split(find_split(tmp_path, "val"))
+
+
+def test_tars_that_were_joined_or_added_to_are_refused(tmp_path: Path) -> None:
+    """A reader stops at the end of the first one: whole classes would be missing."""
+    image_sets.tar_of_folders(tmp_path, "val", images("val"))
+    image_sets.tar_of_folders(tmp_path / "more", "val", images("val", classes=("emu",)))
+    path = tmp_path / "val.tar"
+    whole = path.read_bytes()
+    path.write_bytes(whole + (tmp_path / "more/val.tar").read_bytes())
+    with pytest.raises(ValueError, match=r"val.tar is not a complete, .*: more follows its end, as where tars were"):
+        open_split(find_split(tmp_path, "val"))
+    path.write_bytes(whole)
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("cat/0.jpg"))
+    with pytest.raises(ValueError, match=r"val.tar has cat/0.jpg twice"):
+        open_split(find_split(tmp_path, "val"))
+
+
+def test_a_map_of_windows_is_read(tmp_path: Path) -> None:
+    image_sets.zip_and_map(tmp_path, "val", images("val"))
+    lines = (tmp_path / "val_map.txt").read_bytes()
+    (tmp_path / "val_map.txt").write_bytes(b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n"))
+    assert len(open_split(find_split(tmp_path, "val"))) == 12
 
 
 def test_a_row_without_an_image_is_named(tmp_path: Path) -> None:
