@@ -1,7 +1,6 @@
 """Room for a run: refused before its first epoch, with nothing written, and counted without what is there already."""
 
 import errno
-import os
 import resource
 import shutil
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 
 from backbones import preset
 from harness.cells import MICRO, DataSource, Train
+from harness.training import room
 from harness.training.loop import train
 from harness.training.room import check_room, checkpoint_bytes, run_bytes
 from tests.harness.image_sets import coloured
@@ -52,5 +52,5 @@ def test_a_file_system_that_reserves_nothing_is_taken_at_its_word(
     def unsupported(*arguments: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
-    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    monkeypatch.setattr(room, "reserve", unsupported)
     check_room(tmp_path, preset("swin_micro"), Train(MICRO, DataSource("fashion_mnist_14k")))
