@@ -14,6 +14,7 @@ from harness.sweeps.ablations import (
     ablation_stages,
     ablation_window,
 )
+from harness.sweeps.atlas import atlas
 from harness.sweeps.fashion_mnist import fashion_mnist
 from harness.sweeps.paper_accuracy import paper_accuracy
 from harness.sweeps.paper_costs import paper_costs
@@ -26,6 +27,7 @@ SWEEPS: dict[str, Sweep] = {
     for sweep in (
         quickstart,
         fashion_mnist,
+        atlas,
         paper_costs,
         paper_accuracy,
         ablation_focusing_factor,

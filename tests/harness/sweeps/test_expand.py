@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+import attentions
 import backbones
 import results
 from harness.cells import RunWeights
 from harness.published.models import spec_of
 from harness.published.recipes import FINE_TUNED, RECIPES, recipe_of
+from harness.sweeps.atlas import HOSTS
 from harness.sweeps.expand import SWEEPS, expand
 from results import tables
 
@@ -130,3 +132,11 @@ def test_the_committed_runs_are_those_of_the_sweep() -> None:
     """A change of the recipe, or of what a cell is, makes them runs of something else."""
     records, _ = results.read_all(Path(results.__file__).parent / "fashion_mnist")
     assert {record.key for record in records} == {cell.key for cell in expand("fashion_mnist")}
+
+
+def test_the_atlas_has_every_pair_that_is_possible() -> None:
+    pairs = {(cell.backbone.name, cell.backbone.attention.name) for cell in expand("atlas")}
+    missing = {(host, name) for host in HOSTS for name in attentions.names()} - pairs
+    assert {name for _, name in missing} == {"xca"}, "its keys are as many as its queries, unlike those of a PVT"
+    assert {backbones.preset(host).family for host, _ in missing} == {"pvt", "pvt_v2"}
+    assert {backbones.preset(host).family for host in HOSTS} == {backbones.preset(name).family for name in backbones.presets()}
