@@ -35,3 +35,8 @@ def duration(seconds: float) -> str:
     if minutes < 24 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def natural(text: str) -> list[str | int]:
+    """A sort key by which numbers inside texts compare as numbers: focusing factor 4 comes before 32."""
+    return [int(part) if position % 2 else part for position, part in enumerate(re.split("([0-9]+)", text))]

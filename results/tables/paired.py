@@ -42,7 +42,7 @@ LEVEL = 0.05
 _FILES: dict[str, str] = {"model": "correct.npy", "ema": "correct_ema.npy"}
 _METRICS: dict[str, str] = {"model": "top1", "ema": "top1_ema"}
 # Fields of a task that change no result, and so do not split arms; the place of a file is one of them.
-_INCIDENTAL = ("workers", "root", "path", "label", "cache", "device_batch", "checkpoint_minutes", "tensorboard")
+INCIDENTAL = ("workers", "root", "path", "label", "cache", "device_batch", "checkpoint_minutes", "tensorboard")
 _OWN_COLUMNS = (
     "backbone",
     "attention",
@@ -185,7 +185,7 @@ def _identity(cell: dict[str, Any]) -> str:
 def _without_incidental(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {name: _without_incidental(item) for name, item in value.items() if name not in _INCIDENTAL}
+    return {name: _without_incidental(item) for name, item in value.items() if name not in INCIDENTAL}
 
 
 def _chosen(arms: dict[str, _Arm], baseline: str) -> str | None:

@@ -8,12 +8,10 @@ import pandas as pd
 
 from results.tables import schema
 from results.tables.columns import columns_of, values_of
-from results.tables.times import disturbed_rows, task_of_time
+from results.tables.times import HARDWARE, disturbed_rows, task_of_time
 
 # Circumstances in which rows may differ and still be compared.
 _FREE = ("seed", "workers", "root", "path", "cache", "checkpoint_minutes", "tensorboard", "min_seconds")
-# Of the hardware: a time on another device, or with another number of threads, is another time.
-_HARDWARE = ("device_name", "threads")
 
 
 def ranked(frame: pd.DataFrame, metric: str, texts: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -53,7 +51,7 @@ def _groups(frame: pd.DataFrame, metric: str) -> list[str]:
     names = ["backbone"]
     for column in columns_of(frame):
         is_circumstance = column.kind == "task" and column.task in tasks and column.path[-1] not in _FREE
-        of_hardware = task and column.task == task and column.path[0] == "environment" and column.path[-1] in _HARDWARE
+        of_hardware = task and column.task == task and column.path[0] == "environment" and column.path[-1] in HARDWARE
         if is_circumstance or of_hardware or column.name == "model.image_size":
             names.append(column.name)
     columns: list[list[Any]] = [values_of(frame[name]) for name in names]

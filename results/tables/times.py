@@ -9,6 +9,9 @@ TIMES = (
 )
 """What is measured, by which task, and the beginnings of the metrics of it."""
 
+HARDWARE = ("device_name", "threads")
+"""Of the hardware: a time on another device, or with another number of threads, is another time."""
+
 _MEMORY = "_peak_"
 
 

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 from backbones import preset
 from harness.cells import MICRO, Cell, Costs, DataSource, Evaluate, Runtime, RunWeights, Speed, Train, Weights
-from results.tables.paired import _INCIDENTAL
+from results.tables.paired import INCIDENTAL
 
 FASHION = DataSource(name="fashion_mnist_14k")
 
@@ -70,4 +70,4 @@ def test_comparisons_ignore_what_keys_ignore() -> None:
     ignored = {
         f.name for part in (Train, Evaluate, DataSource, Weights, RunWeights) for f in fields(part) if not f.compare
     }
-    assert ignored == set(_INCIDENTAL)
+    assert ignored == set(INCIDENTAL)
