@@ -42,10 +42,19 @@ WITHOUT = {
 }
 """What a folder must not import of others."""
 
-LATE = {"timm", "torchvision", "torch.utils.tensorboard", "pyarrow", "scipy"}
+LATE = {"timm", "torchvision", "torch.utils.tensorboard", "pyarrow", "scipy", "vl_convert"}
 """Libraries that are slow to import, or need not be there: these alone are imported inside functions outside cli."""
 
-FACES = {"attentions", "backbones", "results", "results.statistics", "results.tables", "slurm", "harness.cells"}
+FACES = {
+    "attentions",
+    "backbones",
+    "results",
+    "results.figures",
+    "results.statistics",
+    "results.tables",
+    "slurm",
+    "harness.cells",
+}
 """Packages whose `__init__` re-exports; that of any other is a docstring."""
 
 LIGHT = (

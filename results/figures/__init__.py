@@ -1,0 +1,27 @@
+"""Figures of what was measured, as Vega-Lite specifications: for papers, for the page, for tests.
+
+* `accuracy`: accuracy against what it costs, with the Pareto front (`fronts`).
+* `points`, `panels`: what is drawn with which interval, and what may be compared.
+* `styles`, `labels`, `marks`: how each attention looks, where texts are.
+* `figure`, `rendering`: what a figure is; as SVG, PDF, PNG, HTML or JSON, without a browser.
+"""
+
+from results.figures.accuracy import AXES, accuracy
+from results.figures.figure import VEGA_LITE, Figure
+from results.figures.points import Which
+from results.figures.rendering import ENDINGS, check_path, render, rendered
+from results.figures.styles import Style, styles
+
+__all__ = [
+    "AXES",
+    "ENDINGS",
+    "VEGA_LITE",
+    "Figure",
+    "Style",
+    "Which",
+    "accuracy",
+    "check_path",
+    "render",
+    "rendered",
+    "styles",
+]

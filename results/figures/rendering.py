@@ -1,0 +1,53 @@
+"""A figure as a file, in the format of its ending; no browser, no network."""
+
+import json
+from pathlib import Path
+
+from results.figures.figure import VEGA_LITE, Figure
+from results.records import write_bytes
+
+ENDINGS = (".svg", ".pdf", ".png", ".html", ".json")
+
+PIXELS_PER_INCH = 300
+"""Of a PNG, for print."""
+
+
+def check_path(path: Path) -> None:
+    """Raise ValueError for a file that a figure cannot be written to."""
+    if path.suffix not in ENDINGS:
+        given = repr(path.suffix) if path.suffix else "no ending"
+        raise ValueError(f"{path}: no format for {given}; a figure ends in {', '.join(ENDINGS)}")
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def render(figure: Figure, path: Path, *, notes: bool = True) -> Path:
+    """Write the figure to a file, see `rendered`; return the path. Raises ValueError where that is not possible."""
+    check_path(path)
+    return write_bytes(path, rendered(figure, path.suffix, notes=notes))
+
+
+def rendered(figure: Figure, ending: str, *, notes: bool = True) -> bytes:
+    """Return the content of a file with this ending; `notes`: with its notes below, or without them, for a caption."""
+    import vl_convert
+
+    spec = figure.captioned if notes else figure.spec
+    nowhere = list[str]()  # no network
+    match ending:
+        case ".svg":
+            svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE, allowed_base_urls=nowhere)
+            return svg.encode()
+        case ".pdf":
+            return vl_convert.vegalite_to_pdf(spec, vl_version=VEGA_LITE, allowed_base_urls=nowhere)
+        case ".png":
+            return vl_convert.vegalite_to_png(
+                spec, vl_version=VEGA_LITE, ppi=PIXELS_PER_INCH, allowed_base_urls=nowhere
+            )
+        case ".html":
+            html = vl_convert.vegalite_to_html(spec, vl_version=VEGA_LITE, bundle=True, renderer="svg")
+            return html.encode()
+        case ".json":
+            return (json.dumps(spec, indent=2, allow_nan=False) + "\n").encode()
+    raise AssertionError(ending)
