@@ -1,6 +1,7 @@
 """Figures of what was measured, as Vega-Lite specifications: for papers, for the page, for tests.
 
 * `accuracy`: accuracy against what it costs, with the Pareto front (`fronts`).
+* `forest`: differences from a baseline, with intervals.
 * `points`, `panels`: what is drawn with which interval, and what may be compared.
 * `styles`, `labels`, `marks`: how each attention looks, where texts are.
 * `figure`, `rendering`: what a figure is; as SVG, PDF, PNG, HTML or JSON, without a browser.
@@ -8,6 +9,7 @@
 
 from results.figures.accuracy import AXES, accuracy
 from results.figures.figure import VEGA_LITE, Figure
+from results.figures.forest import forest
 from results.figures.points import Which
 from results.figures.rendering import ENDINGS, check_path, render, rendered
 from results.figures.styles import Style, styles
@@ -21,6 +23,7 @@ __all__ = [
     "Which",
     "accuracy",
     "check_path",
+    "forest",
     "render",
     "rendered",
     "styles",
