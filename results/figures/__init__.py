@@ -2,14 +2,17 @@
 
 * `accuracy`: accuracy against what it costs, with the Pareto front (`fronts`).
 * `forest`: differences from a baseline, with intervals.
+* `ablation`, `grids`: accuracy over one option and over two, and attentions by backbones.
 * `points`, `panels`: what is drawn with which interval, and what may be compared.
 * `styles`, `labels`, `marks`: how each attention looks, where texts are.
 * `figure`, `rendering`: what a figure is; as SVG, PDF, PNG, HTML or JSON, without a browser.
 """
 
+from results.figures.ablation import ablation
 from results.figures.accuracy import AXES, accuracy
 from results.figures.figure import VEGA_LITE, Figure
 from results.figures.forest import forest
+from results.figures.grids import grid
 from results.figures.points import Which
 from results.figures.rendering import ENDINGS, check_path, render, rendered
 from results.figures.styles import Style, styles
@@ -21,9 +24,11 @@ __all__ = [
     "Figure",
     "Style",
     "Which",
+    "ablation",
     "accuracy",
     "check_path",
     "forest",
+    "grid",
     "render",
     "rendered",
     "styles",
