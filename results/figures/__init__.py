@@ -3,6 +3,7 @@
 * `accuracy`: accuracy against what it costs, with the Pareto front (`fronts`).
 * `forest`: differences from a baseline, with intervals.
 * `ablation`, `grids`: accuracy over one option and over two, and attentions by backbones.
+* `breakdown`: what multiply-adds are spent on.
 * `points`, `panels`: what is drawn with which interval, and what may be compared.
 * `styles`, `labels`, `marks`: how each attention looks, where texts are.
 * `figure`, `rendering`: what a figure is; as SVG, PDF, PNG, HTML or JSON, without a browser.
@@ -10,6 +11,7 @@
 
 from results.figures.ablation import ablation
 from results.figures.accuracy import AXES, accuracy
+from results.figures.breakdown import breakdown
 from results.figures.figure import VEGA_LITE, Figure
 from results.figures.forest import forest
 from results.figures.grids import grid
@@ -26,6 +28,7 @@ __all__ = [
     "Which",
     "ablation",
     "accuracy",
+    "breakdown",
     "check_path",
     "forest",
     "grid",
