@@ -4,6 +4,7 @@
 * `forest`: differences from a baseline, with intervals.
 * `ablation`, `grids`: accuracy over one option and over two, and attentions by backbones.
 * `breakdown`: what multiply-adds are spent on.
+* `curves`: accuracy and loss after each epoch.
 * `points`, `panels`: what is drawn with which interval, and what may be compared.
 * `styles`, `labels`, `marks`: how each attention looks, where texts are.
 * `figure`, `rendering`: what a figure is; as SVG, PDF, PNG, HTML or JSON, without a browser.
@@ -12,6 +13,7 @@
 from results.figures.ablation import ablation
 from results.figures.accuracy import AXES, accuracy
 from results.figures.breakdown import breakdown
+from results.figures.curves import curves
 from results.figures.figure import VEGA_LITE, Figure
 from results.figures.forest import forest
 from results.figures.grids import grid
@@ -30,6 +32,7 @@ __all__ = [
     "accuracy",
     "breakdown",
     "check_path",
+    "curves",
     "forest",
     "grid",
     "render",
