@@ -1,0 +1,128 @@
+"""The command that draws what is recorded: figure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from harness.cli.app import Positional, note, shown
+from harness.cli.options import FoldersOption, SourcesArgument, WhereOption
+from harness.cli.sheets import Recorded, recorded, write_file
+
+if TYPE_CHECKING:
+    from results.figures import Figure, Which
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "accuracy": ("x", "ema"),
+    "forest": ("baseline", "ema"),
+    "ablation": ("option", "ema"),
+    "grid": ("option", "ema"),
+    "breakdown": (),
+    "curves": ("ema",),
+}
+"""The kinds, and which of the options that not all take each of them takes."""
+
+
+def figure(
+    kind: Annotated[str, Positional, tyro.conf.arg(metavar="KIND")],
+    sources: SourcesArgument = (),
+    *,
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")],
+    out: FoldersOption = (),
+    where: WhereOption = (),
+    x: Annotated[str | None, shown("METRIC", default="gmacs")] = None,
+    baseline: Annotated[str | None, shown("ATTENTION", default="softmax")] = None,
+    option: Annotated[tuple[str, ...], shown("NAME ...")] = (),
+    ema: bool = False,
+    title: Annotated[str | None, shown("TEXT")] = None,
+    bare: bool = False,
+) -> int:
+    """Draw what is recorded, for a paper or a page.
+
+    KIND is one of
+        accuracy    accuracies against what they cost, with intervals and the Pareto front
+        forest      differences of accuracies from a baseline, with intervals
+        ablation    accuracies over the values of an option, a curve per attention
+        grid        accuracies over two options, or of attentions by backbones
+        breakdown   what multiply-adds are spent on
+        curves      accuracy and loss after each epoch of trainings, and where they were resumed
+
+    FILE ends in .pdf, .svg, .png (300 dots per inch), .html or .json (the Vega-Lite specification). What is drawn is
+    also written beside it, to a file that ends in .csv; what a reader must know is below the picture. For example:
+        attention-bench figure accuracy quickstart --where backbone=pvt_v2_micro --x latency_ms_p50 -o latency.pdf
+        attention-bench figure forest --baseline "focused(kernel_size=None)" -o differences.svg
+        attention-bench figure ablation ablation_dwc --option kernel_size -o kernels.pdf
+
+    Args:
+        kind: what is drawn, see above.
+        output: the file to write.
+        x: what accuracies are drawn against: gmacs, params_m, images_per_s, latency_ms_p50, train_images_per_s,
+            train_step_ms_p50, infer_peak_allocated_mib, ...
+        baseline: the attention that the others are compared with.
+        option: an option of attentions or a field of models, as in kernel_size or stages; for grid two, or none.
+        ema: take the accuracies of the moving averages of the weights.
+        title: a line above the picture.
+        bare: leave out the notes below the picture, for a caption of your own; they are printed all the same.
+    """
+    from results import figures, tables
+
+    _check(kind, {"x": x is not None, "baseline": baseline is not None, "option": bool(option), "ema": ema})
+    if kind == "ablation" and len(option) != 1:
+        raise ValueError("an ablation takes one option, as in --option kernel_size")
+    figures.check_path(output)
+    found = recorded(sources, out)
+    drawn = _drawn(kind, found, where, x or "gmacs", baseline or "softmax", option, "ema" if ema else "model", title)
+    drawn = replace(drawn, notes=(*drawn.notes, *found.conflicts))
+    content = figures.rendered(drawn, output.suffix, notes=not bare)
+    write_file(output.with_suffix(".csv"), tables.to_csv(drawn.data))
+    write_file(output, content)
+    for line in drawn.notes:
+        note(line)
+    return found.status
+
+
+def _check(kind: str, given: dict[str, bool]) -> None:
+    """Raise ValueError for an unknown kind, and for an option that it does not take."""
+    if kind not in OPTIONS:
+        near = difflib.get_close_matches(kind, OPTIONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(OPTIONS)}"
+        raise ValueError(f"unknown kind of figure {kind!r}; {hint}")
+    for option in (name for name, is_given in given.items() if is_given and name not in OPTIONS[kind]):
+        kinds = ", ".join(each for each, options in OPTIONS.items() if option in options)
+        raise ValueError(f"--{option} has no effect on {kind}; it is for: {kinds}")
+
+
+def _drawn(
+    kind: str,
+    found: Recorded,
+    where: Sequence[str],
+    x: str,
+    baseline: str,
+    option: Sequence[str],
+    which: Which,
+    title: str | None,
+) -> Figure:
+    from results import figures, tables
+
+    frame = found.frame(where)
+    match kind:
+        case "accuracy":
+            return figures.accuracy(frame, x, which, title)
+        case "ablation":
+            return figures.ablation(frame, option[0], which, title)
+        case "grid":
+            return figures.grid(frame, option, which, title)
+        case "breakdown":
+            return figures.breakdown(frame, title)
+    # These are about the records of the rows that are left.
+    names = [str(name) for name in frame.columns if str(name).startswith("record.") and str(name).endswith(".key")]
+    keys = {key for name in names for key in frame[name].dropna()}
+    records = [record for record in found.records if record.key in keys]
+    if kind == "curves":
+        return figures.curves(records, which, title)
+    return figures.forest(tables.comparisons(records, baseline, which), title)
