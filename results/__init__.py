@@ -3,7 +3,7 @@
 * `records`: one measured cell is one JSON file, written completely or not at all.
 * `union`: the records of several folders.
 * `certificates`: the laws by which an attention was tested, one JSON file per attention.
-* `correctness`: which images a model got right, one bit per image.
+* `correctness`: which images a model got right, one bit per image, and of which classes they are.
 * `tables`: what is made of them, with pandas, which jobs need not load.
 """
 
@@ -15,7 +15,7 @@ from results.certificates import (
     read_certificate,
     write_certificate,
 )
-from results.correctness import read_correct, write_correct
+from results.correctness import ImageList, read_correct, read_image_list, write_correct, write_image_list
 from results.records import (
     SOURCE,
     Record,
@@ -34,6 +34,7 @@ from results.union import Union, read_folders
 __all__ = [
     "SOURCE",
     "Certificate",
+    "ImageList",
     "Record",
     "Union",
     "Verdict",
@@ -45,6 +46,7 @@ __all__ = [
     "read_certificate",
     "read_correct",
     "read_folders",
+    "read_image_list",
     "read_json",
     "recordable",
     "replacing",
@@ -52,5 +54,6 @@ __all__ = [
     "write_bytes",
     "write_certificate",
     "write_correct",
+    "write_image_list",
     "write_text",
 ]

@@ -1,14 +1,53 @@
 """Which images a model got right: one bit per image in a small .npy file, written completely or not at all.
 
-A paired comparison needs it in addition to the records. 50,000 images take 6.25 kB.
+A paired comparison needs it in addition to the records. 50,000 images take 6.25 kB. What classes they are of is in the
+folder of the records, once for each list of images.
 """
 
 import io
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from results.records import write_bytes
+from results.records import read_json, write_bytes, write_text
+
+LISTS = "image_lists"
+"""The folder of image lists, in the folder of the records; each file has the name of its list's hash."""
+
+
+class ImageList(NamedTuple):
+    """The classes of a list of images: their names, and the number of each image's class."""
+
+    classes: list[str]
+    targets: np.ndarray
+
+
+def write_image_list(folder: Path, val_list: str, classes: Sequence[str], targets: Sequence[int]) -> None:
+    """Write the classes of the images whose list has this hash, unless the folder of records has them already.
+
+    Raises ValueError if the file cannot be written.
+    """
+    path = folder / LISTS / f"{val_list}.json"
+    if not path.exists():
+        write_text(path, json.dumps({"classes": list(classes), "targets": list(map(int, targets))}) + "\n")
+
+
+def read_image_list(folder: Path, val_list: str) -> ImageList | None:
+    """Return the classes of a list of images; None where the folder of records has none, as earlier ones had not.
+
+    Raises ValueError, with the path, for a damaged file.
+    """
+    path = folder / LISTS / f"{val_list}.json"
+    if not path.exists():
+        return None
+    values = read_json(path)
+    classes, targets = values.get("classes"), values.get("targets")
+    if not isinstance(classes, list) or not isinstance(targets, list) or not set(targets) <= set(range(len(classes))):
+        raise ValueError(f"{path}: not a list of images and their classes")
+    return ImageList([str(name) for name in classes], np.array(targets, dtype=int))
 
 
 def write_correct(path: Path, correct: np.ndarray) -> Path:

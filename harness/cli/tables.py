@@ -65,6 +65,7 @@ def compare(
     out: FoldersOption = (),
     baseline: Annotated[str, tyro.conf.arg(metavar="ATTENTION")] = "softmax",
     ema: bool = False,
+    evaluations: bool = False,
     rope: Annotated[float | None, shown("POINTS", default="nothing is called equal")] = None,
     output: tyro.conf.OmitArgPrefixes[OutputOptions] = OutputOptions(),  # noqa: B008
 ) -> int:
@@ -74,14 +75,21 @@ def compare(
         attention-bench compare --baseline "focused(kernel_size=None)" --rope 0.2
 
     Args:
-        baseline: the attention that the others are compared with.
+        baseline: the attention to compare with; with --evaluations, also a backbone or a file of weights.
         ema: compare the moving averages of the weights.
+        evaluations: compare evaluations of given weights, not trainings: the images won and lost, by class.
         rope: the difference in points that is too small to matter: where the interval lies within it (the region of
             practical equivalence), the two are called practically equal.
     """
     from results import tables
 
     found = recorded(sources, out)
+    if evaluations and ema:
+        raise ValueError("--ema is of trainings; an evaluation says itself which weights it is of")
+    if evaluations:
+        frame = tables.evaluations(found.records, baseline, rope)
+        emit(tables.evaluated_sheet(frame), frame, output)
+        return found.status
     frame = tables.comparisons(found.records, baseline, "ema" if ema else "model", rope)
     emit(tables.paired_sheet(frame), frame, output)
     return found.status

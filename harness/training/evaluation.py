@@ -112,6 +112,7 @@ def evaluate_weights(task: Evaluate, spec: BackboneSpec, folder: Path, report: C
     if group.first:
         folder.mkdir(parents=True, exist_ok=True)
         results.write_correct(folder / "correct.npy", result.correct1)
+        results.write_image_list(folder.parent, val_list, reader.classes, reader.targets)
     return {
         "top1": result.top1,
         "top1_stderr": result.top1_stderr,

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import results
 from backbones import BackboneSpec
 from harness.cells import Metrics, Train
 from harness.cells.recipe import split_batch
@@ -130,6 +131,8 @@ class Loop:
         self._publish_progress()
         if self.group.first:
             self.folder.write_config(self.learner, self.updates, self.history)
+            reader = self.inputs.val.reader
+            results.write_image_list(self.folder.path.parent, self.inputs.val_list, reader.classes, reader.targets)
         setup = self.learner.setup
         stream = self.inputs.micro_batches(
             self.step, setup.ranks, setup.accumulation, self.task.workers, pin=setup.device.type == "cuda"

@@ -2,7 +2,7 @@
 
 * `columns`: what each column of a table is about, and its name.
 * `frames`: records as a frame, one row per model, speed circumstances and training circumstances; CSV.
-* `paired`: accuracies compared image by image and seed by seed, with intervals.
+* `paired`: accuracies compared image by image and seed by seed, with intervals; `evaluated`: those of given weights.
 * `selection`, `pivot`: rows and columns chosen, ordered and named in words.
 * `views`, `notes`, `ranking`, `sheets`: a frame as a table for people, with what they must know.
 * `formats`: a table as text, CSV, Markdown, LaTeX, HTML, JSON, parquet, or in timm's columns.
@@ -10,6 +10,7 @@
 * `reproduction`: our numbers beside published ones, which are in `results/published` with their sources.
 """
 
+from results.tables.evaluated import evaluated_sheet, evaluations
 from results.tables.formats import FORMATS, format_of, rendered
 from results.tables.frames import BREAKDOWN, METRICS, table, to_csv
 from results.tables.notes import notes
@@ -43,6 +44,8 @@ __all__ = [
     "comparison_sheet",
     "comparisons",
     "describe",
+    "evaluated_sheet",
+    "evaluations",
     "format_of",
     "in_order",
     "labelled",

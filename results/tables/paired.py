@@ -14,12 +14,11 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
-from results.correctness import read_correct
 from results.records import Record
 from results.statistics import holm, paired_difference
 from results.tables.columns import columns_of, flattened, rows_of
@@ -27,20 +26,23 @@ from results.tables.frames import in_natural_order, table
 from results.tables.naming import name_and_options, shortened
 from results.tables.notes import mixed_environments
 from results.tables.sheets import Sheet
+from results.tables.verdicts import (
+    BASELINE,
+    LEVEL,
+    METRIC_OF,
+    NO_BASELINE,
+    NO_COMMON_SEED,
+    ONE_SEED,
+    Which,
+    bits_of,
+    check_rope,
+    p_text,
+    run_name,
+    verdict_of,
+)
 from results.tables.views import headers_of
 from results.wording import printable
 
-Which = Literal["model", "ema"]
-
-BASELINE = "baseline"
-BETTER, WORSE, UNCLEAR = "better", "worse", "not distinguishable"
-ONE_SEED, NO_COMMON_SEED, NO_BASELINE = "one seed", "no common seed", "no baseline"
-
-LEVEL = 0.05
-"""The chance to call any difference of a table better or worse where there is none."""
-
-_FILES: dict[str, str] = {"model": "correct.npy", "ema": "correct_ema.npy"}
-_METRICS: dict[str, str] = {"model": "top1", "ema": "top1_ema"}
 # Fields of a task that change no result, and so do not split arms; the place of a file is one of them.
 INCIDENTAL = ("workers", "root", "path", "label", "cache", "device_batch", "checkpoint_minutes", "tensorboard")
 _OWN_COLUMNS = (
@@ -100,13 +102,12 @@ def comparisons(
     """
     if weights not in get_args(Which):
         raise ValueError(f"unknown weights {weights!r}; allowed: {', '.join(get_args(Which))}")
-    if rope is not None and not 0 < rope < 100:
-        raise ValueError(
-            f"rope, the difference that is too small to matter, is in points between 0 and 100, got {rope:g}"
-        )
-    groups = _groups(_with_origins(records), _METRICS[weights])
+    check_rope(rope)
+    groups = _groups(_with_origins(records), METRIC_OF[weights])
     if not groups:
-        raise ValueError(f"no training record here has a {_METRICS[weights]}, so there is nothing to compare")
+        given = any(record.cell["task"]["name"] == "evaluate" for record in records)
+        hint = "; --evaluations compares those of given weights" if given else ""
+        raise ValueError(f"no training record here has a {METRIC_OF[weights]}, so there is nothing to compare{hint}")
     chosen = [_chosen(arms, baseline) for arms in groups]
     if not any(chosen):
         texts = dict.fromkeys(text for arms in groups for text in arms)
@@ -132,7 +133,7 @@ def paired_sheet(frame: pd.DataFrame) -> Sheet:
         cells += [str(row["seeds"]), f"{row['top1']:.2f}", _text(row["top1_sd"], ".2f")]
         cells += [_text(row["paired_seeds"])] if unpaired else []
         interval = "-" if pd.isna(row["low"]) else f"{row['low']:+.2f} to {row['high']:+.2f}"
-        rows.append([*cells, _text(row["difference"], "+.2f"), interval, _p_text(row["p_holm"]), row["verdict"]])
+        rows.append([*cells, _text(row["difference"], "+.2f"), interval, p_text(row["p_holm"]), row["verdict"]])
     numbers = ("seeds", "top1", "SD", "compared", "difference", "95 % interval", "p")
     right = frozenset(position for position, header in enumerate(headers) if header in numbers)
     return Sheet(headers, rows, right, [*lines, *_notes(frame, short)], spare=("SD", "p"))
@@ -148,7 +149,7 @@ def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:
         arm = groups.setdefault(_identity(record.cell), {}).setdefault(record.cell["backbone"]["attention"], {})
         if task["seed"] in arm:
             keys = f"{arm[task['seed']].key} and {record.key}"
-            raise ValueError(f"{_name(record)}: two records of one run, {keys}; move one of them away")
+            raise ValueError(f"{run_name(record)}: two records of one run, {keys}; move one of them away")
         arm[task["seed"]] = record
     return list(groups.values())
 
@@ -206,7 +207,7 @@ def _rows(arms: dict[str, _Arm], base: str | None, weights: Which) -> list[dict[
     if base is None:
         return [_about(text, arms[text], weights) | {"verdict": NO_BASELINE} for text in order]
     _check_images(arms)
-    reference = {seed: _bits(record, weights) for seed, record in arms[base].items()}
+    reference = {seed: bits_of(record, weights) for seed, record in arms[base].items()}
     rows = []
     for text in order:
         row = _about(text, arms[text], weights) | {"baseline": base}
@@ -216,7 +217,7 @@ def _rows(arms: dict[str, _Arm], base: str | None, weights: Which) -> list[dict[
         common = sorted(arms[text].keys() & arms[base].keys())
         row |= {"paired_seeds": len(common), "seeds_left_out": _left_out(arms[text], text, arms[base], base)}
         if common:
-            ours = np.stack([_bits(arms[text][seed], weights) for seed in common])
+            ours = np.stack([bits_of(arms[text][seed], weights) for seed in common])
             found = paired_difference(ours, np.stack([reference[seed] for seed in common]))
             compared = [arm[seed] for arm in (arms[text], arms[base]) for seed in common]
             row |= {"difference": found.points, "low": found.low, "high": found.high, "p": found.p}
@@ -228,18 +229,12 @@ def _rows(arms: dict[str, _Arm], base: str | None, weights: Which) -> list[dict[
 def _judge(rows: Sequence[dict[str, Any]], rope: float | None) -> None:
     """Give the rows of comparisons of several seeds their corrected p-values and verdicts."""
     for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        found = UNCLEAR
-        if corrected < LEVEL:
-            found = BETTER if row["difference"] > 0 else WORSE
-        if rope is not None and -rope < row["low"] and row["high"] < rope:
-            equal = f"practically equal within {rope:g} points"
-            found = equal if found == UNCLEAR else f"{found}, but {equal}"
-        row |= {"p_holm": corrected, "verdict": found}
+        row |= {"p_holm": corrected, "verdict": verdict_of(corrected, row, rope)}
 
 
 def _about(attention: str, arm: _Arm, weights: Which) -> dict[str, Any]:
     """Return what a row says about its arm alone."""
-    values = np.array([record.metrics[_METRICS[weights]] for record in arm.values()], dtype=float)
+    values = np.array([record.metrics[METRIC_OF[weights]] for record in arm.values()], dtype=float)
     record = next(iter(arm.values()))
     backbone, task = record.cell["backbone"], record.cell["task"]
     circumstances = flattened("model", "", {k: v for k, v in backbone.items() if k not in ("name", "attention")})
@@ -266,23 +261,9 @@ def _check_images(arms: dict[str, _Arm]) -> None:
         one, two = ((r.metrics.get("n_images"), r.metrics.get("val_list")) for r in (first, other))
         if one != two or None in one:
             raise ValueError(
-                f"{_name(first)} and {_name(other)} may have been evaluated on different images: n_images and "
+                f"{run_name(first)} and {run_name(other)} may have been evaluated on different images: n_images and "
                 f"val_list are {one[0]} {one[1]} and {two[0]} {two[1]}; only runs on the same images are compared"
             )
-
-
-def _bits(record: Record, weights: Which) -> np.ndarray:
-    if record.folder is None:
-        raise ValueError(f"{_name(record)}: the record is not from a file, so which images were right is not known")
-    path = record.folder / record.key / _FILES[weights]
-    bits = read_correct(path, record.metrics["n_images"])
-    ours, theirs = 100 * bits.mean(), record.metrics[_METRICS[weights]]
-    # Bits of another run would be paired wrongly, and nothing else would show it.
-    if not np.isclose(ours, theirs, rtol=0, atol=1e-6):
-        raise ValueError(
-            f"{path}: {ours:.4f} % are right, but its record says {theirs:.4f}: they are from different runs"
-        )
-    return bits
 
 
 def _left_out(arm: _Arm, text: str, base: _Arm, base_text: str) -> str:
@@ -329,17 +310,6 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
     if (frame["verdict"] == NO_BASELINE).any():
         lines.append("No baseline: no run with the baseline attention differs from the row in the attention alone.")
     return list(dict.fromkeys(lines))
-
-
-def _p_text(value: Any) -> str:
-    if pd.isna(value):
-        return "-"
-    return "< 0.0001" if value < 0.0001 else f"{value:#.2g}"
-
-
-def _name(record: Record) -> str:
-    backbone = record.cell["backbone"]
-    return f"{backbone['name']} {backbone['attention']} seed {record.cell['task']['seed']}"
 
 
 def _text(value: Any, form: str = "") -> str:

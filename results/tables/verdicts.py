@@ -1,0 +1,72 @@
+"""What comparisons share: which images were right, and what is said of a difference."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from results.correctness import read_correct
+from results.records import Record
+
+Which = Literal["model", "ema"]
+
+BASELINE = "baseline"
+BETTER, WORSE, UNCLEAR = "better", "worse", "not distinguishable"
+ONE_SEED, NO_COMMON_SEED, NO_BASELINE = "one seed", "no common seed", "no baseline"
+
+LEVEL = 0.05
+"""The chance to call any difference of a table better or worse where there is none."""
+
+_FILES: dict[str, str] = {"model": "correct.npy", "ema": "correct_ema.npy"}
+METRIC_OF: dict[str, str] = {"model": "top1", "ema": "top1_ema"}
+
+
+def check_rope(rope: float | None) -> None:
+    """Raise ValueError for a region of practical equivalence that is none."""
+    if rope is not None and not 0 < rope < 100:
+        raise ValueError(
+            f"rope, the difference that is too small to matter, is in points between 0 and 100, got {rope:g}"
+        )
+
+
+def verdict_of(p_holm: float, row: Mapping[str, Any], rope: float | None) -> str:
+    """Return what is said of a row's difference and its interval, `low` to `high`, given its corrected p-value."""
+    found = UNCLEAR
+    if p_holm < LEVEL:
+        found = BETTER if row["difference"] > 0 else WORSE
+    if rope is None or not -rope < row["low"] <= row["high"] < rope:
+        return found
+    equal = f"practically equal within {rope:g} points"
+    return equal if found == UNCLEAR else f"{found}, but {equal}"
+
+
+def bits_of(record: Record, weights: Which = "model") -> np.ndarray:
+    """Return which images were right, from the run folder beside the record.
+
+    Raises ValueError where it is not there, damaged, or does not match the accuracy of the record.
+    """
+    if record.folder is None:
+        raise ValueError(f"{run_name(record)}: the record is not from a file, so which images were right is not known")
+    path = record.folder / record.key / _FILES[weights]
+    bits = read_correct(path, record.metrics["n_images"])
+    ours, theirs = 100 * bits.mean(), record.metrics[METRIC_OF[weights]]
+    # Bits of another run would be paired wrongly, and nothing else would show it.
+    if not np.isclose(ours, theirs, rtol=0, atol=1e-6):
+        raise ValueError(
+            f"{path}: {ours:.4f} % are right, but its record says {theirs:.4f}: they are from different runs"
+        )
+    return bits
+
+
+def p_text(value: Any) -> str:
+    """Return a p-value for people."""
+    if pd.isna(value):
+        return "-"
+    return "< 0.0001" if value < 0.0001 else f"{value:#.2g}"
+
+
+def run_name(record: Record) -> str:
+    """Return a training in words."""
+    backbone = record.cell["backbone"]
+    return f"{backbone['name']} {backbone['attention']} seed {record.cell['task']['seed']}"
