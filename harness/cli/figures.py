@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OPTIONS: dict[str, tuple[str, ...]] = {
     "accuracy": ("x", "ema"),
     "forest": ("baseline", "ema"),
+    "ranks": ("x",),
     "ablation": ("option", "ema"),
     "grid": ("option", "ema"),
     "breakdown": (),
@@ -35,7 +36,7 @@ def figure(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")],
     out: FoldersOption = (),
     where: WhereOption = (),
-    x: Annotated[str | None, shown("METRIC", default="gmacs")] = None,
+    x: Annotated[str | None, shown("METRIC", default="gmacs, or top1 of ranks")] = None,
     baseline: Annotated[str | None, shown("ATTENTION", default="softmax")] = None,
     option: Annotated[tuple[str, ...], shown("NAME ...")] = (),
     ema: bool = False,
@@ -47,6 +48,7 @@ def figure(
     KIND is one of
         accuracy    accuracies against what they cost, with intervals and the Pareto front
         forest      differences of accuracies from a baseline, with intervals
+        ranks       mean ranks of attentions over backbones, and what difference of them says something
         ablation    accuracies over the values of an option, a curve per attention
         grid        accuracies over two options, or of attentions by backbones
         breakdown   what multiply-adds are spent on
@@ -61,8 +63,8 @@ def figure(
     Args:
         kind: what is drawn, see above.
         output: the file to write.
-        x: what accuracies are drawn against: gmacs, params_m, images_per_s, latency_ms_p50, train_images_per_s,
-            train_step_ms_p50, infer_peak_allocated_mib, ...
+        x: what accuracies are drawn against, or what ranks: gmacs, params_m, images_per_s, latency_ms_p50,
+            train_images_per_s, train_step_ms_p50, infer_peak_allocated_mib, ...
         baseline: the attention that the others are compared with.
         option: an option of attentions or a field of models, as in kernel_size or stages; for grid two, or none.
         ema: take the accuracies of the moving averages of the weights.
@@ -76,7 +78,7 @@ def figure(
         raise ValueError("an ablation takes one option, as in --option kernel_size")
     figures.check_path(output)
     found = recorded(sources, out)
-    drawn = _drawn(kind, found, where, x or "gmacs", baseline or "softmax", option, "ema" if ema else "model", title)
+    drawn = _drawn(kind, found, where, x, baseline or "softmax", option, "ema" if ema else "model", title)
     drawn = replace(drawn, notes=(*drawn.notes, *found.conflicts))
     content = figures.rendered(drawn, output.suffix, notes=not bare)
     write_file(output.with_suffix(".csv"), tables.to_csv(drawn.data))
@@ -101,7 +103,7 @@ def _drawn(
     kind: str,
     found: Recorded,
     where: Sequence[str],
-    x: str,
+    x: str | None,
     baseline: str,
     option: Sequence[str],
     which: Which,
@@ -112,7 +114,9 @@ def _drawn(
     frame = found.frame(where)
     match kind:
         case "accuracy":
-            return figures.accuracy(frame, x, which, title)
+            return figures.accuracy(frame, x or "gmacs", which, title)
+        case "ranks":
+            return figures.ranks(frame, x or "top1", title)
         case "ablation":
             return figures.ablation(frame, option[0], which, title)
         case "grid":

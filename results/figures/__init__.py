@@ -2,6 +2,7 @@
 
 * `accuracy`: accuracy against what it costs, with the Pareto front (`fronts`).
 * `forest`: differences from a baseline, with intervals.
+* `ranks`: mean ranks over backbones, with the critical difference.
 * `ablation`, `grids`: accuracy over one option and over two, and attentions by backbones.
 * `breakdown`: what multiply-adds are spent on.
 * `curves`: accuracy and loss after each epoch.
@@ -18,6 +19,7 @@ from results.figures.figure import VEGA_LITE, Figure
 from results.figures.forest import forest
 from results.figures.grids import grid
 from results.figures.points import Which
+from results.figures.ranks import ranks
 from results.figures.rendering import ENDINGS, check_path, render, rendered
 from results.figures.styles import Style, styles
 
@@ -35,6 +37,7 @@ __all__ = [
     "curves",
     "forest",
     "grid",
+    "ranks",
     "render",
     "rendered",
     "styles",

@@ -1,0 +1,71 @@
+"""Mean ranks over backbones: the numbers of `rank_over`, and what a few backbones cannot say."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from results.figures import ranks
+from results.statistics import rank_over
+from results.tables import table
+from tests.results.figures.common import check, texts_of, values
+
+SCORES = {
+    "swin": {"softmax": 81.0, "linear": 79.0, "mine": 82.0},
+    "pvt": {"softmax": 78.0, "linear": 77.0, "mine": 79.0},
+    "deit": {"softmax": 72.0, "linear": 73.0, "mine": 74.0},
+}
+
+
+def frame_of(make: Any, scores: dict[str, dict[str, float]], seeds: int = 2) -> pd.DataFrame:
+    records = []
+    for backbone, found in scores.items():
+        for attention, top1 in found.items():
+            for seed in range(seeds):
+                cell = make.cell(backbone, attention, make.train(seed=seed), family=backbone)
+                metrics = {"top1": top1 + (seed - (seeds - 1) / 2) / 10, "n_images": 100}
+                records.append(make.record(f"{backbone}{attention}{seed}", cell, metrics))
+    return table(records)
+
+
+def test_it_draws_the_mean_ranks(make: Any, capfd: Any) -> None:
+    figure = ranks(frame_of(make, SCORES), title="Ranks")
+    check(figure, capfd)
+    assert figure.data["attention"].tolist() == ["mine", "softmax", "linear"]
+    found = rank_over([[row[name] for name in ("linear", "mine", "softmax")] for row in SCORES.values()])
+    assert figure.data["mean_rank"].tolist() == pytest.approx(sorted(found.mean))
+    assert figure.data["critical_difference"].tolist() == pytest.approx([found.critical] * 3)
+    assert [point["mean_rank"] for point in values(figure, "point")] == figure.data["mean_rank"].tolist()
+    assert {"mine", "softmax", "linear", "Ranks"} <= set(texts_of(figure))
+    assert any("3 backbones are few" in line for line in figure.notes)
+
+
+def test_what_costs_less_is_first(make: Any) -> None:
+    records = [
+        make.record(
+            f"{backbone}{attention}", make.cell(backbone, attention, make.costs, family=backbone), {"gmacs": gmacs}
+        )
+        for backbone in ("a", "b")
+        for attention, gmacs in (("softmax", 4.0), ("linear", 3.0))
+    ]
+    assert ranks(table(records), "gmacs").data["attention"].tolist() == ["linear", "softmax"]
+
+
+def test_an_attention_that_a_backbone_lacks_is_left_out_by_name(make: Any) -> None:
+    scores = {name: dict(found) for name, found in SCORES.items()}
+    del scores["pvt"]["linear"]
+    figure = ranks(frame_of(make, scores))
+    assert "linear" not in set(figure.data["attention"])
+    assert "Left out, as a backbone has none: linear." in figure.notes
+
+
+@pytest.mark.parametrize(
+    ("scores", "metric", "said"),
+    [
+        ({"swin": SCORES["swin"]}, "top1", "ranks need 2 attentions that have a top1 in each of at least 2 backbones"),
+        (SCORES, "n_images", "n_images has no better end, so it ranks nothing"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(make: Any, scores: Any, metric: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ranks(frame_of(make, scores), metric)
