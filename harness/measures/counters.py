@@ -194,7 +194,7 @@ def count_with_fvcore(model: nn.Module, image: Tensor) -> tuple[Counts, int]:
     """
     own = {name: _handle(name, partial(_by_own_formula, name)) for name in _own_formulas()}
     with traceable(model, image) as traced, _plainly(), TraceableConvolutions():
-        analysis = FlopCountAnalysis(model, (traced,))
+        analysis = FlopCountAnalysis(_Whole(model), (traced,))
         analysis.set_op_handle(**_HANDLES, **own)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         counted: Counter[str] = analysis.by_operator()
@@ -212,6 +212,31 @@ def count_with_fvcore(model: nn.Module, image: Tensor) -> tuple[Counts, int]:
         "norms": counted["layer_norm"] + counted["rms_norm"],
     }
     return {name: int(number) for name, number in counts.items()}, int(sum(counted.values()))
+
+
+class _Whole(nn.Module):
+    """A model whose modules' results are results of its own: the tracer drops what only leads to an unused one.
+
+    torch computes it all the same, as the keys of an attention that reads none.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            found.extend(each for each in pytree.tree_leaves(output) if isinstance(each, Tensor))
+
+        hooks = [module.register_forward_hook(keep) for module in self.model.modules()]
+        try:
+            self.model(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
 
 
 def _handle(name: str, formula: Formula, factor: int = COMPLEX) -> Handle:
