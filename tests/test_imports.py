@@ -50,6 +50,7 @@ FACES = {
     "backbones",
     "results",
     "results.figures",
+    "results.report",
     "results.statistics",
     "results.tables",
     "slurm",

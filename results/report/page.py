@@ -1,0 +1,141 @@
+"""The report page: one HTML file with its styles, its program, its data and the figures' library inside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from results.certificates import Certificate
+from results.figures import Figure
+from results.garbage import no_collection
+from results.records import Record
+from results.report.drawn import MANY, bundle, drawn, looks, theme
+from results.report.listed import Spec, lacking_table, results_table, sheet_table, with_attentions
+from results.report.methods import methods
+from results.report.papers import Paper, bibtex
+from results.report.provenance import Provenance, as_json
+from results.tables.columns import rows_of
+from results.tables.naming import shortened
+from results.tables.paired import paired_sheet
+from results.tables.reproduction import comparison_sheet
+from results.wording import count
+
+
+@dataclass
+class Report:
+    """What a page is about.
+
+    `frame` is that of `results.tables.table`, of the `records` and the `expected` cells. `comparisons` and `published`
+    are the frames of `results.tables.comparisons` and `compare`; `published_keys` has for each row of the latter the
+    keys of our records. Where there is no frame, the texts `uncompared` say why, if anything is to be said.
+    `commands` are lines that measure records again, by their keys. `papers` are those of the attentions shown.
+    """
+
+    title: str
+    records: Sequence[Record]
+    frame: pd.DataFrame
+    expected: Sequence[tuple[str, dict[str, Any]]] = ()
+    sources: Sequence[str] = ()
+    certificates: Sequence[Certificate] = ()
+    comparisons: pd.DataFrame | None = None
+    uncompared: str = ""
+    published: pd.DataFrame | None = None
+    published_keys: Sequence[Sequence[str]] = ()
+    curves: Figure | None = None
+    commands: Mapping[str, str] = field(default_factory=dict)
+    papers: Sequence[Paper] = ()
+    notes: Sequence[str] = ()
+    made: str = ""
+
+
+@no_collection()
+def report_page(report: Report) -> str:
+    """Return the page as HTML."""
+    provenance = Provenance(report.records, report.certificates, report.commands)
+    tables = {"results": results_table(report.frame, provenance)}
+    if report.comparisons is not None:
+        tables["pairs"] = _pairs(report.comparisons, provenance)
+    if report.published is not None and len(report.published):
+        keys = [[n for key in keys if (n := provenance.number(key)) is not None] for keys in report.published_keys]
+        tables["published"] = sheet_table(comparison_sheet(report.published), keys, ("ours", "diff"))
+    lacking = lacking_table(report.records, report.expected, provenance)
+    if lacking["count"]:
+        tables["lacking"] = lacking
+    curves = report.curves
+    figures = drawn(report.frame, report.comparisons, None if curves is None else lambda: curves)
+    data = {
+        "attentions": _attentions(report.frame),
+        "tables": tables,
+        "figures": figures,
+        "theme": theme(),
+        **provenance.data(),
+    }
+    return _template().render(
+        title=report.title,
+        summary=_summary(report),
+        notes_of_results=tables["results"]["notes"],
+        tables=tables,
+        figures=figures,
+        many=len(report.frame) > MANY,
+        methods=methods(report.records),
+        papers=report.papers,
+        bibtex="\n\n".join(map(bibtex, report.papers)),
+        report=report,
+        css=_file("page.css"),
+        js=_file("page.js"),
+        # The program runs in the page; what records say is data, and never markup.
+        vega=Markup(bundle()),
+        data=Markup(as_json(data)),
+    )
+
+
+def _pairs(comparisons: pd.DataFrame, provenance: Provenance) -> Spec:
+    trainings: dict[tuple[str, str], list[int]] = {}
+    for number, record in enumerate(provenance.records):
+        if record.cell["task"]["name"] == "train" and record.status == "done":
+            backbone = record.cell["backbone"]
+            trainings.setdefault((backbone["name"], backbone["attention"]), []).append(number)
+    sources = [trainings.get((row["backbone"], row["attention"]), []) for row in rows_of(comparisons)]
+    opening = ("top1", "SD", "difference", "95 % interval", "p")
+    table = sheet_table(paired_sheet(comparisons), sources, opening)
+    return with_attentions(table, list(comparisons["attention"]))
+
+
+def _attentions(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    found = looks(list(frame["attention"].dropna().unique()))
+    short, _ = shortened(frame["attention"])
+    return [
+        {"text": text, "short": short[text], "colour": look.colour, "shape": look.shape, "filled": look.filled}
+        for text, look in found.items()
+    ]
+
+
+def _summary(report: Report) -> list[str]:
+    """Return facts for the head of the page."""
+    models = report.frame[["backbone", "attention"]].drop_duplicates()
+    attentions, backbones = report.frame["attention"].nunique(), report.frame["backbone"].nunique()
+    facts = [
+        f"{count(len(models), 'model')}: {count(attentions, 'attention')} in {count(backbones, 'backbone')}",
+        count(len(report.records), "record"),
+    ]
+    failed = sum(record.status != "done" for record in report.records)
+    missing = len(dict(report.expected).keys() - {record.key for record in report.records})
+    facts += [f"{failed:,} failed"] if failed else []
+    facts += [f"{missing:,} missing"] if missing else []
+    return facts
+
+
+def _file(name: str) -> Markup:
+    return Markup((files("results.report") / name).read_text(encoding="utf-8"))
+
+
+def _template() -> jinja2.Template:
+    text = (files("results.report") / "page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(text)
