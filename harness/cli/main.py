@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from harness.cli import attentions as attention_commands
-from harness.cli import figures, images, jobs, models, swap, tables
+from harness.cli import figures, images, jobs, models, report, swap, tables
 from harness.cli import run as measuring
 from harness.cli.app import error_console, out_console, warn
 from harness.cli.line import check_line
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data": images.data,
     "reproduce": tables.reproduce,
     "figure": figures.figure,
+    "report": report.report,
     "new": attention_commands.new,
     "check": attention_commands.check,
     "submit": jobs.submit,

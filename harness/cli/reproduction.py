@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,7 +40,7 @@ def our_numbers(
     """
     if accuracy not in get_args(Accuracy):
         raise ValueError(f"unknown kind of accuracy {accuracy!r}; allowed: {', '.join(get_args(Accuracy))}")
-    accuracies = _accuracies(out, accuracy, partial)
+    accuracies = _accuracies(results.read_all(out)[0], accuracy, partial)
     cells = [Cell(spec_of(target), Costs()) for target in targets]
     distinct = {cell.key: cell for cell in cells}
     records = {record.key: record for record in run_all(list(distinct.values()), out, console)}
@@ -51,10 +52,32 @@ def our_numbers(
     return ours
 
 
-def _accuracies(out: Path, accuracy: Accuracy, partial: bool) -> dict[str, dict[str, Any]]:
-    """Return the accuracy that counts by model: top1, top1_stderr, top1_kind, top1_weights and n_images."""
+def recorded_numbers(targets: list[dict[str, Any]], records: Sequence[results.Record]) -> list[dict[str, Any]]:
+    """Return our numbers for those targets that these records say anything about; nothing is counted.
+
+    As `our_numbers`, and `keys`, those of the records that they are from.
+    """
+    costs = {r.key: r for r in records if r.status == "done" and r.cell["task"]["name"] == "costs"}
+    accuracies = _accuracies(records, "any", partial=True)
+    ours = []
+    for target in targets:
+        spec = spec_of(target)
+        record = costs.get(Cell(spec, Costs()).key)
+        accuracy = accuracies.get(results.model_of(spec.to_json()))
+        if record is None and accuracy is None:
+            continue
+        metrics = record.metrics if record else {}
+        numbers = {name: metrics.get(name) for name in ("params_m", "gmacs", "gmacs_fvcore")}
+        keys = [record.key] if record else []
+        keys += [accuracy["accuracy_key"]] if accuracy else []
+        ours.append({**target, **numbers, **(accuracy or {"top1": None}), "keys": keys})
+    return ours
+
+
+def _accuracies(records: Sequence[results.Record], accuracy: Accuracy, partial: bool) -> dict[str, dict[str, Any]]:
+    """Return the accuracy that counts by model: top1, top1_stderr, top1_kind, top1_weights, n_images; and its key."""
     found = []
-    for record in results.read_all(out)[0]:
+    for record in records:
         ours = _accuracy(record) if record.status == "done" else None
         if ours is None or accuracy not in ("any", ours["top1_kind"]):
             continue
@@ -64,7 +87,7 @@ def _accuracies(out: Path, accuracy: Accuracy, partial: bool) -> dict[str, dict[
                 (
                     (whole, ours["top1_kind"] == tables.EVALUATED, record.created),
                     results.model_of(record.cell["backbone"]),
-                    ours,
+                    ours | {"accuracy_key": record.key},
                 )
             )
     # The last one of a model replaces the others.

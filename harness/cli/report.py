@@ -1,0 +1,163 @@
+"""The command that writes one page of what is recorded: report."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from harness.cli.app import note, shown
+from harness.cli.options import FoldersOption, SourcesArgument
+from harness.cli.sheets import recorded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from results import Record
+    from results.figures import Figure, Which
+    from results.report import Paper
+
+ENDINGS = (".html", ".htm")
+
+
+def report(
+    sources: SourcesArgument = (),
+    *,
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FILE")],
+    out: FoldersOption = (),
+    baseline: Annotated[str, tyro.conf.arg(metavar="ATTENTION")] = "softmax",
+    ema: bool = False,
+    title: Annotated[str | None, shown("TEXT", default="the names of the sources")] = None,
+) -> int:
+    """Write one page to send around: an HTML file that opens offline, in which every number opens what it rests on.
+
+    Its tables sort, filter and copy as CSV or LaTeX; its figures have axes to choose from. For example:
+        attention-bench report quickstart -o report.html
+        attention-bench report runs/mine runs/theirs --title "Ours and theirs" -o both.html
+
+    Args:
+        output: the file to write, which ends in .html.
+        baseline: the attention that the others are compared with, image by image.
+        ema: compare the moving averages of the weights.
+        title: the headline of the page.
+    """
+    _check(output)
+    found = recorded(sources, out)
+    if not found.records:
+        of = f" of {', '.join(sources)}" if sources else ""
+        raise ValueError(f"there are no records{of} in {', '.join(map(str, found.folders))}")
+
+    import results
+    from harness.cli.app import CERTIFICATES
+    from harness.cli.repeating import commands
+    from results.report import Report, report_page
+
+    frame = found.frame()
+    which: Which = "ema" if ema else "model"
+    comparisons, uncompared = _compared(found.records, baseline, which)
+    published, keys = _published(found.records)
+    folders = {str(folder) for folder in found.folders}
+    page = report_page(
+        Report(
+            title=title or ", ".join(sources or [folder.name or str(folder) for folder in found.folders]),
+            records=found.records,
+            frame=frame,
+            expected=found.expected,
+            sources=[*(name for name in sources if name not in folders), *sorted(folders)],
+            certificates=[each for folder in found.folders for each in results.certificates(folder / CERTIFICATES)],
+            comparisons=comparisons,
+            uncompared=uncompared,
+            published=published,
+            published_keys=keys,
+            curves=_curves(found.records, which),
+            commands=commands(found.records, [name for name in sources if not Path(name).is_dir()]),
+            papers=_papers(frame["attention"]),
+            notes=[*found.conflicts, *(f"Damaged, left out: {problem}" for problem in found.problems)],
+            made=datetime.now(UTC).date().isoformat(),
+        )
+    )
+    results.write_text(output, page)
+    note(f"wrote {output}")
+    return found.status
+
+
+def _check(output: Path) -> None:
+    """Raise ValueError for a file that the page cannot be written to."""
+    if output.is_dir():
+        raise ValueError(f"cannot write {output}: it is a folder")
+    if output.suffix not in ENDINGS:
+        raise ValueError(f"{output}: a report ends in {' or '.join(ENDINGS)}")
+    if not output.parent.is_dir():
+        raise ValueError(f"cannot write {output}: there is no folder {output.parent}")
+
+
+def _compared(records: list[Record], baseline: str, which: Which) -> tuple[pd.DataFrame | None, str]:
+    """Return the paired comparison, or None and why there is none; nothing is said where nothing was trained.
+
+    Raises ValueError for a baseline that was asked for and is not there.
+    """
+    from results import tables
+
+    trained = [r for r in records if r.status == "done" and r.cell["task"]["name"] == "train"]
+    if not trained:
+        return None, ""
+    bits = "correct.npy" if which == "model" else "correct_ema.npy"
+    with_bits = [r for r in trained if r.folder is not None and (r.folder / r.key / bits).is_file()]
+    if not with_bits:
+        return None, f"which images each model got right ({bits} in the run folders) is not beside these records"
+    try:
+        return tables.comparisons(with_bits, baseline, which), ""
+    except ValueError as problem:
+        if baseline != "softmax":
+            raise
+        return None, str(problem)
+
+
+def _published(records: list[Record]) -> tuple[pd.DataFrame | None, list[list[str]]]:
+    """Return published rows that these records say anything about, with ours beside them, and the records of each."""
+    from harness.cli.reproduction import recorded_numbers
+    from results import tables
+    from results.tables.columns import rows_of
+
+    parts: list[pd.DataFrame] = []
+    keys: list[list[str]] = []
+    for paper in tables.papers():
+        published = tables.published_rows(paper)
+        ours = recorded_numbers(tables.targets(published), records)
+        known = {tables.describe(each): each for each in ours}
+        kept = published[[tables.describe(row) in known for row in rows_of(published)]]
+        if len(kept):
+            parts.append(tables.compare(kept.reset_index(drop=True), ours))
+            keys += [known[tables.describe(row)]["keys"] for row in rows_of(kept)]
+    if not parts:
+        return None, []
+    import pandas as pd
+
+    return pd.concat(parts, ignore_index=True), keys
+
+
+def _curves(records: list[Record], which: Which) -> Figure | None:
+    from results.figures import curves
+
+    try:
+        return curves(records, which)
+    except ValueError:  # no run folder has epochs, or one is damaged, which its records say
+        return None
+
+
+def _papers(texts: Any) -> list[Paper]:
+    """Return the papers of attentions, as far as their modules name them."""
+    import attentions
+    from results.report import paper_of
+
+    known = set(attentions.names())
+    found = []
+    for name in dict.fromkeys(text.partition("(")[0] for text in texts.dropna()):
+        if name in known:
+            cls = attentions.lookup(name)
+            about = sys.modules[cls.__module__].__doc__ or cls.__doc__ or ""
+            found.append(paper_of(name, about))
+    return [paper for paper in found if paper is not None]
