@@ -62,7 +62,7 @@ def report(
     folders = {str(folder) for folder in found.folders}
     page = report_page(
         Report(
-            title=title or ", ".join(sources or [folder.name or str(folder) for folder in found.folders]),
+            title=title or ", ".join(Path(source).name or source for source in sources or map(str, found.folders)),
             records=found.records,
             frame=frame,
             expected=found.expected,
@@ -117,7 +117,10 @@ def _compared(records: list[Record], baseline: str, which: Which) -> tuple[pd.Da
 
 
 def _published(records: list[Record]) -> tuple[pd.DataFrame | None, list[list[str]]]:
-    """Return published rows that these records say anything about, with ours beside them, and the records of each."""
+    """Return published rows that these records say anything about, with ours beside them, and the records of each.
+
+    They are of the preferred source of each model; `reproduce` shows the others as well.
+    """
     from harness.cli.reproduction import recorded_numbers
     from results import tables
     from results.tables.columns import rows_of
@@ -128,7 +131,8 @@ def _published(records: list[Record]) -> tuple[pd.DataFrame | None, list[list[st
         published = tables.published_rows(paper)
         ours = recorded_numbers(tables.targets(published), records)
         known = {tables.describe(each): each for each in ours}
-        kept = published[[tables.describe(row) in known for row in rows_of(published)]]
+        primary = published["primary"] == "1"
+        kept = published[primary & [tables.describe(row) in known for row in rows_of(published)]]
         if len(kept):
             parts.append(tables.compare(kept.reset_index(drop=True), ours))
             keys += [known[tables.describe(row)]["keys"] for row in rows_of(kept)]

@@ -25,7 +25,7 @@ def results_table(frame: pd.DataFrame, provenance: Provenance) -> Spec:
     usual = list(shown_columns(frame))
     columns = columns_of(frame)
     metrics = [c for c in columns if c.kind == "metric" and frame[c.name].notna().any()]
-    differing = [c for c in columns if c.kind in ("model", "task") and frame[c.name].nunique(dropna=False) > 1]
+    differing = [c for c in columns if c.kind in ("model", "task") and frame[c.name].nunique() > 1]
     further = {c.name: "" for c in (*metrics, *differing) if c.name not in usual}
     before = [name for name in usual if name not in ("certificate", "warning", "folder", "status")]
     found = sheet(frame, {name: "" for name in before if name not in ("backbone", "attention")} | further)

@@ -8,8 +8,8 @@ from results.records import Record
 from results.wording import and_more, count
 
 
-def methods(records: Sequence[Record]) -> list[str]:
-    """Return paragraphs: of costs, speeds, accuracies, and of the software and machines."""
+def methods(records: Sequence[Record], paired: bool) -> list[str]:
+    """Return paragraphs: of costs, speeds, accuracies, and of the software. `paired`: some are compared in pairs."""
     by_task: dict[str, list[Record]] = {}
     for record in records:
         if record.status == "done":
@@ -17,7 +17,7 @@ def methods(records: Sequence[Record]) -> list[str]:
     parts = (
         _costs(by_task.get("costs", [])),
         _speeds(by_task.get("speed", [])),
-        _training(by_task.get("train", [])),
+        _training(by_task.get("train", []), paired),
         _evaluation(by_task.get("evaluate", [])),
         _circumstances(records),
     )
@@ -59,7 +59,7 @@ def _speeds(records: Sequence[Record]) -> str:
     return text
 
 
-def _training(records: Sequence[Record]) -> str:
+def _training(records: Sequence[Record], paired: bool) -> str:
     if not records:
         return ""
     tasks = [record.cell["task"] for record in records]
@@ -75,7 +75,7 @@ def _training(records: Sequence[Record]) -> str:
     )
     if images:
         text += f" Top-1 accuracies are on {images} images that were not trained on, none padded and none dropped."
-    return f"{text} {_ACCURACY}"
+    return f"{text} {_ACCURACY}{_PAIRED if paired else ''}"
 
 
 def _evaluation(records: Sequence[Record]) -> str:
@@ -88,7 +88,11 @@ def _evaluation(records: Sequence[Record]) -> str:
 
 _ACCURACY = (
     "± is the binomial standard error of an accuracy, from the choice of images alone: the noise of the seed is not in "
-    "it. Paired differences are compared image by image and seed by seed; their 95 % intervals cover both."
+    "it."
+)
+_PAIRED = (
+    " Differences from a baseline are paired, image by image and seed by seed; their 95 % intervals cover both choices, "
+    "and p-values are corrected for the number of comparisons by Holm's method."
 )
 
 

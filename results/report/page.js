@@ -133,6 +133,8 @@
     return svg("svg", { viewBox: "-1.3 -1.3 2.6 2.6", class: "glyph", "aria-hidden": "true" }, svg("path", path));
   }
   const short = (text) => looks.get(text)?.short ?? text;
+  /** The parts of an attention's text, with places in between where a line may end. */
+  const breakable = (text) => text.split(/(?<=[(,])/).flatMap((part, place) => (place ? [h("wbr"), part] : [part]));
   const isChosen = (text) => state.attentions.has(text);
 
   function toggle(text) {
@@ -320,19 +322,20 @@
     }
     row(row, position, columns) {
       const attention = this.attention?.[row];
-      const cells = columns.map((column) => this.cell(column, row));
+      const cells = columns.map((column) => this.cell(column, row, columns));
       return h("tr", { "data-row": row, "aria-rowindex": position + 2, class: attention && isChosen(attention) ? "selected" : "" }, cells);
     }
-    cell(column, row) {
+    cell(column, row, columns) {
       const text = textOf(column, row);
-      const classes = [column.right && "right", column.best.has(row) && "best", column.second.has(row) && "second", isGap(text) && "gap", text.length > 60 && "long"].filter(Boolean).join(" ");
+      const classes = [column.right && "right", column.best.has(row) && "best", column.second.has(row) && "second", isGap(text) && "gap", text.length > 40 && "long"].filter(Boolean).join(" ");
       if (column.attention) {
         const attention = column.attention[row];
-        const button = h("button", { type: "button", class: "name", tabindex: "-1", title: attention, "aria-pressed": isChosen(attention), onclick: () => toggle(attention) }, glyph(attention), text);
+        const button = h("button", { type: "button", class: "name", tabindex: "-1", title: attention, "aria-pressed": isChosen(attention), onclick: () => toggle(attention) }, glyph(attention), h("span", {}, breakable(text)));
         return h("th", { scope: "row", class: classes }, button);
       }
       if (column.opens && !isGap(text) && this.recordsOf(column, row).length)
         return h("td", { class: classes }, h("button", { type: "button", tabindex: "-1", "aria-haspopup": "dialog", "data-opens": column.name, onclick: () => openProvenance(this, column, row) }, text));
+      if (column === columns[0] && !this.attention) return h("th", { scope: "row", class: classes }, text);
       return h("td", { class: classes }, isGap(text) ? "–" : text);
     }
     recordsOf(column, row) {
@@ -680,13 +683,16 @@
     async draw() {
       const turn = ++this.drawn;
       const own = this.figure.name === OWN;
-      const spec = own ? this.spec() : structuredClone(this.choice.spec);
+      const text = JSON.stringify(own ? this.spec() : this.choice.spec);
+      const spec = JSON.parse(text.replaceAll("Helvetica, sans-serif", "Helvetica, Narrowed, sans-serif"));
       $("#art-notes").replaceChildren(...(own ? this.ownNotes() : this.choice.notes).map((note) => h("li", {}, note)));
-      if (!spec) {
+      if (spec === null) {
         this.art.replaceChildren("No row of the table has both numbers.");
         return;
       }
       spec.background = "transparent";
+      // On a narrow screen, panels are below each other.
+      if (!own && innerWidth < 700) spec.vconcat = spec.vconcat.flatMap((row) => row.hconcat ?? row);
       this.result?.finalize();
       const holder = h("div");
       const many = own && this.table.order.length > 1500;

@@ -61,7 +61,7 @@ def report_page(report: Report) -> str:
         tables["pairs"] = _pairs(report.comparisons, provenance)
     if report.published is not None and len(report.published):
         keys = [[n for key in keys if (n := provenance.number(key)) is not None] for keys in report.published_keys]
-        tables["published"] = sheet_table(comparison_sheet(report.published), keys, ("ours", "diff"))
+        tables["published"] = _published(report.published, keys)
     lacking = lacking_table(report.records, report.expected, provenance)
     if lacking["count"]:
         tables["lacking"] = lacking
@@ -81,7 +81,7 @@ def report_page(report: Report) -> str:
         tables=tables,
         figures=figures,
         many=len(report.frame) > MANY,
-        methods=methods(report.records),
+        methods=methods(report.records, report.comparisons is not None),
         papers=report.papers,
         bibtex="\n\n".join(map(bibtex, report.papers)),
         report=report,
@@ -103,6 +103,25 @@ def _pairs(comparisons: pd.DataFrame, provenance: Provenance) -> Spec:
     opening = ("top1", "SD", "difference", "95 % interval", "p")
     table = sheet_table(paired_sheet(comparisons), sources, opening)
     return with_attentions(table, list(comparisons["attention"]))
+
+
+def _published(comparison: pd.DataFrame, sources: Sequence[Sequence[int]]) -> Spec:
+    """Return published rows; what the headers are about is in their labels, and what no row has is hidden."""
+    table = sheet_table(comparison_sheet(comparison), sources, ("ours", "diff"))
+    quantity = ""
+    for column in table["columns"]:
+        if column["label"] in ("params_m", "gmacs", "top1"):
+            quantity = column["label"]
+            column["label"] = f"{quantity}, theirs"
+        elif column["label"] in ("ours", "diff", "verdict"):
+            column["label"] = f"{quantity}, {column['label']}"
+        else:
+            quantity = ""
+        column["name"] = column["label"]
+        unmeasured = quantity == "top1" and comparison["top1_kind"].isna().all()
+        if unmeasured or column["label"] in ("by", "source") or column["label"].endswith(", diff"):
+            column["hidden"] = True
+    return table
 
 
 def _attentions(frame: pd.DataFrame) -> list[dict[str, Any]]:
