@@ -91,8 +91,8 @@ _ACCURACY = (
     "it."
 )
 _PAIRED = (
-    " Differences from a baseline are paired, image by image and seed by seed; their 95 % intervals cover both choices, "
-    "and p-values are corrected for the number of comparisons by Holm's method."
+    " Differences from a baseline are paired, image by image and seed by seed; their 95 % intervals cover both "
+    "choices, and p-values are corrected for the number of comparisons by Holm's method."
 )
 
 
