@@ -131,8 +131,8 @@ def _published(records: list[Record]) -> tuple[pd.DataFrame | None, list[list[st
         published = tables.published_rows(paper)
         ours = recorded_numbers(tables.targets(published), records)
         known = {tables.describe(each): each for each in ours}
-        primary = published["primary"] == "1"
-        kept = published[primary & [tables.describe(row) in known for row in rows_of(published)]]
+        preferred = [row["primary"] == "1" and tables.describe(row) in known for row in rows_of(published)]
+        kept = published[preferred]
         if len(kept):
             parts.append(tables.compare(kept.reset_index(drop=True), ours))
             keys += [known[tables.describe(row)]["keys"] for row in rows_of(kept)]

@@ -699,6 +699,7 @@
       const result = await vegaEmbed(holder, spec, { renderer: many ? "canvas" : "svg", actions: { export: true, source: false, compiled: false, editor: false } });
       if (turn !== this.drawn) return result.finalize();
       this.result = result;
+      $("summary", holder)?.setAttribute("aria-label", "Save the figure");
       this.art.replaceChildren(holder);
       result.view.addEventListener("click", (_, item) => {
         for (const attention of this.attentionsOf(item).slice(0, 1)) toggle(attention);

@@ -1,0 +1,99 @@
+"""report: the page of folders and sweeps, commands that mean the cells they stand beside, and refusals."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.harness.command_line import Ask, refused
+from tests.results.figures.common import FASHION, QUICKSTART
+from tests.results.report.pages import data_of
+
+
+@pytest.fixture
+def runs(ask: Ask) -> None:
+    shutil.copytree(QUICKSTART, "runs")
+    shutil.copytree(FASHION, "seeds")
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_page_of_a_folder(ask: Ask) -> None:
+    answer = ask("report seeds -o report.html")
+    assert (answer.status, answer.out, answer.err) == (0, "", "wrote report.html\n")
+    page = Path("report.html").read_text()
+    assert "<title>seeds</title>" in page
+    assert "@misc{han2023focused," in page
+    data = data_of(page)
+    assert data["tables"]["pairs"]["count"] == 4
+    assert [figure["name"] for figure in data["figures"]] == ["forest"]
+    assert len(data["records"]) == 20
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_sweep_has_its_missing_cells(ask: Ask) -> None:
+    assert ask("report fashion_mnist --out runs --out seeds --title 'Two folders' -o a.html").status == 0
+    page = Path("a.html").read_text()
+    assert "<title>Two folders</title>" in page
+    assert "lacking" not in data_of(page)["tables"]
+    next(Path("seeds").glob("*.json")).unlink()
+    assert ask("report fashion_mnist --out seeds -o a.html").status == 0
+    lacking = data_of(Path("a.html").read_text())["tables"]["lacking"]
+    assert lacking["count"] == 1
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("sweep", ["", "quickstart "])
+def test_each_command_means_its_record(ask: Ask, sweep: str) -> None:
+    assert ask(f"report {sweep}--out runs -o a.html").status == 0
+    data = data_of(Path("a.html").read_text())
+    assert len(data["records"]) == 24
+    for record in data["records"]:
+        program, *words = shlex.split(data["shared"][record["command"]])
+        assert program == "attention-bench"
+        answer = ask(shlex.join([*words, "--dry-run"]))
+        assert answer.status == 0, answer.err
+        assert [line.split()[0] for line in answer.out.splitlines()] == [record["key"]]
+
+
+def test_published_numbers_stand_beside_recorded_ones(ask: Ask) -> None:
+    assert ask("run --backbone deit_t --task costs").status == 0
+    assert ask("report -o a.html").status == 0
+    table = data_of(Path("a.html").read_text())["tables"]["published"]
+    labels = [column["label"] for column in table["columns"]]
+    assert "params_m, theirs" in labels
+    assert all(row["records"] == [0] for row in table["rows"])
+    assert table["count"] >= 1
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_damaged_record_is_named_in_the_page(ask: Ask) -> None:
+    next(Path("runs").glob("*.json")).write_text("{")
+    answer = ask("report runs -o a.html")
+    assert answer.status == 1
+    assert "damaged, skipped" in answer.err
+    assert "Damaged, left out: " in Path("a.html").read_text()
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("runs -o a.pdf", "a.pdf: a report ends in .html or .htm"),
+        ("runs -o a", "a: a report ends in .html or .htm"),
+        ("runs -o folder.html", "cannot write folder.html: it is a folder"),
+        ("runs -o nowhere/a.html", "cannot write nowhere/a.html: there is no folder nowhere"),
+        ("nowhere/runs -o a.html", "there is no folder nowhere/runs"),
+        ("--out nowhere -o a.html", "there is no folder nowhere"),
+        ("empty -o a.html", "there are no records in empty"),
+        ("fashion_mnist --out empty -o a.html", "there are no records of fashion_mnist in empty"),
+        ("quikstart -o a.html", "unknown sweep 'quikstart'"),
+        ("seeds --baseline hay -o a.html", "no arm here has the attention 'hay'"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(ask: Ask, line: str, said: str) -> None:
+    for folder in ("folder.html", "empty"):
+        Path(folder).mkdir()
+    Path("a.html").write_text("kept")
+    assert said in refused(ask, f"report {line}")
+    assert Path("a.html").read_text() == "kept"
