@@ -1,6 +1,6 @@
 """Frames as the tables of a page: texts as printed, values to sort by and copy, the records behind."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,14 +10,12 @@ from results.report.provenance import Provenance
 from results.report.shared import coded, plain
 from results.statistics import wilson
 from results.tables import schema
-from results.tables.columns import Column, columns_of, rows_of, values_of
+from results.tables.columns import Column, columns_of, values_of
 from results.tables.naming import shortened
 from results.tables.sheets import Sheet
 from results.tables.views import sheet, shown_columns
 
 Spec = dict[str, Any]
-
-_TASK_OF = ("costs", "speed", "train", "evaluate")
 
 
 def results_table(frame: pd.DataFrame, provenance: Provenance) -> Spec:
@@ -165,8 +163,3 @@ def _wilson(percent: Any, images: Any) -> tuple[float | None, float | None]:
         return None, None
     low, high = wilson(percent / 100, images)
     return round(100 * low, 4), round(100 * high, 4)
-
-
-def rows_matching(frame: pd.DataFrame, test: Callable[[dict[str, Any]], Sequence[int]]) -> list[Sequence[int]]:
-    """Return the records of each row of a frame, as `test` finds them."""
-    return [test(row) for row in rows_of(frame)]

@@ -54,8 +54,10 @@ def _speeds(records: Sequence[Record]) -> str:
     )
     disturbed = sum(bool(record.disturbed) for record in records)
     if disturbed:
-        was = "measurement was" if disturbed == 1 else "measurements were"
-        text += f" {disturbed} of {len(records)} {was} disturbed by other work on the machine; they are marked."
+        text += (
+            f" {disturbed} of {len(records)} measurements {'was' if disturbed == 1 else 'were'} disturbed by other "
+            "work on the machine, which is marked."
+        )
     return text
 
 

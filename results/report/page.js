@@ -512,9 +512,15 @@
     if (record.certificates === undefined) return [h("p", { class: "hint" }, "There is none of this attention in this report.")];
     if (!record.certificates.length) return [h("p", { class: "hint" }, "None of this code: the attention was changed after it was tested, or before.")];
     return record.certificates.map(shared).map((each) =>
-      fold(`${each.short} laws hold on ${each.device} (${each.form})`,
+      fold(verdictOf(each),
         h("table", { class: "laws" }, h("thead", {}, h("tr", {}, ["law", "verdict", "what was tried"].map((text) => h("th", { scope: "col" }, text)))),
           h("tbody", {}, each.laws.map(([law, verdict, detail]) => h("tr", {}, h("th", { scope: "row" }, law), h("td", {}, verdict), h("td", {}, detail)))))));
+  }
+  function verdictOf({ laws, form, device }) {
+    const of = (verdict) => laws.filter((law) => law[1] === verdict);
+    const where = `(${form}, on ${device})`;
+    if (of("fail").length) return `Fails ${of("fail").map((law) => law[0]).join(", ")} ${where}`;
+    return `${of("pass").length} of ${laws.length} laws hold${of("exempt").length ? `, ${of("exempt").length} exempt` : ""} ${where}`;
   }
   function runPart(run) {
     const parts = [h("h4", {}, "After each epoch")];

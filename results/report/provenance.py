@@ -1,6 +1,7 @@
 """What each number of a page rests on: its record, environment, recipe, certificate, run folder, command."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,4 @@ def as_json(value: Any) -> str:
     """Return JSON that is safe inside a script element of HTML, whatever its texts hold."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     # A lone surrogate stands for a byte of a file name that is not UTF-8: it cannot be encoded as it is.
-    text = "".join(f"\\u{ord(each):04x}" if 0xD800 <= ord(each) <= 0xDFFF else each for each in text)
-    escaped = (("<", "003c"), (">", "003e"), ("&", "0026"), ("\u2028", "2028"), ("\u2029", "2029"))
-    for character, code in escaped:
-        text = text.replace(character, f"\\u{code}")
-    return text
+    return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)

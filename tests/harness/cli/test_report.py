@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.command_line import Ask, refused
+from tests.harness.command_line import SHORT, Ask, photos, refused
 from tests.results.figures.common import FASHION, QUICKSTART
 from tests.results.report.pages import data_of
 
@@ -97,3 +97,63 @@ def test_bad_input_is_one_line_and_writes_nothing(ask: Ask, line: str, said: str
     Path("a.html").write_text("kept")
     assert said in refused(ask, f"report {line}")
     assert Path("a.html").read_text() == "kept"
+
+
+MINE = '''"""My attention: nothing but the values. Doe et al., NeurIPS 2031, arXiv 3101.00001."""
+from attentions import Attention, Macs, register
+
+@register("mine")
+class Mine(Attention):
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        return v.mean(dim=1, keepdim=True).expand_as(q)
+
+    def macs(self):
+        return Macs(attention=0)
+'''
+
+LINES = (
+    "run --backbone deit_micro swin_micro --attention linear --task costs --set num_classes=7",
+    f"{SHORT} --attention focused --seed 3 --change label_smoothing=0.1 evaluation=short_side:0.9",
+    "run --import mine.py --backbone deit_micro --attention mine --task costs",
+)
+
+
+@pytest.mark.usefixtures("users_attentions")
+def test_commands_have_options_changes_and_files_of_the_user(ask: Ask) -> None:
+    photos()
+    Path("mine.py").write_text(MINE)
+    for line in LINES:
+        assert ask(line).status == 0
+    assert ask("report --import mine.py -o a.html").status == 0
+    page = Path("a.html").read_text()
+    assert "@misc{doe2031mine," in page
+    data = data_of(page)
+    assert len(data["records"]) == 4
+    for record in data["records"]:
+        _, *words = shlex.split(data["shared"][record["command"]])
+        assert ("--import" in words) == ("mine" in words)
+        answer = ask(shlex.join([*words, "--dry-run"]))
+        assert [line.split()[0] for line in answer.out.splitlines()] == [record["key"]], words
+
+
+def test_a_cell_that_no_line_describes_has_no_command(ask: Ask) -> None:
+    Path("own.py").write_text(OWN)
+    assert ask("run own.py:few").status == 0
+    assert ask("report -o a.html").status == 0
+    (record,) = data_of(Path("a.html").read_text())["records"]
+    assert "command" not in record
+    assert ask("report own.py:few -o a.html").status == 0
+    data = data_of(Path("a.html").read_text())
+    (record,) = data["records"]
+    assert data["shared"][record["command"]].startswith("attention-bench run own.py:few --only ")
+
+
+OWN = """
+from dataclasses import replace
+
+from backbones import preset
+from harness.cells import Cell, Costs
+
+def few():
+    return [Cell(replace(preset("deit_micro", num_classes=77), name="my own"), Costs())]
+"""
