@@ -9,7 +9,9 @@ quickstart: .venv/installed
 	@echo "quickstart: measuring and training 4 attentions in 2 micro backbones, 24 cells: 5 to 10 minutes on 2 cores"
 	@$(BIN)/attention-bench run quickstart --out runs/quickstart
 	@$(BIN)/attention-bench table quickstart --out runs/quickstart --csv runs/quickstart/table.csv > /dev/null
+	@$(BIN)/attention-bench report quickstart --out runs/quickstart -o runs/quickstart/report.html
 	@echo "quickstart: records (one JSON file per cell), run folders and table.csv are in runs/quickstart"
+	@echo "quickstart: open runs/quickstart/report.html in a browser: tables, figures, and what each number rests on"
 	@echo "quickstart: next, source $(BIN)/activate; the README goes on from here with six commands"
 
 slurm-demo: .venv/installed

@@ -63,6 +63,10 @@ def quickstart() -> None:
             shutil.copy(path, "runs/quickstart")
 
 
+def fashion_mnist() -> None:
+    shutil.copytree(ROOT / "results" / "fashion_mnist", "results/fashion_mnist")
+
+
 def weights() -> None:
     torch.save(timm.create_model("vit_small_patch16_224").state_dict(), "vit_small.pth")
 
@@ -71,6 +75,7 @@ PREPARED: dict[str, Callable[[], None]] = {
     "photos": photos,
     "ten": ten,
     "runs/quickstart": quickstart,
+    "results/fashion_mnist": fashion_mnist,
     "vit_small.pth": weights,
 }
 """What a page takes for granted, made in the folder of its test if a command or a program of the page has the name."""
