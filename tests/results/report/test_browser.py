@@ -25,6 +25,13 @@ def column(page: Any, name: str, table: str = "results") -> list[str]:
     return found
 
 
+def copied(page: Any, part: str) -> str:
+    """What the clipboard has, once it has this part in it."""
+    page.wait_for_function("(part) => document.documentElement.dataset.copied?.includes(part)", arg=part)
+    text: str = page.evaluate("navigator.clipboard.readText()")
+    return text
+
+
 def state(page: Any) -> dict[str, list[str]]:
     return parse_qs(page.evaluate("location.hash.slice(1)"))
 
@@ -120,7 +127,7 @@ def test_provenance_has_command_curve_resumes_and_certificate(open_page: Open) -
     dialog.locator("summary", has_text="Recipe").click()
     assert dialog.locator("dt", has_text="weight_decay").is_visible()
     dialog.locator(".command button").click()
-    assert page.evaluate("navigator.clipboard.readText()").startswith("git checkout 7240aea")
+    assert copied(page, "git").startswith("git checkout 7240aea")
     dialog.locator(".close").click()
     assert page.locator("dialog[open]").count() == 0
 
@@ -158,8 +165,7 @@ def test_csv_is_what_is_shown_at_full_precision(open_page: Open) -> None:
     page.locator(f"{RESULTS} input[type=search]").fill("cswin")
     header(page, "top1").click()
     page.locator(f"{RESULTS} [data-copy=csv]").click()
-    page.wait_for_function("document.documentElement.dataset.copied")
-    text = page.evaluate("navigator.clipboard.readText()")
+    text = copied(page, "cswin")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [float(row["top1"]) for row in rows] == pytest.approx([76.9, 76.45, 74.05, 71.8])
     assert rows[0]["attention"].startswith("focused(focusing_factor=3, ")
@@ -171,14 +177,14 @@ def test_latex_is_what_is_shown(open_page: Open) -> None:
     page = open_page()
     page.locator(f"{RESULTS} input[type=search]").fill("cswin")
     page.locator(f"{RESULTS} [data-copy=latex]").click()
-    text = page.evaluate("document.documentElement.dataset.copied")
+    text = copied(page, "toprule")
     assert text.count("\\\\\n") == 5
     assert "\\textbf{76.90 $\\pm$ 0.94}" in text
     assert "cswin\\_micro & focused(kernel\\_size=5)" in text
     assert text.index("\\toprule") < text.index("\\midrule") < text.index("\\bottomrule")
     page.locator(f"{RESULTS} input[type=search]").fill("img")
     page.locator(f"{RESULTS} [data-copy=latex]").click()
-    text = page.evaluate("document.documentElement.dataset.copied")
+    text = copied(page, "/script")
     assert "$<$/script$>$" in text
     assert "\\&amp;" in text
 
@@ -186,10 +192,9 @@ def test_latex_is_what_is_shown(open_page: Open) -> None:
 def test_texts_to_paste(open_page: Open) -> None:
     page = open_page()
     page.locator("[data-copy-of=bibtex]").click()
-    page.wait_for_function("document.documentElement.dataset.copied?.includes('@misc')")
-    assert page.evaluate("navigator.clipboard.readText()").startswith("@misc{katharopoulos2020linear,")
+    assert copied(page, "@misc").startswith("@misc{katharopoulos2020linear,")
     page.locator("[data-copy-of=methods-text]").click()
-    page.wait_for_function("document.documentElement.dataset.copied?.includes('FLOPs')")
+    assert copied(page, "FLOPs").startswith("Multiply-adds")
 
 
 def test_axes_are_chosen(open_page: Open) -> None:
