@@ -39,7 +39,7 @@ def quickstart() -> list[Record]:
     speed = next(record for record in records if record.cell["task"]["name"] == "speed")
     costs = next(record for record in records if record.cell["task"]["name"] == "costs")
     cell = copy.deepcopy(speed.cell)
-    cell["backbone"]["num_classes"] = 11
+    cell["backbone"] |= {"name": EVIL, "num_classes": 11}
     disturbed = speed.metrics | {"infer_disturbed": f"a neighbour {EVIL}"}
     planted = [Record("a" * 16, cell, "done", disturbed, speed.environment)]
     for number, (status, error) in enumerate((("failed", f"Traceback\nRuntimeError: {EVIL}"), ("oom", "no memory"))):

@@ -241,6 +241,26 @@ def test_zoom_and_hover(open_page: Open) -> None:
     assert "cswin_micro" in page.locator("#vg-tooltip-element").inner_text()
 
 
+def test_texts_under_the_pointer_are_no_markup(open_page: Open) -> None:
+    page = open_page(hash="#figure=explore&x=latency_ms_p50&y=images_per_s&results.q=img")
+    page.locator("#art").scroll_into_view_if_needed()
+    page.locator("#art svg.marks path[aria-roledescription=point]").hover()
+    page.wait_for_selector("#vg-tooltip-element.visible")
+    assert "<script>window.evil = 1" in page.locator("#vg-tooltip-element").inner_text()
+    assert page.locator("#vg-tooltip-element img").count() == 0
+
+
+def test_a_drawn_figure_is_enlarged(open_page: Open) -> None:
+    page = open_page()
+    drawn(page, "accuracy")
+    before = page.locator("#art svg.marks").bounding_box()
+    page.get_by_role("button", name="Enlarge").click()
+    assert page.locator("#art svg.marks").bounding_box()["height"] > before["height"]
+    page.keyboard.press("Escape")
+    assert page.locator("#art svg.marks").bounding_box() == before
+    assert page.evaluate("document.activeElement.textContent") == "Enlarge"
+
+
 def test_an_attention_is_selected_everywhere(open_page: Open) -> None:
     page = open_page()
     drawn(page, "accuracy")
