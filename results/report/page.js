@@ -711,6 +711,8 @@
         for (const attention of this.attentionsOf(item).slice(0, 1)) toggle(attention);
       });
       if (!own) this.dim();
+      const box = $("svg.marks", holder)?.viewBox.baseVal;
+      this.art.classList.toggle("tall", Boolean(box && box.height > 1.4 * box.width));
       this.art.dataset.shown = own ? `${this.x.name} ${this.y.name}` : `${this.figure.name} ${this.choice.label}`;
     }
     /** The attentions that a mark of a figure is about: by its data, or by its colour. */
