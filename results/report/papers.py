@@ -1,7 +1,14 @@
-"""The papers of attentions, as their modules name them, and BibTeX entries that say no more than is known."""
+"""The papers of attentions, as their modules name them, and BibTeX entries that say no more than is known.
 
+What modules leave out, the title and all authors, is in `results/published/papers.csv` for those of the project.
+"""
+
+import csv
 import re
+from functools import cache
 from typing import NamedTuple
+
+from results.tables.reproduction import PUBLISHED
 
 _PAPER = re.compile(
     r"(?P<author>[A-Z][\w'-]*(?: [A-Z][\w'-]*)?) et al\., (?:(?P<between>[^.]*?), )?arXiv (?P<arxiv>\d{4}\.\d{4,5})"
@@ -10,7 +17,10 @@ _VENUE = re.compile(r"(?P<venue>[A-Za-z][\w ]*?) (?P<year>\d{4})(?P<rest> worksh
 
 
 class Paper(NamedTuple):
-    """Where an attention was published; `name` is what its module calls it. Empty texts are not known."""
+    """Where an attention was published; `name` is what its module calls it. Empty texts are not known.
+
+    `author` is the family name of the first author; `authors` are all of them, as BibTeX has them.
+    """
 
     attention: str
     name: str
@@ -19,6 +29,7 @@ class Paper(NamedTuple):
     title: str = ""
     venue: str = ""
     year: str = ""
+    authors: str = ""
 
     @property
     def key(self) -> str:
@@ -48,23 +59,37 @@ def paper_of(attention: str, text: str) -> Paper | None:
     if at := _VENUE.search(between):
         venue, year = f"{at['venue'].split(', ')[-1].strip()}{at['rest'] or ''}", at["year"]
         title = between[: at.start()].strip(" ,")
-    return Paper(attention, name, found["author"], found["arxiv"], title, venue, year)
+    paper = Paper(attention, name, found["author"], found["arxiv"], title, venue, year)
+    if (known := known_papers().get(paper.arxiv)) is None:
+        return paper
+    own = {field: known[field] for field in ("title", "authors", "venue", "year") if known[field]}
+    return paper._replace(**own)
+
+
+@cache
+def known_papers() -> dict[str, dict[str, str]]:
+    """Return the rows of papers.csv by their arXiv number."""
+    with open(PUBLISHED / "papers.csv", encoding="utf-8", newline="") as stream:
+        return {row["arxiv"]: row for row in csv.DictReader(stream)}
 
 
 def bibtex(paper: Paper) -> str:
-    """Return the entry of a paper. The first author and "others" stand for all authors, as the module names no more."""
-    venue = f"{paper.venue} {paper.year}".strip()
+    """Return the entry of a paper. Where its authors are not known, the first one and "others" stand for them."""
+    whole = bool(paper.venue and paper.title)
+    about = [] if paper.title else [paper.name]
+    about += [] if whole or not paper.venue else [f"{paper.venue} {paper.year}"]
     fields = {
-        "author": f"{_plain(paper.author)} and others",
+        "author": _plain(paper.authors or f"{paper.author} and others"),
         "title": f"{{{_plain(paper.title)}}}" if paper.title else "",
+        "booktitle": _plain(paper.venue) if whole else "",
         "year": paper.year or paper.posted,
-        "note": _plain("; ".join(filter(None, [paper.name, venue]))),
+        "note": _plain("; ".join(about)),
         "eprint": paper.arxiv,
         "archiveprefix": "arXiv",
         "url": f"https://arxiv.org/abs/{paper.arxiv}",
     }
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
-    return "\n".join([f"@misc{{{paper.key},", *lines, "}"])
+    return "\n".join([f"@{'inproceedings' if whole else 'misc'}{{{paper.key},", *lines, "}"])
 
 
 def _plain(text: str) -> str:

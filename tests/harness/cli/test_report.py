@@ -23,7 +23,7 @@ def test_a_page_of_a_folder(ask: Ask) -> None:
     assert (answer.status, answer.out, answer.err) == (0, "", "wrote report.html\n")
     page = Path("report.html").read_text()
     assert "<title>seeds</title>" in page
-    assert "@misc{han2023focused," in page
+    assert "@inproceedings{han2023focused," in page
     data = data_of(page)
     assert data["tables"]["pairs"]["count"] == 4
     assert [figure["name"] for figure in data["figures"]] == ["forest"]
