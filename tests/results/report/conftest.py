@@ -49,6 +49,7 @@ def open_page(chromium: Any, full_file: Path) -> Iterator[Open]:
         context = chromium.new_context(**wanted)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         contexts.append(context)
+        context.set_default_timeout(120_000)  # milliseconds; other tests may have the cores
 
         def answer(route: Any) -> None:
             if route.request.url.partition("#")[0] == own:
