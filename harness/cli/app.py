@@ -15,8 +15,9 @@ RUNS = Path("runs")
 CERTIFICATES = "certificates"
 """The folder of certificates, in the folder of the records."""
 
-out_console = Console(highlight=False)
-error_console = Console(stderr=True, highlight=False)
+# Rich turns the `:up:` of a text into a picture unless it is told not to; what a user typed is printed as typed.
+out_console = Console(highlight=False, emoji=False)
+error_console = Console(stderr=True, highlight=False, emoji=False)
 
 
 def shown(metavar: str, about: str | None = None, *, default: str | None = None) -> object:

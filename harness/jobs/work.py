@@ -49,7 +49,7 @@ class CellsJob:
         self.cells()  # in every process, as what follows is sent from rank 0 to the others
         elsewhere: set[str] = set()
         with process_group() as group:
-            console = Console(width=160, soft_wrap=True, highlight=False, quiet=not group.first)
+            console = Console(width=160, soft_wrap=True, highlight=False, emoji=False, quiet=not group.first)
             try:
                 while todo := [cell for cell in group.agreed(self._ready) if cell.key not in elsewhere]:
                     try:

@@ -90,6 +90,7 @@ def test_unknown_names_are_refused(ask: Ask, line: str, said: str) -> None:
         ("table --out my_sweeps.py", "there is no folder my_sweeps.py"),
         ("table --out empty", "there are no records in empty"),
         ("table my_sweeps.py:costs --out empty --columns nonsense", "no column 'nonsense'"),
+        ("table my_sweeps.py:costs --out empty --sort status:up", "--sort status:up: the direction is asc or desc"),
     ],
 )
 def test_tables_of_nothing_are_refused(ask: Ask, line: str, said: str) -> None:
