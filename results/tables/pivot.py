@@ -33,6 +33,8 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
     if len(metrics) != 1:
         raise ValueError("--pivot shows one metric: name it with --columns, as in --columns top1")
     down, across = (columns_named(frame, name, "--pivot")[0] for name in parts.groups())
+    if down == across:
+        raise ValueError(f"--pivot {layout!r}: rows and columns are both {down}; it takes two different columns")
     metric = metrics[0]
     if metric not in frame:
         raise ValueError(f"--pivot: no row has a {metric}")

@@ -119,8 +119,9 @@ def columns_named(frame: pd.DataFrame, name: str, option: str) -> list[str]:
         return [name]
     labels = [column.label for column in columns if column.kind in ("model", "task")]
     near = difflib.get_close_matches(name, dict.fromkeys([*map(str, frame.columns), *labels]), n=3)
-    hint = f"; near: {', '.join(near)}" if near else ""
-    raise ValueError(f"{option}: no column {name!r} in these records{hint}")
+    there = dict.fromkeys([*(column.name for column in columns if column.kind in ("identity", "metric")), *labels])
+    hint = f"near: {', '.join(near)}" if near else f"there are {and_more(list(there), 12)}"
+    raise ValueError(f"{option}: no column {name!r} in these records; {hint}")
 
 
 def _fulfils(value: Any, condition: Condition, column: str) -> bool:

@@ -59,6 +59,7 @@ def test_conditions(frame: pd.DataFrame, conditions: list[str], rows: int) -> No
     [
         (["swin_t"], "--where 'swin_t': a condition is NAME=VALUE"),
         (["sed=0"], "--where: no column 'sed' in these records; near: seed"),
+        (["zzz=0"], "--where: no column 'zzz' in these records; there are backbone, attention, .*top1.* more$"),
         (["seed>=x"], "--where 'seed>=x': >= takes a number"),
         (["backbone=deit"], "no row has backbone=deit; backbone is pvt_t, swin_t"),
     ],
@@ -106,6 +107,7 @@ def test_a_pivot_averages_seeds_alone(frame: pd.DataFrame) -> None:
     ("layout", "metrics", "said"),
     [
         ("attention", ["top1"], "it takes two columns"),
+        ("attention x attention", ["top1"], "rows and columns are both attention"),
         ("attention x backbone", [], "shows one metric"),
         ("attention x backbone", ["top1", "gmacs"], "shows one metric"),
         ("attention x backbon", ["top1"], "no column 'backbon' in these records; near: backbone"),
