@@ -64,8 +64,15 @@ def recorded(sources: Sequence[str], out: Sequence[Path]) -> Recorded:
     folders = [Path(source) for source in sources if source not in known and Path(source).is_dir()]
     names = [source for source in sources if source in known or not Path(source).is_dir()]
     for name in names:
-        if "/" in name and ".py" not in name:
+        if name in known or ".py" in name:
+            continue
+        if Path(name).exists():
+            raise ValueError(f"{name} is a file; allowed are folders of records, and sweeps")
+        if "/" in name:
             raise ValueError(f"there is no folder {name}")
+        from attentions import unknown
+
+        raise ValueError(f"there is no folder {name}; {unknown('sweep', name, [*known, 'my_sweeps.py:name'])}")
     folders = list(dict.fromkeys([*folders, *(out or ([] if folders else [RUNS]))]))
     for folder in folders:
         if not folder.is_dir():

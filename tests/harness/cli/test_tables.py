@@ -74,7 +74,7 @@ def test_a_csv_that_cannot_be_written_is_one_line(ask: Ask, measured: Path) -> N
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("table quikstart --out .", "unknown sweep 'quikstart'; did you mean quickstart?"),
+        ("table quikstart --out .", "no folder quikstart; unknown sweep 'quikstart'; did you mean quickstart?"),
         ("reproduce flaten", "no published tables of 'flaten'; there are: flatten"),
     ],
 )
@@ -88,6 +88,9 @@ def test_unknown_names_are_refused(ask: Ask, line: str, said: str) -> None:
         ("table", "there is no folder runs"),
         ("table --out nowhere", "there is no folder nowhere"),
         ("table --out my_sweeps.py", "there is no folder my_sweeps.py"),
+        ("table nowhere", "there is no folder nowhere; unknown sweep 'nowhere' (allowed: "),
+        ("table quickstart", "there is no folder runs"),
+        ("table file.json", "file.json is a file; allowed are folders of records, and sweeps"),
         ("table --out empty", "there are no records in empty"),
         ("table my_sweeps.py:costs --out empty --columns nonsense", "no column 'nonsense'"),
         ("table my_sweeps.py:costs --out empty --sort status:up", "--sort status:up: the direction is asc or desc"),
@@ -95,6 +98,7 @@ def test_unknown_names_are_refused(ask: Ask, line: str, said: str) -> None:
 )
 def test_tables_of_nothing_are_refused(ask: Ask, line: str, said: str) -> None:
     Path("empty").mkdir()
+    Path("file.json").write_text("{}")
     assert said in refused(ask, line)
 
 
