@@ -34,7 +34,7 @@ def ranks(frame: pd.DataFrame, metric: str = "top1", title: str | None = None) -
     if min(complete.shape) < 2:
         raise ValueError(
             f"ranks need 2 attentions that have a {metric} in each of at least 2 backbones; "
-            f"{len(scores)} are here, and {complete.shape[1]} attentions are in all of them"
+            f"here are {complete.shape[1]} such attentions, and backbones: {len(scores)}"
         )
     found = rank_over(complete.to_numpy().tolist(), better == "higher")
     attentions = pd.Series([str(name) for name in complete.columns], dtype=object)

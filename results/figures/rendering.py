@@ -15,8 +15,8 @@ PIXELS_PER_INCH = 300
 def check_path(path: Path) -> None:
     """Raise ValueError for a file that a figure cannot be written to."""
     if path.suffix not in ENDINGS:
-        given = repr(path.suffix) if path.suffix else "no ending"
-        raise ValueError(f"{path}: no format for {given}; a figure ends in {', '.join(ENDINGS)}")
+        given = f"no format for {path.suffix!r}" if path.suffix else "it has no ending"
+        raise ValueError(f"{path}: {given}; a figure ends in {', '.join(ENDINGS)}")
     if path.is_dir():
         raise ValueError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():

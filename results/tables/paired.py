@@ -111,7 +111,7 @@ def comparisons(
     chosen = [_chosen(arms, baseline) for arms in groups]
     if not any(chosen):
         texts = dict.fromkeys(text for arms in groups for text in arms)
-        raise ValueError(f"no arm here has the attention {baseline!r}; there are: {', '.join(texts)}")
+        raise ValueError(f"no trained model here has the attention {baseline!r}; there are: {', '.join(texts)}")
     rows = [row for arms, base in zip(groups, chosen, strict=True) for row in _rows(arms, base, weights)]
     _judge([row for row in rows if row.get("paired_seeds", 0) > 1], rope)
     rows = [{name: printable(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows]
@@ -198,7 +198,8 @@ def _chosen(arms: dict[str, _Arm], baseline: str) -> str | None:
     fitting = [t for t, (name, found) in parsed.items() if name == wanted and options.items() <= found.items()]
     if len(fitting) > 1:
         label = next(iter(arms[fitting[0]].values())).cell["backbone"]["name"]
-        raise ValueError(f"the baseline {baseline!r} fits several arms of {label}; name one: {', '.join(fitting)}")
+        several = f"the baseline {baseline!r} fits several attentions of {label}"
+        raise ValueError(f"{several}; name one: {', '.join(fitting)}")
     return fitting[0] if fitting else None
 
 

@@ -87,7 +87,7 @@ def test_every_kind(ask: Ask, line: str) -> None:
         ("breakdown --ema -o a.pdf", "--ema has no effect on breakdown; it is for: accuracy, forest, "),
         ("breakdown --out seeds -o a.pdf", "no model here has gmacs, "),
         ("curves -o a.pdf", "no training here has the epochs of its run folder"),
-        ("forest --baseline hay --out seeds -o a.pdf", "no arm here has the attention 'hay'"),
+        ("forest --baseline hay --out seeds -o a.pdf", "no trained model here has the attention 'hay'"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(ask: Ask, line: str, said: str) -> None:

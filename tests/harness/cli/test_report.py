@@ -88,7 +88,7 @@ def test_a_damaged_record_is_named_in_the_page(ask: Ask) -> None:
         ("empty -o a.html", "there are no records in empty"),
         ("fashion_mnist --out empty -o a.html", "there are no records of fashion_mnist in empty"),
         ("quikstart -o a.html", "unknown sweep 'quikstart'"),
-        ("seeds --baseline hay -o a.html", "no arm here has the attention 'hay'"),
+        ("seeds --baseline hay -o a.html", "no trained model here has the attention 'hay'"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(ask: Ask, line: str, said: str) -> None:

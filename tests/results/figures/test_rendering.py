@@ -70,7 +70,7 @@ def test_json_is_the_specification(figure: Figure) -> None:
     ("name", "said"),
     [
         ("figure.gif", "no format for '.gif'; a figure ends in .svg"),
-        ("figure", "no format for no ending"),
+        ("figure", "it has no ending; a figure ends in .svg"),
         ("folder.pdf", "it is a folder"),
         ("nowhere/figure.pdf", "there is no folder"),
         ("file/figure.pdf", "there is no folder"),

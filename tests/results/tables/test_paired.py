@@ -246,14 +246,14 @@ def test_any_arm_can_be_the_baseline(runs: Runs) -> None:
 def test_a_baseline_that_is_not_there_is_refused_with_the_arms(runs: Runs) -> None:
     runs.add(SOFTMAX)
     runs.add(FOCUSED)
-    with pytest.raises(ValueError, match=r"no arm here has the attention 'softmx'; there are: focused.*, softmax"):
+    with pytest.raises(ValueError, match=r"here has the attention 'softmx'; there are: focused.*, softmax"):
         runs.compared(baseline="softmx")
 
 
 def test_a_baseline_that_is_several_arms_is_refused(runs: Runs) -> None:
     runs.add(SOFTMAX)
     runs.add("softmax(fused=False)")
-    with pytest.raises(ValueError, match=r"fits several arms of swin_t; name one: softmax\(fused=False\), softmax\("):
+    with pytest.raises(ValueError, match=r"several attentions of swin_t; name one: softmax\(fused=False\), softmax\("):
         runs.compared()
 
 
