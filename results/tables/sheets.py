@@ -147,10 +147,27 @@ def _shortened(sheet: Sheet, width: int) -> Sheet:
     if limits == widths:
         return sheet
 
-    def cut(cells: Sequence[str]) -> list[str]:
-        return [c if len(c) <= limit else f"{c[: limit - 1]}…" for c, limit in zip(cells, limits, strict=True)]
+    cut = {
+        position: _cut([row[position] for row in sheet.rows], limit)
+        for position, limit in enumerate(limits)
+        if limit < widths[position]
+    }
+    return replace(
+        sheet,
+        headers=[_cut([header], limit)[header] for header, limit in zip(sheet.headers, limits, strict=True)],
+        rows=[[cut.get(position, {}).get(cell, cell) for position, cell in enumerate(row)] for row in sheet.rows],
+    )
 
-    return replace(sheet, headers=cut(sheet.headers), rows=[cut(row) for row in sheet.rows])
+
+def _cut(cells: Sequence[str], limit: int) -> dict[str, str]:
+    """Return {cell: at most `limit` characters of it}: its beginning, and its end too where that tells cells apart."""
+    found: dict[str, str] = {}
+    for tail in (0, (limit - 1) // 2):
+        head = limit - 1 - tail
+        found = {c: c if len(c) <= limit else f"{c[:head]}…{c[len(c) - tail :]}" for c in cells}
+        if len(set(found.values())) == len(found):
+            break
+    return found
 
 
 def _widths(sheet: Sheet) -> list[int]:

@@ -214,6 +214,13 @@ def test_elsewhere_the_plain_lines_are_neither_wrapped_nor_cut() -> None:
     assert printed(VIEW, width=12, terminal=False) == to_plain(VIEW)
 
 
+def test_what_is_shortened_can_be_told_apart() -> None:
+    names = ["focused(kernel_size=5)", "focused(kernel_size=None)", "linear"]
+    lines = printed(Sheet(["attention", "top1"], [[n, "87.26"] for n in names], frozenset({1})), 24, True).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["focused(…_size=5)", "focused(…ze=None)", "linear"]
+    assert max(map(len, lines)) <= 24
+
+
 @pytest.mark.parametrize("render", [to_plain, to_markdown])
 def test_an_empty_table_has_its_header(render: Any) -> None:
     headers: Sequence[str] = render(sheet(table([]))).splitlines()
