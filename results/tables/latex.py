@@ -48,7 +48,7 @@ def to_latex(sheet: Sheet) -> str:
         r"% needs \usepackage{booktabs, siunitx}",
         r"\begin{table}",
         r"\centering",
-        r"\sisetup{separate-uncertainty=true, detect-weight=true, mode=text}",
+        r"\sisetup{separate-uncertainty=true, retain-explicit-plus=true, detect-weight=true, mode=text}",
         rf"\caption{{{_escaped(_caption(sheet))}}}",
         r"\smallskip",
         tabular.strip(),
@@ -73,7 +73,7 @@ def _number_form(cells: Sequence[str]) -> str | None:
 
 def _cell(text: str, form: str | None, best: bool, second: bool) -> str:
     if form is None:
-        return _escaped(text)
+        return "--" if text == "-" else _escaped(text)
     if text.endswith(_MARK):
         return f"{{{_escaped(text.removesuffix(_MARK))}{_DAGGER}}}"
     if not _NUMBER.fullmatch(text):

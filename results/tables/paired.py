@@ -136,7 +136,9 @@ def paired_sheet(frame: pd.DataFrame) -> Sheet:
         rows.append([*cells, _text(row["difference"], "+.2f"), interval, p_text(row["p_holm"]), row["verdict"]])
     numbers = ("seeds", "top1", "SD", "compared", "difference", "95 % interval", "p")
     right = frozenset(position for position, header in enumerate(headers) if header in numbers)
-    return Sheet(headers, rows, right, [*lines, *_notes(frame, short)], spare=("SD", "p"))
+    baselines = dict.fromkeys(short[text] for text in frame["baseline"].dropna())
+    caption = f"Top-1 accuracies, and their differences from {' or '.join(baselines)}."
+    return Sheet(headers, rows, right, [*lines, *_notes(frame, short)], spare=("SD", "p"), caption=caption)
 
 
 def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:

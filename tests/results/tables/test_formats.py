@@ -64,7 +64,7 @@ def _unmarked(cell: str) -> str:
     if number and not cell[:1].isalpha():
         disturbed = " (disturbed)" if "dagger" in cell else ""
         return number[2] + (number[3] or "").replace("+-", "±") + disturbed
-    return "-" if cell == "{--}" else cell
+    return "-" if cell in ("--", "{--}") else cell
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html", "latex"])
@@ -198,4 +198,5 @@ def test_numbers_of_a_column_stand_below_each_other_in_latex() -> None:
     assert "S[table-format=4.1]" in latex
     assert r"{\phantom{000}\underline{\num{2.0}}}" in latex
     assert "& {--} \\\\" in latex
+    assert "retain-explicit-plus=true" in latex, "siunitx takes the sign off +0.66 otherwise"
     assert r"{33.0\textsuperscript{\textdagger}}" in latex
