@@ -506,7 +506,9 @@
     if (record.command === undefined) return [h("p", { class: "hint" }, "No single command describes this cell: it comes from a sweep in Python. All that it is follows below.")];
     const lines = [environment.commit && !environment.dirty ? `git checkout ${environment.commit}\n` : "", shared(record.command)].join("");
     const button = h("button", { type: "button", onclick: () => copy(lines, button) }, "Copy");
-    return [h("div", { class: "command" }, h("pre", { tabindex: "0", "aria-label": "Command" }, lines), button)];
+    // A line ends before an option, not within its dashes.
+    const parts = lines.split(/(?<= )(--[\w-]+)/).map((part, place) => (place % 2 ? h("span", { class: "whole" }, part) : part));
+    return [h("div", { class: "command" }, h("pre", { tabindex: "0", "aria-label": "Command" }, parts), button)];
   }
   function certificatePart(record) {
     if (record.certificates === undefined) return [h("p", { class: "hint" }, "There is none of this attention in this report.")];
@@ -574,11 +576,15 @@
       for (const figure of this.list)
         $(".tabs").append(h("button", { type: "button", role: "tab", id: `tab-${figure.name}`, "aria-controls": "panel", "data-figure": figure.name, onclick: () => this.choose(figure.name) }, figure.title));
       $(".tabs").addEventListener("keydown", (event) => this.move(event));
-      new IntersectionObserver((entries) => {
-        if (!entries.some((entry) => entry.isIntersecting) || this.seen) return;
+      const see = () => {
+        if (this.seen || !this.figure) return;
         this.seen = true;
         this.draw();
-      }, { rootMargin: "400px" }).observe(this.art);
+      };
+      new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && see(), { rootMargin: "400px" }).observe(this.art);
+      // Who prints without scrolling gets the figure too: it is drawn once there is nothing else to do.
+      if (window.requestIdleCallback) requestIdleCallback(see, { timeout: 3000 });
+      else setTimeout(see, 1500);
       addEventListener("resize", () => this.later());
       addEventListener("keydown", (event) => { if (event.key === "Escape") this.enlarge(false); });
       if (!this.list.length) this.art.replaceChildren("There is nothing to draw here.");

@@ -78,7 +78,7 @@ def full_page(folder: Path) -> str:
         published=published(),
         published_keys=[[next(r.key for r in records if r.cell["task"]["name"] == "costs" and r.metrics)]],
         curves=curves(trained),
-        commands={record.key: f"attention-bench again {EVIL}" for record in trained},
+        commands={record.key: f"attention-bench again {EVIL} --seed 0 --out again" for record in trained},
         papers=[PAPER],
         notes=[EVIL],
         sources=[EVIL],

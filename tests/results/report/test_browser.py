@@ -389,6 +389,21 @@ def test_print(open_page: Open) -> None:
     assert page.pdf().startswith(b"%PDF")
 
 
+def test_who_prints_without_scrolling_gets_the_figure_too(open_page: Open) -> None:
+    page = open_page(viewport={"width": 700, "height": 300})
+    page.wait_for_function("document.querySelector('#art svg.marks') !== null")
+    assert page.evaluate("scrollY") == 0
+
+
+def test_a_command_is_broken_before_an_option_not_within_its_dashes(open_page: Open) -> None:
+    page = open_page(viewport={"width": 390, "height": 800})
+    page.locator(f"{RESULTS} tbody button[data-opens=top1]").first.click()
+    options = page.locator("dialog[open] .command .whole")
+    assert options.all_inner_texts() == ["--seed", "--out"]
+    for option in options.all():
+        assert option.evaluate("(span) => span.getClientRects().length") == 1
+
+
 def test_a_narrow_screen_is_not_wider_than_it_is(open_page: Open) -> None:
     page = open_page(viewport={"width": 390, "height": 800})
     drawn(page, "accuracy")

@@ -95,7 +95,7 @@ def test_what_is_behind_a_number(full: str) -> None:
     assert run["run"]["epochs"] == [[1, 75.0, 1.0], [2, 80.0, 0.5], [3, 85.0, 1 / 3]]
     assert run["run"]["resumed"] == [1.5]
     assert [start.get("ended") for start in run["run"]["starts"]] == [None, "done"]
-    assert shared[run["command"]] == f"attention-bench again {EVIL}"
+    assert shared[run["command"]] == f"attention-bench again {EVIL} --seed 0 --out again"
     assert shared[run["task"]["recipe"]["shared"]]["epochs"] == 3
     assert shared[run["environment"]]["commit"].startswith("7240aea")
     assert records["a" * 16]["disturbed"] == {"infer": f"a neighbour {EVIL}"}
