@@ -203,7 +203,7 @@ def _notes(data: pd.DataFrame, trainings: Sequence[Record], drawn: Sequence[Reco
     numbers = sorted({int(each.metrics["n_images"]) for each in drawn if each.metrics.get("n_images")})
     images = and_more([f"{number:,} val images" for number in numbers]) or "the val images"
     lines = [f"Top-1{average} on {images} and the mean training loss of each epoch."]
-    runs = data.groupby("label")["key"].nunique()
+    runs = data.groupby(["panel", "label"])["key"].nunique()
     if (runs > 1).any():
         lines.append("Thin: single seeds; thick: their mean.")
     resumed = data[data["event"] == "resumed"]

@@ -91,6 +91,8 @@ def test_seeds_are_thin_around_their_mean(runs: Runs) -> None:
     lines = [line["top1"] for line in values(figure, "line") if "top1" in line]
     assert lines == [60, 70, 61, 71, 60.5, 70.5]
     assert any(line.startswith("Thin") for line in figure.notes)
+    runs.records[1].cell["backbone"] = {**runs.records[1].cell["backbone"], "name": "pvt_t", "family": "pvt"}
+    assert not any(line.startswith("Thin") for line in curves(runs.records).notes), "a single seed in each of two"
 
 
 def test_a_loss_that_is_not_finite_is_a_gap(runs: Runs, capfd: Any) -> None:
