@@ -8,8 +8,11 @@ from results.records import Record
 from results.wording import and_more, count
 
 
-def methods(records: Sequence[Record], paired: bool) -> list[str]:
-    """Return paragraphs: of costs, speeds, accuracies, and of the software. `paired`: some are compared in pairs."""
+def methods(records: Sequence[Record], paired: int = 0) -> list[str]:
+    """Return paragraphs: of costs, speeds, accuracies, and of the software.
+
+    `paired` is the largest number of seeds over which accuracies are compared in pairs, 0 where none are.
+    """
     by_task: dict[str, list[Record]] = {}
     for record in records:
         if record.status == "done":
@@ -61,7 +64,7 @@ def _speeds(records: Sequence[Record]) -> str:
     return text
 
 
-def _training(records: Sequence[Record], paired: bool) -> str:
+def _training(records: Sequence[Record], paired: int) -> str:
     if not records:
         return ""
     tasks = [record.cell["task"] for record in records]
@@ -77,7 +80,8 @@ def _training(records: Sequence[Record], paired: bool) -> str:
     )
     if images:
         text += f" Top-1 accuracies are on {images} images that were not trained on, none padded and none dropped."
-    return f"{text} {_ACCURACY}{_PAIRED if paired else ''}"
+    compared = _PAIRED if paired > 1 else _PAIRED_ONCE if paired else ""
+    return f"{text} {_ACCURACY}{compared}"
 
 
 def _evaluation(records: Sequence[Record]) -> str:
@@ -95,6 +99,10 @@ _ACCURACY = (
 _PAIRED = (
     " Differences from a baseline are paired, image by image and seed by seed; their 95 % intervals cover both "
     "choices, and p-values are corrected for the number of comparisons by Holm's method."
+)
+_PAIRED_ONCE = (
+    " Differences from a baseline are paired, image by image, and of one seed: their 95 % intervals cover the choice "
+    "of images alone, so no difference is called better or worse."
 )
 
 

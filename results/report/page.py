@@ -81,7 +81,7 @@ def report_page(report: Report) -> str:
         tables=tables,
         figures=figures,
         many=len(report.frame) > MANY,
-        methods=methods(report.records, report.comparisons is not None),
+        methods=methods(report.records, _paired_seeds(report.comparisons)),
         papers=report.papers,
         bibtex="\n\n".join(map(bibtex, report.papers)),
         report=report,
@@ -158,3 +158,9 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(text)
+
+
+def _paired_seeds(comparisons: pd.DataFrame | None) -> int:
+    """Return the largest number of seeds that a difference is over, 0 where there is none."""
+    counts = [] if comparisons is None else comparisons["paired_seeds"].dropna().tolist()
+    return int(max(counts, default=0))

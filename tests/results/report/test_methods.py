@@ -10,25 +10,26 @@ def of(task: str) -> list[Record]:
 
 
 def test_each_task_has_its_own_sentences() -> None:
-    costs, versions = methods(of("costs"), False)
+    costs, versions = methods(of("costs"))
     assert costs.startswith("Multiply-adds (GMACs)")
     assert versions == "Measured with torch 2.14.1+cu130 and timm 1.0.31, at commit a089b8387e of attention-bench."
-    speeds = methods(of("speed"), False)[0]
+    speeds = methods(of("speed"))[0]
     assert "Intel(R) Xeon(R) Processor, 2 threads; batch 64, precision fp32, eager mode" in speeds
     assert "over at least 1 s of work" in speeds
     assert " 1 of 9 measurements was disturbed" in speeds
-    training = methods(of("train"), False)[0]
+    training = methods(of("train"))[0]
     assert "fashion_mnist_14k for 3 epochs with AdamW (batch 64, learning rate 0.024 per 512 images" in training
     assert "1 seed (0)" in training
     assert "on 2,000 images" in training
     assert "paired" not in training
-    assert "Holm" in methods(of("train"), True)[0]
-    assert methods([], False) == []
+    assert "cover both choices, and p-values are corrected" in methods(of("train"), 5)[0]
+    assert "of one seed: their 95 % intervals cover the choice of images alone" in methods(of("train"), 1)[0]
+    assert methods([]) == []
 
 
 def test_weights_from_files() -> None:
     cell = {"backbone": {"name": "a", "attention": "b"}, "task": {"name": "evaluate", "data": {"name": "imagenet"}}}
-    found = methods([Record("a", cell, "done", {"n_images": 50000}, {"dirty": True, "commit": "c" * 40})], False)
+    found = methods([Record("a", cell, "done", {"n_images": 50000}, {"dirty": True, "commit": "c" * 40})])
     assert found == [
         "Given weights were evaluated on 50,000 val images of imagenet.",
         "Measured at commit cccccccccc of attention-bench (1 record with changes that were not committed).",
