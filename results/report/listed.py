@@ -159,7 +159,8 @@ def _spread(frame: pd.DataFrame, name: str) -> Spec:
 
 
 def _wilson(percent: Any, images: Any) -> tuple[float | None, float | None]:
-    if percent is None or images is None or not 0 <= percent <= 100:
+    numbers = isinstance(percent, int | float) and isinstance(images, int | float)  # not so in a foreign record
+    if not numbers or not 0 <= percent <= 100:
         return None, None
     low, high = wilson(percent / 100, images)
     return round(100 * low, 4), round(100 * high, 4)

@@ -1,5 +1,6 @@
 """report: the page of folders and sweeps, commands that mean the cells they stand beside, and refusals."""
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 from tests.harness.command_line import SHORT, Ask, photos, refused
 from tests.results.figures.common import FASHION, QUICKSTART
 from tests.results.report.pages import data_of
+
+LEFT = "42ead137b9000bb7"
+"""A training among those of Fashion-MNIST."""
 
 
 @pytest.fixture
@@ -73,6 +77,25 @@ def test_a_damaged_record_is_named_in_the_page(ask: Ask) -> None:
     assert answer.status == 1
     assert "damaged, skipped" in answer.err
     assert "Damaged, left out: " in Path("a.html").read_text()
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_training_that_is_not_compared_is_named(ask: Ask) -> None:
+    shutil.rmtree(f"seeds/{LEFT}")
+    assert ask("report seeds -o a.html").status == 0
+    page = Path("a.html").read_text()
+    assert f"Not in the paired comparison, without correct.npy: {LEFT}.json" in page
+    assert "pairs" in data_of(page)["tables"]
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_foreign_record_with_a_text_for_an_accuracy_is_shown_as_it_is(ask: Ask) -> None:
+    record = json.loads(Path(f"seeds/{LEFT}.json").read_text())
+    record["metrics"]["top1"] = "high"
+    Path(f"seeds/{LEFT}.json").write_text(json.dumps(record))
+    shutil.rmtree(f"seeds/{LEFT}")
+    assert ask("report seeds -o a.html").status == 0
+    assert "high" in Path("a.html").read_text()
 
 
 @pytest.mark.usefixtures("runs")
