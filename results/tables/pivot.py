@@ -10,7 +10,7 @@ from results.tables import schema
 from results.tables.columns import Column, columns_of, values_of
 from results.tables.naming import shortened
 from results.tables.notes import notes
-from results.tables.ranking import ranked
+from results.tables.ranking import contests, ranked
 from results.tables.selection import columns_named
 from results.tables.sheets import Sheet
 from results.tables.texts import number_text, texts_of
@@ -44,7 +44,8 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
     for row, pair in enumerate(pairs):
         if values[row] is not None:
             groups.setdefault(pair, []).append(row)
-    numbers, texts = {}, {}
+    numbers, texts, alike = {}, {}, {}
+    contest = contests(frame, metric)
     shown = texts_of(frame, Column.parse(metric))
     seeds: set[int] = set()
     for pair, rows in groups.items():
@@ -52,6 +53,7 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
         _check_alike(frame.iloc[own or rows], pair, metric)
         distinct = [values[row] for row in own or rows]
         numbers[pair] = float(pd.Series(distinct, dtype=float).mean())
+        alike[pair] = frozenset(contest[row] for row in own or rows)
         if len(set(distinct)) == 1 or not own:
             texts[pair] = shown[(own or rows)[0]]
         else:
@@ -63,7 +65,7 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
         [[name, *(numbers.get((name, other)) for other in columns_)] for name in rows_],
         columns=[down.rpartition(".")[2], *map(str, columns_)],
     )
-    return result, _sheet(frame, metric, (down, across), (rows_, columns_), texts, numbers, seeds)
+    return result, _sheet(frame, metric, (down, across), (rows_, columns_), texts, numbers, alike, seeds)
 
 
 def _sheet(
@@ -73,6 +75,7 @@ def _sheet(
     axes: tuple[list[Any], list[Any]],
     texts: dict[tuple[Any, Any], str],
     numbers: dict[tuple[Any, Any], float],
+    alike: dict[tuple[Any, Any], frozenset[str]],
     seeds: set[int],
 ) -> Sheet:
     down, across = axes
@@ -85,12 +88,18 @@ def _sheet(
     rows = [[short[one], *(texts.get((one, two), _gap(statuses, one, two)) for two in across)] for one in down]
     best: set[tuple[int, int]] = set()
     second: set[tuple[int, int]] = set()
+    unranked: list[str] = []
     if names == ("attention", "backbone") and not any("(disturbed)" in text for text in texts.values()):
         for position, two in enumerate(across, 1):
+            if len({alike[one, two] for one in down if (one, two) in alike}) > 1:
+                unranked.append(str(two))
+                continue
             column = pd.DataFrame({"attention": down, metric: [numbers.get((one, two)) for one in down]})
             ranks = ranked(column.assign(backbone=two), metric, [row[position] for row in rows])
             best |= {(row, position) for row in ranks[0]}
             second |= {(row, position) for row in ranks[1]}
+    if unranked:
+        lines.append(f"Not ranked, as the numbers are of unlike circumstances: {', '.join(unranked)}.")
     meaning = schema.of_metric(metric)
     unit = f", {meaning.unit}" if meaning and meaning.unit not in ("", "1") else ""
     head = f"{metric}: {meaning.text}{unit}." if meaning else f"{metric}."

@@ -13,6 +13,9 @@ from results.tables.times import HARDWARE, disturbed_rows, task_of_time
 # Circumstances in which rows may differ and still be compared.
 _FREE = ("seed", "workers", "root", "path", "cache", "checkpoint_minutes", "tensorboard", "min_seconds")
 
+_RUN = ("evaluate.weights.name", "evaluate.weights.run")
+_IMAGES = ("n_images", "val_list")
+
 
 def ranked(frame: pd.DataFrame, metric: str, texts: Sequence[str]) -> tuple[list[int], list[int]]:
     """Return the rows whose number is the best, and the second best, of those that may be compared with it.
@@ -29,7 +32,7 @@ def ranked(frame: pd.DataFrame, metric: str, texts: Sequence[str]) -> tuple[list
     disturbed = disturbed_rows(frame, metric) or [False] * len(frame)
     groups: dict[str, list[int]] = {}
     values = values_of(frame[metric])
-    for row, (group, value) in enumerate(zip(_groups(frame, metric), values, strict=True)):
+    for row, (group, value) in enumerate(zip(contests(frame, metric), values, strict=True)):
         if value is not None and value == value and not disturbed[row]:
             groups.setdefault(group, []).append(row)
     attentions = frame["attention"].tolist()
@@ -44,15 +47,20 @@ def ranked(frame: pd.DataFrame, metric: str, texts: Sequence[str]) -> tuple[list
     return best, second
 
 
-def _groups(frame: pd.DataFrame, metric: str) -> list[str]:
+def contests(frame: pd.DataFrame, metric: str) -> list[str]:
     """Return for each row a text that is the same in rows whose numbers may be compared."""
     task = task_of_time(metric)
     tasks = [task] if task else ["train", "evaluate"] if "top" in metric else []
+    # What is known of an evaluated run is its training, in the same row; which run it was is no circumstance.
+    of_runs = "record.train.key" in frame
     names = ["backbone"]
     for column in columns_of(frame):
-        is_circumstance = column.kind == "task" and column.task in tasks and column.path[-1] not in _FREE
+        is_free = column.path[-1] in _FREE or (of_runs and column.name in _RUN)
+        is_circumstance = column.kind == "task" and column.task in tasks and not is_free
         of_hardware = task and column.task == task and column.path[0] == "environment" and column.path[-1] in HARDWARE
-        if is_circumstance or of_hardware or column.name == "model.image_size":
+        # Folders of images have no name, so only the list of the images says whether two of them are the same.
+        of_images = column.name in {name for each in tasks for part in _IMAGES for name in (part, f"{each}_{part}")}
+        if is_circumstance or of_hardware or (of_images and not task) or column.name == "model.image_size":
             names.append(column.name)
     columns: list[list[Any]] = [values_of(frame[name]) for name in names]
     return [json.dumps(row, default=str) for row in zip(*columns, strict=True)]

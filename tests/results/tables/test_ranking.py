@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from results.tables import sheet, table
+from results.tables import pivoted, sheet, table
 
 
 def ranks(make: Any, speeds: dict[str, dict[str, Any]], **metrics: Any) -> tuple[int, int]:
@@ -57,3 +57,40 @@ def test_another_backbone_or_image_size_is_another_contest(make: Any) -> None:
     ]
     view = sheet(table(records))
     assert len(view.best) == len(view.second) == 2
+
+
+@pytest.mark.parametrize("metrics", [{"val_list": "b"}, {"n_images": 50}], ids=str)
+def test_accuracies_on_other_images_are_another_contest(make: Any, metrics: dict[str, Any]) -> None:
+    images = {"n_images": 2000, "val_list": "a"}
+    records = [
+        make.record(name, make.cell("swin_t", name, make.train()), {"top1": top1, **images, **other})
+        for name, top1, other in (("a", 80.0, {}), ("b", 90.0, metrics))
+    ]
+    assert sheet(table(records)).best == frozenset()
+
+
+def test_a_pivot_ranks_no_more_than_a_table(make: Any) -> None:
+    def view(**runtime: Any) -> Any:
+        records = [
+            make.record(name, make.cell("swin_t", name, make.speed(**each)), {"images_per_s": speed})
+            for name, speed, each in (("a", 10.0, {}), ("b", 20.0, runtime))
+        ]
+        return pivoted(table(records), "attention x backbone", ["images_per_s"])[1]
+
+    assert view().best == {(1, 1)}
+    unlike = view(batch=128)
+    assert (unlike.best, unlike.second) == (frozenset(), frozenset())
+    assert "Not ranked, as the numbers are of unlike circumstances: swin_t." in unlike.notes
+
+
+def test_evaluated_trainings_are_ranked_by_how_they_were_trained(make: Any) -> None:
+    records = [
+        record
+        for name, top1 in (("a", 80.0), ("b", 90.0))
+        for record in (
+            make.record(f"t{name}", make.cell("swin_t", name, make.train()), {"top1": top1}),
+            make.record(f"e{name}", make.cell("swin_t", name, make.evaluate_run(f"t{name}")), {"top1": top1 + 1}),
+        )
+    ]
+    assert len(sheet(table(records)).best) == 2
+    assert len(pivoted(table(records), "attention x backbone", ["evaluate_top1"])[1].best) == 1
