@@ -18,6 +18,8 @@ from results.tables.times import disturbed_rows
 
 # Circumstances that are averaged over, or that change no number.
 _FREE = ("seed", "workers", "root", "path", "cache", "digest", "run", "checkpoint_minutes", "tensorboard", "label")
+# What tells apart the runs that are averaged over.
+_RUNS = ("seed", "digest", "run")
 
 
 def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[pd.DataFrame, Sheet]:
@@ -51,7 +53,7 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
     for pair, rows in groups.items():
         own = [row for row in rows if not disturbed[row]]
         _check_alike(frame.iloc[own or rows], pair, metric)
-        distinct = [values[row] for row in own or rows]
+        distinct = _once_per_run(frame.iloc[own or rows], pair, metric)
         numbers[pair] = float(pd.Series(distinct, dtype=float).mean())
         alike[pair] = frozenset(contest[row] for row in own or rows)
         if len(set(distinct)) == 1 or not own:
@@ -136,3 +138,19 @@ def _check_alike(rows: pd.DataFrame, pair: tuple[Any, Any], metric: str) -> None
         said = ", ".join(f"{name} ({', '.join(map(str, rows[name].dropna().unique()))})" for name in differing[:3])
         where = " and ".join(map(str, pair))
         raise ValueError(f"--pivot: several rows for {where}, which differ in {said}: choose with --where")
+
+
+def _once_per_run(rows: pd.DataFrame, pair: tuple[Any, Any], metric: str) -> list[Any]:
+    """Return the number of each run; raise ValueError where one run has several, as from the folders of two people."""
+    columns = [c.name for c in columns_of(rows) if c.kind == "task" and c.path[-1] in _RUNS]
+    found: dict[str, list[Any]] = {}
+    runs = zip(*(values_of(rows[name]) for name in columns), strict=True) if columns else [()] * len(rows)
+    for run, value in zip(runs, values_of(rows[metric]), strict=True):
+        found.setdefault(str(run), []).append(value)
+    if rows[metric].nunique(dropna=False) > 1:
+        for same in found.values():
+            if len(distinct := list(dict.fromkeys(map(str, same)))) > 1:
+                where = " and ".join(map(str, pair))
+                hint = ": choose with --where folder=..." if "folder" in rows else ""
+                raise ValueError(f"--pivot: {where} has unlike numbers of one run, {' and '.join(distinct)}{hint}")
+    return [same[0] for same in found.values()]

@@ -1,5 +1,6 @@
 """Rows and columns chosen in words: conditions, order, titles, pivot; and what is refused."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -130,3 +131,14 @@ def test_a_pivot_never_averages_unlike_circumstances(make: Any) -> None:
         pivoted(frame, "attention x backbone", ["images_per_s"])
     numbers, _ = pivoted(where(frame, ["batch=64"]), "attention x backbone", ["images_per_s"])
     assert numbers.loc[0, "a"] == 640.0
+
+
+def test_a_pivot_never_averages_two_measurements_of_one_run(make: Any) -> None:
+    records = [
+        make.record("k", make.cell("swin_t", "a", make.train()), {"top1": top1}, folder=Path(folder))
+        for top1, folder in ((80.0, "anna"), (90.0, "ben"))
+    ]
+    with pytest.raises(ValueError, match=r"unlike numbers of one run, 80[.]0 and 90[.]0: choose with --where folder="):
+        pivoted(table(records), "attention x backbone", ["top1"])
+    numbers, _ = pivoted(where(table(records), ["folder=ben"]), "attention x backbone", ["top1"])
+    assert numbers["swin_t"].tolist() == [90.0]
