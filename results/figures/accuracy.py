@@ -77,7 +77,8 @@ def accuracy(frame: pd.DataFrame, x: str = "gmacs", which: Which = "model", titl
     points = accuracies(frame[measured & ~spoiled], which, [*beside, *timed])
     if points.empty:
         what = "top1" if which == "model" else "top1_ema"
-        why = f", but for {len(disturbed)} whose measurement was disturbed" if len(disturbed) else ""
+        again = "attention-bench run --retry-disturbed measures these again"
+        why = f", but for {len(disturbed)} whose measurement was disturbed; {again}" if len(disturbed) else ""
         raise ValueError(f"no model here has both a {what} and a {x}{why}")
     points = points.rename(columns={name: "x"})
     points["x"] = points["x"].astype(float)

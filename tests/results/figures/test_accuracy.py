@@ -281,7 +281,7 @@ def test_nothing_to_draw_is_one_line(records: Records) -> None:
     with pytest.raises(ValueError, match="no model here has both a top1 and a gmacs"):
         accuracy(records.frame)
     records.speed(ONE, 10.0, "others")
-    with pytest.raises(ValueError, match="but for 1 whose measurement was disturbed"):
+    with pytest.raises(ValueError, match="but for 1 whose measurement was disturbed; attention-bench run "):
         accuracy(records.frame, "images_per_s")
     with pytest.raises(ValueError, match="unknown x 'speed'; allowed: gmacs"):
         accuracy(records.frame, "speed")
