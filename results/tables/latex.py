@@ -72,10 +72,11 @@ def _number_form(cells: Sequence[str]) -> str | None:
 
 
 def _cell(text: str, form: str | None, best: bool, second: bool) -> str:
+    if text.endswith(_MARK):
+        marked = f"{_escaped(text.removesuffix(_MARK))}{_DAGGER}"
+        return marked if form is None else f"{{{marked}}}"
     if form is None:
         return "--" if text == "-" else _escaped(text)
-    if text.endswith(_MARK):
-        return f"{{{_escaped(text.removesuffix(_MARK))}{_DAGGER}}}"
     if not _NUMBER.fullmatch(text):
         return "{--}" if text == "-" else f"{{{_escaped(text)}}}"
     number = text.replace(" ± ", " +- ")
@@ -110,4 +111,6 @@ def _below(sheet: Sheet) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_ESCAPED.get(character, character) for character in text.replace("\n", " "))
+    escaped = "".join(_ESCAPED.get(character, character) for character in text.replace("\n", " "))
+    # Two hyphens would become a dash, as in the name of an option.
+    return escaped.replace("--", "-{}-")

@@ -200,3 +200,11 @@ def test_numbers_of_a_column_stand_below_each_other_in_latex() -> None:
     assert "& {--} \\\\" in latex
     assert "retain-explicit-plus=true" in latex, "siunitx takes the sign off +0.66 otherwise"
     assert r"{33.0\textsuperscript{\textdagger}}" in latex
+
+
+def test_a_column_of_disturbed_numbers_has_daggers_and_an_option_its_hyphens_in_latex() -> None:
+    view = Sheet(["x", "images_per_s"], [["a", "33.0 (disturbed)"]], frozenset({1}), ["run --retry-disturbed"])
+    latex = str(rendered("latex", pd.DataFrame(), view))
+    assert r"a & 33.0\textsuperscript{\textdagger} \\" in latex
+    assert "(disturbed)" not in latex
+    assert "run -{}-retry-disturbed" in latex
