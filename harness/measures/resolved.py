@@ -40,7 +40,7 @@ def resolved_table(spec: BackboneSpec) -> Sheet:
     total = sum(macs.values(), backbones.Macs())
     rows.append(["all", *[""] * (len(HEADERS) - 3), _millions(params.total()), _giga(total.total)])
     right = frozenset(i for i, name in enumerate(HEADERS) if name not in ("stage", "attention", "meets", "keys"))
-    return Sheet(HEADERS, rows, right, _notes(spec, model))
+    return Sheet(HEADERS, rows, right, _notes(spec, model), spare=("shift", "keys", "tokens", "heads"))
 
 
 def _describe(mounts: list[Mount]) -> tuple[str, ...]:
