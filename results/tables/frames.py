@@ -185,6 +185,9 @@ def in_natural_order(records: Iterable[Record]) -> list[Record]:
     ordered = []
     for names in sorted(alike, key=lambda names: [parts(name) for name in names]):
         found = alike[names]
+        if len(found) == 1:
+            ordered += found
+            continue
         differing = [
             (part, name) for part in ("backbone", "task") for name in _differing([r.cell[part] for r in found])
         ]

@@ -77,7 +77,7 @@ def _sheet(
     axes: tuple[list[Any], list[Any]],
     texts: dict[tuple[Any, Any], str],
     numbers: dict[tuple[Any, Any], float],
-    alike: dict[tuple[Any, Any], frozenset[str]],
+    alike: dict[tuple[Any, Any], frozenset[tuple[Any, ...]]],
     seeds: set[int],
 ) -> Sheet:
     down, across = axes

@@ -1,6 +1,5 @@
 """The best and the second best number of a column, among rows that may be compared."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ def ranked(frame: pd.DataFrame, metric: str, texts: Sequence[str]) -> tuple[list
     if not better or metric not in frame:
         return best, second
     disturbed = disturbed_rows(frame, metric) or [False] * len(frame)
-    groups: dict[str, list[int]] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
     values = values_of(frame[metric])
     for row, (group, value) in enumerate(zip(contests(frame, metric), values, strict=True)):
         if value is not None and value == value and not disturbed[row]:
@@ -47,8 +46,8 @@ def ranked(frame: pd.DataFrame, metric: str, texts: Sequence[str]) -> tuple[list
     return best, second
 
 
-def contests(frame: pd.DataFrame, metric: str) -> list[str]:
-    """Return for each row a text that is the same in rows whose numbers may be compared."""
+def contests(frame: pd.DataFrame, metric: str) -> list[tuple[Any, ...]]:
+    """Return for each row what is the same in rows whose numbers may be compared."""
     task = task_of_time(metric)
     tasks = [task] if task else ["train", "evaluate"] if "top" in metric else []
     # What is known of an evaluated run is its training, in the same row; which run it was is no circumstance.
@@ -63,4 +62,4 @@ def contests(frame: pd.DataFrame, metric: str) -> list[str]:
         if is_circumstance or of_hardware or (of_images and not task) or column.name == "model.image_size":
             names.append(column.name)
     columns: list[list[Any]] = [values_of(frame[name]) for name in names]
-    return [json.dumps(row, default=str) for row in zip(*columns, strict=True)]
+    return list(zip(*columns, strict=True))
