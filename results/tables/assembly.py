@@ -1,6 +1,7 @@
 """A frame assembled column by column: for a hundred thousand rows, ten times as fast as row by row."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from typing import Any, TypeVar, cast
 
@@ -148,7 +149,10 @@ def _series(values: list[Any]) -> pd.Series:
         numbers = np.array(filled, dtype=float)
         if np.isnan(numbers).sum() == (filled.count(None) if filled is not values else 0):
             return pd.Series(numbers)
+    if str in types:
+        filled = [printable(value) if isinstance(value, str) else value for value in filled]
     series = pd.Series(filled, dtype=object)
     if types == {int}:
-        return series.astype("Int64")
+        with suppress(OverflowError):  # beyond 64 bits it stays an object
+            return series.astype("Int64")
     return series.astype(bool) if types == {bool} and filled is values else series

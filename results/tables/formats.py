@@ -91,9 +91,13 @@ def to_parquet(frame: pd.DataFrame) -> bytes:
     arrays = {}
     for name in frame.columns:
         values = values_of(frame[name])
-        if len({type(value) for value in values if value is not None} - {float, int}) > 1 or _is_nested(values):
+        types = {type(value) for value in values if value is not None}
+        if (len(types) > 1 and types != {int, float}) or _is_nested(values):
             values = [None if value is None else str(value) for value in values]
-        arrays[str(name)] = pyarrow.array(values)
+        try:
+            arrays[str(name)] = pyarrow.array(values)
+        except (pyarrow.ArrowInvalid, OverflowError):  # a whole number that no type holds exactly
+            arrays[str(name)] = pyarrow.array([None if value is None else str(value) for value in values])
     stream = io.BytesIO()
     parquet.write_table(pyarrow.table(arrays), stream)
     return stream.getvalue()

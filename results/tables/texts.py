@@ -78,4 +78,6 @@ def number_text(metric: str, value: float) -> str:
     if digits is None:
         return str(value) if isinstance(value, int) else f"{value:.4g}"
     # At least two digits: 0.4 images/s are not 0, and 0.008 GMACs have too few digits to compare.
-    return f"{value:.{digits}f}" if abs(value) >= 10 ** (1 - digits) or value == 0 else f"{value:#.2g}"
+    if abs(value) >= 10 ** (1 - digits) or value == 0:
+        return f"{value:.{digits}f}"
+    return f"{value:#.2g}".removesuffix(".")
