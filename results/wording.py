@@ -25,6 +25,21 @@ def printable(text: str) -> str:
     return written.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def one_line(text: str) -> str:
+    """A text on one line, in which what no reader sees is written out, as the sequences that steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(map(_visible, printable(" ".join(text.splitlines()))))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    if character.isspace() and ord(character) not in range(0x1C, 0x20):
+        return " "
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def duration(seconds: float) -> str:
     """As "40 s", "12 min", "1 h 20 min" or "3 d 4 h"."""
     minutes = round(seconds / 60)

@@ -28,10 +28,15 @@ def to_html(sheet: Sheet) -> str:
     styler = pd.DataFrame(list(map(list, sheet.rows)), columns=positions).style
     styler = styler.hide(axis="index").format(escape="html").set_table_styles(_STYLE)
     styler = styler.set_td_classes(pd.DataFrame(classes, columns=positions))
-    styler = styler.relabel_index([html.escape(header) for header in sheet.headers], axis=1)
+    styler = styler.relabel_index([_label(header) for header in sheet.headers], axis=1)
     if sheet.caption:
         styler = styler.set_caption(html.escape(sheet.caption))
     notes = "".join(f'<tr><td colspan="{len(positions)}">{html.escape(note)}</td></tr>\n' for note in sheet.notes)
     foot = f"<tfoot>\n{notes}</tfoot>\n" if notes else ""
     table = styler.set_uuid("attention-bench").to_html(cell_ids=False)
     return str(table).replace("</table>", f"{foot}</table>")
+
+
+def _label(header: str) -> str:
+    # pandas fills in what is between braces.
+    return html.escape(header).replace("{", "{{").replace("}", "}}")

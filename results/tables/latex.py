@@ -4,6 +4,7 @@ The document needs \usepackage{booktabs, siunitx}.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import pandas as pd
@@ -15,8 +16,19 @@ _NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
 _ESCAPED = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "…": r"\dots{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "≥": r"$\geq$", "≤": r"$\leq$", "×": r"$\times$", "é": r"\'e",
+    ">": r"\textgreater{}", "[": "{[}", "*": "{*}", "ß": r"\ss{}", "ø": r"\o{}", "Ø": r"\O{}", "æ": r"\ae{}",
+    "Æ": r"\AE{}", "œ": r"\oe{}", "ł": r"\l{}", "Ł": r"\L{}", "–": "--", "—": "---", "·": r"$\cdot$", "−": "$-$",
+    "→": r"$\rightarrow$", "∞": r"$\infty$", "≈": r"$\approx$", "“": "``", "”": "''", "’": "'",
+    "≥": r"$\geq$", "≤": r"$\leq$", "×": r"$\times$",
 }  # fmt: skip
+_ACCENTS = {
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0307": ".", "\u0308": '"',
+    "\u030a": "r", "\u030c": "v", "\u0327": "c",
+}  # fmt: skip
+_GREEK = (
+    "ALPHA BETA GAMMA DELTA EPSILON ZETA ETA THETA IOTA KAPPA LAMDA MU NU XI PI RHO SIGMA TAU UPSILON PHI CHI PSI OMEGA"
+)
+_GREEK_CAPITALS = "GAMMA DELTA THETA LAMDA XI PI SIGMA UPSILON PHI PSI OMEGA"
 _MARK = " (disturbed)"
 _DAGGER = r"\textsuperscript{\textdagger}"
 _DISTURBED = "Measured while others used the machine: not to be compared, and not ranked."
@@ -111,6 +123,22 @@ def _below(sheet: Sheet) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    escaped = "".join(_ESCAPED.get(character, character) for character in text.replace("\n", " "))
-    # Two hyphens would become a dash, as in the name of an option.
-    return escaped.replace("--", "-{}-")
+    # Two hyphens are an option of a command, not a dash.
+    text = re.sub("-(?=-)", "-\0", unicodedata.normalize("NFC", text.replace("\n", " ")))
+    return "".join("{}" if character == "\0" else _character(character) for character in text)
+
+
+def _character(character: str) -> str:
+    """Return a character as pdflatex takes it; one that its fonts lack by its number."""
+    if character in _ESCAPED:
+        return _ESCAPED[character]
+    if character.isascii():
+        return character
+    base, *accents = list(unicodedata.normalize("NFD", character))
+    if base.isascii() and len(accents) == 1 and accents[0] in _ACCENTS:
+        return rf"\{_ACCENTS[accents[0]]}{{{base}}}"
+    greek = re.fullmatch("GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)", unicodedata.name(character, ""))
+    if greek and greek[2] in (_GREEK if greek[1] == "SMALL" else _GREEK_CAPITALS).split():
+        name = greek[2].replace("LAMDA", "LAMBDA")
+        return rf"$\{name.lower() if greek[1] == 'SMALL' else name.title()}$"
+    return f"(U+{ord(character):04X})"

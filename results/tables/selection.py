@@ -12,7 +12,7 @@ from results.tables import schema
 from results.tables.columns import columns_of, values_of
 from results.tables.frames import BREAKDOWN, METRICS, named
 from results.tables.naming import name_and_options
-from results.wording import and_more
+from results.wording import and_more, printable
 
 _CONDITION = re.compile(r"([\w.]+)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
 _COMPARED: dict[str, Callable[[Any, Any], bool]] = {
@@ -94,12 +94,18 @@ def labelled(frame: pd.DataFrame, texts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         name, _, label = text.partition("=")
-        found |= dict.fromkeys(columns_named(frame, name, "--columns"), label)
+        found |= dict.fromkeys(columns_named(frame, name, "--columns"), printable(label))
     return found
 
 
 def titled(frame: pd.DataFrame, chosen: Mapping[str, str]) -> pd.DataFrame:
-    """Return the columns of a frame under their titles; one that the frame lacks has no values."""
+    """Return the columns of a frame under their titles; one that the frame lacks has no values.
+
+    Raises ValueError for two columns of one title.
+    """
+    titles = [title or name for name, title in chosen.items()]
+    if twice := next((title for title in titles if titles.count(title) > 1), None):
+        raise ValueError(f"--columns: two columns have the title {twice!r}")
     return frame.reindex(columns=list(chosen)).rename(columns={name: title for name, title in chosen.items() if title})
 
 

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from results.wording import one_line
 
 _GAP = "  "
 _SHORT = 24
@@ -35,6 +38,10 @@ class Sheet:
     caption: str = ""
 
     def __post_init__(self) -> None:
+        # Names and errors are texts of anyone: a line break would tear a row apart.
+        object.__setattr__(self, "headers", list(map(one_line, self.headers)))
+        object.__setattr__(self, "rows", [list(map(one_line, row)) for row in self.rows])
+        object.__setattr__(self, "notes", list(map(one_line, self.notes)))
         assert all(len(row) == len(self.headers) for row in self.rows)
 
     def with_notes(self, lines: Iterable[str]) -> "Sheet":
@@ -68,7 +75,7 @@ def to_plain(sheet: Sheet) -> str:
 
     def line(row: Sequence[str]) -> str:
         aligned = (
-            cell.rjust(width) if position in sheet.right else cell.ljust(width)
+            _padded(cell, width, position in sheet.right)
             for position, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         return _GAP.join(aligned).rstrip()
@@ -164,14 +171,32 @@ def _cut(cells: Sequence[str], limit: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for tail in (0, (limit - 1) // 2):
         head = limit - 1 - tail
-        found = {c: c if len(c) <= limit else f"{c[:head]}…{c[len(c) - tail :]}" for c in cells}
+        found = {c: c if _size(c) <= limit else f"{set_cell_size(c, head)}…{_last(c, tail)}" for c in cells}
         if len(set(found.values())) == len(found):
             break
     return found
 
 
+def _last(text: str, size: int) -> str:
+    """Return the end of a text that takes at most so much room."""
+    start = len(text)
+    while start and _size(text[start - 1 :]) <= size:
+        start -= 1
+    return text[start:]
+
+
 def _widths(sheet: Sheet) -> list[int]:
-    return [max(map(len, column)) for column in zip(sheet.headers, *sheet.rows, strict=True)]
+    return [max(map(_size, column)) for column in zip(sheet.headers, *sheet.rows, strict=True)]
+
+
+def _size(text: str) -> int:
+    """Return the columns of a terminal that a text takes: two for each Chinese character."""
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    gap = " " * (width - _size(text))
+    return gap + text if right else text + gap
 
 
 def _width(sheet: Sheet) -> int:
