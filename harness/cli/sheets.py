@@ -73,7 +73,9 @@ def recorded(sources: Sequence[str], out: Sequence[Path]) -> Recorded:
         from attentions import unknown
 
         raise ValueError(f"there is no folder {name}; {unknown('sweep', name, [*known, 'my_sweeps.py:name'])}")
-    folders = list(dict.fromkeys([*folders, *(out or ([] if folders else [RUNS]))]))
+    given = [*folders, *(out or ([] if folders else [RUNS]))]
+    # A folder may be given by several paths, and is read once.
+    folders = list({folder.resolve(): folder for folder in reversed(given)}.values())[::-1]
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}; --out names the folder of the records")
@@ -103,6 +105,8 @@ def emit(sheet: Sheet, frame: pd.DataFrame, options: OutputOptions, complete: pd
     from results import tables
 
     complete = frame if complete is None else complete
+    for path in filter(None, (options.output, options.csv)):
+        check_writable(path)
     form = tables.format_of(options.output, options.format)
     if form == "text" and options.output is None:
         tables.show(sheet, out_console, options.wide)
@@ -118,11 +122,24 @@ def emit(sheet: Sheet, frame: pd.DataFrame, options: OutputOptions, complete: pd
         write_file(options.csv, tables.to_csv(complete))
 
 
-def write_file(path: Path, content: str | bytes) -> None:
-    """Write a table to a file; raise ValueError where that is not possible."""
+def check_writable(path: Path) -> None:
+    """Raise ValueError for a folder, and for a file that is a record: a table can be made again, a record cannot."""
     import results
 
     if path.is_dir():
         raise ValueError(f"cannot write {path}: it is a folder")
+    if path.suffix == ".json" and path.exists():
+        try:
+            results.read(path)
+        except ValueError:
+            return
+        raise ValueError(f"cannot write {path}: it is a record")
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a table to a file; raise ValueError where that is not possible."""
+    import results
+
+    check_writable(path)
     results.write_bytes(path, content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
     note(f"wrote {path}")
