@@ -1,7 +1,9 @@
 """A figure as a file, in the format of its ending; no browser, no network."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from results.figures.figure import VEGA_LITE, Figure
 from results.records import write_bytes
@@ -10,6 +12,9 @@ ENDINGS = (".svg", ".pdf", ".png", ".html", ".json")
 
 PIXELS_PER_INCH = 300
 """Of a PNG, for print."""
+
+# What XML has no character for ends the process in which an SVG is read.
+_NO_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def check_path(path: Path) -> None:
@@ -33,7 +38,7 @@ def rendered(figure: Figure, ending: str, *, notes: bool = True) -> bytes:
     """Return the content of a file with this ending; `notes`: with its notes below, or without them, for a caption."""
     import vl_convert
 
-    spec = figure.captioned if notes else figure.spec
+    spec = _drawable(figure.captioned if notes else figure.spec)
     nowhere = list[str]()  # no network
     match ending:
         case ".svg":
@@ -51,3 +56,14 @@ def rendered(figure: Figure, ending: str, *, notes: bool = True) -> bytes:
         case ".json":
             return (json.dumps(spec, indent=2, allow_nan=False) + "\n").encode()
     raise AssertionError(ending)
+
+
+def _drawable(value: Any) -> Any:
+    """Return a specification in whose texts such characters are written out, as in the name of an attention."""
+    if isinstance(value, dict):
+        return {name: _drawable(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_drawable(each) for each in value]
+    if isinstance(value, str):
+        return _NO_CHARACTER.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), value)
+    return value

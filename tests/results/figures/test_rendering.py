@@ -83,3 +83,11 @@ def test_what_cannot_be_written_is_one_line(figure: Figure, name: str, said: str
         render(figure, tmp_path / name)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_name_with_characters_that_xml_has_none_of_is_drawn(ending: str) -> None:
+    drawn = accuracy(frame_of(QUICKSTART), title="\x1b[31m \x00 \ud83d")
+    assert rendered(drawn, ending)
+    if ending == ".svg":
+        assert "\\x1b[31m \\x00 \\ud83d" in texts_of(drawn)
