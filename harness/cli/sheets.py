@@ -64,7 +64,7 @@ def recorded(sources: Sequence[str], out: Sequence[Path]) -> Recorded:
     folders = [Path(source) for source in sources if source not in known and Path(source).is_dir()]
     names = [source for source in sources if source in known or not Path(source).is_dir()]
     for name in names:
-        if name in known or ".py" in name:
+        if name in known or ".py" in name or ":" in name:
             continue
         if Path(name).exists():
             raise ValueError(f"{name} is a file; allowed are folders of records, and sweeps")
