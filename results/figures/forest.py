@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from results.figures import marks
-from results.figures.figure import SIZE, Figure, Scale, Spec, at_pixels, layer, literal, specification
+from results.figures.figure import SIZE, Figure, Scale, Spec, at_pixels, layer, specification
 from results.figures.labels import text_width
 from results.figures.marks import look
 from results.figures.panels import Panel, panel_notes, parted
@@ -13,6 +13,7 @@ from results.figures.points import common_options
 from results.figures.styles import GREY, INK, Style, styles
 from results.tables.columns import columns_of, rows_of
 from results.tables.naming import shortened
+from results.tables.paired import reservations
 from results.tables.verdicts import BASELINE, BETTER, LEVEL, WORSE
 from results.wording import and_more
 
@@ -71,25 +72,9 @@ def _panel(name: Any, rows: pd.DataFrame, scale: Scale, short: dict[str, str], s
     x = {"field": "difference", "type": "quantitative", "scale": scale.vega()}
     x |= {"axis": {"title": f"difference from {baseline} in points", "tickCount": 6, "labelExpr": _SIGNED}}
     y = at_pixels(y="middle")
-    ink = literal(ink="fill")
     layers = [
         layer([{"zero": 0}], {"type": "rule", "color": GREY, "strokeDash": [3, 3]}, {"x": x | {"field": "zero"}}),
-        layer(
-            values,
-            {"type": "rule", "strokeWidth": 1.6},
-            {"x": x | {"field": "low"}, "x2": {"field": "high"}, **y, **literal(colour="stroke")},
-        ),
-        marks.points(values, x, y["y"], "label", "difference", "low", "high", "verdict", size=75),
-        layer(
-            values,
-            {"type": "text", "align": "right", "baseline": "middle", "x": -12},
-            {**y, "text": {"field": "label", "type": "nominal"}, **ink},
-        ),
-        layer(
-            values,
-            {"type": "text", "align": "left", "baseline": "middle", "x": _WIDTH + 12},
-            {**y, "text": {"field": "written", "type": "nominal"}, **ink},
-        ),
+        *marks.lines(values, x, y, _WIDTH, "label", "difference", "low", "high", "verdict"),
     ]
     return {"title": name, "width": _WIDTH, "height": height, "layer": layers}
 
@@ -121,10 +106,4 @@ def _notes(comparisons: pd.DataFrame, data: pd.DataFrame, short: dict[str, str])
     if len(without):
         names = [f"{row['backbone']} {short[row['attention']]}: {row['verdict']}" for row in rows_of(without)]
         lines.append(f"Left out: {and_more(names)}.")
-    for row in rows_of(comparisons):
-        name = f"{row['backbone']}, {short[row['attention']]}"
-        if row["seeds_left_out"]:
-            lines.append(f"{name}: seeds without a partner are left out: {row['seeds_left_out']}.")
-        if row["environments"]:
-            lines.append(f"{name}: compared across differing environments: {row['environments']}.")
-    return lines
+    return [*lines, *reservations(comparisons, short)]

@@ -42,6 +42,20 @@ def intervals(rows: Sequence[Spec], x: Spec, y: Spec, *, faded: bool = False) ->
     ]
 
 
+def lines(rows: Sequence[Spec], x: Spec, y: Spec, width: float, *shown: str) -> list[Spec]:
+    """Return layers of a forest: in each row an interval from the fields low and high, its point, the label left of the
+    panel and what is written right of it; the pointer shows the fields `shown`."""
+    ends = {"x": x | {"field": "low"}, "x2": {"field": "high"}}
+    layers = [
+        layer(rows, {"type": "rule", "strokeWidth": 1.6}, {**ends, **y, **literal(colour="stroke")}),
+        points(rows, x, y["y"], *shown, size=75),
+    ]
+    for field, place in (("label", {"align": "right", "x": -12}), ("written", {"align": "left", "x": width + 12})):
+        encoding = {**y, "text": {"field": field, "type": "nominal"}, **literal(ink="fill")}
+        layers.append(layer(rows, {"type": "text", "baseline": "middle", **place}, encoding))
+    return layers
+
+
 def texts(rows: Sequence[Spec], align: str = "left", **mark: float) -> list[Spec]:
     """Return layers of texts at pixels, from the fields label, left, middle and ink, with a white rim."""
     kind = {"type": "text", "align": align, "baseline": "middle", **mark}

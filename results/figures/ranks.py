@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from results.figures import marks
-from results.figures.figure import SIZE, Figure, Scale, Spec, at_pixels, layer, literal, specification
+from results.figures.figure import SIZE, Figure, Scale, Spec, at_pixels, layer, specification
 from results.figures.labels import text_width
 from results.figures.marks import look
 from results.figures.points import common_options
@@ -80,20 +80,11 @@ def _panel(data: pd.DataFrame, limit: float, style: dict[str, Style]) -> Spec:
     y = at_pixels(y="middle")
     edge = min(limit, scale.domain[1])
     band = {"x": x | {"field": "from"}, "x2": {"field": "to"}}
-    ink = literal(ink="fill")
     layers = [
         layer([{"from": float(data["mean_rank"].iloc[0]), "to": edge}], {"type": "rect", "color": PALE}, band),
         layer([{"from": 1.0}], {"type": "rule", "color": GREY, "strokeDash": [3, 3]}, {"x": x | {"field": "from"}}),
-        layer(
-            rows,
-            {"type": "rule", "strokeWidth": 1.6},
-            {"x": x | {"field": "low"}, "x2": {"field": "high"}, **y, **literal(colour="stroke")},
-        ),
-        marks.points(rows, x, y["y"], "label", "mean_rank", "low", "high", "verdict", size=75),
+        *marks.lines(rows, x, y, _WIDTH, "label", "mean_rank", "low", "high", "verdict"),
     ]
-    for field, place in (("label", {"align": "right", "x": -12}), ("written", {"align": "left", "x": _WIDTH + 12})):
-        text = {"text": {"field": field, "type": "nominal"}}
-        layers.append(layer(rows, {"type": "text", "baseline": "middle", **place}, {**y, **text, **ink}))
     return {"title": "", "width": _WIDTH, "height": _LINE * len(data), "layer": layers}
 
 

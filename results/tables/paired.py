@@ -12,7 +12,7 @@ error each hide that most images are right or wrong for both models. Here every 
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -304,15 +304,25 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
         )
     if len(several) > 1:
         lines.append("Each interval holds by itself, so it may exclude 0 where the corrected p does not.")
+    lines += reservations(frame, short)
+    if (frame["verdict"] == NO_BASELINE).any():
+        lines.append("No baseline: no run with the baseline attention differs from the row in the attention alone.")
+    return list(dict.fromkeys(lines))
+
+
+def reservations(frame: pd.DataFrame, short: Mapping[str, str]) -> list[str]:
+    """Return a line for each row whose seeds are not all compared, or whose records are of differing environments.
+
+    `short` has the names of attentions as they are shown.
+    """
+    lines = []
     for row in rows_of(frame):
         name = f"{row['backbone']}, {short[row['attention']]}"
         if row["seeds_left_out"]:
             lines.append(f"{name}: seeds without a partner are left out: {row['seeds_left_out']}.")
         if row["environments"]:
             lines.append(f"{name}: compared across differing environments: {row['environments']}.")
-    if (frame["verdict"] == NO_BASELINE).any():
-        lines.append("No baseline: no run with the baseline attention differs from the row in the attention alone.")
-    return list(dict.fromkeys(lines))
+    return lines
 
 
 def _text(value: Any, form: str = "") -> str:

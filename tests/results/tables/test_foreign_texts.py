@@ -1,8 +1,6 @@
 """Names and errors are texts of anyone: no form of a table breaks, and no row is torn apart."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from rich.cells import cell_len
 
 from results.tables import FORMATS, labelled, rendered, sheet, table, titled
 from results.tables.sheets import Sheet, fitted, to_plain
+from tests.results.tables.compiling import compiled, needs_latex
 
 NAMES = (
     "[0.5em] first", "* star", "two\nlines\r\nof\ttext", "\x1b[31mred\x1b[0m", "αβγ Δ", "漢字の注意", "é ß Ø ł ñ",
@@ -51,21 +50,12 @@ def test_what_is_two_columns_wide_counts_as_two() -> None:
     assert all(cell_len(line) <= 40 for line in to_plain(fitted(view, 40)).splitlines())
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+@needs_latex
 def test_latex_compiles_whatever_the_names(make: Any, tmp_path: Path) -> None:
     frame = frame_of(make)
-    for number, title in enumerate(NAMES):
-        chosen = labelled(frame, [f"top1={title}", "my_text"])
-        (tmp_path / f"table{number}.tex").write_text(str(rendered("latex", frame, sheet(frame, chosen))))
-    inputs = "".join(rf"\input{{table{number}}}\clearpage" for number in range(len(NAMES)))
-    (tmp_path / "paper.tex").write_text(
-        r"\documentclass{article}\usepackage[a3paper,landscape,margin=1cm]{geometry}"
-        rf"\usepackage{{booktabs,siunitx}}\begin{{document}}{inputs}\end{{document}}"
-    )
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
-    assert ran.returncode == 0, ran.stdout[-2000:]
-    assert not re.search("Missing character", ran.stdout)
+    chosen = [labelled(frame, [f"top1={title}", "my_text"]) for title in NAMES]
+    said = compiled(tmp_path, [str(rendered("latex", frame, sheet(frame, each))) for each in chosen])
+    assert not re.search("Missing character", said)
 
 
 def test_two_columns_of_one_title_are_refused(make: Any) -> None:

@@ -5,8 +5,6 @@ import io
 import json
 import math
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 
 from results.tables import FORMATS, format_of, labelled, rendered, sheet, shown_columns, table, titled
 from results.tables.sheets import Sheet
+from tests.results.tables.compiling import compiled, needs_latex
 
 NASTY = r"a_b & 50% $x$ {y} #1 ~ ^ \z <script>alert(1)</script> | …"
 
@@ -134,18 +133,12 @@ def test_the_best_is_bold_the_second_underlined_and_the_disturbed_has_a_dagger(f
     assert "percent of 50,000 images" in latex.partition("\\begin{tabular}")[0]
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+@needs_latex
 @pytest.mark.parametrize("columns", [NAMES, ()], ids=["chosen", "usual"])
 def test_latex_compiles_without_a_warning(frame: pd.DataFrame, tmp_path: Path, columns: tuple[str, ...]) -> None:
-    (tmp_path / "table.tex").write_text(str(rendered("latex", frame, sheet(frame, labelled(frame, columns)))))
-    (tmp_path / "paper.tex").write_text(
-        r"\documentclass{article}\usepackage[a3paper,landscape,margin=1cm]{geometry}\usepackage[T1]{fontenc}"
-        r"\usepackage{lmodern,booktabs,siunitx}\begin{document}\input{table}\end{document}"
-    )
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
-    assert ran.returncode == 0, ran.stdout[-2000:]
-    wrong = [line for line in ran.stdout.splitlines() if re.search(r"Warning|Overfull|Missing character", line)]
+    text = str(rendered("latex", frame, sheet(frame, labelled(frame, columns))))
+    said = compiled(tmp_path, [text], r"\usepackage[T1]{fontenc}\usepackage{lmodern}")
+    wrong = [line for line in said.splitlines() if re.search(r"Warning|Overfull|Missing character", line)]
     assert [line for line in wrong if "Label(s)" not in line] == []
     assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF")
 
