@@ -51,7 +51,6 @@ def report(
         raise ValueError(f"there are no records{of} in {', '.join(map(str, found.folders))}")
 
     import results
-    from harness.cli.app import CERTIFICATES
     from harness.cli.repeating import commands
     from results.report import Report, report_page
 
@@ -67,7 +66,7 @@ def report(
             frame=frame,
             expected=found.expected,
             sources=[*(name for name in sources if name not in folders), *sorted(folders)],
-            certificates=[each for folder in found.folders for each in results.certificates(folder / CERTIFICATES)],
+            certificates=found.certificates,
             comparisons=comparisons,
             uncompared=uncompared,
             published=published,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.cli.options import OutputOptions
-    from results import Record
+    from results import Certificate, Record
     from results.tables import Sheet
 
 Expected = Sequence[tuple[str, dict[str, Any]]]
@@ -31,16 +32,21 @@ class Recorded:
     problems: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
 
+    @cached_property
+    def certificates(self) -> list[Certificate]:
+        """The certificates in the folders."""
+        import results
+
+        return [found for folder in self.folders for found in results.certificates(folder / CERTIFICATES)]
+
     def frame(self, where: Sequence[str] = (), sort: Sequence[str] = ()) -> pd.DataFrame:
         """Return the table of the records, with what the certificates in their folders say about their attentions.
 
         Raises ValueError for an unknown column and for conditions that no row fulfils.
         """
-        import results
         from results import tables
 
-        certificates = [found for folder in self.folders for found in results.certificates(folder / CERTIFICATES)]
-        frame = tables.table(self.records, self.expected, certificates)
+        frame = tables.table(self.records, self.expected, self.certificates)
         return tables.in_order(tables.where(frame, where), sort)
 
     @property
