@@ -6,7 +6,6 @@ import marshal
 import math
 import os
 import re
-import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -75,7 +74,11 @@ _DECODER = json.JSONDecoder(parse_constant=lambda constant: _refuse(constant))
 
 def model_of(backbone: Mapping[str, Any]) -> str:
     """Return the model that a cell's `backbone` describes, as JSON text: all of it but its label, `name`."""
-    return json.dumps({name: value for name, value in backbone.items() if name != "name"}, sort_keys=True)
+    model = {name: value for name, value in backbone.items() if name != "name"}
+    try:
+        return orjson.dumps(model, option=orjson.OPT_SORT_KEYS).decode()
+    except orjson.JSONEncodeError:  # halves of surrogates, and whole numbers beyond 64 bits
+        return json.dumps(model, sort_keys=True)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -179,8 +182,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _read_json(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as stream:
-            content = stream.read()
+        with open(path, "rb", buffering=0) as stream:
+            content = stream.readall()
         try:
             values = orjson.loads(content)
         except orjson.JSONDecodeError:
@@ -209,9 +212,10 @@ def read_all(folder: Path) -> tuple[list[Record], list[str]]:
     records, problems = [], []
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries, no_collection():
         shared: dict[object, Any] = {}
+        start = os.path.join(folder, "")
         for name in sorted(entry.name for entry in entries if entry.name.endswith(".json")):
             try:
-                records.append(_read(os.path.join(folder, name), name.removesuffix(".json"), folder, shared))
+                records.append(_read(start + name, name.removesuffix(".json"), folder, shared))
             except ValueError as error:
                 problems.append(str(error))
     return records, problems
@@ -226,22 +230,31 @@ def _read(path: str, stem: str, folder: Path, shared: dict[object, Any]) -> Reco
     cell = values["cell"]
     cell["backbone"] = _shared(cell["backbone"], shared)
     cell["task"] = _of_shared(cell["task"], shared)
-    values["metrics"] = {sys.intern(name): _from_json(value) for name, value in values["metrics"].items()}
+    values["metrics"] = {name: _from_json(value) for name, value in values["metrics"].items()}
     values["environment"] = _of_shared(values["environment"], shared)
     return Record(**values, folder=folder)
 
 
 def _of_shared(values: dict[str, Any], shared: dict[object, Any]) -> dict[str, Any]:
-    return {
-        sys.intern(name): _shared(value, shared) if isinstance(value, str | dict | list) else value
-        for name, value in values.items()
-    }
+    """Return a dict, half as large as that of the parser, of the values, each an equal one that was there before."""
+    found = {}
+    for name, value in values.items():
+        kind = type(value)
+        if kind is str:
+            value = shared.setdefault(value, value)
+        elif kind is dict or kind is list:
+            value = _shared(value, shared)
+        found[name] = value
+    return found
 
 
 def _shared(value: Any, shared: dict[object, Any]) -> Any:
-    """Return the value, or an equal one that was there before."""
+    """Return an object or a list, or an equal one that was there before; of a new object, its values are shared."""
     # The second version of the format depends on nothing but the value.
-    return shared.setdefault(value if isinstance(value, str) else marshal.dumps(value, 2), value)
+    form = marshal.dumps(value, 2)
+    if form not in shared:
+        shared[form] = _of_shared(value, shared) if isinstance(value, dict) else value
+    return shared[form]
 
 
 def _to_json(value: object) -> object:

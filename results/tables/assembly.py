@@ -56,10 +56,17 @@ class Columns:
                 values = [_NULL if value is None else value for value in values]
             self._add(task, column_of(name), values, place)
 
-    def add_fields(self, kind: Kind, task: str, path: tuple[str, ...], objects: Sequence[Fields | None]) -> None:
+    def add_fields(
+        self,
+        kind: Kind,
+        task: str,
+        path: tuple[str, ...],
+        objects: Sequence[Fields | None],
+        left_out: tuple[str, ...] = (),
+    ) -> None:
         """Add a column for each field of the objects of the rows, nested ones as `flattened` has them."""
         self._additions += 1
-        for name, values, place in _by_name(objects):
+        for name, values, place in _by_name(objects, left_out):
             types = set(map(type, values))
             if types & {dict, list, tuple}:
                 self._add_nested(kind, task, (*path, name), values, place)
@@ -114,10 +121,12 @@ def cached(function: Callable[[Of], Made]) -> Callable[[Of], Made]:
     return call
 
 
-def _by_name(objects: Sequence[Fields | None]) -> Iterator[tuple[str, list[Any], _Place]]:
+def _by_name(
+    objects: Sequence[Fields | None], left_out: tuple[str, ...] = ()
+) -> Iterator[tuple[str, list[Any], _Place]]:
     """Yield each name in any of the objects, its value in each, and its place in the object of a row."""
     forms = dict.fromkeys(None if each is None else tuple(each) for each in objects)
-    for name in dict.fromkeys(name for form in forms if form is not None for name in form):
+    for name in dict.fromkeys(name for form in forms if form is not None for name in form if name not in left_out):
 
         def place(row: int, name: str = name) -> tuple[int, ...]:
             return (list(objects[row] or {}).index(name),)

@@ -257,12 +257,8 @@ def _identify(found: Columns, rows: Sequence[_Row], certificates: Sequence[Certi
 
 def _describe(found: Columns, rows: Sequence[_Row], ambiguous: set[str]) -> None:
     """Add metrics and circumstances. A metric that several tasks report is prefixed with its task."""
-
-    def fields(backbone: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in backbone.items() if name not in ("name", "attention")}
-
-    once = cached(fields)
-    found.add_fields("model", "", (), [once(next(iter(row.values())).cell["backbone"]) for row in rows])
+    backbones = [next(iter(row.values())).cell["backbone"] for row in rows]
+    found.add_fields("model", "", (), backbones, left_out=("name", "attention"))
     for task in dict.fromkeys(itertools.chain(*rows)):
 
         def column_of(metric: str, task: str = task) -> Column:
@@ -271,7 +267,8 @@ def _describe(found: Columns, rows: Sequence[_Row], ambiguous: set[str]) -> None
 
         entries = [row.get(task) for row in rows]
         records = [entry.record if entry else None for entry in entries]
-        found.add_fields("task", task, (), [_fields_of(entry.cell["task"]) if entry else None for entry in entries])
+        tasks = [_with_named_weights(entry.cell["task"]) if entry else None for entry in entries]
+        found.add_fields("task", task, (), tasks, left_out=("name",))
         found.add(task, Column("record", task, ("status",)), [_status(entry) if entry else ABSENT for entry in entries])
         found.add_metrics(task, column_of, [record.metrics if record else None for record in records])
         for name in ("key", "created"):
@@ -306,9 +303,8 @@ def _warning(record: Record) -> str | None:
     return f"{head}{count(left, 'tensor')} as initialised"
 
 
-def _fields_of(task: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a task; its weights, if any, get a name: that of their file, or the label of their run."""
-    task = {name: value for name, value in task.items() if name != "name"}
+def _with_named_weights(task: dict[str, Any]) -> dict[str, Any]:
+    """Return a task whose weights, if any, have a name: that of their file, or the label of their run."""
     match task.get("weights"):
         case {"run": run, "label": label, **rest}:
             return {**task, "weights": {"name": label, "run": run, **rest}}

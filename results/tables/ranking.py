@@ -61,5 +61,10 @@ def contests(frame: pd.DataFrame, metric: str) -> list[tuple[Any, ...]]:
         of_images = column.name in {name for each in tasks for part in _IMAGES for name in (part, f"{each}_{part}")}
         if is_circumstance or of_hardware or (of_images and not task) or column.name == "model.image_size":
             names.append(column.name)
-    columns: list[list[Any]] = [values_of(frame[name]) for name in names]
+    # Most circumstances are the same in all rows, and tell none of them apart.
+    columns: list[list[Any]] = [values_of(frame[name]) for name in names if name == "backbone" or _differs(frame[name])]
     return list(zip(*columns, strict=True))
+
+
+def _differs(column: pd.Series) -> bool:
+    return len(column) > 0 and column.nunique(dropna=False) > 1

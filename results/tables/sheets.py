@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from results.garbage import no_collection
 from results.wording import one_line
 
 _GAP = "  "
@@ -69,20 +70,15 @@ class Sheet:
         return self.without(["status"]) if all_done else self
 
 
+@no_collection()
 def to_plain(sheet: Sheet) -> str:
     """Return lines with columns aligned by spaces, never wrapped or cut; the notes follow after an empty line."""
-    widths = _widths(sheet)
-
-    def line(row: Sequence[str]) -> str:
-        aligned = (
-            _padded(cell, width, position in sheet.right)
-            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return _GAP.join(aligned).rstrip()
-
-    return _paragraphs([line(sheet.headers), *map(line, sheet.rows)], sheet.notes)
+    columns = zip(sheet.headers, *sheet.rows, strict=True)
+    aligned = [_aligned(column, position in sheet.right) for position, column in enumerate(columns)]
+    return _paragraphs([_GAP.join(row).rstrip() for row in zip(*aligned, strict=True)], sheet.notes)
 
 
+@no_collection()
 def to_markdown(sheet: Sheet) -> str:
     """Return a Markdown table with numbers right-aligned; the notes follow as paragraphs."""
 
@@ -186,17 +182,26 @@ def _last(text: str, size: int) -> str:
 
 
 def _widths(sheet: Sheet) -> list[int]:
-    return [max(map(_size, column)) for column in zip(sheet.headers, *sheet.rows, strict=True)]
+    return [max(_sizes(column)) for column in zip(sheet.headers, *sheet.rows, strict=True)]
+
+
+def _sizes(texts: Sequence[str]) -> list[int]:
+    """Return the columns of a terminal that each text takes."""
+    return list(map(len if "".join(texts).isascii() else _size, texts))
+
+
+def _aligned(texts: Sequence[str], right: bool) -> list[str]:
+    """Return the texts with spaces, all of one width."""
+    sizes = _sizes(texts)
+    width = max(sizes)
+    gaps = [" " * (width - size) for size in sizes]
+    return [gap + text if right else text + gap for gap, text in zip(gaps, texts, strict=True)]
 
 
 def _size(text: str) -> int:
     """Return the columns of a terminal that a text takes: two for each Chinese character."""
-    return len(text) if text.isascii() else cell_len(text)
-
-
-def _padded(text: str, width: int, right: bool) -> str:
-    gap = " " * (width - _size(text))
-    return gap + text if right else text + gap
+    # Before the combining marks, as in "±", all characters are of one column.
+    return len(text) if text.isascii() or max(text) < "\u0300" else cell_len(text)
 
 
 def _width(sheet: Sheet) -> int:

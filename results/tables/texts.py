@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -74,10 +75,15 @@ def _standard_errors(frame: pd.DataFrame, metric: str) -> list[float] | None:
 
 def number_text(metric: str, value: float) -> str:
     """Return a value of a metric with as many digits as say something."""
-    digits = next((digits for part, digits in _DIGITS.items() if part in metric), None)
+    digits = _digits(metric)
     if digits is None:
         return str(value) if isinstance(value, int) else f"{value:.4g}"
     # At least two digits: 0.4 images/s are not 0, and 0.008 GMACs have too few digits to compare.
     if abs(value) >= 10 ** (1 - digits) or value == 0:
         return f"{value:.{digits}f}"
     return f"{value:#.2g}".removesuffix(".")
+
+
+@cache
+def _digits(metric: str) -> int | None:
+    return next((digits for part, digits in _DIGITS.items() if part in metric), None)

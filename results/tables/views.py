@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from results.garbage import no_collection
 from results.tables.columns import Column, columns_of
 from results.tables.frames import shown_metrics
 from results.tables.naming import shortened
@@ -46,6 +47,7 @@ def _others(names: Sequence[str], chosen: Mapping[str, str]) -> dict[str, str]:
     return {name: "" for name in names if name not in chosen}
 
 
+@no_collection()
 def sheet(frame: pd.DataFrame, chosen: Mapping[str, str] | None = None) -> Sheet:
     """Return the columns of `shown_columns` for people, and notes. The order of the rows is the frame's."""
     names = shown_columns(frame, chosen)
