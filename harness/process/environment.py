@@ -20,6 +20,8 @@ WAIT_POLICY = described_policy(os.environ)
 """That of this process's threads: libgomp has read its environment while torch was imported, just now or before."""
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("attentions", "backbones", "harness", "results", "slurm")
+_CODE = ("attentions", "backbones", "harness", "results/*.py", "slurm")
+"""For git: what a measurement depends on. Other files of results are records; a run that makes some is not dirty."""
 CHECKOUT = "checkout.json"
 """In a copy of the five packages: the commit and dirty flag of the copied checkout."""
 LIBRARIES = ("torchvision", "timm", "fvcore", "numpy", "Pillow")
@@ -30,7 +32,7 @@ Value = str | int | bool | None
 def environment(device: str) -> dict[str, Value]:
     """Return the circumstances of a measurement on `device` ("cpu" or "cuda"), as plain JSON values.
 
-    `commit` and `dirty` (uncommitted changes in the five packages, including new files) are None where this package is
+    `commit` and `dirty` (uncommitted changes of code in the five packages, including new files) are None where this package is
     not in its own git checkout; `date` is UTC.
     """
     commit, dirty = checkout(ROOT)
@@ -64,7 +66,7 @@ def checkout(root: Path) -> tuple[str | None, bool | None]:
     if top is None or Path(top).resolve() != root.resolve():
         return None, None
     commit = _output("git", "-C", str(root), "rev-parse", "--verify", "HEAD")
-    changes = _output("git", "-C", str(root), "status", "--porcelain", "--", *PACKAGES)
+    changes = _output("git", "-C", str(root), "status", "--porcelain", "--", *_CODE)
     return commit, None if commit is None or changes is None else changes != ""
 
 

@@ -67,10 +67,17 @@ def test_clean_checkout(project):
 
 @pytest.mark.parametrize(
     ("file", "dirty"),
-    [("harness/a.py", True), ("attentions/new.py", True), ("notes.txt", False)],
-    ids=["changed", "new in a package", "new elsewhere"],
+    [
+        ("harness/a.py", True),
+        ("attentions/new.py", True),
+        ("results/tables/new.py", True),
+        ("results/atlas/0123456789abcdef.json", False),
+        ("notes.txt", False),
+    ],
+    ids=["changed", "new in a package", "new code of results", "new record", "new elsewhere"],
 )
 def test_dirty(project, file, dirty):
+    (project / file).parent.mkdir(parents=True, exist_ok=True)
     (project / file).write_text("two = 2\n")
     assert checkout(project) == (git(project, "rev-parse", "HEAD"), dirty)
 
