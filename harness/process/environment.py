@@ -32,8 +32,8 @@ Value = str | int | bool | None
 def environment(device: str) -> dict[str, Value]:
     """Return the circumstances of a measurement on `device` ("cpu" or "cuda"), as plain JSON values.
 
-    `commit` and `dirty` (uncommitted changes of code in the five packages, including new files) are None where this package is
-    not in its own git checkout; `date` is UTC.
+    `commit` and `dirty` (uncommitted changes of code in the five packages, including new files) are None where this
+    package is not in its own git checkout; `date` is UTC.
     """
     commit, dirty = checkout(ROOT)
     return {
