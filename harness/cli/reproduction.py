@@ -8,13 +8,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import pandas as pd
 from rich.console import Console
 
 import results
 from harness.cells import Cell, Costs
 from harness.published.models import spec_of
 from harness.runner.run_all import run_all
-from results import tables
+from results import figures, tables
 
 Accuracy = Literal["any", "evaluated", "trained"]
 
@@ -74,6 +75,32 @@ def recorded_numbers(targets: list[dict[str, Any]], records: Sequence[results.Re
     return ours
 
 
+def our_times(targets: list[dict[str, Any]], records: Sequence[results.Record]) -> list[dict[str, Any]]:
+    """Return the times per image of the models of targets among these records, but those that were disturbed.
+
+    Each has model, resolution, ms, and hardware: the device and the circumstances, in words.
+    """
+    models = {
+        results.model_of(spec_of(target).to_json()): (target["model"], target["resolution"])
+        for target in targets
+        if "model" in target
+    }
+    found = []
+    for record in records:
+        per_s = record.metrics.get("images_per_s")
+        known = models.get(results.model_of(record.cell["backbone"]))
+        if known is None or record.status != "done" or not per_s or "infer" in record.disturbed:
+            continue
+        runtime = record.cell["task"]["runtime"]
+        device = record.environment.get("device_name") or runtime["device"]
+        threads = f", {record.environment['threads']} threads" if runtime["device"] == "cpu" else ""
+        how = f"batch {runtime['batch']}, {runtime['precision']}, {runtime['mode']}"
+        found.append(
+            {"model": known[0], "resolution": known[1], "ms": 1000 / per_s, "hardware": f"{device}{threads}, {how}"}
+        )
+    return found
+
+
 def _accuracies(records: Sequence[results.Record], accuracy: Accuracy, partial: bool) -> dict[str, dict[str, Any]]:
     """Return the accuracy that counts by model: top1, top1_stderr, top1_kind, top1_weights, n_images; and its key."""
     found = []
@@ -117,3 +144,30 @@ def _accuracy(record: results.Record) -> dict[str, Any] | None:
     if stderr is None:
         stderr = 100 * math.sqrt(top1 / 100 * (1 - top1 / 100) / images)
     return {"top1": top1, "top1_stderr": stderr, "top1_kind": kind, "top1_weights": what, "n_images": images}
+
+
+def drawn(
+    paper: str,
+    published: pd.DataFrame,
+    comparison: pd.DataFrame,
+    targets: list[dict[str, Any]],
+    out: Path,
+    folder: Path,
+) -> list[str]:
+    """Draw the figures of a paper into a folder, with the records in `out`; return a line for each file."""
+    times = our_times(targets, results.read_all(out)[0])
+    contradictions = tables.contradictions(published, ("gmacs", "top1"))
+    found = [
+        figures.cost_figure(published, comparison, contradictions),
+        figures.time_figure(tables.published_times(paper), times, published, comparison),
+        figures.ablation_figure(published, comparison),
+    ]
+    lines = []
+    for figure in found:
+        name = f"{paper}_{figure.kind}"
+        contents = {ending: figures.rendered(figure, ending) for ending in (".pdf", ".svg")}
+        contents[".csv"] = tables.to_csv(figure.data).encode()
+        for ending, content in contents.items():
+            results.write_bytes(folder / f"{name}{ending}", content)
+        lines.append(f"wrote {folder / name}.pdf, .svg and .csv")
+    return lines

@@ -107,6 +107,7 @@ def reproduce(
     workers: WorkersOption = None,
     cache: CacheOption = None,
     out: OutOption = RUNS,
+    figures: Annotated[Path | None, shown("FOLDER")] = None,
     output: tyro.conf.OmitArgPrefixes[OutputOptions] = OutputOptions(),  # noqa: B008
 ) -> int:
     """Print our parameters, GMACs and accuracies beside the published ones, row by row.
@@ -115,6 +116,7 @@ def reproduce(
     folder is evaluated first, as its own repository does:
         attention-bench reproduce flatten
         attention-bench reproduce flatten --data /data/imagenet --weights official --device cuda
+        attention-bench reproduce flatten --figures figures
 
     Args:
         paper: flatten (FLatten Transformer, ICCV 2023).
@@ -122,8 +124,10 @@ def reproduce(
         weights: a folder with official weights, under the names that they are published by.
         allow_partial_data: take fewer than the 50,000 val images; their accuracies get no verdict.
         accuracy: show that of models evaluated from files, of models trained here, or any, which prefers the former.
+        figures: draw the paper's figures there, its points and ours in one: accuracy against multiply-adds and against
+            time, and its ablations; each as .pdf, as .svg, and its data as .csv.
     """
-    from harness.cli.reproduction import our_numbers
+    from harness.cli.reproduction import drawn, our_numbers
     from harness.process.environment import readers_here
     from harness.process.ranks import process_group
     from harness.published.official import official_cells
@@ -131,6 +135,8 @@ def reproduce(
     from results import tables
 
     published = tables.published_rows(paper)
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise ValueError(f"--figures {figures} is a file; it takes a folder")
     if (data is None) != (weights is None):
         raise ValueError("--data and --weights go together: images to evaluate, and the official files to evaluate")
     check_at_least(0, "--workers", workers)
@@ -166,4 +172,7 @@ def reproduce(
     ours = our_numbers(targets, out, error_console, accuracy=accuracy, partial=allow_partial_data)
     comparison = tables.compare(published, ours)
     emit(tables.comparison_sheet(comparison), comparison, output)
+    if figures is not None:
+        for line in drawn(paper, published, comparison, targets, out, figures):
+            note(line)
     return 0

@@ -4,6 +4,7 @@
 * `forest`: differences from a baseline, with intervals.
 * `ranks`: mean ranks over backbones, with the critical difference.
 * `ablation`, `grids`: accuracy over one option and over two, and attentions by backbones.
+* `reproduced`: the figures of a paper, with its points and ours.
 * `breakdown`: what multiply-adds are spent on.
 * `curves`: accuracy and loss after each epoch.
 * `points`, `panels`: what is drawn with which interval, and what may be compared.
@@ -21,6 +22,7 @@ from results.figures.grids import grid
 from results.figures.points import Which
 from results.figures.ranks import ranks
 from results.figures.rendering import ENDINGS, check_path, render, rendered
+from results.figures.reproduced import ablation_figure, cost_figure, time_figure
 from results.figures.styles import Style, styles
 
 __all__ = [
@@ -31,9 +33,11 @@ __all__ = [
     "Style",
     "Which",
     "ablation",
+    "ablation_figure",
     "accuracy",
     "breakdown",
     "check_path",
+    "cost_figure",
     "curves",
     "forest",
     "grid",
@@ -41,4 +45,5 @@ __all__ = [
     "render",
     "rendered",
     "styles",
+    "time_figure",
 ]

@@ -7,7 +7,8 @@
 * `views`, `notes`, `ranking`, `sheets`: a frame as a table for people, with what they must know.
 * `formats`: a table as text, CSV, Markdown, LaTeX, HTML, JSON, parquet, or in timm's columns.
 * `schema`: what each column means.
-* `reproduction`: our numbers beside published ones, which are in `results/published` with their sources.
+* `reproduction`: our numbers beside published ones, which are in `results/published` with their sources;
+  `sources`: where those contradict each other, and run times.
 """
 
 from results.tables.evaluated import evaluated_sheet, evaluations
@@ -30,6 +31,7 @@ from results.tables.reproduction import (
 )
 from results.tables.selection import in_order, labelled, titled, where
 from results.tables.sheets import Sheet, show, to_markdown, to_plain
+from results.tables.sources import contradictions, published_times
 from results.tables.views import sheet, shown_columns
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "compare",
     "comparison_sheet",
     "comparisons",
+    "contradictions",
     "describe",
     "evaluated_sheet",
     "evaluations",
@@ -54,6 +57,7 @@ __all__ = [
     "papers",
     "pivoted",
     "published_rows",
+    "published_times",
     "rendered",
     "sheet",
     "show",

@@ -50,7 +50,7 @@ _PAPERS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 _NUMBER = r"([0-9]*\.?[0-9]+)"
 # Decimal texts and binary numbers agree at 4.5 + 0.05 only up to rounding.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 # Half the width of a 95 % interval, in standard errors.
@@ -74,16 +74,17 @@ def papers() -> list[str]:
 def published_rows(paper: str) -> pd.DataFrame:
     """Return every published row that the reproduction of a paper covers, as texts, from primary and secondary sources.
 
-    Columns: KEY (resolution is an int), attention, params_m, gmacs (printed as FLOPs), top1, primary ("1" for the
-    preferred row of a model and for every ablation), source, confidence ("read" or "figure"), note.
+    Columns: KEY (resolution is an int), family (of a model), attention, params_m, gmacs (printed as FLOPs), top1,
+    primary ("1" for the preferred row of a model and for every ablation), source, confidence ("read" or "figure") and
+    note.
     Raises ValueError for an unknown paper.
     """
     if paper not in _PAPERS:
         raise ValueError(f"no published tables of {paper!r}; there are: {', '.join(_PAPERS)}")
     scope = _PAPERS[paper]
-    models = _read_table("imagenet_accuracy.csv")
+    models = read_table("imagenet_accuracy.csv")
     models = models[models["backbone_family"].isin(scope["families"]) & models["attention"].isin(scope["attentions"])]
-    ablations = _read_table("ablation_flatten.csv")
+    ablations = read_table("ablation_flatten.csv")
     ablations = ablations[
         ablations["ablation"].isin(scope["ablations"]) & ~ablations["param_value"].isin(scope["left_out"])
     ]
@@ -92,9 +93,10 @@ def published_rows(paper: str) -> pd.DataFrame:
         attention=["softmax" if "softmax" in setting else paper for setting in ablations["setting"]],
         primary="1",
     )
-    rows = pd.concat([models, ablations], ignore_index=True).rename(columns={"flops_g": "gmacs"}).fillna("")
+    rows = pd.concat([models, ablations], ignore_index=True).fillna("")
+    rows = rows.rename(columns={"flops_g": "gmacs", "backbone_family": "family"})
     rows["resolution"] = [int(text) if text else "" for text in rows["resolution"]]
-    return rows[[*KEY, "attention", "params_m", "gmacs", "top1", "primary", "source", "confidence", "note"]]
+    return rows[[*KEY, "family", "attention", "params_m", "gmacs", "top1", "primary", "source", "confidence", "note"]]
 
 
 def targets(published: pd.DataFrame) -> list[dict[str, Any]]:
@@ -122,16 +124,16 @@ def compare(published: pd.DataFrame, ours: Sequence[Mapping[str, Any]]) -> pd.Da
     """
     by_target = {_key(row): row for row in ours}
     assert len(by_target) == len(ours), "two mappings for one target"
-    reasons = _read_table("reasons.csv")
+    reasons = read_table("reasons.csv")
     rows = [_compared(theirs, by_target.get(_key(theirs), {}), reasons) for theirs in rows_of(published)]
     return pd.DataFrame(rows)
 
 
 def _compared(theirs: Mapping[str, Any], found: Mapping[str, Any], reasons: pd.DataFrame) -> dict[str, Any]:
     """Return a row of the comparison: a published row and what was found for its target, if anything."""
-    params = _match(theirs["params_m"], _tolerance(theirs, "params_m"), {"params_m": found.get("params_m")})
+    params = _match(theirs["params_m"], tolerance(theirs, "params_m"), {"params_m": found.get("params_m")})
     conventions = {name: found.get(name) for name in ("gmacs", "gmacs_fvcore")}
-    gmacs = _match(theirs["gmacs"], _tolerance(theirs, "gmacs"), conventions)
+    gmacs = _match(theirs["gmacs"], tolerance(theirs, "gmacs"), conventions)
     accuracy = _compared_accuracy(theirs, found)
     verdicts = {"params_m": params.verdict, "gmacs": gmacs.verdict}
     # An accuracy needs a reason only if it differs: its own column says whether it is measured.
@@ -262,7 +264,7 @@ def describe(row: Mapping[str, Any]) -> str:
     return f"{row['ablation']} of {row['backbone']}: {row['setting']}, {row['param_value']}"
 
 
-def _read_table(name: str) -> pd.DataFrame:
+def read_table(name: str) -> pd.DataFrame:
     return pd.read_csv(PUBLISHED / name, dtype=str, keep_default_na=False)
 
 
@@ -270,7 +272,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(row.get(name, "")) for name in KEY)
 
 
-def _tolerance(row: Mapping[str, Any], quantity: str) -> float:
+def tolerance(row: Mapping[str, Any], quantity: str) -> float:
     """Return half a unit in the last printed digit, or the error given in the note of a digitised number.
 
     A digitised accuracy has the larger of the two, since a figure may plot a rounded number.
@@ -300,7 +302,7 @@ def _top1_verdict(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     if images < IMAGENET_VAL:
         return f"{PARTIAL}: {images} images"
     allowed = {EVALUATED: NUMERICS, TRAINED: _Z * (ours.get("top1_stderr") or 0.0)}[ours["top1_kind"]]
-    within = abs(top1 - float(theirs["top1"])) <= _tolerance(theirs, "top1") + allowed + _ROUNDING
+    within = abs(top1 - float(theirs["top1"])) <= tolerance(theirs, "top1") + allowed + ROUNDING
     return AGREES if within else DIFFERS
 
 
@@ -313,7 +315,7 @@ def _match(theirs: str, tolerance: float, ours: Mapping[str, float | None]) -> _
         return _Match(None, None, NOT_MEASURED, "")
     differences = {name: value - float(theirs) for name, value in numbers.items()}
     nearest = min(differences, key=lambda name: abs(differences[name]))
-    agreeing = [name for name, difference in differences.items() if abs(difference) <= tolerance + _ROUNDING]
+    agreeing = [name for name, difference in differences.items() if abs(difference) <= tolerance + ROUNDING]
     convention = "both" if len(agreeing) == 2 else nearest
     return _Match(numbers[nearest], differences[nearest], AGREES if agreeing else DIFFERS, convention)
 
