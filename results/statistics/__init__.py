@@ -1,6 +1,6 @@
 """Accuracies, differences and ranks with their intervals, and what may be said of them.
 
-* `shares`: one accuracy (Wilson), the mean of several (Student).
+* `shares`: one accuracy (Wilson), the mean of several (Student); `bounded`: the mean of values between two bounds.
 * `mcnemar`: two models on the same images; `paired`: the same with several seeds.
 * `several`: many comparisons at a time; `ranks`: attentions over backbones.
 """

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from results.statistics.paired import CONFIDENCE
+CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
