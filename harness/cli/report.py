@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from harness.cli.app import note, shown
+from harness.cli.app import shown
 from harness.cli.options import FoldersOption, SourcesArgument
+from harness.cli.outputs import check_files, write_files
 from harness.cli.sheets import recorded
 
 if TYPE_CHECKING:
@@ -44,13 +45,14 @@ def report(
         ema: compare the moving averages of the weights.
         title: the headline of the page.
     """
-    _check(output)
+    if output.suffix not in ENDINGS:
+        raise ValueError(f"{output}: a report ends in {' or '.join(ENDINGS)}")
     found = recorded(sources, out)
+    check_files([output], found.folders)
     if not found.records:
         of = f" of {', '.join(sources)}" if sources else ""
         raise ValueError(f"there are no records{of} in {', '.join(map(str, found.folders))}")
 
-    import results
     from harness.cli.repeating import commands
     from results.report import Report, report_page
 
@@ -78,19 +80,8 @@ def report(
             made=datetime.now(UTC).date().isoformat(),
         )
     )
-    results.write_text(output, page)
-    note(f"wrote {output}")
+    write_files([(output, page)], found.folders)
     return found.status
-
-
-def _check(output: Path) -> None:
-    """Raise ValueError for a file that the page cannot be written to."""
-    if output.is_dir():
-        raise ValueError(f"cannot write {output}: it is a folder")
-    if output.suffix not in ENDINGS:
-        raise ValueError(f"{output}: a report ends in {' or '.join(ENDINGS)}")
-    if not output.parent.is_dir():
-        raise ValueError(f"cannot write {output}: there is no folder {output.parent}")
 
 
 def _compared(records: list[Record], baseline: str, which: Which) -> tuple[pd.DataFrame | None, str, list[str]]:

@@ -55,7 +55,7 @@ def table(
     else:
         sheet = tables.sheet(frame, chosen)
         numbers = tables.titled(frame, tables.shown_columns(frame, chosen)) if chosen else frame
-    emit(sheet.with_notes(found.conflicts), numbers, output, complete=frame)
+    emit(sheet.with_notes(found.conflicts), numbers, output, found.folders, complete=frame)
     return found.status
 
 
@@ -88,10 +88,10 @@ def compare(
         raise ValueError("--ema is of trainings; an evaluation says itself which weights it is of")
     if evaluations:
         frame = tables.evaluations(found.records, baseline, rope)
-        emit(tables.evaluated_sheet(frame), frame, output)
+        emit(tables.evaluated_sheet(frame), frame, output, found.folders)
         return found.status
     frame = tables.comparisons(found.records, baseline, "ema" if ema else "model", rope)
-    emit(tables.paired_sheet(frame), frame, output)
+    emit(tables.paired_sheet(frame), frame, output, found.folders)
     return found.status
 
 
@@ -171,7 +171,7 @@ def reproduce(
     targets = tables.targets(published)
     ours = our_numbers(targets, out, error_console, accuracy=accuracy, partial=allow_partial_data)
     comparison = tables.compare(published, ours)
-    emit(tables.comparison_sheet(comparison), comparison, output)
+    emit(tables.comparison_sheet(comparison), comparison, output, [out])
     if figures is not None:
         for line in drawn(paper, published, comparison, targets, out, figures):
             note(line)

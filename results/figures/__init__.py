@@ -24,7 +24,7 @@ from results.figures.grids import grid
 from results.figures.maps import Seen, maps
 from results.figures.points import Which
 from results.figures.ranks import ranks
-from results.figures.rendering import ENDINGS, check_path, render, rendered
+from results.figures.rendering import ENDINGS, check_ending, render, rendered
 from results.figures.reproduced import ablation_figure, cost_figure, time_figure
 from results.figures.styles import Style, styles
 
@@ -41,7 +41,7 @@ __all__ = [
     "accuracy",
     "analysis",
     "breakdown",
-    "check_path",
+    "check_ending",
     "cost_figure",
     "curves",
     "forest",

@@ -105,7 +105,7 @@ def test_a_foreign_record_with_a_text_for_an_accuracy_is_shown_as_it_is(ask: Ask
         ("runs -o a.pdf", "a.pdf: a report ends in .html or .htm"),
         ("runs -o a", "a: a report ends in .html or .htm"),
         ("runs -o folder.html", "cannot write folder.html: it is a folder"),
-        ("runs -o nowhere/a.html", "cannot write nowhere/a.html: there is no folder nowhere"),
+        ("runs -o a.html/a.html", "cannot write a.html/a.html: a.html is a file"),
         ("nowhere/runs -o a.html", "there is no folder nowhere/runs"),
         ("--out nowhere -o a.html", "there is no folder nowhere"),
         ("empty -o a.html", "there are no records in empty"),

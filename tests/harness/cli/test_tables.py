@@ -61,27 +61,6 @@ def test_tables(ask: Ask, measured: Path) -> None:
         assert row["record.costs.key"] == record.key
 
 
-def test_a_csv_that_cannot_be_written_is_one_line(ask: Ask, measured: Path) -> None:
-    shutil.copytree(measured, "runs")
-    Path("file").write_text("")
-    for target in ("file/table.csv", "runs", "''"):
-        answer = ask(f"table --csv {target}")
-        assert answer.status == 2
-        named = "." if target == "''" else target
-        assert re.fullmatch(rf"attention-bench: cannot write {re.escape(named)}: .*\n", answer.err)
-
-
-def test_what_cannot_be_written_is_refused_before_anything_is(ask: Ask, measured: Path) -> None:
-    shutil.copytree(measured, "runs")
-    Path("kept.csv").write_text("kept")
-    assert "it is a folder" in refused(ask, "table runs -o kept.csv --csv runs")
-    assert Path("kept.csv").read_text() == "kept"
-    record = next(Path("runs").glob("*.json"))
-    before = record.read_bytes()
-    assert "it is a record" in refused(ask, f"table runs -o {record}")
-    assert record.read_bytes() == before
-
-
 def test_a_folder_by_several_paths_is_read_once(ask: Ask, measured: Path) -> None:
     shutil.copytree(measured, "runs")
     Path("runs/broken.json").write_text("{")
