@@ -21,7 +21,7 @@ import pandas as pd
 
 from results.records import Record
 from results.statistics import holm, paired_difference
-from results.tables.columns import columns_of, flattened, rows_of
+from results.tables.columns import columns_of, flattened, is_figure, rows_of
 from results.tables.frames import in_natural_order, table
 from results.tables.naming import name_and_options, shortened
 from results.tables.notes import mixed_environments
@@ -32,16 +32,19 @@ from results.tables.verdicts import (
     METRIC_OF,
     NO_BASELINE,
     NO_COMMON_SEED,
+    NO_IMAGES,
     ONE_SEED,
     Which,
-    bits_of,
+    check_any_compared,
     check_rope,
+    images_note,
+    known_bits,
     p_text,
     run_name,
     verdict_of,
 )
 from results.tables.views import headers_of
-from results.wording import printable
+from results.wording import and_more, printable
 
 # Fields of a task that change no result, and so do not split arms; the place of a file is one of them.
 INCIDENTAL = ("workers", "root", "path", "label", "cache", "device_batch", "checkpoint_minutes", "tensorboard")
@@ -63,6 +66,7 @@ _OWN_COLUMNS = (
     "val_list",
     "weights",
     "seeds_left_out",
+    "images_unknown",
     "environments",
 )
 
@@ -83,22 +87,23 @@ def comparisons(
     options ("softmax", "focused(focusing_factor=3)"). Only seeds that both arms have are compared. Trainings that start
     from other runs, each from one with its own seed and attention, are equal if those runs are.
     Which images were right is in the folder of each record, `<key>/correct.npy`; `weights` is "model" for the weights
-    as trained or "ema" for their moving average. Records of other tasks, including evaluations of given weights, have
-    no seed to pair and are ignored, as are those not done.
+    as trained or "ema" for their moving average. A training whose file cannot be read is not compared. Records of other
+    tasks, including evaluations of given weights, have no seed to pair and are ignored, as are those not done.
 
     Columns: backbone, attention; seeds (how many), top1 (their mean, percent) and top1_sd (their standard deviation in
     points, NaN for one seed); baseline (its attention); paired_seeds (how many are compared), difference, low, high
     (points, of these seeds; the interval is of 95 %); p (two-sided: the level at which the interval just reaches 0) and
     p_holm (corrected for all comparisons of several seeds in the frame); verdict ("better" or "worse" if p_holm is
     below `LEVEL`, else "not distinguishable", and "practically equal within ..." if the interval lies within `rope`
-    points of 0; "one seed" if only one is compared, "no common seed", "no baseline" if the group has none, and
-    "baseline" for the baseline itself); n_images, val_list, weights; seeds_left_out (those without a partner, as text);
-    environments (in what the compared records differ, as text); and the circumstances of the group as in `table`,
-    `model.<field>` and `train.<field>`. A group's baseline comes first.
+    points of 0; "one seed" if only one is compared, "no common seed", "images not known", "no baseline" if the group
+    has none, and "baseline" for the baseline itself); n_images, val_list, weights; seeds_left_out (those without a
+    partner, as text); images_unknown (those whose file cannot be read, and why); environments (in what the compared
+    records differ, as text); and the circumstances of the group as in `table`, `model.<field>` and `train.<field>`. A
+    group's baseline comes first.
 
     Raises ValueError for unknown weights or weights that no record has, a `rope` that is not between 0 and 100, a
-    baseline that no group has or that fits several arms of one, records of one group on different images, and a file of
-    bits that is missing, damaged or does not match the accuracy in its record.
+    baseline that no group has or that fits several arms of one, records of one group on different images, and where
+    nothing is left to compare as files are missing, damaged or do not match the accuracies in their records.
     """
     if weights not in get_args(Which):
         raise ValueError(f"unknown weights {weights!r}; allowed: {', '.join(get_args(Which))}")
@@ -113,6 +118,7 @@ def comparisons(
         texts = dict.fromkeys(text for arms in groups for text in arms)
         raise ValueError(f"no trained model here has the attention {baseline!r}; there are: {', '.join(texts)}")
     rows = [row for arms, base in zip(groups, chosen, strict=True) for row in _rows(arms, base, weights)]
+    check_any_compared(rows)
     _judge([row for row in rows if row.get("paired_seeds", 0) > 1], rope)
     rows = [{name: printable(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*_OWN_COLUMNS, *itertools.chain(*rows)])))
@@ -124,7 +130,7 @@ def paired_sheet(frame: pd.DataFrame) -> Sheet:
     circumstances = [column for column in columns_of(frame) if column.kind in ("model", "task")]
     groups = [column for column in circumstances if frame[column.name].astype(str).nunique() > 1]
     short, lines = shortened(pd.concat([frame["attention"], frame["baseline"]]))
-    unpaired = bool((frame["seeds_left_out"] != "").any())
+    unpaired = bool(((frame["seeds_left_out"] != "") | (frame["images_unknown"] != "")).any())
     headers = ["backbone", "attention", *headers_of(groups), "seeds", "top1", "SD"]
     headers += [*(["compared"] if unpaired else []), "difference", "95 % interval", "p", "verdict"]
     rows = []
@@ -146,7 +152,7 @@ def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:
     groups: dict[str, dict[str, _Arm]] = {}
     for record in in_natural_order(records):
         task = record.cell["task"]
-        if record.status != "done" or task["name"] != "train" or record.metrics.get(metric) is None:
+        if record.status != "done" or task["name"] != "train" or not is_figure(record.metrics.get(metric)):
             continue
         arm = groups.setdefault(_identity(record.cell), {}).setdefault(record.cell["backbone"]["attention"], {})
         if task["seed"] in arm:
@@ -209,23 +215,26 @@ def _rows(arms: dict[str, _Arm], base: str | None, weights: Which) -> list[dict[
     order = sorted(arms, key=lambda text: text != base)
     if base is None:
         return [_about(text, arms[text], weights) | {"verdict": NO_BASELINE} for text in order]
-    _check_images(arms)
-    reference = {seed: bits_of(record, weights) for seed, record in arms[base].items()}
+    found = {text: known_bits(arm, weights) for text, arm in arms.items()}
+    _check_images([arms[text][seed] for text, (known, _) in found.items() for seed in known])
+    reference, unknown = found[base]
     rows = []
     for text in order:
+        ours, lacking = found[text]
         row = _about(text, arms[text], weights) | {"baseline": base}
+        row |= {"images_unknown": and_more([f"seed {seed} ({why})" for seed, why in lacking.items()])}
         if text == base:
             rows.append(row | {"verdict": BASELINE})
             continue
-        common = sorted(arms[text].keys() & arms[base].keys())
+        common = sorted(ours.keys() & reference.keys())
         row |= {"paired_seeds": len(common), "seeds_left_out": _left_out(arms[text], text, arms[base], base)}
         if common:
-            ours = np.stack([bits_of(arms[text][seed], weights) for seed in common])
-            found = paired_difference(ours, np.stack([reference[seed] for seed in common]))
+            pair = paired_difference(*(np.stack([bits[seed] for seed in common]) for bits in (ours, reference)))
             compared = [arm[seed] for arm in (arms[text], arms[base]) for seed in common]
-            row |= {"difference": found.points, "low": found.low, "high": found.high, "p": found.p}
+            row |= {"difference": pair.points, "low": pair.low, "high": pair.high, "p": pair.p}
             row |= {"environments": ", ".join(mixed_environments(table(compared)))}
-        rows.append(row | {"verdict": ONE_SEED if common else NO_COMMON_SEED})
+        without = NO_IMAGES if lacking or unknown else NO_COMMON_SEED
+        rows.append(row | {"verdict": ONE_SEED if common else without})
     return rows
 
 
@@ -253,14 +262,15 @@ def _about(attention: str, arm: _Arm, weights: Which) -> dict[str, Any]:
         "val_list": record.metrics.get("val_list"),
         "weights": weights,
         "seeds_left_out": "",
+        "images_unknown": "",
         "environments": "",
     } | {column.name: value for column, value in circumstances.items()}
 
 
-def _check_images(arms: dict[str, _Arm]) -> None:
-    """Raise ValueError unless all records of a group were evaluated on one list of images."""
-    first, *others = [record for arm in arms.values() for record in arm.values()]
-    for other in (first, *others):
+def _check_images(records: Sequence[Record]) -> None:
+    """Raise ValueError unless the records of a group were evaluated on one list of images."""
+    for other in records:
+        first = records[0]
         one, two = ((r.metrics.get("n_images"), r.metrics.get("val_list")) for r in (first, other))
         if one != two or None in one:
             raise ValueError(
@@ -311,7 +321,7 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
 
 
 def reservations(frame: pd.DataFrame, short: Mapping[str, str]) -> list[str]:
-    """Return a line for each row whose seeds are not all compared, or whose records are of differing environments.
+    """Return lines about rows whose seeds are not all compared, or whose records are of differing environments.
 
     `short` has the names of attentions as they are shown.
     """
@@ -320,6 +330,7 @@ def reservations(frame: pd.DataFrame, short: Mapping[str, str]) -> list[str]:
         name = f"{row['backbone']}, {short[row['attention']]}"
         if row["seeds_left_out"]:
             lines.append(f"{name}: seeds without a partner are left out: {row['seeds_left_out']}.")
+        lines += images_note(row, name)
         if row["environments"]:
             lines.append(f"{name}: compared across differing environments: {row['environments']}.")
     return lines

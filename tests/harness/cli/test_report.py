@@ -80,12 +80,32 @@ def test_a_damaged_record_is_named_in_the_page(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_training_that_is_not_compared_is_named(ask: Ask) -> None:
-    shutil.rmtree(f"seeds/{LEFT}")
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_training_without_its_images_is_left_out_and_named_everywhere(ask: Ask, damage: str) -> None:
+    bits = Path(f"seeds/{LEFT}/correct.npy")
+    bits.unlink() if damage == "missing" else bits.write_bytes(b"damaged")
+    said = f"not compared, as it is not known which images were right: seed 4 ({LEFT}/correct.npy: "
+    answer = ask("compare seeds")
+    assert answer.status == 0
+    assert said in answer.out
+    answer = ask("figure forest seeds -o a.svg")
+    assert answer.status == 0
+    assert said in answer.err
     assert ask("report seeds -o a.html").status == 0
-    page = Path("a.html").read_text()
-    assert f"Not in the paired comparison, without correct.npy: {LEFT}.json" in page
-    assert "pairs" in data_of(page)["tables"]
+    data = data_of(Path("a.html").read_text())
+    assert any(said in note for note in data["tables"]["pairs"]["notes"])
+    assert data["tables"]["pairs"]["count"] == 4
+
+
+@pytest.mark.usefixtures("runs")
+def test_without_any_images_nothing_is_compared(ask: Ask) -> None:
+    for bits in Path("seeds").glob("*/correct.npy"):
+        bits.unlink()
+    said = "nothing to compare, as it is not known which images were right: "
+    assert said in refused(ask, "compare seeds")
+    assert said in refused(ask, "figure forest seeds -o a.svg")
+    assert ask("report seeds -o a.html").status == 0
+    assert said in Path("a.html").read_text()
 
 
 @pytest.mark.usefixtures("runs")

@@ -281,11 +281,32 @@ def test_bits_of_another_run_are_refused(runs: Runs) -> None:
         runs.compared()
 
 
-def test_missing_bits_are_named(runs: Runs) -> None:
+def test_without_any_bits_nothing_is_compared(runs: Runs) -> None:
     runs.add(SOFTMAX)
     (runs.folder / runs.add(FOCUSED).key / "correct.npy").unlink()
-    with pytest.raises(ValueError, match=r"k1/correct\.npy: cannot be read"):
+    with pytest.raises(
+        ValueError, match=r"nothing to compare, .* were right: seed 0 \(k1/correct\.npy: cannot be read"
+    ):
         runs.compared()
+
+
+def test_a_training_without_bits_is_left_out_and_named(runs: Runs) -> None:
+    for seed in range(3):
+        for attention in (SOFTMAX, FOCUSED, "linear"):
+            runs.add(attention, seed)
+    (runs.folder / "k1" / "correct.npy").unlink()
+    (runs.folder / "k3" / "correct.npy").write_bytes(b"damaged")
+    for key in ("k2", "k5", "k8"):
+        (runs.folder / key / "correct.npy").unlink()
+    frame = runs.compared()
+    assert column(frame, "paired_seeds") == [None, 1, 0]
+    assert column(frame, "seeds") == [3, 3, 3], "accuracies are those of all seeds"
+    assert column(frame, "verdict") == ["baseline", "one seed", "images not known"]
+    text = to_plain(paired_sheet(frame))
+    assert "swin_t, focused: not compared, as it is not known which images were right: seed 0 (k1/correct.npy: " in text
+    assert "swin_t, softmax: not compared, as it is not known which images were right: seed 1 (k3/correct.npy: " in text
+    assert "seed 0 (k2/correct.npy: cannot be read: No such file or directory), seed 1 (k5/" in text
+    assert "compared" in text.splitlines()[0]
 
 
 def test_two_records_of_one_run_are_refused(runs: Runs) -> None:
