@@ -113,6 +113,12 @@ def _drawn(
 ) -> Figure:
     from results import figures, tables
 
+    match kind:
+        case "curves":
+            return figures.curves(found.of_rows(where), which, title)
+        case "forest":
+            comparisons = tables.comparisons(found.of_rows(where), baseline, which, origins=found.records)
+            return figures.forest(comparisons, title)
     frame = found.frame(where)
     match kind:
         case "accuracy":
@@ -125,10 +131,4 @@ def _drawn(
             return figures.grid(frame, option, which, title)
         case "breakdown":
             return figures.breakdown(frame, title)
-    # These are about the records of the rows that are left.
-    names = [str(name) for name in frame.columns if str(name).startswith("record.") and str(name).endswith(".key")]
-    keys = {key for name in names for key in frame[name].dropna()}
-    records = [record for record in found.records if record.key in keys]
-    if kind == "curves":
-        return figures.curves(records, which, title)
-    return figures.forest(tables.comparisons(records, baseline, which), title)
+    raise AssertionError(kind)

@@ -50,6 +50,18 @@ class Recorded:
         frame = tables.table(self.records, self.expected, self.certificates)
         return tables.in_order(tables.where(frame, where), sort)
 
+    def of_rows(self, where: Sequence[str]) -> list[Record]:
+        """Return the records of the rows that fulfil the conditions; raise ValueError as `frame` does."""
+        if not where:
+            return self.records
+        frame = self.frame(where)
+        kept: set[tuple[Any, Any]] = set()
+        for key in (
+            str(name) for name in frame.columns if str(name).startswith("record.") and str(name).endswith(".key")
+        ):
+            kept |= set(zip(frame[key], frame[f"{key.removesuffix('key')}created"], strict=True))
+        return [record for record in self.records if (record.key, record.created) in kept]
+
     @property
     def status(self) -> int:
         """The exit status of a command that shows them: 1 if a file is damaged."""

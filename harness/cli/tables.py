@@ -63,6 +63,7 @@ def compare(
     sources: SourcesArgument = (),
     *,
     out: FoldersOption = (),
+    where: WhereOption = (),
     baseline: Annotated[str, tyro.conf.arg(metavar="ATTENTION")] = "softmax",
     ema: bool = False,
     evaluations: bool = False,
@@ -73,6 +74,7 @@ def compare(
 
     For example:
         attention-bench compare --baseline "focused(kernel_size=None)" --rope 0.2
+        attention-bench compare --where backbone=swin_t "attention=softmax,focused(focusing_factor=3, kernel_size=5)"
 
     Args:
         baseline: the attention to compare with; with --evaluations, also a backbone or a file of weights.
@@ -86,11 +88,12 @@ def compare(
     found = recorded(sources, out)
     if evaluations and ema:
         raise ValueError("--ema is of trainings; an evaluation says itself which weights it is of")
+    records = found.of_rows(where)
     if evaluations:
-        frame = tables.evaluations(found.records, baseline, rope)
+        frame = tables.evaluations(records, baseline, rope)
         emit(tables.evaluated_sheet(frame), frame, output, found.folders)
         return found.status
-    frame = tables.comparisons(found.records, baseline, "ema" if ema else "model", rope)
+    frame = tables.comparisons(records, baseline, "ema" if ema else "model", rope, origins=found.records)
     emit(tables.paired_sheet(frame), frame, output, found.folders)
     return found.status
 

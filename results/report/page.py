@@ -20,7 +20,7 @@ from results.report.papers import Paper, bibtex
 from results.report.provenance import Provenance, as_json
 from results.tables.columns import rows_of
 from results.tables.naming import shortened
-from results.tables.paired import paired_sheet
+from results.tables.paired_views import paired_sheet
 from results.tables.reproduction import comparison_sheet
 from results.wording import count
 

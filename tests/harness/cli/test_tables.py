@@ -18,6 +18,7 @@ from backbones import preset, to_official
 from harness.published import models, official
 from results import tables
 from tests.harness.command_line import SHORT, Ask, photos, records, refused
+from tests.results.figures.common import FASHION
 
 # table
 
@@ -163,6 +164,24 @@ def test_compare_pairs_images_and_seeds(ask: Ask) -> None:
     assert "| linear" in ask("compare --format markdown").out
     assert "there are: " in refused(ask, "compare --baseline focused")
     assert "there is no folder nowhere" in refused(ask, "compare --out nowhere")
+
+
+@pytest.mark.parametrize(
+    ("where", "attentions"),
+    [
+        ("attention=softmax,linear", ["softmax", "linear"]),
+        ('"attention=softmax,focused(focusing_factor=3, kernel_size=5)" seed=0,1,2', ["softmax", "focused"]),
+        ('"attention=softmax,focused(focusing_factor=3, kernel_size=5) seed=0,1,2"', ["softmax", "focused"]),
+    ],
+)
+def test_compare_of_some(ask: Ask, where: str, attentions: list[str]) -> None:
+    shutil.copytree(FASHION, "runs")
+    answer = ask(f"compare --where {where}")
+    assert answer.status == 0
+    rows = [line.split() for line in answer.out.partition("\n\n")[0].splitlines()[1:]]
+    assert [row[1] for row in rows] == attentions
+    assert {row[2] for row in rows} == {"3" if "seed" in where else "5"}
+    assert "no row has seed=7; seed is " in refused(ask, "compare --where seed=7")
 
 
 # reproduce

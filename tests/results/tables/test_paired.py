@@ -197,6 +197,15 @@ def test_trainings_from_runs_of_their_own_seed_and_attention_are_compared(runs: 
     assert column(frame, "train.weights.run")[2] == column(frame, "train.weights.run")[3]
 
 
+def test_of_chosen_trainings_the_runs_that_they_start_from_need_not_be_chosen(runs: Runs) -> None:
+    for seed in (0, 1):
+        for attention in (SOFTMAX, FOCUSED):
+            start = runs.add(attention, seed, model={"image_size": 224})
+            runs.add(attention, seed, model={"image_size": 384}, task=from_run(start))
+    chosen = [record for record in runs.records if record.cell["backbone"]["image_size"] == 384]
+    assert column(comparisons(chosen, origins=runs.records), "paired_seeds") == [None, 2]
+
+
 @pytest.mark.parametrize(
     "start",
     [{"task": {"recipe": {"epochs": 9, "lr": 1e-3}}}, {"seed": 5}, {"attention": "linear"}, {"model": {"window": 14}}],
