@@ -9,13 +9,13 @@ from results.tables.columns import columns_of, rows_of
 from results.tables.naming import shortened
 from results.tables.sheets import Sheet
 from results.tables.verdicts import LEVEL, NO_BASELINE, images_note, p_text
-from results.tables.views import headers_of
+from results.tables.views import headers_of, telling_fields
 
 
 def paired_sheet(frame: pd.DataFrame) -> Sheet:
     """Return the comparison for people: what distinguishes groups, accuracies, differences with intervals, verdicts."""
-    circumstances = [column for column in columns_of(frame) if column.kind in ("model", "task")]
-    groups = [column for column in circumstances if frame[column.name].astype(str).nunique() > 1]
+    tasks = [column for column in columns_of(frame) if column.kind == "task"]
+    groups = [*telling_fields(frame, ["backbone"]), *(c for c in tasks if frame[c.name].astype(str).nunique() > 1)]
     short, lines = shortened(pd.concat([frame["attention"], frame["baseline"]]))
     unpaired = bool(((frame["seeds_left_out"] != "") | (frame["images_unknown"] != "")).any())
     headers = ["backbone", "attention", *headers_of(groups), "seeds", "top1", "SD"]
