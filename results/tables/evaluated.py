@@ -27,6 +27,7 @@ from results.tables.verdicts import (
     NO_IMAGES,
     check_any_compared,
     check_rope,
+    file_of,
     images_note,
     known_bits,
     p_text,
@@ -182,7 +183,8 @@ def _baseline(records: Sequence[Record], baseline: str) -> Record | None:
     named = [each for each in records if baseline in (each.cell["backbone"]["name"], _weights(each), _label(each))]
     fitting = named or [each for each in records if of_attention(each)]
     if len(fitting) > 1:
-        raise ValueError(f"the baseline {baseline!r} fits several: {', '.join(map(_label, fitting))}; name one of them")
+        several = ", ".join(f"{_label(record)} of {file_of(record)}" for record in fitting)
+        raise ValueError(f"the baseline {baseline!r} fits several: {several}; name one of them, or choose with --where")
     return fitting[0] if fitting else None
 
 

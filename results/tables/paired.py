@@ -35,6 +35,7 @@ from results.tables.verdicts import (
     Which,
     check_any_compared,
     check_rope,
+    file_of,
     known_bits,
     run_name,
     verdict_of,
@@ -130,8 +131,12 @@ def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:
             continue
         arm = groups.setdefault(_identity(record.cell), {}).setdefault(record.cell["backbone"]["attention"], {})
         if task["seed"] in arm:
-            keys = f"{arm[task['seed']].key} and {record.key}"
-            raise ValueError(f"{run_name(record)}: two records of one run, {keys}; move one of them away")
+            files = " and ".join(
+                f"{file_of(each)} ({metric} {each.metrics[metric]})" for each in (arm[task["seed"]], record)
+            )
+            raise ValueError(
+                f"{run_name(record)}: two records of one run, {files}; move one away, or show one folder only"
+            )
         arm[task["seed"]] = record
     return list(groups.values())
 

@@ -1,6 +1,7 @@
 """What comparisons share: which images were right, and what is said of a difference."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -60,7 +61,7 @@ def check_any_compared(rows: Sequence[Mapping[str, Any]]) -> None:
     """Raise ValueError if no row has a difference since it is not known which images were right."""
     reasons = [row["images_unknown"] for row in rows if row.get("images_unknown")]
     if reasons and not any("p" in row for row in rows):
-        raise ValueError(f"nothing to compare, as it is not known which images were right: {and_more(reasons)}")
+        raise ValueError(f"nothing to compare, as it is not known which images were right: {and_more(reasons, 1)}")
 
 
 def images_note(row: Mapping[str, Any], name: str) -> list[str]:
@@ -91,6 +92,11 @@ def p_text(value: Any) -> str:
     if pd.isna(value):
         return "-"
     return "< 0.0001" if value < 0.0001 else f"{value:#.2g}"
+
+
+def file_of(record: Record) -> Path:
+    """Return the file of a record, in the folder as it was given."""
+    return (record.folder or Path()) / f"{record.key}.json"
 
 
 def run_name(record: Record) -> str:

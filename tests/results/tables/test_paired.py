@@ -1,5 +1,6 @@
 """Differences are of the same images and seeds, their intervals cover what they say, and nothing else is compared."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -321,8 +322,20 @@ def test_a_training_without_bits_is_left_out_and_named(runs: Runs) -> None:
 def test_two_records_of_one_run_are_refused(runs: Runs) -> None:
     runs.add(SOFTMAX, task={"workers": 0})
     runs.add(SOFTMAX, task={"workers": 8})
-    with pytest.raises(ValueError, match=r"swin_t softmax\(fused=True\) seed 0: two records of one run, k0 and k1"):
+    files = " and ".join(
+        re.escape(f"{runs.folder / key}.json (top1 {runs.records[0].metrics['top1']})") for key in ("k0", "k1")
+    )
+    with pytest.raises(ValueError, match=rf"swin_t softmax\(fused=True\) seed 0: two records of one run, {files}; "):
         runs.compared()
+
+
+def test_what_names_of_backbones_say_is_no_column(runs: Runs) -> None:
+    for backbone in ("swin_t", "pvt_t"):
+        for attention in (SOFTMAX, FOCUSED):
+            for stages in ("LLSS", "LLLL") if backbone == "pvt_t" else ("LLSS",):
+                runs.add(attention, backbone=backbone, model={"family": backbone[:3], "stages": stages})
+    headers = paired_sheet(runs.compared()).headers
+    assert headers[:4] == ["backbone", "attention", "stages", "seeds"]
 
 
 def test_the_moving_average_has_bits_of_its_own(runs: Runs) -> None:
