@@ -7,6 +7,7 @@ import re
 from typing import Literal, NamedTuple
 
 from results.tables.columns import Column
+from results.tables.times import task_of_time
 
 Better = Literal["", "higher", "lower"]
 
@@ -128,6 +129,19 @@ def of_metric(name: str) -> Meaning | None:
             if re.fullmatch(pattern, each):
                 return found
     return None
+
+
+def tasks_of(metric: str) -> tuple[str, ...]:
+    """Return the tasks that a metric of the project may be from, by its section or the name in front of its own."""
+    if task := task_of_time(metric):
+        return (task,)
+    for task in _TASKS:
+        if metric.startswith(f"{task}_") and of_metric(metric) == of_metric(metric.removeprefix(f"{task}_")):
+            return (task,)
+    for title, metrics in _BY_SOURCE.items():
+        if any(re.fullmatch(pattern, metric) for pattern in metrics):
+            return tuple(task for task in _TASKS if task in title)
+    return ()
 
 
 def better(metric: str) -> Better:
