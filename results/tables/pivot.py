@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from results.tables import schema
-from results.tables.columns import Column, columns_of, values_of
+from results.tables.columns import Column, columns_of, is_figure, values_of
 from results.tables.naming import shortened
 from results.tables.notes import notes
 from results.tables.ranking import contests, countable_rows, ranked
@@ -49,7 +49,11 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
     contest = contests(frame, metric)
     shown = texts_of(frame, Column.parse(metric))
     seeds: set[int] = set()
-    for pair, rows in groups.items():
+    for pair, found in groups.items():
+        rows = [row for row in found if is_figure(values[row])]
+        if not rows:  # a text in place of a number
+            texts[pair] = shown[found[0]]
+            continue
         own = [row for row in rows if countable[row]]
         _check_alike(frame.iloc[own or rows], pair, metric)
         distinct = _once_per_run(frame.iloc[own or rows], pair, metric)

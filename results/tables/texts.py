@@ -30,7 +30,8 @@ def texts_of(frame: pd.DataFrame, column: Column) -> list[str]:
     elif errors is not None:
         known = zip(texts, values, errors, strict=True)
         texts = [
-            text if value is None or pd.isna(e) else f"{text} ± {number_text('top1', e)}" for text, value, e in known
+            text if not is_figure(value) or pd.isna(e) else f"{text} ± {number_text('top1', e)}"
+            for text, value, e in known
         ]
     return texts
 
