@@ -108,7 +108,7 @@ def _header(text: str, is_number: bool) -> str:
 
 
 def _caption(sheet: Sheet) -> str:
-    parts = [sheet.caption]
+    parts = [sheet.title]
     if sheet.best:
         parts.append(_RANKED)
     return " ".join(filter(None, parts)) or "Measured by attention-bench."

@@ -13,7 +13,7 @@ from results.tables.notes import notes
 from results.tables.ranking import contests, countable_rows, ranked
 from results.tables.selection import columns_named
 from results.tables.sheets import Sheet
-from results.tables.texts import number_text, texts_of
+from results.tables.texts import STANDARD_ERROR, number_text, texts_of
 
 # Circumstances that are averaged over, or that change no number.
 _FREE = ("seed", "workers", "root", "path", "cache", "digest", "run", "checkpoint_minutes", "tensorboard", "label")
@@ -62,6 +62,7 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
             alike[pair] = frozenset(contest[row] for row in own)
         if len(set(distinct)) == 1 or not own:
             texts[pair] = shown[(own or rows)[0]]
+            seeds |= {1} if " ± " in texts[pair] else set()
         else:
             spread = float(pd.Series(distinct, dtype=float).std(ddof=1))
             seeds.add(len(distinct))
@@ -111,9 +112,11 @@ def _sheet(
     meaning = schema.of_metric(metric)
     unit = f", {meaning.unit}" if meaning and meaning.unit not in ("", "1") else ""
     head = f"{metric}: {meaning.text}{unit}." if meaning else f"{metric}."
-    if seeds:
-        least, most = min(seeds), max(seeds)
-        head += f" ±: standard deviation over {least if least == most else f'{least} to {most}'} seeds."
+    spread = STANDARD_ERROR
+    if several := seeds - {1}:
+        least, most = min(several), max(several)
+        over = f"the standard deviation over {least if least == most else f'{least} to {most}'} seeds"
+        spread = f"{over}; of one seed, {spread}" if 1 in seeds else over
     headers = [names[0].rpartition(".")[2], *map(str, across)]
     return Sheet(
         headers=headers,
@@ -121,6 +124,7 @@ def _sheet(
         right=frozenset(range(1, len(headers))),
         notes=[*lines, *notes(frame)],
         caption=head,
+        spread=spread,
         best=frozenset(best),
         second=frozenset(second),
     )

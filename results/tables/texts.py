@@ -10,6 +10,9 @@ import pandas as pd
 from results.tables.columns import Column, columns_of, is_figure, values_of
 from results.tables.times import disturbed_rows
 
+STANDARD_ERROR = "the standard error from the choice of the images, in points"
+"""What ± is behind an accuracy."""
+
 _DIGITS = {"params_m": 2, "gmacs": 3, "images_per_s": 0, "_ms": 2, "_mib": 0, "top1": 2, "top5": 2}
 
 

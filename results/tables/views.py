@@ -12,7 +12,7 @@ from results.tables.naming import shortened
 from results.tables.notes import HEADLINES, average_of, notes, of_task
 from results.tables.ranking import ranked
 from results.tables.sheets import Sheet
-from results.tables.texts import texts_of
+from results.tables.texts import STANDARD_ERROR, texts_of
 
 # Fields that say where an image set, a file of weights or a cache is. Its name or digest says what it is.
 _PLACES = ("root", "path", "cache")
@@ -86,6 +86,7 @@ def sheet(frame: pd.DataFrame, chosen: Mapping[str, str] | None = None) -> Sheet
         best=frozenset(best),
         second=frozenset(second),
         caption=_caption(frame, names),
+        spread=STANDARD_ERROR,
     )
 
 
@@ -97,7 +98,7 @@ def _caption(frame: pd.DataFrame, names: Iterable[str]) -> str:
     images = sorted({int(n) for name in frame if str(name).endswith("n_images") for n in frame[name].dropna()})
     if images and any("top1" in name for name in names):
         said = " or ".join(f"{number:,}" for number in images)
-        parts.append(f"top1: percent of {said} images, ± the standard error from the choice of the images.")
+        parts.append(f"top1: percent of {said} images.")
     return " ".join(parts)
 
 

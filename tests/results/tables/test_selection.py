@@ -101,7 +101,13 @@ def test_a_pivot_averages_seeds_alone(frame: pd.DataFrame) -> None:
         "focused(focusing_factor=3, kernel_size=5)", "focused(focusing_factor=4, kernel_size=None)", "softmax"
     ]  # fmt: skip
     assert view.rows[0][2] == "83.60 ± 0.10"
-    assert "standard deviation over 3 seeds" in view.caption
+    assert view.below[0] == "±: the standard deviation over 3 seeds."
+    mixed = pivoted(frame[1:], "attention x backbone", ["top1"])[1]
+    assert mixed.below[0] == "±: the standard deviation over 2 to 3 seeds."
+    mixed = pivoted(frame[2:], "attention x backbone", ["top1"])[1]
+    assert mixed.below[0].startswith(
+        "±: the standard deviation over 3 seeds; of one seed, the standard error from the choice of"
+    )
     assert view.best == {(0, 1), (0, 2)}
     assert view.second == {(1, 1), (1, 2)}
 
