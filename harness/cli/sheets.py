@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.app import CERTIFICATES, RUNS, out_console, say, warn
+from harness.cli.app import CERTIFICATES, RUNS, note, out_console, say, warn
 from harness.cli.outputs import check_files, write_files
 
 if TYPE_CHECKING:
@@ -113,6 +113,15 @@ def recorded(sources: Sequence[str], out: Sequence[Path]) -> Recorded:
     return Recorded(folders, records, expected, found.problems, found.conflicts)
 
 
+def print_sheet(sheet: Sheet, wide: bool = False) -> None:
+    """Print a table, and beside it what may be done about its rows."""
+    from results import tables
+
+    tables.show(sheet, out_console, wide)
+    for line in sheet.advice:
+        note(line)
+
+
 def emit(
     sheet: Sheet,
     frame: pd.DataFrame,
@@ -134,7 +143,7 @@ def emit(
     form = tables.format_of(options.output, options.format)
     files: list[tuple[Path, str | bytes]] = []
     if form == "text" and options.output is None:
-        tables.show(sheet, out_console, options.wide)
+        print_sheet(sheet, options.wide)
     else:
         content = tables.rendered(form, complete if form == "timm" else frame, sheet)
         if options.output is not None:

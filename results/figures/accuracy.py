@@ -27,6 +27,7 @@ from results.tables.columns import Column, columns_of, is_figure, rows_of
 from results.tables.naming import shortened
 from results.tables.ranking import countable_rows
 from results.tables.times import HARDWARE, disturbed_rows, task_of_time
+from results.wording import and_more
 
 AXES: dict[str, str] = {
     "gmacs": "multiply-adds per image (GMACs)",
@@ -216,6 +217,6 @@ def _notes(
         short, _ = shortened(frame["attention"])
         models = dict.fromkeys(zip(disturbed["backbone"], disturbed["attention"], strict=True))
         names = [f"{backbone} {short[attention]}" for backbone, attention in models]
-        lines.append(f"Left out, as other work on the machine disturbed the measurement: {', '.join(names)}.")
+        lines.append(f"Left out, as other work on the machine disturbed the measurement: {and_more(names)}.")
         kept = frame[of_other_models(frame, set(models))]
     return lines + reservations(kept, data, f"{'top1' if which == 'model' else 'top1_ema'} or {x}")

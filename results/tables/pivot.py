@@ -9,7 +9,7 @@ import pandas as pd
 from results.tables import schema
 from results.tables.columns import Column, columns_of, is_figure, values_of
 from results.tables.naming import shortened
-from results.tables.notes import notes
+from results.tables.notes import advice, notes
 from results.tables.ranking import contests, countable_rows, ranked
 from results.tables.selection import columns_named
 from results.tables.sheets import Sheet
@@ -125,6 +125,7 @@ def _sheet(
         notes=[*lines, *notes(frame)],
         caption=head,
         spread=spread,
+        advice=advice(frame),
         best=frozenset(best),
         second=frozenset(second),
     )

@@ -26,6 +26,7 @@ class Sheet:
     Where there is not enough width, long cells of the columns `asides` become notes, and then the columns `spare` are
     left out, the first one first; both are given by header. `best` and `second` are the cells, as (row, column), with
     the best and second best numbers that may be compared; `caption` says what the numbers are, and `spread` what ± is.
+    `advice` is for the terminal alone.
     """
 
     headers: Sequence[str]
@@ -38,6 +39,7 @@ class Sheet:
     second: frozenset[tuple[int, int]] = frozenset()
     caption: str = ""
     spread: str = ""
+    advice: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         # Names and errors are texts of anyone: a line break would tear a row apart.

@@ -9,7 +9,7 @@ from results.garbage import no_collection
 from results.tables.columns import Column, columns_of
 from results.tables.frames import shown_metrics
 from results.tables.naming import shortened
-from results.tables.notes import HEADLINES, average_of, notes, of_task
+from results.tables.notes import HEADLINES, advice, average_of, notes, of_task
 from results.tables.ranking import ranked
 from results.tables.sheets import Sheet
 from results.tables.texts import STANDARD_ERROR, texts_of
@@ -87,6 +87,7 @@ def sheet(frame: pd.DataFrame, chosen: Mapping[str, str] | None = None) -> Sheet
         second=frozenset(second),
         caption=_caption(frame, names),
         spread=STANDARD_ERROR,
+        advice=advice(frame),
     )
 
 
