@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.app import CERTIFICATES, RUNS, note, out_console, say, warn
+from harness.cli.app import CERTIFICATES, RUNS, note, out_console, warn
 from harness.cli.outputs import check_files, write_files
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def emit(
         elif isinstance(content, bytes):
             raise ValueError(f"--format {form} is no text: -o FILE names a file for it")
         else:
-            say(content, end="")
+            out_console.out(content, highlight=False, end="")  # to the character
     if options.csv is not None:
         files.append((options.csv, tables.to_csv(complete)))
     write_files(files, folders)

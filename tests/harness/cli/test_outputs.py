@@ -1,5 +1,6 @@
 """Files of table, compare, figure and report: all or none, and none in the place of what was measured."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 import results
 from tests.harness.command_line import Ask, refused
-from tests.results.figures.common import FASHION
+from tests.results.figures.common import FASHION, QUICKSTART
 
 KEY = "42ead137b9000bb7"
 """A training among those of Fashion-MNIST."""
@@ -63,6 +64,32 @@ def test_what_cannot_be_written_is_refused_before_anything_is(ask: Ask, line: st
     # A record is one by its content, under the name that it says.
     Path("copy.json").write_text(Path("copy.json").read_text().replace(KEY, "copy"))
     assert said in refused(ask, line.format(key=KEY))
+
+
+NAME = "mine\x1b[2J\r[bold]"
+"""A name that clears the screen."""
+
+
+@pytest.mark.usefixtures("seeds")
+@pytest.mark.parametrize(
+    "line",
+    ["table seeds", "compare seeds", "compare seeds --baseline hay", "figure accuracy q -o a.svg", "table seeds other"],
+)
+def test_no_text_of_a_record_steers_the_terminal(ask: Ask, line: str) -> None:
+    shutil.copytree(QUICKSTART, "q")
+    for path in (*Path("seeds").glob("*.json"), *Path("q").glob("*.json")):
+        record = json.loads(path.read_text())
+        record["cell"]["backbone"]["name"] = NAME
+        path.write_text(json.dumps(record))
+        if path.stem == KEY:
+            Path("other").mkdir()
+            Path("other", path.name).write_text(json.dumps(record | {"metrics": {"top1": 1.0}}))
+    next(Path("q").glob("*.json")).write_text(json.dumps(record | {"key": NAME}))
+    answer = ask(line)
+    assert "\x1b" not in answer.out + answer.err
+    assert "\r" not in answer.out + answer.err
+    if "hay" not in line:
+        assert "mine\\x1b[2J [bold]" in answer.out + answer.err
 
 
 def test_of_two_files_both_are_written_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
