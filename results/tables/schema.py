@@ -201,8 +201,11 @@ gaps stay integers, texts such as `None` and `none` stay texts, and NaN is not a
 pd.read_csv("table.csv", engine="pyarrow", dtype_backend="pyarrow", keep_default_na=False, na_values=[""])
 ```
 
-A version that looks like a number (`record.costs.environment.cuda`) is read as one all the same; `-o table.parquet` and
-`-o table.json` keep every type.
+Times (`record.<task>.created`, `.environment.date`) become timestamps, in UTC. A version that looks like a number
+(`record.costs.environment.cuda`) is read as one all the same; `-o table.parquet` and `-o table.json` keep every type.
+
+A hash that looks like a number, of digits alone or around an `e`, has an apostrophe in front in a CSV, as spreadsheets
+mark a text: `'9253954e51983261`, which readers would take for infinity. `.str.removeprefix("'")` takes it off.
 """
 
 _FOOT = r"""## Circumstances and provenance
