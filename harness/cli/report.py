@@ -68,6 +68,7 @@ def report(
             frame=frame,
             expected=found.expected,
             sources=[*(name for name in sources if name not in folders), *sorted(folders)],
+            folders=found.folders,
             certificates=found.certificates,
             comparisons=comparisons,
             uncompared=uncompared,

@@ -80,6 +80,27 @@ def test_a_damaged_record_is_named_in_the_page(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("runs")
+def test_a_page_says_nothing_of_the_machine_it_was_made_on(ask: Ask, tmp_path: Path) -> None:
+    Path("anna").mkdir()
+    shutil.copytree("seeds", "anna/runs")
+    Path("ben").mkdir()
+    shutil.copytree("seeds", "ben/runs")
+    path = Path(f"ben/runs/{LEFT}.json")
+    record = json.loads(path.read_text())
+    record["metrics"]["loop_images_per_s"] = 1.0
+    record["environment"]["host"] = "bens-machine"
+    record["cell"]["task"]["data"]["root"] = "/home/ben/photos"
+    path.write_text(json.dumps(record))
+    Path("anna/runs/broken.json").write_text("{")
+    assert ask(f"report {tmp_path}/anna/runs {tmp_path}/ben/runs -o a.html").status == 1
+    page = Path("a.html").read_text()
+    for secret in (str(tmp_path), "bens-machine", "/home/ben"):
+        assert secret not in page
+    for said in ("anna/runs", "ben/runs", "anna/runs/broken.json", '"photos"'):
+        assert said in page
+
+
+@pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize("damage", ["missing", "damaged"])
 def test_a_training_without_its_images_is_left_out_and_named_everywhere(ask: Ask, damage: str) -> None:
     bits = Path(f"seeds/{LEFT}/correct.npy")
