@@ -13,7 +13,8 @@ from harness.cli.app import note
 def check_files(paths: Sequence[Path], folders: Sequence[Path]) -> None:
     """Raise ValueError unless all of these files can be written; missing folders will be made.
 
-    `folders` are those of the records: no file in them is replaced, and none is added that looks like a record.
+    `folders` are those of the records: no file of their run folders is replaced, and none is added that looks like a
+    record; tables, figures and pages beside the records are.
     """
     places = [path.parent.resolve() / path.name for path in paths]
     for path, place in zip(paths, places, strict=True):
@@ -31,8 +32,8 @@ def _problem(place: Path, folders: Sequence[Path]) -> str | None:
     if place.suffix == ".json" and place.exists() and _is_record(place):
         return "it is a record"
     for folder in folders:
-        if place.exists() and place.is_relative_to(folder.resolve()):
-            return f"it is there already, and what is in {folder} is only read"
+        if place.exists() and folder.resolve() in place.parent.parents:
+            return f"it is there already, and what is in the folders of {folder} is only read"
         if place.suffix == ".json" and place.parent == folder.resolve():
             return f"any .json file in {folder} is read as a record"
     above = next(each for each in place.parents if each.exists())

@@ -153,8 +153,8 @@ def drawn(
     targets: list[dict[str, Any]],
     out: Path,
     folder: Path,
-) -> list[str]:
-    """Draw the figures of a paper into a folder, with the records in `out`; return a line for each file."""
+) -> list[tuple[Path, str | bytes]]:
+    """Draw the figures of a paper, with the records in `out`; return files of a folder, and what is in them."""
     times = our_times(targets, results.read_all(out)[0])
     contradictions = tables.contradictions(published, ("gmacs", "top1"))
     found = [
@@ -162,12 +162,12 @@ def drawn(
         figures.time_figure(tables.published_times(paper), times, published, comparison),
         figures.ablation_figure(published, comparison),
     ]
-    lines = []
-    for figure in found:
-        name = f"{paper}_{figure.kind}"
-        contents = {ending: figures.rendered(figure, ending) for ending in (".pdf", ".svg")}
-        contents[".csv"] = tables.to_csv(figure.data).encode()
-        for ending, content in contents.items():
-            results.write_bytes(folder / f"{name}{ending}", content)
-        lines.append(f"wrote {folder / name}.pdf, .svg and .csv")
-    return lines
+    return [
+        (folder / f"{paper}_{figure.kind}{ending}", content)
+        for figure in found
+        for ending, content in (
+            (".pdf", figures.rendered(figure, ".pdf")),
+            (".svg", figures.rendered(figure, ".svg")),
+            (".csv", tables.to_csv(figure.data)),
+        )
+    ]

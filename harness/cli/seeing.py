@@ -12,7 +12,7 @@ import tyro
 
 from harness.cli.app import check_at_least, error_console, note, out_console, shown
 from harness.cli.options import DataOption, DeviceOption, EmaOption, SetOption
-from harness.cli.sheets import write_file
+from harness.cli.outputs import check_files, write_files
 
 if TYPE_CHECKING:
     from backbones import BackboneSpec
@@ -85,7 +85,9 @@ def maps(
     from harness.seeing.models import read_image
     from results import figures, tables
 
-    figures.check_path(output)
+    figures.check_ending(output)
+    files = [output.with_suffix(".csv"), output]
+    check_files(files, [])
     photo = read_image(image)
     models = _viewed(checkpoint, preset, attention, set, against, ema=ema, seed=seed, device=device)
     grids = [block_places(model.model, stage, block)[0].grid for model in models]
@@ -108,8 +110,7 @@ def maps(
         seen.append(_seen(model, pixels, found[-1], own))
     drawn = figures.maps(seen, _map_notes(models, found, image), title)
     content = figures.rendered(drawn, output.suffix, notes=not bare)
-    write_file(output.with_suffix(".csv"), tables.to_csv(drawn.data))
-    write_file(output, content)
+    write_files(list(zip(files, (tables.to_csv(drawn.data), content), strict=True)), [])
     for line in drawn.notes:
         note(line)
     return 0
@@ -149,8 +150,8 @@ def analyze(
     from results import figures, tables
 
     check_at_least(2, "--images", images)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"-o {output} is a file; it takes a folder")
+    files = [output / f"analysis{ending}" for ending in (".csv", ".json", ".svg", ".pdf")]
+    check_files(files, [])
     source = data_source(data)
     models = _viewed(checkpoint, preset, attention, set, (), ema=ema, seed=seed, device=device)
     import pandas as pd
@@ -162,11 +163,12 @@ def analyze(
     frame = pd.DataFrame(rows)
     tables.show(tables.analysis_sheet(frame), out_console)
     drawn = figures.analysis(frame, title)
-    write_file(output / "analysis.csv", tables.to_csv(frame))
-    write_file(output / "analysis.json", json.dumps(about, indent=2) + "\n")
-    for ending in (".svg", ".pdf"):
-        write_file(output / f"analysis{ending}", figures.rendered(drawn, ending))
-    note(f"wrote {output / 'analysis'}.csv, .json, .svg and .pdf")
+    contents: list[str | bytes] = [
+        tables.to_csv(frame),
+        json.dumps(about, indent=2) + "\n",
+        *(figures.rendered(drawn, ending) for ending in (".svg", ".pdf")),
+    ]
+    write_files(list(zip(files, contents, strict=True)), [])
     return 0
 
 

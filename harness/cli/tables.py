@@ -19,6 +19,7 @@ from harness.cli.options import (
     WhereOption,
     WorkersOption,
 )
+from harness.cli.outputs import write_files
 from harness.cli.sheets import emit, recorded
 
 
@@ -176,6 +177,5 @@ def reproduce(
     comparison = tables.compare(published, ours)
     emit(tables.comparison_sheet(comparison), comparison, output, [out])
     if figures is not None:
-        for line in drawn(paper, published, comparison, targets, out, figures):
-            note(line)
+        write_files(drawn(paper, published, comparison, targets, out, figures), [out])
     return 0

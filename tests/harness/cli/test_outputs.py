@@ -36,20 +36,20 @@ def test_missing_folders_are_made(ask: Ask, command: str) -> None:
     [
         ("table seeds -o seeds/{key}.json", "it is a record"),
         ("table seeds -o copy.json", "it is a record"),
-        ("table seeds --format csv -o seeds/{key}/correct.npy", "it is there already, and what is in seeds is only"),
+        ("table seeds --format csv -o seeds/{key}/correct.npy", "and what is in the folders of seeds is only read"),
         ("table seeds -o seeds/all.json", "any .json file in seeds is read as a record"),
         ("table seeds -o a.csv --csv ./a.csv", "cannot write a.csv and a.csv: they are one file"),
         ("table seeds -o a.tex --csv folder", "cannot write folder: it is a folder"),
         ("table seeds --csv ''", "cannot write .: it is a folder"),
         ("table seeds --csv file.html/table.csv", "cannot write file.html/table.csv: file.html is a file"),
-        ("compare seeds -o seeds/notes.md", "it is there already"),
+        ("compare seeds -o seeds/{key}/notes.md", "it is there already"),
         ("figure forest seeds -o seeds/{key}.json", "it is a record"),
         ("figure forest seeds -o copy.json", "it is a record"),
-        ("figure forest seeds -o seeds/notes.svg", "cannot write seeds/notes.csv: it is there already"),
+        ("figure forest seeds -o seeds/{key}/notes.svg", "it is there already"),
         ("figure forest seeds -o folder.svg", "cannot write folder.csv: it is a folder"),
         ("figure forest seeds -o file.html/a.svg", "cannot write file.html/a.svg: file.html is a file"),
-        ("report seeds -o seeds/notes.html", "cannot write seeds/notes.html: it is there already"),
-        ("report seeds -o link/notes.html", "cannot write link/notes.html: it is there already"),
+        ("report seeds -o seeds/{key}/notes.html", "it is there already"),
+        ("report seeds -o link/{key}/notes.html", "it is there already"),
         ("report seeds -o file.html/a.html", "cannot write file.html/a.html: file.html is a file"),
     ],
 )
@@ -57,13 +57,21 @@ def test_what_cannot_be_written_is_refused_before_anything_is(ask: Ask, line: st
     for folder in ("folder", "folder.csv"):
         Path(folder).mkdir()
     for name in ("notes.csv", "notes.html", "notes.md"):
-        Path("seeds", name).write_text("")
+        Path("seeds", KEY, name).write_text("")
     Path("link").symlink_to("seeds")
     Path("file.html").write_text("")
     shutil.copy(f"seeds/{KEY}.json", "copy.json")
     # A record is one by its content, under the name that it says.
     Path("copy.json").write_text(Path("copy.json").read_text().replace(KEY, "copy"))
     assert said in refused(ask, line.format(key=KEY))
+
+
+@pytest.mark.usefixtures("seeds")
+@pytest.mark.parametrize("command", FORMS)
+def test_what_lies_beside_the_records_is_made_again(ask: Ask, command: str) -> None:
+    line = f"{command} seeds -o seeds/again{FORMS[command]}"
+    assert ask(line).status == ask(line).status == 0
+    assert results.read_all(Path("seeds"))[1] == []
 
 
 NAME = "mine\x1b[2J\r[bold]"

@@ -92,7 +92,7 @@ def test_weights_of_files_are_looked_at(ask: Ask) -> None:
         ),
         (
             "analyze --preset deit_micro --data fashion_mnist_14k -o text.png",
-            "-o text.png is a file; it takes a folder",
+            "text.png is a file",
         ),
     ],
 )
