@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 
 from attentions._contract import Attention, Given, Grid, Macs, Site
+from attentions._implied import ImpliedMap, implied_map
 from attentions._operators import operator_macs, operators, register_operator
 from attentions._options import fits
 from attentions._registry import (
@@ -27,12 +28,14 @@ __all__ = [
     "AttentionSpec",
     "Given",
     "Grid",
+    "ImpliedMap",
     "Macs",
     "Site",
     "broken_packages",
     "copied_files",
     "error_line",
     "fits",
+    "implied_map",
     "load",
     "load_file",
     "loaded_files",

@@ -11,6 +11,7 @@ DEVICES: tuple[Any, ...] = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 """For tests that run in the same way on both, so that they are no dead code where there is no GPU."""
 
 ONLY_THERE = {
+    "attentions/test_implied.py::test_an_implied_map_is_found_where_the_tokens_are": "unit values are made there",
     "backbones/test_backbones.py::test_a_step_is_that_of_float64_on_a_cpu": "kernels, fused ones too, compute the same",
     "harness/certificate/test_certify.py::test_a_sound_attention_passes_all_laws_on_a_gpu": "the laws hold there",
     "harness/measures/test_quiet.py::test_gpu": "other processes and the clock of a GPU are seen",
