@@ -10,10 +10,11 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from attentions._contract import Attention, Given, Site
-from attentions._heads import split_heads
-from attentions._linear import ValueConvolution
+from attentions._heads import region_masks, split_heads
+from attentions._linear import ValueConvolution, from_query_grid, to_query_grid
 from attentions.inline import LocalResidual
 
 EXACT = 1e-10
@@ -85,6 +86,25 @@ class Silenced:
         """Return what it makes of values (B, M, C), given the same beside them as in the first call: (B, N, C)."""
         return self.convolve(v, *self.others, **self.named)  # type: ignore[arg-type]
 
+    def head_means(self, v: Tensor, heads: int) -> Tensor:
+        """Return the means over the channels of each head (B, N, h) for values that are alike in all channels.
+
+        Of a `ValueConvolution`, without its bias: the mean of its channels is the convolution with the mean kernel,
+        which has a channel per head instead of dozens.
+        """
+        part, site = self.part, self.part.site
+        assert isinstance(part, ValueConvolution)
+        kernels = part.weight.repeat(site.heads, 1, 1, 1).unflatten(0, (heads, -1)).mean(dim=1)
+        regions = self.named.get("regions", self.others[0] if self.others else None)
+        masks = [None] if regions is None else region_masks(regions, site.regions, v.dtype)
+        found = v.new_zeros(len(v), site.queries.tokens, heads)
+        for mask in masks:
+            own = v[..., :1] if mask is None else v[..., :1] * mask
+            image = to_query_grid(own.expand(-1, -1, heads), site)
+            out = from_query_grid(F.conv2d(image, kernels, padding=part.padding, groups=heads), site)
+            found += out if mask is None else out * mask
+        return found
+
     def restore(self) -> None:
         del self.part.forward
 
@@ -110,23 +130,34 @@ def taken_apart(run: Run, values: Tensor, whole: Tensor, offset: Tensor) -> tupl
             return torch.stack([factor * (part(v) - bias)[:, run.rows] for part, factor, bias in each]).sum(dim=0)
 
         theirs = output(values)
+
+        def means(v: Tensor) -> Tensor:
+            return head_means(output(v), run.site.heads)
+
+        def quick_means(v: Tensor) -> Tensor:
+            every = [part.head_means(v, run.site.heads)[:, run.rows] for part in parts]
+            return torch.stack(every).sum(dim=0).transpose(1, 2)
+
         left = whole - offset - theirs - (rest - run(zeros))
         if float(left.norm()) <= EXACT * float(whole.norm()):
-            return _convolution_map(run, output, values, max(part.side for part in parts)), theirs
+            added = all(isinstance(part.part, ValueConvolution) for part in parts)
+            added = added and all(float((factor - 1).abs().max()) <= EXACT for factor in factors)
+            side = max(part.side for part in parts)
+            return _convolution_map(run, quick_means if added else means, values, side), theirs
     for part in every:
         part.restore()
     return None, torch.zeros_like(whole)
 
 
-def _convolution_map(run: Run, output: Callable[[Tensor], Tensor], values: Tensor, side: int) -> Tensor:
-    """Return the mean map (B, h, Q, M) of convolutions that make `output` (B, Q, C) of values (B, M, C)."""
+def _convolution_map(run: Run, means: Callable[[Tensor], Tensor], values: Tensor, side: int) -> Tensor:
+    """Return the mean map (B, h, Q, M) of convolutions that make `means` (B, h, Q) of values (B, M, C)."""
     weights = values.new_zeros(len(values), run.site.heads, len(run.rows), values.shape[1])
     for keys, met in _sparse(run.site, side):
         units = torch.zeros_like(values)
         units[:, keys.to(values.device)] = 1
         column = met.to(values.device)[run.rows]
         (row,) = (column >= 0).nonzero(as_tuple=True)
-        weights[:, :, row, column[row]] = head_means(output(units), run.site.heads)[:, :, row]
+        weights[:, :, row, column[row]] = means(units)[:, :, row]
     return weights
 
 

@@ -27,6 +27,7 @@ from results.records import (
     replacing,
     write,
     write_bytes,
+    write_files,
     write_text,
 )
 from results.union import Union, read_folders
@@ -54,6 +55,7 @@ __all__ = [
     "write_bytes",
     "write_certificate",
     "write_correct",
+    "write_files",
     "write_image_list",
     "write_text",
 ]

@@ -8,7 +8,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,15 +91,26 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write a binary file as `write_text` writes a text file."""
-    # A random name, since two processes may write one file; a plain open, since the umask decides who may read it.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    write_files({path: content})
+    return path
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files as `write_bytes` does; where the disk does not take one of them, none of them is changed."""
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, temporary) as stream:
-            stream.write(content)
+        with ExitStack() as stack:
+            streams = []
+            for path, content in contents.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # A random name, since two processes may write one file; a plain open, since the umask decides who may
+                # read it.
+                temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+                streams.append(stack.enter_context(replacing(path, temporary)))
+                streams[-1].write(content)
+                streams[-1].flush()
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}") from error
-    return path
 
 
 @contextmanager

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("harness.cells",),
     ("harness.images", "harness.measures"),
     ("harness.training", "harness.certificate"),
-    ("harness.runner", "harness.published", "harness.estimates"),
+    ("harness.runner", "harness.published", "harness.estimates", "harness.seeing"),
     ("harness.jobs", "harness.sweeps"),
     ("harness.status",),
     ("harness.cli",),

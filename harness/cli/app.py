@@ -30,13 +30,17 @@ def shown(metavar: str, about: str | None = None, *, default: str | None = None)
 
 
 def say(line: str, style: str | None = None, end: str = "\n") -> None:
-    """Print a line to standard output, however long, and whatever brackets are in it."""
-    out_console.print(line, markup=False, soft_wrap=True, style=style, end=end)
+    """Print lines to standard output, however long, whatever brackets are in them, and however a name steers it."""
+    from results.wording import one_line
+
+    out_console.print("\n".join(map(one_line, line.split("\n"))), markup=False, soft_wrap=True, style=style, end=end)
 
 
 def note(line: str, style: str | None = None) -> None:
-    """Print a line to standard error, beside the result that goes to standard output."""
-    error_console.print(line, markup=False, soft_wrap=True, style=style)
+    """Print a line to standard error, beside the result that goes to standard output; what is in it cannot steer it."""
+    from results.wording import one_line
+
+    error_console.print(one_line(line), markup=False, soft_wrap=True, style=style)
 
 
 def warn(line: str, style: str | None = None) -> None:

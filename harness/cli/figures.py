@@ -12,7 +12,8 @@ import tyro
 
 from harness.cli.app import Positional, note, shown
 from harness.cli.options import FoldersOption, SourcesArgument, WhereOption
-from harness.cli.sheets import Recorded, recorded, write_file
+from harness.cli.outputs import check_files, write_files
+from harness.cli.sheets import Recorded, recorded
 
 if TYPE_CHECKING:
     from results.figures import Figure, Which
@@ -76,13 +77,14 @@ def figure(
     _check(kind, {"x": x is not None, "baseline": baseline is not None, "option": bool(option), "ema": ema})
     if kind == "ablation" and len(option) != 1:
         raise ValueError("an ablation takes one option, as in --option kernel_size")
-    figures.check_path(output)
+    figures.check_ending(output)
     found = recorded(sources, out)
+    beside = output.with_suffix(".csv")
+    check_files([output, beside], found.folders)
     drawn = _drawn(kind, found, where, x, baseline or "softmax", option, "ema" if ema else "model", title)
     drawn = replace(drawn, notes=(*drawn.notes, *found.conflicts))
     content = figures.rendered(drawn, output.suffix, notes=not bare)
-    write_file(output.with_suffix(".csv"), tables.to_csv(drawn.data))
-    write_file(output, content)
+    write_files([(beside, tables.to_csv(drawn.data)), (output, content)], found.folders)
     for line in drawn.notes:
         note(line)
     return found.status
@@ -111,6 +113,12 @@ def _drawn(
 ) -> Figure:
     from results import figures, tables
 
+    match kind:
+        case "curves":
+            return figures.curves(found.of_rows(where), which, title)
+        case "forest":
+            comparisons = tables.comparisons(found.of_rows(where), baseline, which, origins=found.records)
+            return figures.forest(comparisons, title)
     frame = found.frame(where)
     match kind:
         case "accuracy":
@@ -123,10 +131,4 @@ def _drawn(
             return figures.grid(frame, option, which, title)
         case "breakdown":
             return figures.breakdown(frame, title)
-    # These are about the records of the rows that are left.
-    names = [str(name) for name in frame.columns if str(name).startswith("record.") and str(name).endswith(".key")]
-    keys = {key for name in names for key in frame[name].dropna()}
-    records = [record for record in found.records if record.key in keys]
-    if kind == "curves":
-        return figures.curves(records, which, title)
-    return figures.forest(tables.comparisons(records, baseline, which), title)
+    raise AssertionError(kind)

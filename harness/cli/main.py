@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from harness.cli import attentions as attention_commands
-from harness.cli import figures, images, jobs, models, report, swap, tables
+from harness.cli import figures, images, jobs, models, report, seeing, swap, tables
 from harness.cli import run as measuring
 from harness.cli.app import error_console, out_console, warn
 from harness.cli.line import check_line
@@ -31,6 +31,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "reproduce": tables.reproduce,
     "figure": figures.figure,
     "report": report.report,
+    "maps": seeing.maps,
+    "analyze": seeing.analyze,
     "new": attention_commands.new,
     "check": attention_commands.check,
     "submit": jobs.submit,

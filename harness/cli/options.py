@@ -74,7 +74,11 @@ FoldersOption = Annotated[
 ]
 WhereOption = Annotated[
     tuple[str, ...],
-    shown("NAME=VALUE ...", "keep the rows in which columns have these values, as in backbone=swin_t seed=0,1."),
+    shown(
+        "NAME=VALUE ...",
+        "keep the rows in which columns have these values, as in backbone=swin_t seed=0,1 and, in quotes, "
+        '"attention=focused(focusing_factor=3, kernel_size=5)".',
+    ),
 ]
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from harness.cli.app import note, shown
+from harness.cli.app import shown
 from harness.cli.options import FoldersOption, SourcesArgument
+from harness.cli.outputs import check_files, write_files
 from harness.cli.sheets import recorded
 
 if TYPE_CHECKING:
@@ -44,19 +45,20 @@ def report(
         ema: compare the moving averages of the weights.
         title: the headline of the page.
     """
-    _check(output)
+    if output.suffix not in ENDINGS:
+        raise ValueError(f"{output}: a report ends in {' or '.join(ENDINGS)}")
     found = recorded(sources, out)
+    check_files([output], found.folders)
     if not found.records:
         of = f" of {', '.join(sources)}" if sources else ""
         raise ValueError(f"there are no records{of} in {', '.join(map(str, found.folders))}")
 
-    import results
     from harness.cli.repeating import commands
     from results.report import Report, report_page
 
     frame = found.frame()
     which: Which = "ema" if ema else "model"
-    comparisons, uncompared, without_bits = _compared(found.records, baseline, which)
+    comparisons, uncompared = _compared(found.records, baseline, which)
     published, keys = _published(found.records)
     folders = {str(folder) for folder in found.folders}
     page = report_page(
@@ -66,6 +68,7 @@ def report(
             frame=frame,
             expected=found.expected,
             sources=[*(name for name in sources if name not in folders), *sorted(folders)],
+            folders=found.folders,
             certificates=found.certificates,
             comparisons=comparisons,
             uncompared=uncompared,
@@ -74,50 +77,29 @@ def report(
             curves=_curves(found.records, which),
             commands=commands(found.records, [name for name in sources if not Path(name).is_dir()]),
             papers=_papers(frame["attention"]),
-            notes=[*found.conflicts, *(f"Damaged, left out: {problem}" for problem in found.problems), *without_bits],
+            notes=[*found.conflicts, *(f"Damaged, left out: {problem}" for problem in found.problems)],
             made=datetime.now(UTC).date().isoformat(),
         )
     )
-    results.write_text(output, page)
-    note(f"wrote {output}")
+    write_files([(output, page)], found.folders)
     return found.status
 
 
-def _check(output: Path) -> None:
-    """Raise ValueError for a file that the page cannot be written to."""
-    if output.is_dir():
-        raise ValueError(f"cannot write {output}: it is a folder")
-    if output.suffix not in ENDINGS:
-        raise ValueError(f"{output}: a report ends in {' or '.join(ENDINGS)}")
-    if not output.parent.is_dir():
-        raise ValueError(f"cannot write {output}: there is no folder {output.parent}")
-
-
-def _compared(records: list[Record], baseline: str, which: Which) -> tuple[pd.DataFrame | None, str, list[str]]:
+def _compared(records: list[Record], baseline: str, which: Which) -> tuple[pd.DataFrame | None, str]:
     """Return the paired comparison, or None and why there is none; nothing is said where nothing was trained.
 
-    Last, a line for each training that it leaves out, since its run folder does not say which images it got right.
-
-    Raises ValueError for a baseline that was asked for and is not there.
+    Raises ValueError where a baseline was asked for and cannot be compared with.
     """
     from results import tables
 
-    trained = [r for r in records if r.status == "done" and r.cell["task"]["name"] == "train"]
-    if not trained:
-        return None, "", []
-    bits = "correct.npy" if which == "model" else "correct_ema.npy"
-    with_bits = [r for r in trained if r.folder is not None and (r.folder / r.key / bits).is_file()]
-    if not with_bits:
-        why = f"which images each model got right ({bits} in the run folders) is not beside these records"
-        return None, why, []
-    kept = {record.key for record in with_bits}
-    left_out = [f"Not in the paired comparison, without {bits}: {r.key}.json" for r in trained if r.key not in kept]
+    if not any(record.status == "done" and record.cell["task"]["name"] == "train" for record in records):
+        return None, ""
     try:
-        return tables.comparisons(with_bits, baseline, which), "", left_out
+        return tables.comparisons(records, baseline, which), ""
     except ValueError as problem:
         if baseline != "softmax":
             raise
-        return None, str(problem), left_out
+        return None, str(problem)
 
 
 def _published(records: list[Record]) -> tuple[pd.DataFrame | None, list[list[str]]]:

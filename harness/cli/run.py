@@ -24,7 +24,7 @@ from harness.cli.options import (
     SetOption,
     WorkersOption,
 )
-from harness.cli.sheets import Recorded
+from harness.cli.sheets import Recorded, print_sheet
 
 if TYPE_CHECKING:
     from harness.cells import Cell, DataSource
@@ -212,9 +212,7 @@ def _measure(
         records = run_all(cells, out, out_console, isolate, retry_disturbed)
     if not group.first:
         return 0
-    tables.show(
-        tables.sheet(Recorded([out], records, [(cell.key, cell.to_json()) for cell in cells]).frame()), out_console
-    )
+    print_sheet(tables.sheet(Recorded([out], records, [(cell.key, cell.to_json()) for cell in cells]).frame()))
     say(f"{count(len(records), 'record')} in {out}")
     failed = sum(record.status == "failed" for record in records)
     if failed:

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.app import CERTIFICATES, RUNS, note, out_console, say, warn
+from harness.cli.app import CERTIFICATES, RUNS, note, out_console, warn
+from harness.cli.outputs import check_files, write_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,18 @@ class Recorded:
 
         frame = tables.table(self.records, self.expected, self.certificates)
         return tables.in_order(tables.where(frame, where), sort)
+
+    def of_rows(self, where: Sequence[str]) -> list[Record]:
+        """Return the records of the rows that fulfil the conditions; raise ValueError as `frame` does."""
+        if not where:
+            return self.records
+        frame = self.frame(where)
+        kept: set[tuple[Any, Any]] = set()
+        for key in (
+            str(name) for name in frame.columns if str(name).startswith("record.") and str(name).endswith(".key")
+        ):
+            kept |= set(zip(frame[key], frame[f"{key.removesuffix('key')}created"], strict=True))
+        return [record for record in self.records if (record.key, record.created) in kept]
 
     @property
     def status(self) -> int:
@@ -100,10 +113,25 @@ def recorded(sources: Sequence[str], out: Sequence[Path]) -> Recorded:
     return Recorded(folders, records, expected, found.problems, found.conflicts)
 
 
-def emit(sheet: Sheet, frame: pd.DataFrame, options: OutputOptions, complete: pd.DataFrame | None = None) -> None:
+def print_sheet(sheet: Sheet, wide: bool = False) -> None:
+    """Print a table, and beside it what may be done about its rows."""
+    from results import tables
+
+    tables.show(sheet, out_console, wide)
+    for line in sheet.advice:
+        note(line)
+
+
+def emit(
+    sheet: Sheet,
+    frame: pd.DataFrame,
+    options: OutputOptions,
+    folders: Sequence[Path],
+    complete: pd.DataFrame | None = None,
+) -> None:
     """Print a table, or write it as the options say: the sheet for people, or the frame for programs.
 
-    `complete` is what --csv and timm's format take, by default the frame.
+    `complete` is what --csv and timm's format take, by default the frame. In the `folders` no file is replaced.
 
     Raises:
         ValueError: for a format that does not fit the ending of the file, and for a file that cannot be written.
@@ -111,41 +139,19 @@ def emit(sheet: Sheet, frame: pd.DataFrame, options: OutputOptions, complete: pd
     from results import tables
 
     complete = frame if complete is None else complete
-    for path in filter(None, (options.output, options.csv)):
-        check_writable(path)
+    check_files([path for path in (options.output, options.csv) if path is not None], folders)
     form = tables.format_of(options.output, options.format)
+    files: list[tuple[Path, str | bytes]] = []
     if form == "text" and options.output is None:
-        tables.show(sheet, out_console, options.wide)
+        print_sheet(sheet, options.wide)
     else:
         content = tables.rendered(form, complete if form == "timm" else frame, sheet)
         if options.output is not None:
-            write_file(options.output, content)
+            files.append((options.output, content))
         elif isinstance(content, bytes):
             raise ValueError(f"--format {form} is no text: -o FILE names a file for it")
         else:
-            say(content, end="")
+            out_console.out(content, highlight=False, end="")  # to the character
     if options.csv is not None:
-        write_file(options.csv, tables.to_csv(complete))
-
-
-def check_writable(path: Path) -> None:
-    """Raise ValueError for a folder, and for a file that is a record: a table can be made again, a record cannot."""
-    import results
-
-    if path.is_dir():
-        raise ValueError(f"cannot write {path}: it is a folder")
-    if path.suffix == ".json" and path.exists():
-        try:
-            results.read(path)
-        except ValueError:
-            return
-        raise ValueError(f"cannot write {path}: it is a record")
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Write a table to a file; raise ValueError where that is not possible."""
-    import results
-
-    check_writable(path)
-    results.write_bytes(path, content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
-    note(f"wrote {path}")
+        files.append((options.csv, tables.to_csv(complete)))
+    write_files(files, folders)

@@ -55,7 +55,7 @@ def table(
     else:
         sheet = tables.sheet(frame, chosen)
         numbers = tables.titled(frame, tables.shown_columns(frame, chosen)) if chosen else frame
-    emit(sheet.with_notes(found.conflicts), numbers, output, complete=frame)
+    emit(sheet.with_notes(found.conflicts), numbers, output, found.folders, complete=frame)
     return found.status
 
 
@@ -63,6 +63,7 @@ def compare(
     sources: SourcesArgument = (),
     *,
     out: FoldersOption = (),
+    where: WhereOption = (),
     baseline: Annotated[str, tyro.conf.arg(metavar="ATTENTION")] = "softmax",
     ema: bool = False,
     evaluations: bool = False,
@@ -73,6 +74,7 @@ def compare(
 
     For example:
         attention-bench compare --baseline "focused(kernel_size=None)" --rope 0.2
+        attention-bench compare --where backbone=swin_t "attention=softmax,focused(focusing_factor=3, kernel_size=5)"
 
     Args:
         baseline: the attention to compare with; with --evaluations, also a backbone or a file of weights.
@@ -86,12 +88,13 @@ def compare(
     found = recorded(sources, out)
     if evaluations and ema:
         raise ValueError("--ema is of trainings; an evaluation says itself which weights it is of")
+    records = found.of_rows(where)
     if evaluations:
-        frame = tables.evaluations(found.records, baseline, rope)
-        emit(tables.evaluated_sheet(frame), frame, output)
+        frame = tables.evaluations(records, baseline, rope)
+        emit(tables.evaluated_sheet(frame), frame, output, found.folders)
         return found.status
-    frame = tables.comparisons(found.records, baseline, "ema" if ema else "model", rope)
-    emit(tables.paired_sheet(frame), frame, output)
+    frame = tables.comparisons(records, baseline, "ema" if ema else "model", rope, origins=found.records)
+    emit(tables.paired_sheet(frame), frame, output, found.folders)
     return found.status
 
 
@@ -171,7 +174,7 @@ def reproduce(
     targets = tables.targets(published)
     ours = our_numbers(targets, out, error_console, accuracy=accuracy, partial=allow_partial_data)
     comparison = tables.compare(published, ours)
-    emit(tables.comparison_sheet(comparison), comparison, output)
+    emit(tables.comparison_sheet(comparison), comparison, output, [out])
     if figures is not None:
         for line in drawn(paper, published, comparison, targets, out, figures):
             note(line)

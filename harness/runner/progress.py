@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+from results.wording import one_line
+
 
 class CellProgress:
     """Shows which cell runs, and its reports; a context manager.
@@ -66,4 +68,4 @@ class CellProgress:
             self.bar.update(self.row, completed=self.done, refresh=True)
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)

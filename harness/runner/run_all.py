@@ -15,6 +15,7 @@ from harness.runner.progress import CellProgress
 from harness.runner.records import is_disturbed, outcome, recorded, set_aside
 from harness.runner.run import run, run_apart
 from results import SOURCE, Record
+from results.wording import one_line
 
 
 def run_all(
@@ -35,7 +36,7 @@ def run_all(
         found = [cell for cell in cells if cell.key in records]
         console.print(f"{len(found)} of {len(cells)} cells are recorded in {out} already", highlight=False)
         for line in _of_other_code([(cell, records[cell.key]) for cell in found]):
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
     if todo:
         with set_aside(todo if group.first else (), out), CellProgress(len(todo), console) as progress:
             for cell in todo:

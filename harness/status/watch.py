@@ -20,7 +20,7 @@ from harness.jobs.states import STATES, Standing, State, begun_in, look_at
 from harness.jobs.submissions import Submission, labels_of, nothing_found, of_sweep, read_existing, warn_damaged
 from harness.status.overview import Overview
 from harness.status.rows import totals
-from results.wording import and_more, count
+from results.wording import and_more, count, one_line
 
 ENDED_BADLY: tuple[State, ...] = ("failed", "dropped", "cancelled")
 
@@ -151,7 +151,7 @@ def _print(view: Overview, console: Console) -> None:
         console.print(view)
         return
     for line in view.lines():
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(one_line(line)), soft_wrap=True)
 
 
 def _json(sweep: str | None, seen: Seen) -> str:

@@ -6,6 +6,7 @@
 * `ablation`, `grids`: accuracy over one option and over two, and attentions by backbones.
 * `reproduced`: the figures of a paper, with its points and ours.
 * `breakdown`: what multiply-adds are spent on.
+* `maps`: attention maps over an image; `analysis`: what blocks are like, block by block.
 * `curves`: accuracy and loss after each epoch.
 * `points`, `panels`: what is drawn with which interval, and what may be compared.
 * `styles`, `labels`, `marks`: how each attention looks, where texts are.
@@ -14,14 +15,16 @@
 
 from results.figures.ablation import ablation
 from results.figures.accuracy import AXES, accuracy
+from results.figures.analysis import analysis
 from results.figures.breakdown import breakdown
 from results.figures.curves import curves
 from results.figures.figure import VEGA_LITE, Figure
 from results.figures.forest import forest
 from results.figures.grids import grid
+from results.figures.maps import Seen, maps
 from results.figures.points import Which
 from results.figures.ranks import ranks
-from results.figures.rendering import ENDINGS, check_path, render, rendered
+from results.figures.rendering import ENDINGS, check_ending, render, rendered
 from results.figures.reproduced import ablation_figure, cost_figure, time_figure
 from results.figures.styles import Style, styles
 
@@ -30,17 +33,20 @@ __all__ = [
     "ENDINGS",
     "VEGA_LITE",
     "Figure",
+    "Seen",
     "Style",
     "Which",
     "ablation",
     "ablation_figure",
     "accuracy",
+    "analysis",
     "breakdown",
-    "check_path",
+    "check_ending",
     "cost_figure",
     "curves",
     "forest",
     "grid",
+    "maps",
     "ranks",
     "render",
     "rendered",

@@ -23,9 +23,11 @@ from results.figures.points import (
 )
 from results.figures.styles import GREY, INK, Style, styles
 from results.tables import schema
-from results.tables.columns import Column, columns_of, rows_of
+from results.tables.columns import Column, columns_of, is_figure, rows_of
 from results.tables.naming import shortened
+from results.tables.ranking import countable_rows
 from results.tables.times import HARDWARE, disturbed_rows, task_of_time
+from results.wording import and_more
 
 AXES: dict[str, str] = {
     "gmacs": "multiply-adds per image (GMACs)",
@@ -71,10 +73,14 @@ def accuracy(frame: pd.DataFrame, x: str = "gmacs", which: Which = "model", titl
     beside, timed = [Column("metric", "", (name,))], list[Column]()
     if task == "speed":
         timed = [c for c in columns_of(frame) if c.task == task and (c.path[0] == "runtime" or _is_hardware(c))]
-    measured = frame[name].notna() if name in frame else pd.Series(False, frame.index)
+    measured = pd.Series(False, frame.index)
+    if name in frame:
+        measured = frame[name].notna() & frame[name].map(is_figure).astype(bool)
     spoiled = pd.Series(disturbed_rows(frame, name) or False, frame.index, dtype=bool)
     disturbed = frame[measured & spoiled]
-    points = accuracies(frame[measured & ~spoiled], which, [*beside, *timed])
+    points = accuracies(
+        frame[measured & pd.Series(countable_rows(frame, name), frame.index, dtype=bool)], which, [*beside, *timed]
+    )
     if points.empty:
         what = "top1" if which == "model" else "top1_ema"
         again = "attention-bench run --retry-disturbed measures these again"
@@ -211,6 +217,6 @@ def _notes(
         short, _ = shortened(frame["attention"])
         models = dict.fromkeys(zip(disturbed["backbone"], disturbed["attention"], strict=True))
         names = [f"{backbone} {short[attention]}" for backbone, attention in models]
-        lines.append(f"Left out, as other work on the machine disturbed the measurement: {', '.join(names)}.")
+        lines.append(f"Left out, as other work on the machine disturbed the measurement: {and_more(names)}.")
         kept = frame[of_other_models(frame, set(models))]
     return lines + reservations(kept, data, f"{'top1' if which == 'model' else 'top1_ema'} or {x}")

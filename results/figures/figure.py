@@ -50,12 +50,19 @@ class Figure:
 def specification(
     panels: Sequence[Spec], columns: int, title: str | None, notes: Sequence[str], beside: float = 40
 ) -> Spec:
-    """Return panels side by side, `columns` in a row; the notes are its description, for those who cannot see it.
+    """Return panels side by side, `columns` in a row; see `arranged`."""
+    rows = [list(panels[start : start + columns]) for start in range(0, len(panels), columns)]
+    return arranged(rows, title, notes, beside)
+
+
+def arranged(
+    rows: Sequence[Sequence[Spec]], title: str | None, notes: Sequence[str], beside: float = 40, gap: int = 24
+) -> Spec:
+    """Return rows of panels, `gap` pixels apart; the notes are its description, for those who cannot see it.
 
     `beside` is the width, in pixels, of what a panel has beside its axes.
     """
-    rows = [list(panels[start : start + columns]) for start in range(0, len(panels), columns)]
-    width = max(sum(panel["width"] + beside for panel in row) + 24 * (len(row) - 1) for row in rows)
+    width = max(sum(panel["width"] + beside for panel in row) + gap * (len(row) - 1) for row in rows)
     headline = {} if title is None else {"title": {"text": title, "fontSize": SIZE + 4, "offset": 12}}
     return {
         "$schema": f"https://vega.github.io/schema/vega-lite/v{VEGA_LITE.partition('.')[0]}.json",
@@ -63,8 +70,8 @@ def specification(
         "background": "white",
         "padding": 8,
         **headline,
-        "vconcat": [{"hconcat": row, "spacing": 24} for row in rows],
-        "spacing": 24,
+        "vconcat": [{"hconcat": list(row), "spacing": gap} for row in rows],
+        "spacing": gap,
         # In a page, nothing leads to a site.
         "usermeta": {"width": max(width, 300), "embedOptions": {"actions": {"editor": False, "source": False}}},
         "config": CONFIG,

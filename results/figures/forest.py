@@ -13,7 +13,7 @@ from results.figures.points import common_options
 from results.figures.styles import GREY, INK, Style, styles
 from results.tables.columns import columns_of, rows_of
 from results.tables.naming import shortened
-from results.tables.paired import reservations
+from results.tables.paired_views import reservations
 from results.tables.verdicts import BASELINE, BETTER, LEVEL, WORSE
 from results.wording import and_more
 

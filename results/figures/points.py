@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from results.statistics import mean_interval, wilson
-from results.tables.columns import Column, columns_of, rows_of
+from results.tables.columns import Column, columns_of, is_figure, rows_of
 from results.tables.naming import shortened
 from results.tables.notes import mixed_environments
 from results.tables.paired import INCIDENTAL
@@ -20,9 +20,9 @@ NO_INTERVAL = "no interval"
 
 
 def metric_of(row: dict[str, Any], metric: str, *tasks: str) -> Any:
-    """Return a metric of a row, of the first of these tasks that has it, or None."""
+    """Return a metric of a row, of the first of these tasks that is done and has it, or None."""
     for task in tasks:
-        if pd.isna(row.get(f"record.{task}.key")):
+        if row.get(f"record.{task}.status") != "done":
             continue
         # With several tasks that report it, each has a column of its own.
         for name in (f"{task}_{metric}", metric):
@@ -43,10 +43,10 @@ def accuracies(frame: pd.DataFrame, which: Which = "model", beside: Sequence[Col
     training = [column for column in columns if column.task == "train" and _is_circumstance(column)]
     evaluation = [column for column in columns if column.task == "evaluate" and _is_circumstance(column)]
     # Environments are most of a frame.
-    needed = [c.name for c in columns if c.kind != "record" or c.path == ("key",) or c in beside]
+    needed = [c.name for c in columns if c.kind != "record" or c.path in (("key",), ("status",)) or c in beside]
     points: dict[str, dict[str, Any]] = {}
     for row in rows_of(frame[needed]):
-        source = next((task for task in ("train", "evaluate") if metric_of(row, metric, task) is not None), None)
+        source = next((task for task in ("train", "evaluate") if is_figure(metric_of(row, metric, task))), None)
         if source is None:
             continue
         circumstances = {c.name: str(row.get(c.name)) for c in (training if source == "train" else evaluation)}

@@ -17,20 +17,16 @@ PIXELS_PER_INCH = 300
 _NO_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
-def check_path(path: Path) -> None:
-    """Raise ValueError for a file that a figure cannot be written to."""
+def check_ending(path: Path) -> None:
+    """Raise ValueError for a file whose ending is no format of figures."""
     if path.suffix not in ENDINGS:
         given = f"no format for {path.suffix!r}" if path.suffix else "it has no ending"
         raise ValueError(f"{path}: {given}; a figure ends in {', '.join(ENDINGS)}")
-    if path.is_dir():
-        raise ValueError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def render(figure: Figure, path: Path, *, notes: bool = True) -> Path:
     """Write the figure to a file, see `rendered`; return the path. Raises ValueError where that is not possible."""
-    check_path(path)
+    check_ending(path)
     return write_bytes(path, rendered(figure, path.suffix, notes=notes))
 
 

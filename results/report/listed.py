@@ -45,7 +45,7 @@ def results_table(frame: pd.DataFrame, provenance: Provenance) -> Spec:
         for row, value, time in zip(rows, values_of(frame[key.name]), times, strict=True):
             if (number := provenance.number(value, time)) is not None:
                 row[key.task] = number
-    return {"columns": listed, "rows": rows, "count": len(frame), "notes": list(found.notes)}
+    return {"columns": listed, "rows": rows, "count": len(frame), "notes": found.below}
 
 
 def sheet_table(found: Sheet, sources: Sequence[Sequence[int]], numbers: Sequence[str] = ()) -> Spec:
@@ -60,7 +60,7 @@ def sheet_table(found: Sheet, sources: Sequence[Sequence[int]], numbers: Sequenc
             own["opens"] = True
         listed.append(own)
     rows = [{"records": list(each)} for each in sources]
-    return {"columns": listed, "rows": rows, "count": len(found.rows), "notes": list(found.notes)}
+    return {"columns": listed, "rows": rows, "count": len(found.rows), "notes": found.below}
 
 
 def lacking_table(

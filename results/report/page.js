@@ -484,7 +484,6 @@
     if (record.folder !== undefined) about.folder = shared(record.folder);
     if (environment.commit) about.commit = environment.commit + (environment.dirty ? ", with changes that were not committed" : "");
     if (environment.device_name) about.device = environment.device_name;
-    if (record.where !== undefined) about.host = shared(record.where);
     parts.push(list(about));
     if (record.error !== undefined) parts.push(h("h4", {}, "Error"), h("pre", { class: "error", tabindex: "0", "aria-label": "Error" }, shared(record.error)));
     if (record.disturbed) parts.push(h("h4", {}, "Disturbed"), list(record.disturbed));
@@ -535,7 +534,7 @@
     parts.push(h("p", {}, run.resumed.length || interrupted.length
       ? `Interrupted and resumed ${Math.max(run.resumed.length, interrupted.length)} times${run.resumed.length ? `: after ${run.resumed.map((each) => each.toFixed(2)).join(", ")} epochs` : ""}.`.replace(" 1 times", " once")
       : "Not interrupted, as far as its run folder says."));
-    if (run.starts.length > 1) parts.push(h("ol", {}, run.starts.map((each) => h("li", {}, `${each.job ? `job ${each.job}, ` : ""}${each.host ?? ""}: ${each.ended ?? "died without saying why"}`))));
+    if (run.starts.length > 1) parts.push(h("ol", {}, run.starts.map((each) => h("li", {}, `${each.job ? `job ${each.job}: ` : ""}${each.ended ?? "died without saying why"}`))));
     parts.push(fold(`Epochs as numbers${run.every > 1 ? `, every ${run.every}` : ""}`,
       h("table", { class: "laws" }, h("thead", {}, h("tr", {}, ["epoch", "top-1", "training loss"].map((text) => h("th", { scope: "col", class: "right" }, text)))),
         h("tbody", {}, run.epochs.map((each) => h("tr", {}, each.map((value) => h("td", { class: "right" }, typeof value === "number" ? String(+value.toPrecision(6)) : plainOf(value)))))))));

@@ -1,8 +1,9 @@
 """The report page: one HTML file with its styles, its program, its data and the figures' library inside."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -17,10 +18,11 @@ from results.report.drawn import MANY, bundle, drawn, looks, theme
 from results.report.listed import Spec, lacking_table, results_table, sheet_table, with_attentions
 from results.report.methods import methods
 from results.report.papers import Paper, bibtex
+from results.report.places import frame_without_places, short_places, text_without_places
 from results.report.provenance import Provenance, as_json
 from results.tables.columns import rows_of
 from results.tables.naming import shortened
-from results.tables.paired import paired_sheet
+from results.tables.paired_views import paired_sheet
 from results.tables.reproduction import comparison_sheet
 from results.wording import count
 
@@ -40,6 +42,7 @@ class Report:
     frame: pd.DataFrame
     expected: Sequence[tuple[str, dict[str, Any]]] = ()
     sources: Sequence[str] = ()
+    folders: Sequence[Path] = ()
     certificates: Sequence[Certificate] = ()
     comparisons: pd.DataFrame | None = None
     uncompared: str = ""
@@ -55,7 +58,15 @@ class Report:
 @no_collection()
 def report_page(report: Report) -> str:
     """Return the page as HTML."""
-    provenance = Provenance(report.records, report.certificates, report.commands)
+    places = short_places({*report.folders, *(record.folder for record in report.records if record.folder)})
+    report = replace(
+        report,
+        frame=frame_without_places(report.frame, places),
+        sources=[places.get(source, source) for source in report.sources],
+        notes=[text_without_places(line, places) for line in report.notes],
+        uncompared=text_without_places(report.uncompared, places),
+    )
+    provenance = Provenance(report.records, report.certificates, report.commands, places)
     tables = {"results": results_table(report.frame, provenance)}
     if report.comparisons is not None:
         tables["pairs"] = _pairs(report.comparisons, provenance)

@@ -9,18 +9,23 @@ from typing import Any
 from results.certificates import Certificate
 from results.figures.curves import read_run
 from results.records import SOURCE, Record, read_json
+from results.report.places import without_places
 from results.report.shared import Shared, plain
 
 _POINTS = 100_000
 """Epochs of all runs together that a page holds; of more, every second or third is left out, and so on."""
 
-_ENDED = ("host", "job", "ended", "epochs", "step", "steps")
+_UNSAID = ("date", "host")
+"""Of an environment: the time is that of the record, and a reader needs the device, not the name of its machine."""
+
+_ENDED = ("job", "ended", "epochs", "step", "steps")
 
 
 class Provenance:
     """The records of a page, numbered in their order, and what they share.
 
-    `commands` has for keys of records the command lines that measure them again.
+    `commands` has for keys of records the command lines that measure them again, `places` for folders the names that
+    the page has for them.
     """
 
     def __init__(
@@ -28,12 +33,14 @@ class Provenance:
         records: Sequence[Record],
         certificates: Sequence[Certificate] = (),
         commands: Mapping[str, str] | None = None,
+        places: Mapping[str, str] | None = None,
     ) -> None:
         self.records = records
         self._numbers: dict[str, list[int]] = {}
         for number, record in enumerate(records):
             self._numbers.setdefault(record.key, []).append(number)
         self._shared = Shared()
+        self._places = places or {}
         self._commands = commands or {}
         self._certificates: dict[tuple[str, str], list[Certificate]] = {}
         for certificate in certificates:
@@ -54,22 +61,20 @@ class Provenance:
 
     def _record(self, record: Record, run: dict[str, Any] | None, every: int) -> dict[str, Any]:
         backbone, environment = record.cell["backbone"], record.environment
-        incidental = {name: environment[name] for name in ("date", "host") if name in environment}
         found: dict[str, Any] = {
             "key": record.key,
             "created": record.created,
             "status": record.status,
             "backbone": self._shared.number(backbone),
-            "task": {name: self._part(value) for name, value in record.cell["task"].items()},
-            "environment": self._shared.number({k: v for k, v in environment.items() if k not in incidental}),
-            **({"where": self._shared.number(host)} if (host := incidental.get("host")) else {}),
+            "task": {name: self._part(without_places(value)) for name, value in record.cell["task"].items()},
+            "environment": self._shared.number({k: v for k, v in environment.items() if k not in _UNSAID}),
             "names": self._shared.number(list(record.metrics)),
             "values": [plain(value) for value in record.metrics.values()],
         }
         if record.error:
             found["error"] = self._shared.number(record.error)
         if record.folder is not None:
-            found["folder"] = self._shared.number(str(record.folder))
+            found["folder"] = self._shared.number(self._places.get(str(record.folder), str(record.folder)))
         if record.disturbed:
             found["disturbed"] = record.disturbed
         if command := self._commands.get(record.key):
@@ -111,7 +116,7 @@ def _run(record: Record) -> dict[str, Any] | None:
         run = read_run(folder)
         starts = _starts(folder)
     except ValueError as problem:
-        return {"epochs": [], "resumed": [], "starts": [], "problem": str(problem)}
+        return {"epochs": [], "resumed": [], "starts": [], "problem": str(problem).removeprefix(f"{record.folder}/")}
     epochs = [[each["epoch"], *(plain(each.get(name)) for name in ("top1", "train_loss"))] for each in run.epochs]
     return {"epochs": epochs, "resumed": run.resumed, "starts": starts}
 

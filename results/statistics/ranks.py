@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from results.statistics.bounded import bounded_interval
+
 DRAWS = 20_000
 """Tables of orders drawn; with a fixed seed, so that the same scores have the same answer."""
 
@@ -32,12 +34,13 @@ class Ranks(NamedTuple):
 def rank_over(scores: Sequence[Sequence[float]], higher_is_better: bool = True) -> Ranks:
     """Return the ranks of attentions from their scores: a row per backbone, a column per attention.
 
-    The interval of a mean rank is Student's over the backbones, for others like these, cut to the ranks that there are.
-    A rank is a whole number, so its variance is taken to be at least that of rounding, 1 / 12.
+    The interval of a mean rank is for the mean over all backbones like these, of which these are a sample. Nothing is
+    assumed of them but that a rank is between 1 and the number of attentions (`results.statistics.bounded`): that an
+    attention is first in five of five does not tell what it is in one of ten.
 
     Raises ValueError for fewer than two of either, and for a score that is missing.
     """
-    from scipy import special, stats
+    from scipy import stats
 
     found = np.asarray(scores, dtype=float)
     if found.ndim != 2 or min(found.shape) < 2:
@@ -47,14 +50,13 @@ def rank_over(scores: Sequence[Sequence[float]], higher_is_better: bool = True) 
     backbones, attentions = found.shape
     ranks = stats.rankdata(-found if higher_is_better else found, axis=1)
     mean = ranks.mean(axis=0)
-    variance = np.maximum(ranks.var(axis=0, ddof=1), 1 / 12)
-    margin = special.stdtrit(backbones - 1, 0.975) * np.sqrt(variance / backbones)
+    intervals = [bounded_interval(each, 1, attentions) for each in ranks.T]
     drawn = np.random.default_rng(0).permuted(np.broadcast_to(ranks, (DRAWS, *ranks.shape)), axis=2).mean(axis=1)
     as_unlike = (_unlikeness(drawn) >= _unlikeness(mean) - 1e-9).sum()
     return Ranks(
         mean.tolist(),
-        np.maximum(mean - margin, 1).tolist(),
-        np.minimum(mean + margin, attentions).tolist(),
+        [each.low for each in intervals],
+        [each.high for each in intervals],
         float(np.quantile(np.ptp(drawn, axis=1), 0.95, method="higher")),
         float((1 + as_unlike) / (1 + DRAWS)),
         backbones,

@@ -1,11 +1,12 @@
 """One accuracy, and the mean of several, with an interval of 95 %."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from results.statistics.paired import CONFIDENCE
+CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
@@ -43,11 +44,15 @@ def _upper(share: float, images: float) -> float:
 
 def mean_interval(values: Sequence[float]) -> Interval:
     """Return Student's interval of the mean of at least two independent values, as of seeds."""
-    from scipy import special
-
     if len(values) < 2:
         raise ValueError(f"an interval of a mean needs at least 2 values, but there is {len(values)}")
     found = np.asarray(values, dtype=float)
-    quantile = float(special.stdtrit(len(found) - 1, (1 + CONFIDENCE) / 2))
-    margin = quantile * float(found.std(ddof=1) / np.sqrt(len(found)))
-    return Interval(float(found.mean()) - margin, float(found.mean()) + margin)
+    return student(float(found.mean()), float(found.std(ddof=1)), len(found))
+
+
+def student(mean: float, deviation: float, number: int) -> Interval:
+    """Return Student's interval of the mean of so many independent values, from their standard deviation."""
+    from scipy import special
+
+    margin = float(special.stdtrit(number - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(number)
+    return Interval(mean - margin, mean + margin)

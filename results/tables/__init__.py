@@ -2,7 +2,9 @@
 
 * `columns`: what each column of a table is about, and its name.
 * `frames`: records as a frame, one row per model, speed circumstances and training circumstances; CSV.
-* `paired`: accuracies compared image by image and seed by seed, with intervals; `evaluated`: those of given weights.
+* `analyzed`: what blocks of models are like.
+* `paired`, `paired_views`: accuracies compared image by image and seed by seed, with intervals; `evaluated`: those of
+  given weights.
 * `selection`, `pivot`: rows and columns chosen, ordered and named in words.
 * `views`, `notes`, `ranking`, `sheets`: a frame as a table for people, with what they must know.
 * `formats`: a table as text, CSV, Markdown, LaTeX, HTML, JSON, parquet, or in timm's columns.
@@ -11,11 +13,14 @@
   `sources`: where those contradict each other, and run times.
 """
 
+from results.tables.analyzed import analysis_sheet
 from results.tables.evaluated import evaluated_sheet, evaluations
 from results.tables.formats import FORMATS, format_of, rendered
 from results.tables.frames import BREAKDOWN, METRICS, table, to_csv
+from results.tables.naming import shortened
 from results.tables.notes import notes
-from results.tables.paired import comparisons, paired_sheet
+from results.tables.paired import comparisons
+from results.tables.paired_views import paired_sheet
 from results.tables.pivot import pivoted
 from results.tables.reproduction import (
     EVALUATED,
@@ -42,6 +47,7 @@ __all__ = [
     "METRICS",
     "TRAINED",
     "Sheet",
+    "analysis_sheet",
     "compare",
     "comparison_sheet",
     "comparisons",
@@ -60,6 +66,7 @@ __all__ = [
     "published_times",
     "rendered",
     "sheet",
+    "shortened",
     "show",
     "shown_columns",
     "summary",

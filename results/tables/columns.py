@@ -78,6 +78,11 @@ def values_of(column: pd.Series) -> list[Any]:
     return [None if gap else value for value, gap in zip(values, column.isna().tolist(), strict=True)]
 
 
+def is_figure(value: Any) -> bool:
+    """Return whether the value of a metric is a number, as it need not be in a record of others."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def flattened(kind: Kind, task: str, value: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[Column, Any]:
     """Return nested JSON as {column: scalar or text}, its path continuing `path`.
 

@@ -17,11 +17,22 @@ import pandas as pd
 from results.correctness import read_image_list
 from results.records import Record
 from results.statistics import holm, paired_shares, wilson
-from results.tables.columns import flattened, rows_of
+from results.tables.columns import flattened, is_figure, rows_of
 from results.tables.frames import in_natural_order
 from results.tables.naming import name_and_options, shortened
 from results.tables.sheets import Sheet
-from results.tables.verdicts import BASELINE, NO_BASELINE, bits_of, check_rope, p_text, verdict_of
+from results.tables.verdicts import (
+    BASELINE,
+    NO_BASELINE,
+    NO_IMAGES,
+    check_any_compared,
+    check_rope,
+    file_of,
+    images_note,
+    known_bits,
+    p_text,
+    verdict_of,
+)
 from results.wording import printable
 
 # Fields of an evaluation that change no result, and so do not set two apart.
@@ -29,7 +40,8 @@ _INCIDENTAL = ("workers", "root", "path", "cache", "batch", "device", "digest", 
 _SHOWN_CLASSES = 3
 _COLUMNS = (
     "backbone", "attention", "weights", "top1", "top1_low", "top1_high", "baseline", "difference", "low", "high", "won",
-    "lost", "p", "p_holm", "verdict", "n_images", "val_list", "classes_won", "classes_lost", "differs", "key",
+    "lost", "p", "p_holm", "verdict", "n_images", "val_list", "classes_won", "classes_lost", "differs",
+    "images_unknown", "key",
 )  # fmt: skip
 
 
@@ -44,15 +56,19 @@ def evaluations(records: Sequence[Record], baseline: str = "softmax", rope: floa
     (images that this one or the baseline alone has right); p (McNemar's mid-p) and p_holm (corrected for all
     comparisons of the frame); verdict; n_images, val_list; classes_won and classes_lost (those with the most images won
     or lost, as text; empty where the classes were not recorded); differs (in what the two were evaluated differently,
-    as text); key.
+    as text); images_unknown (why the images that it has right are not known); key.
 
     Raises ValueError where there is nothing to compare, for a `rope` that is not between 0 and 100, a baseline that no
-    evaluation fits or several of one list, and a file of bits that is missing, damaged or does not match its record.
+    evaluation fits or several of one list, and where nothing is left to compare as bits are missing, damaged or do not
+    match their records.
     """
     check_rope(rope)
     lists: dict[str, list[Record]] = {}
     for record in in_natural_order(records):
-        if record.status == "done" and record.cell["task"]["name"] == "evaluate" and record.metrics.get("val_list"):
+        known = all(is_figure(record.metrics.get(name)) for name in ("top1", "n_images")) and record.metrics.get(
+            "val_list"
+        )
+        if record.status == "done" and record.cell["task"]["name"] == "evaluate" and known:
             lists.setdefault(record.metrics["val_list"], []).append(record)
     if not lists:
         raise ValueError("no evaluation of given weights here, so there is nothing to compare")
@@ -61,6 +77,7 @@ def evaluations(records: Sequence[Record], baseline: str = "softmax", rope: floa
         names = dict.fromkeys(_label(record) for found in lists.values() for record in found)
         raise ValueError(f"no evaluation here is of {baseline!r}; there are: {', '.join(names)}")
     rows = [row for name, found in lists.items() for row in _rows(found, bases[name])]
+    check_any_compared(rows)
     compared = [row for row in rows if "p" in row]
     for row, corrected in zip(compared, holm([row["p"] for row in compared]), strict=True):
         row |= {"p_holm": corrected, "verdict": verdict_of(corrected, row, rope)}
@@ -93,16 +110,23 @@ def evaluated_sheet(frame: pd.DataFrame) -> Sheet:
 def _rows(records: Sequence[Record], base: Record | None) -> list[dict[str, Any]]:
     if base is None:
         return [_about(record) | {"verdict": NO_BASELINE} for record in records]
-    theirs = bits_of(base)
+    known, unknown = known_bits(dict(enumerate(records)))
+    place = next(number for number, record in enumerate(records) if record is base)
     found = read_image_list(base.folder, base.metrics["val_list"]) if base.folder else None
-    rows = [_about(base) | {"baseline": _label(base), "verdict": BASELINE}]
-    for record in (each for each in records if each is not base):
-        ours = bits_of(record)
+    rows = [_about(base) | {"baseline": _label(base), "images_unknown": unknown.get(place, ""), "verdict": BASELINE}]
+    for number, record in enumerate(records):
+        row = _about(record) | {"baseline": _label(base), "images_unknown": unknown.get(number, "")}
+        if number == place:
+            continue
+        if number in unknown or place in unknown:
+            rows.append(row | {"verdict": NO_IMAGES})
+            continue
+        ours, theirs = known[number], known[place]
         if len(ours) != len(theirs):
             raise ValueError(f"{_label(record)} and {_label(base)} are of {len(ours)} and {len(theirs)} images")
         won, lost = ours & ~theirs, theirs & ~ours
         pair = paired_shares(int(won.sum()), int(lost.sum()), len(ours))
-        row = _about(record) | {"baseline": _label(base), "won": int(won.sum()), "lost": int(lost.sum()), "p": pair.p}
+        row |= {"won": int(won.sum()), "lost": int(lost.sum()), "p": pair.p}
         row |= {"difference": 100 * pair.difference, "low": 100 * pair.low, "high": 100 * pair.high}
         if found is not None and len(found.targets) == len(ours):
             row["classes_won"] = _classes(found.classes, found.targets[won], found.targets[lost])
@@ -134,6 +158,7 @@ def _about(record: Record) -> dict[str, Any]:
         "classes_won": "",
         "classes_lost": "",
         "differs": "",
+        "images_unknown": "",
         "key": record.key,
     }
 
@@ -158,7 +183,8 @@ def _baseline(records: Sequence[Record], baseline: str) -> Record | None:
     named = [each for each in records if baseline in (each.cell["backbone"]["name"], _weights(each), _label(each))]
     fitting = named or [each for each in records if of_attention(each)]
     if len(fitting) > 1:
-        raise ValueError(f"the baseline {baseline!r} fits several: {', '.join(map(_label, fitting))}; name one of them")
+        several = ", ".join(f"{_label(record)} of {file_of(record)}" for record in fitting)
+        raise ValueError(f"the baseline {baseline!r} fits several: {several}; name one of them, or choose with --where")
     return fitting[0] if fitting else None
 
 
@@ -189,4 +215,6 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
                 lines.append(f"{name}: most images {what}, on balance, in {row[column]}.")
         if row["differs"]:
             lines.append(f"{name}: evaluated differently from the baseline: {row['differs']}.")
+    for row in rows_of(frame):
+        lines += images_note(row, f"{row['backbone']}, {short[row['attention']]}")
     return lines

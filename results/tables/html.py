@@ -29,8 +29,8 @@ def to_html(sheet: Sheet) -> str:
     styler = styler.hide(axis="index").format(escape="html").set_table_styles(_STYLE)
     styler = styler.set_td_classes(pd.DataFrame(classes, columns=positions))
     styler = styler.relabel_index([_label(header) for header in sheet.headers], axis=1)
-    if sheet.caption:
-        styler = styler.set_caption(html.escape(sheet.caption))
+    if sheet.title:
+        styler = styler.set_caption(html.escape(sheet.title))
     notes = "".join(f'<tr><td colspan="{len(positions)}">{html.escape(note)}</td></tr>\n' for note in sheet.notes)
     foot = f"<tfoot>\n{notes}</tfoot>\n" if notes else ""
     table = styler.set_uuid("attention-bench").to_html(cell_ids=False)

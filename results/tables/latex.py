@@ -1,6 +1,6 @@
 r"""A sheet as a LaTeX table: booktabs' rules, siunitx' columns, the best number bold and the second underlined.
 
-The document needs \usepackage{booktabs, siunitx}.
+The document needs \usepackage{booktabs, siunitx, graphicx}. A table wider than the text is scaled down to it.
 """
 
 import re
@@ -32,6 +32,8 @@ _GREEK_CAPITALS = "GAMMA DELTA THETA LAMDA XI PI SIGMA UPSILON PHI PSI OMEGA"
 _MARK = " (disturbed)"
 _DAGGER = r"\textsuperscript{\textdagger}"
 _DISTURBED = "Measured while others used the machine: not to be compared, and not ranked."
+# graphicx knows the natural width of the box that it is given.
+_NO_WIDER = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
 _RANKED = "Bold: the best of the rows that may be compared, by value; underlined: the second best."
 
 
@@ -57,13 +59,15 @@ def to_latex(sheet: Sheet) -> str:
     )
     tabular = frame.style.hide(axis="index").to_latex(column_format=layout, hrules=True)
     lines = [
-        r"% needs \usepackage{booktabs, siunitx}",
+        r"% needs \usepackage{booktabs, siunitx, graphicx}",
         r"\begin{table}",
         r"\centering",
         r"\sisetup{separate-uncertainty=true, retain-explicit-plus=true, detect-weight=true, mode=text}",
         rf"\caption{{{_escaped(_caption(sheet))}}}",
         r"\smallskip",
+        rf"\resizebox{{{_NO_WIDER}}}{{!}}{{%",
         tabular.strip(),
+        "}",
         *_below(sheet),
         r"\end{table}",
     ]
@@ -108,7 +112,7 @@ def _header(text: str, is_number: bool) -> str:
 
 
 def _caption(sheet: Sheet) -> str:
-    parts = [sheet.caption]
+    parts = [sheet.title]
     if sheet.best:
         parts.append(_RANKED)
     return " ".join(filter(None, parts)) or "Measured by attention-bench."

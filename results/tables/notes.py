@@ -67,16 +67,32 @@ def _weights_note(frame: pd.DataFrame) -> list[str]:
 
 
 def _disturbances(frame: pd.DataFrame) -> list[str]:
-    """Return lines about times that were measured while others used the machine."""
-    lines: dict[str, list[str]] = {"speed": [], "train": []}
-    words = {"infer": "The speed of inference", "train": "The time of a training step", "loop": "The speed of training"}
+    """Return lines about times that were measured while others used the machine; why is in the records."""
+    words = {"infer": "Speed of inference", "train": "Time of a training step", "loop": "Speed of training"}
+    lines = []
+    for measured, rows in _disturbed(frame).items():
+        found = (
+            f"{len(rows)} of {count(len(frame), 'row')} ({and_more(list(dict.fromkeys(_names(rows))), separator='; ')})"
+        )
+        lines.append(f"{words[measured]}, disturbed by other work and not ranked: {found}.")
+    return lines
+
+
+def _disturbed(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows whose times were disturbed, by what was measured."""
+    found: dict[str, pd.DataFrame] = {}
     for measured, task, _ in TIMES:
         for column in (name for name in (f"{measured}_disturbed", f"{task}_{measured}_disturbed") if name in frame):
-            rows = frame[frame[column].notna()]
-            what = f"{words[measured]} was disturbed, and is not to be compared or ranked:"
-            lines[task] += _of_rows(rows, what, [str(reason) for reason in rows[column]])
-    again = "attention-bench run --retry-disturbed measures what was disturbed again."
-    return [*lines["speed"], *([again] if lines["speed"] else []), *lines["train"]]
+            if len(rows := frame[frame[column].notna()]):
+                found[measured] = rows
+    return found
+
+
+def advice(frame: pd.DataFrame) -> list[str]:
+    """Return what the reader of a terminal may do about the rows; no table that is written has it."""
+    speeds = {measured for measured, task, _ in TIMES if task == "speed"}
+    again = "attention-bench run --retry-disturbed measures again what was disturbed."
+    return [again] if speeds & _disturbed(frame).keys() else []
 
 
 def _doubts(frame: pd.DataFrame) -> list[str]:
@@ -115,15 +131,19 @@ def _of_train(frame: pd.DataFrame, name: str) -> pd.Series:
 
 def _of_rows(rows: pd.DataFrame, what: str, values: Sequence[str]) -> list[str]:
     """Return one line, or none without rows: what happened, and how much of it in the first few rows."""
-    short, _ = shortened(rows["attention"])
-    parts = []
-    names = [name for name in ("backbone", "attention", "train.seed") if name in rows]
-    for row, value in zip(rows_of(rows[names]), values, strict=True):
-        seed = row.get("train.seed")
-        parts.append(
-            f"{value} ({row['backbone']}, {short[row['attention']]}{'' if pd.isna(seed) else f', seed {seed}'})"
-        )
+    parts = [f"{value} ({name})" for name, value in zip(_names(rows), values, strict=True)]
     return [f"{what} {and_more(list(dict.fromkeys(parts)))}."] if parts else []
+
+
+def _names(rows: pd.DataFrame) -> list[str]:
+    """Return each row in words, as "swin_t, softmax, seed 1"."""
+    short, _ = shortened(rows["attention"])
+    names = [name for name in ("backbone", "attention", "train.seed") if name in rows]
+    return [
+        f"{row['backbone']}, {short[row['attention']]}"
+        + ("" if pd.isna(seed := row.get("train.seed")) else f", seed {seed}")
+        for row in rows_of(rows[names])
+    ]
 
 
 def of_task(frame: pd.DataFrame, task: str) -> list[Column]:

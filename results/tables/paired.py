@@ -12,7 +12,7 @@ error each hide that most images are right or wrong for both models. Here every 
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -21,27 +21,26 @@ import pandas as pd
 
 from results.records import Record
 from results.statistics import holm, paired_difference
-from results.tables.columns import columns_of, flattened, rows_of
+from results.tables.columns import flattened, is_figure
 from results.tables.frames import in_natural_order, table
-from results.tables.naming import name_and_options, shortened
+from results.tables.naming import name_and_options
 from results.tables.notes import mixed_environments
-from results.tables.sheets import Sheet
 from results.tables.verdicts import (
     BASELINE,
-    LEVEL,
     METRIC_OF,
     NO_BASELINE,
     NO_COMMON_SEED,
+    NO_IMAGES,
     ONE_SEED,
     Which,
-    bits_of,
+    check_any_compared,
     check_rope,
-    p_text,
+    file_of,
+    known_bits,
     run_name,
     verdict_of,
 )
-from results.tables.views import headers_of
-from results.wording import printable
+from results.wording import and_more, printable
 
 # Fields of a task that change no result, and so do not split arms; the place of a file is one of them.
 INCIDENTAL = ("workers", "root", "path", "label", "cache", "device_batch", "checkpoint_minutes", "tensorboard")
@@ -63,6 +62,7 @@ _OWN_COLUMNS = (
     "val_list",
     "weights",
     "seeds_left_out",
+    "images_unknown",
     "environments",
 )
 
@@ -75,35 +75,37 @@ def comparisons(
     baseline: str = "softmax",
     weights: Which = "model",
     rope: float | None = None,
+    origins: Sequence[Record] = (),
 ) -> pd.DataFrame:
     """Compare each attention with a baseline on the same images, one row per arm.
 
     An arm is the set of training records equal in all but the seed. Arms equal in all but the attention form a group,
     in which each is compared with the arm whose attention is `baseline`: its complete text, or a name with or without
     options ("softmax", "focused(focusing_factor=3)"). Only seeds that both arms have are compared. Trainings that start
-    from other runs, each from one with its own seed and attention, are equal if those runs are.
+    from other runs (of `records` or `origins`), each from one with its own seed and attention, are equal if those are.
     Which images were right is in the folder of each record, `<key>/correct.npy`; `weights` is "model" for the weights
-    as trained or "ema" for their moving average. Records of other tasks, including evaluations of given weights, have
-    no seed to pair and are ignored, as are those not done.
+    as trained or "ema" for their moving average. A training whose file cannot be read is not compared. Records of other
+    tasks, including evaluations of given weights, have no seed to pair and are ignored, as are those not done.
 
     Columns: backbone, attention; seeds (how many), top1 (their mean, percent) and top1_sd (their standard deviation in
     points, NaN for one seed); baseline (its attention); paired_seeds (how many are compared), difference, low, high
     (points, of these seeds; the interval is of 95 %); p (two-sided: the level at which the interval just reaches 0) and
     p_holm (corrected for all comparisons of several seeds in the frame); verdict ("better" or "worse" if p_holm is
     below `LEVEL`, else "not distinguishable", and "practically equal within ..." if the interval lies within `rope`
-    points of 0; "one seed" if only one is compared, "no common seed", "no baseline" if the group has none, and
-    "baseline" for the baseline itself); n_images, val_list, weights; seeds_left_out (those without a partner, as text);
-    environments (in what the compared records differ, as text); and the circumstances of the group as in `table`,
-    `model.<field>` and `train.<field>`. A group's baseline comes first.
+    points of 0; "one seed" if only one is compared, "no common seed", "images not known", "no baseline" if the group
+    has none, and "baseline" for the baseline itself); n_images, val_list, weights; seeds_left_out (those without a
+    partner, as text); images_unknown (those whose file cannot be read, and why); environments (in what the compared
+    records differ, as text); and the circumstances of the group as in `table`, `model.<field>` and `train.<field>`. A
+    group's baseline comes first.
 
     Raises ValueError for unknown weights or weights that no record has, a `rope` that is not between 0 and 100, a
-    baseline that no group has or that fits several arms of one, records of one group on different images, and a file of
-    bits that is missing, damaged or does not match the accuracy in its record.
+    baseline that no group has or that fits several arms of one, records of one group on different images, and where
+    nothing is left to compare as files are missing, damaged or do not match the accuracies in their records.
     """
     if weights not in get_args(Which):
         raise ValueError(f"unknown weights {weights!r}; allowed: {', '.join(get_args(Which))}")
     check_rope(rope)
-    groups = _groups(_with_origins(records), METRIC_OF[weights])
+    groups = _groups(_with_origins(records, origins), METRIC_OF[weights])
     if not groups:
         given = any(record.cell["task"]["name"] == "evaluate" for record in records)
         hint = "; --evaluations compares those of given weights" if given else ""
@@ -113,32 +115,11 @@ def comparisons(
         texts = dict.fromkeys(text for arms in groups for text in arms)
         raise ValueError(f"no trained model here has the attention {baseline!r}; there are: {', '.join(texts)}")
     rows = [row for arms, base in zip(groups, chosen, strict=True) for row in _rows(arms, base, weights)]
+    check_any_compared(rows)
     _judge([row for row in rows if row.get("paired_seeds", 0) > 1], rope)
     rows = [{name: printable(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*_OWN_COLUMNS, *itertools.chain(*rows)])))
     return frame.astype({"seeds": "Int64", "paired_seeds": "Int64", "n_images": "Int64"})
-
-
-def paired_sheet(frame: pd.DataFrame) -> Sheet:
-    """Return the comparison for people: what distinguishes groups, accuracies, differences with intervals, verdicts."""
-    circumstances = [column for column in columns_of(frame) if column.kind in ("model", "task")]
-    groups = [column for column in circumstances if frame[column.name].astype(str).nunique() > 1]
-    short, lines = shortened(pd.concat([frame["attention"], frame["baseline"]]))
-    unpaired = bool((frame["seeds_left_out"] != "").any())
-    headers = ["backbone", "attention", *headers_of(groups), "seeds", "top1", "SD"]
-    headers += [*(["compared"] if unpaired else []), "difference", "95 % interval", "p", "verdict"]
-    rows = []
-    for row in rows_of(frame):
-        cells = [row["backbone"], short[row["attention"]], *(_text(row[column.name]) for column in groups)]
-        cells += [str(row["seeds"]), f"{row['top1']:.2f}", _text(row["top1_sd"], ".2f")]
-        cells += [_text(row["paired_seeds"])] if unpaired else []
-        interval = "-" if pd.isna(row["low"]) else f"{row['low']:+.2f} to {row['high']:+.2f}"
-        rows.append([*cells, _text(row["difference"], "+.2f"), interval, p_text(row["p_holm"]), row["verdict"]])
-    numbers = ("seeds", "top1", "SD", "compared", "difference", "95 % interval", "p")
-    right = frozenset(position for position, header in enumerate(headers) if header in numbers)
-    baselines = dict.fromkeys(short[text] for text in frame["baseline"].dropna())
-    caption = f"Top-1 accuracies, and their differences from {' or '.join(baselines)}."
-    return Sheet(headers, rows, right, [*lines, *_notes(frame, short)], spare=("SD", "p"), caption=caption)
 
 
 def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:
@@ -146,23 +127,27 @@ def _groups(records: Sequence[Record], metric: str) -> list[dict[str, _Arm]]:
     groups: dict[str, dict[str, _Arm]] = {}
     for record in in_natural_order(records):
         task = record.cell["task"]
-        if record.status != "done" or task["name"] != "train" or record.metrics.get(metric) is None:
+        if record.status != "done" or task["name"] != "train" or not is_figure(record.metrics.get(metric)):
             continue
         arm = groups.setdefault(_identity(record.cell), {}).setdefault(record.cell["backbone"]["attention"], {})
         if task["seed"] in arm:
-            keys = f"{arm[task['seed']].key} and {record.key}"
-            raise ValueError(f"{run_name(record)}: two records of one run, {keys}; move one of them away")
+            files = " and ".join(
+                f"{file_of(each)} ({metric} {each.metrics[metric]})" for each in (arm[task["seed"]], record)
+            )
+            raise ValueError(
+                f"{run_name(record)}: two records of one run, {files}; move one away, or show one folder only"
+            )
         arm[task["seed"]] = record
     return list(groups.values())
 
 
-def _with_origins(records: Sequence[Record]) -> list[Record]:
+def _with_origins(records: Sequence[Record], origins: Sequence[Record]) -> list[Record]:
     """Return the records with a description of the run from which a training started in place of its key.
 
     The key differs between seeds and attentions, which would split arms and groups; all that matters of those two is
     whether they are the training's own.
     """
-    cells = {record.key: record.cell for record in records}
+    cells = {record.key: record.cell for record in (*origins, *records)}
 
     def described(cell: dict[str, Any]) -> dict[str, Any]:
         task = cell["task"]
@@ -209,23 +194,26 @@ def _rows(arms: dict[str, _Arm], base: str | None, weights: Which) -> list[dict[
     order = sorted(arms, key=lambda text: text != base)
     if base is None:
         return [_about(text, arms[text], weights) | {"verdict": NO_BASELINE} for text in order]
-    _check_images(arms)
-    reference = {seed: bits_of(record, weights) for seed, record in arms[base].items()}
+    found = {text: known_bits(arm, weights) for text, arm in arms.items()}
+    _check_images([arms[text][seed] for text, (known, _) in found.items() for seed in known])
+    reference, unknown = found[base]
     rows = []
     for text in order:
+        ours, lacking = found[text]
         row = _about(text, arms[text], weights) | {"baseline": base}
+        row |= {"images_unknown": and_more([f"seed {seed} ({why})" for seed, why in lacking.items()])}
         if text == base:
             rows.append(row | {"verdict": BASELINE})
             continue
-        common = sorted(arms[text].keys() & arms[base].keys())
+        common = sorted(ours.keys() & reference.keys())
         row |= {"paired_seeds": len(common), "seeds_left_out": _left_out(arms[text], text, arms[base], base)}
         if common:
-            ours = np.stack([bits_of(arms[text][seed], weights) for seed in common])
-            found = paired_difference(ours, np.stack([reference[seed] for seed in common]))
+            pair = paired_difference(*(np.stack([bits[seed] for seed in common]) for bits in (ours, reference)))
             compared = [arm[seed] for arm in (arms[text], arms[base]) for seed in common]
-            row |= {"difference": found.points, "low": found.low, "high": found.high, "p": found.p}
+            row |= {"difference": pair.points, "low": pair.low, "high": pair.high, "p": pair.p}
             row |= {"environments": ", ".join(mixed_environments(table(compared)))}
-        rows.append(row | {"verdict": ONE_SEED if common else NO_COMMON_SEED})
+        without = NO_IMAGES if lacking or unknown else NO_COMMON_SEED
+        rows.append(row | {"verdict": ONE_SEED if common else without})
     return rows
 
 
@@ -253,14 +241,15 @@ def _about(attention: str, arm: _Arm, weights: Which) -> dict[str, Any]:
         "val_list": record.metrics.get("val_list"),
         "weights": weights,
         "seeds_left_out": "",
+        "images_unknown": "",
         "environments": "",
     } | {column.name: value for column, value in circumstances.items()}
 
 
-def _check_images(arms: dict[str, _Arm]) -> None:
-    """Raise ValueError unless all records of a group were evaluated on one list of images."""
-    first, *others = [record for arm in arms.values() for record in arm.values()]
-    for other in (first, *others):
+def _check_images(records: Sequence[Record]) -> None:
+    """Raise ValueError unless the records of a group were evaluated on one list of images."""
+    for other in records:
+        first = records[0]
         one, two = ((r.metrics.get("n_images"), r.metrics.get("val_list")) for r in (first, other))
         if one != two or None in one:
             raise ValueError(
@@ -273,57 +262,3 @@ def _left_out(arm: _Arm, text: str, base: _Arm, base_text: str) -> str:
     """Return the seeds without a partner, as "3, 4 of softmax(fused=True)"."""
     parts = ((sorted(arm.keys() - base.keys()), text), (sorted(base.keys() - arm.keys()), base_text))
     return " and ".join(f"{', '.join(map(str, seeds))} of {name}" for seeds, name in parts if seeds)
-
-
-def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
-    lines = ["top1: mean over seeds, percent; SD: standard deviation over seeds, in points."]
-    if (frame["weights"] == "ema").any():
-        lines.append("All accuracies are those of the moving average of the weights (EMA).")
-    compared = frame[frame["difference"].notna()]
-    if len(compared):
-        images = compared[["n_images", "val_list"]].drop_duplicates().itertuples(index=False)
-        lists = " and ".join(f"{count:,} images (list {digest})" for count, digest in images)
-        lines.append(f"Differences from the baseline in points, seed by seed on the same {lists}.")
-    several, one = compared[compared["paired_seeds"] > 1], compared[compared["paired_seeds"] == 1]
-    if len(several):
-        lines.append(
-            "The 95 % intervals cover the choice of the images and of the seeds: they hold for further seeds and for "
-            "further images of the same kind."
-        )
-    if (several["paired_seeds"] <= 3).any():
-        lines.append("From 2 or 3 seeds their noise is hardly known, which makes the intervals wide.")
-    if len(one):
-        lines.append(
-            "One seed: the interval covers the choice of images but not the noise of the seed, so there is no verdict."
-        )
-    if len(several):
-        number = f", corrected for the {len(several)} comparisons by Holm's method" if len(several) > 1 else ""
-        lines.append(
-            f"p: two-sided{number}. Better and worse are said where it is below {LEVEL}: of 20 such tables without any "
-            "difference, at most about one says so somewhere."
-        )
-    if len(several) > 1:
-        lines.append("Each interval holds by itself, so it may exclude 0 where the corrected p does not.")
-    lines += reservations(frame, short)
-    if (frame["verdict"] == NO_BASELINE).any():
-        lines.append("No baseline: no run with the baseline attention differs from the row in the attention alone.")
-    return list(dict.fromkeys(lines))
-
-
-def reservations(frame: pd.DataFrame, short: Mapping[str, str]) -> list[str]:
-    """Return a line for each row whose seeds are not all compared, or whose records are of differing environments.
-
-    `short` has the names of attentions as they are shown.
-    """
-    lines = []
-    for row in rows_of(frame):
-        name = f"{row['backbone']}, {short[row['attention']]}"
-        if row["seeds_left_out"]:
-            lines.append(f"{name}: seeds without a partner are left out: {row['seeds_left_out']}.")
-        if row["environments"]:
-            lines.append(f"{name}: compared across differing environments: {row['environments']}.")
-    return lines
-
-
-def _text(value: Any, form: str = "") -> str:
-    return "-" if pd.isna(value) else format(value, form)

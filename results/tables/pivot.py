@@ -7,14 +7,13 @@ from typing import Any
 import pandas as pd
 
 from results.tables import schema
-from results.tables.columns import Column, columns_of, values_of
+from results.tables.columns import Column, columns_of, is_figure, values_of
 from results.tables.naming import shortened
-from results.tables.notes import notes
-from results.tables.ranking import contests, ranked
+from results.tables.notes import advice, notes
+from results.tables.ranking import contests, countable_rows, ranked
 from results.tables.selection import columns_named
 from results.tables.sheets import Sheet
-from results.tables.texts import number_text, texts_of
-from results.tables.times import disturbed_rows
+from results.tables.texts import STANDARD_ERROR, number_text, texts_of
 
 # Circumstances that are averaged over, or that change no number.
 _FREE = ("seed", "workers", "root", "path", "cache", "digest", "run", "checkpoint_minutes", "tensorboard", "label")
@@ -42,7 +41,7 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
         raise ValueError(f"--pivot: no row has a {metric}")
     groups: dict[tuple[Any, Any], list[int]] = {}
     pairs = list(zip(values_of(frame[down]), values_of(frame[across]), strict=True))
-    values, disturbed = values_of(frame[metric]), disturbed_rows(frame, metric) or [False] * len(frame)
+    values, countable = values_of(frame[metric]), countable_rows(frame, metric)
     for row, pair in enumerate(pairs):
         if values[row] is not None:
             groups.setdefault(pair, []).append(row)
@@ -50,14 +49,20 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
     contest = contests(frame, metric)
     shown = texts_of(frame, Column.parse(metric))
     seeds: set[int] = set()
-    for pair, rows in groups.items():
-        own = [row for row in rows if not disturbed[row]]
+    for pair, found in groups.items():
+        rows = [row for row in found if is_figure(values[row])]
+        if not rows:  # a text in place of a number
+            texts[pair] = shown[found[0]]
+            continue
+        own = [row for row in rows if countable[row]]
         _check_alike(frame.iloc[own or rows], pair, metric)
         distinct = _once_per_run(frame.iloc[own or rows], pair, metric)
         numbers[pair] = float(pd.Series(distinct, dtype=float).mean())
-        alike[pair] = frozenset(contest[row] for row in own or rows)
+        if own:
+            alike[pair] = frozenset(contest[row] for row in own)
         if len(set(distinct)) == 1 or not own:
             texts[pair] = shown[(own or rows)[0]]
+            seeds |= {1} if " ± " in texts[pair] else set()
         else:
             spread = float(pd.Series(distinct, dtype=float).std(ddof=1))
             seeds.add(len(distinct))
@@ -96,7 +101,9 @@ def _sheet(
             if len({alike[one, two] for one in down if (one, two) in alike}) > 1:
                 unranked.append(str(two))
                 continue
-            column = pd.DataFrame({"attention": down, metric: [numbers.get((one, two)) for one in down]})
+            column = pd.DataFrame(
+                {"attention": down, metric: [numbers[one, two] if (one, two) in alike else None for one in down]}
+            )
             ranks = ranked(column.assign(backbone=two), metric, [row[position] for row in rows])
             best |= {(row, position) for row in ranks[0]}
             second |= {(row, position) for row in ranks[1]}
@@ -105,9 +112,11 @@ def _sheet(
     meaning = schema.of_metric(metric)
     unit = f", {meaning.unit}" if meaning and meaning.unit not in ("", "1") else ""
     head = f"{metric}: {meaning.text}{unit}." if meaning else f"{metric}."
-    if seeds:
-        least, most = min(seeds), max(seeds)
-        head += f" ±: standard deviation over {least if least == most else f'{least} to {most}'} seeds."
+    spread = STANDARD_ERROR
+    if several := seeds - {1}:
+        least, most = min(several), max(several)
+        over = f"the standard deviation over {least if least == most else f'{least} to {most}'} seeds"
+        spread = f"{over}; of one seed, {spread}" if 1 in seeds else over
     headers = [names[0].rpartition(".")[2], *map(str, across)]
     return Sheet(
         headers=headers,
@@ -115,6 +124,8 @@ def _sheet(
         right=frozenset(range(1, len(headers))),
         notes=[*lines, *notes(frame)],
         caption=head,
+        spread=spread,
+        advice=advice(frame),
         best=frozenset(best),
         second=frozenset(second),
     )

@@ -7,6 +7,7 @@ import re
 from typing import Literal, NamedTuple
 
 from results.tables.columns import Column
+from results.tables.times import task_of_time
 
 Better = Literal["", "higher", "lower"]
 
@@ -130,6 +131,19 @@ def of_metric(name: str) -> Meaning | None:
     return None
 
 
+def tasks_of(metric: str) -> tuple[str, ...]:
+    """Return the tasks that a metric of the project may be from, by its section or the name in front of its own."""
+    if task := task_of_time(metric):
+        return (task,)
+    for task in _TASKS:
+        if metric.startswith(f"{task}_") and of_metric(metric) == of_metric(metric.removeprefix(f"{task}_")):
+            return (task,)
+    for title, metrics in _BY_SOURCE.items():
+        if any(re.fullmatch(pattern, metric) for pattern in metrics):
+            return tuple(task for task in _TASKS if task in title)
+    return ()
+
+
 def better(metric: str) -> Better:
     """Return which end of a metric is the better one, "" if there is none."""
     found = of_metric(metric)
@@ -187,8 +201,11 @@ gaps stay integers, texts such as `None` and `none` stay texts, and NaN is not a
 pd.read_csv("table.csv", engine="pyarrow", dtype_backend="pyarrow", keep_default_na=False, na_values=[""])
 ```
 
-A version that looks like a number (`record.costs.environment.cuda`) is read as one all the same; `-o table.parquet` and
-`-o table.json` keep every type.
+Times (`record.<task>.created`, `.environment.date`) become timestamps, in UTC. A version that looks like a number
+(`record.costs.environment.cuda`) is read as one all the same; `-o table.parquet` and `-o table.json` keep every type.
+
+A hash that looks like a number, of digits alone or around an `e`, has an apostrophe in front in a CSV, as spreadsheets
+mark a text: `'9253954e51983261`, which readers would take for infinity. `.str.removeprefix("'")` takes it off.
 """
 
 _FOOT = r"""## Circumstances and provenance

@@ -32,10 +32,10 @@ class Condition(NamedTuple):
 def conditions(texts: Sequence[str]) -> list[Condition]:
     """Return conditions from texts such as "backbone=swin_t seed=0,1" or "attention=focused(kernel_size=5)".
 
-    Raises ValueError for a text that is none.
+    Values may have spaces: a condition ends where another one begins. Raises ValueError for a text that is none.
     """
     found = []
-    for text in (each for whole in texts for each in _split(whole, " ")):
+    for text in (each for whole in texts for each in _parted(whole)):
         parts = _CONDITION.fullmatch(text)
         if parts is None:
             raise ValueError(f"--where {text!r}: a condition is NAME=VALUE, or has != < <= > >= in place of =")
@@ -156,6 +156,17 @@ def _is_number(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def _parted(text: str) -> list[str]:
+    """Return the conditions in a text; words that begin none belong to the value before them."""
+    parts: list[str] = []
+    for word in _split(text, " "):
+        if parts and not _CONDITION.fullmatch(word):
+            parts[-1] += f" {word}"
+        else:
+            parts.append(word)
+    return parts
 
 
 def _split(text: str, separator: str) -> list[str]:

@@ -25,7 +25,8 @@ class Sheet:
 
     Where there is not enough width, long cells of the columns `asides` become notes, and then the columns `spare` are
     left out, the first one first; both are given by header. `best` and `second` are the cells, as (row, column), with
-    the best and second best numbers that may be compared; `caption` says what the numbers are.
+    the best and second best numbers that may be compared; `caption` says what the numbers are, and `spread` what ± is.
+    `advice` is for the terminal alone.
     """
 
     headers: Sequence[str]
@@ -37,6 +38,8 @@ class Sheet:
     best: frozenset[tuple[int, int]] = frozenset()
     second: frozenset[tuple[int, int]] = frozenset()
     caption: str = ""
+    spread: str = ""
+    advice: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         # Names and errors are texts of anyone: a line break would tear a row apart.
@@ -44,6 +47,20 @@ class Sheet:
         object.__setattr__(self, "rows", [list(map(one_line, row)) for row in self.rows])
         object.__setattr__(self, "notes", list(map(one_line, self.notes)))
         assert all(len(row) == len(self.headers) for row in self.rows)
+
+    @property
+    def title(self) -> str:
+        """The caption of a form that has one."""
+        return " ".join(filter(None, [self.caption, self._legend]))
+
+    @property
+    def below(self) -> list[str]:
+        """The notes of a form without a caption, which say what ± is."""
+        return [*filter(None, [self._legend]), *self.notes]
+
+    @property
+    def _legend(self) -> str:
+        return f"±: {self.spread}." if self.spread and any(" ± " in cell for row in self.rows for cell in row) else ""
 
     def with_notes(self, lines: Iterable[str]) -> "Sheet":
         """Return the sheet with further notes."""
@@ -75,7 +92,7 @@ def to_plain(sheet: Sheet) -> str:
     """Return lines with columns aligned by spaces, never wrapped or cut; the notes follow after an empty line."""
     columns = zip(sheet.headers, *sheet.rows, strict=True)
     aligned = [_aligned(column, position in sheet.right) for position, column in enumerate(columns)]
-    return _paragraphs([_GAP.join(row).rstrip() for row in zip(*aligned, strict=True)], sheet.notes)
+    return _paragraphs([_GAP.join(row).rstrip() for row in zip(*aligned, strict=True)], sheet.below)
 
 
 @no_collection()
@@ -87,7 +104,7 @@ def to_markdown(sheet: Sheet) -> str:
 
     rule = ["---:" if position in sheet.right else "---" for position in range(len(sheet.headers))]
     lines = [line(sheet.headers), line(rule), *map(line, sheet.rows)]
-    return _paragraphs(lines, [block for note in sheet.notes for block in (note, "")][:-1])
+    return _paragraphs(lines, [block for note in sheet.below for block in (note, "")][:-1])
 
 
 def show(sheet: Sheet, console: Console, wide: bool = False) -> None:
@@ -102,7 +119,7 @@ def show(sheet: Sheet, console: Console, wide: bool = False) -> None:
         table.add_row(*map(Text, row))
     if sum(_widths(sheet)) + 3 * len(sheet.headers) + 1 <= console.width:
         console.print(table)
-        for note in sheet.notes:
+        for note in sheet.below:
             console.print(Text(note))
     else:
         console.print(Text(to_plain(fitted(sheet, console.width))), soft_wrap=True, end="")

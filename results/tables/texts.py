@@ -7,8 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from results.tables.columns import Column, columns_of, values_of
+from results.tables.columns import Column, columns_of, is_figure, values_of
 from results.tables.times import disturbed_rows
+
+STANDARD_ERROR = "the standard error from the choice of the images, in points"
+"""What ± is behind an accuracy."""
 
 _DIGITS = {"params_m": 2, "gmacs": 3, "images_per_s": 0, "_ms": 2, "_mib": 0, "top1": 2, "top5": 2}
 
@@ -26,11 +29,12 @@ def texts_of(frame: pd.DataFrame, column: Column) -> list[str]:
     disturbed, errors = disturbed_rows(frame, column.name), _standard_errors(frame, column.name)
     if disturbed is not None:
         marked = zip(texts, values, disturbed, strict=True)
-        texts = [f"{text} (disturbed)" if reason and _is_figure(value) else text for text, value, reason in marked]
+        texts = [f"{text} (disturbed)" if reason and is_figure(value) else text for text, value, reason in marked]
     elif errors is not None:
         known = zip(texts, values, errors, strict=True)
         texts = [
-            text if value is None or pd.isna(e) else f"{text} ± {number_text('top1', e)}" for text, value, e in known
+            text if not is_figure(value) or pd.isna(e) else f"{text} ± {number_text('top1', e)}"
+            for text, value, e in known
         ]
     return texts
 
@@ -42,11 +46,7 @@ def _plain(value: Any) -> str:
 def _metric(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    return number_text(name, value) if _is_figure(value) else str(value)
-
-
-def _is_figure(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return number_text(name, value) if is_figure(value) else str(value)
 
 
 def _statuses(frame: pd.DataFrame, values: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.tables.columns import rows_of
+from results.tables.columns import is_figure, rows_of
 
 COLUMNS = (
     "model", "img_size", "top1", "top1_err", "top5", "top5_err", "param_count", "crop_pct", "interpolation"
@@ -36,10 +36,10 @@ def to_timm(frame: pd.DataFrame) -> str:
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any] | None:
-    form = next((form for form in _ACCURACIES if not pd.isna(row.get(form.format("top1")))), None)
+    form = next((form for form in _ACCURACIES if _number(row, form.format("top1")) is not None), None)
     if form is None:
         return None
-    top1, top5 = row[form.format("top1")], row.get(form.format("top5"))
+    top1, top5 = row[form.format("top1")], _number(row, form.format("top5"))
     size = json.loads(row["model.image_size"]) if isinstance(row.get("model.image_size"), str) else []
     return {
         "model": f"{row['backbone']}.{row['attention']}",
@@ -47,12 +47,17 @@ def _row(row: dict[str, Any]) -> dict[str, Any] | None:
         "top1": top1,
         "top1_err": 100 - top1,
         "top5": top5,
-        "top5_err": None if pd.isna(top5) else 100 - top5,
-        "param_count": row.get("params_m"),
+        "top5_err": None if top5 is None else 100 - top5,
+        "param_count": _number(row, "params_m"),
         "crop_pct": _preprocessing(row, "crop_pct"),
         "interpolation": _preprocessing(row, "interpolation"),
         "seed": "" if pd.isna(row.get("train.seed")) else f".seed{row['train.seed']}",
     }
+
+
+def _number(row: dict[str, Any], name: str) -> Any:
+    """Return a number of a row; None where it has none, or a text in its place."""
+    return value if is_figure(value := row.get(name)) and not pd.isna(value) else None
 
 
 def _preprocessing(row: dict[str, Any], name: str) -> Any:

@@ -9,10 +9,10 @@ from results.garbage import no_collection
 from results.tables.columns import Column, columns_of
 from results.tables.frames import shown_metrics
 from results.tables.naming import shortened
-from results.tables.notes import HEADLINES, average_of, notes, of_task
+from results.tables.notes import HEADLINES, advice, average_of, notes, of_task
 from results.tables.ranking import ranked
 from results.tables.sheets import Sheet
-from results.tables.texts import texts_of
+from results.tables.texts import STANDARD_ERROR, texts_of
 
 # Fields that say where an image set, a file of weights or a cache is. Its name or digest says what it is.
 _PLACES = ("root", "path", "cache")
@@ -32,15 +32,24 @@ def shown_columns(frame: pd.DataFrame, chosen: Mapping[str, str] | None = None) 
     if not chosen:
         usual = shown_metrics(present)
         chosen = {name: "" for name in usual if name in frame and frame[name].notna().any()}
-    several = [c.name for c in present if c.kind == "model" and frame[c.name].nunique(dropna=False) > 1]
-    same_label = frame.groupby(["backbone", "attention"], sort=False)
-    models = [name for name in several if (same_label[name].nunique(dropna=False) > 1).any()]
+    models = [column.name for column in telling_fields(frame, ["backbone", "attention"])]
     tasks = dict.fromkeys([*HEADLINES, *(column.task for column in present if column.kind == "record")])
     circumstances = [column for task in tasks for column in of_task(frame, task)]
     differing = [c.name for c in circumstances if frame[c.name].nunique() > 1 and not _is_said(frame, c)]
     verdicts = [name for name in ("certificate", "warning", "folder") if name in frame]
     before = [name for name in ("backbone", "attention", *models) if name not in chosen]
     return {**dict.fromkeys(before, ""), **chosen, **_others([*differing, *verdicts, "status"], chosen)}
+
+
+def telling_fields(frame: pd.DataFrame, names: list[str]) -> list[Column]:
+    """Return the fields of models in which rows differ that have the same values of these columns.
+
+    Of two backbones most fields differ, as their family does, and say no more than their names.
+    """
+    fields = [column for column in columns_of(frame) if column.kind == "model"]
+    several = [column for column in fields if frame[column.name].nunique(dropna=False) > 1]
+    alike = frame.groupby(names, sort=False)
+    return [column for column in several if (alike[column.name].nunique(dropna=False) > 1).any()]
 
 
 def _others(names: Sequence[str], chosen: Mapping[str, str]) -> dict[str, str]:
@@ -77,6 +86,8 @@ def sheet(frame: pd.DataFrame, chosen: Mapping[str, str] | None = None) -> Sheet
         best=frozenset(best),
         second=frozenset(second),
         caption=_caption(frame, names),
+        spread=STANDARD_ERROR,
+        advice=advice(frame),
     )
 
 
@@ -88,7 +99,7 @@ def _caption(frame: pd.DataFrame, names: Iterable[str]) -> str:
     images = sorted({int(n) for name in frame if str(name).endswith("n_images") for n in frame[name].dropna()})
     if images and any("top1" in name for name in names):
         said = " or ".join(f"{number:,}" for number in images)
-        parts.append(f"top1: percent of {said} images, ± the standard error from the choice of the images.")
+        parts.append(f"top1: percent of {said} images.")
     return " ".join(parts)
 
 

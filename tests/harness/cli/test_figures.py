@@ -66,7 +66,7 @@ def test_every_kind(ask: Ask, line: str) -> None:
         ("acuracy -o a.pdf", "unknown kind of figure 'acuracy'; did you mean accuracy?"),
         ("hay -o a.pdf", "unknown kind of figure 'hay'; there are: accuracy, "),
         ("accuracy -o a.gif", "a.gif: no format for '.gif'; a figure ends in .svg, .pdf, "),
-        ("accuracy -o nowhere/a.pdf", "cannot write nowhere/a.pdf: there is no folder nowhere"),
+        ("accuracy -o a.csv/a.pdf", "cannot write a.csv/a.pdf: a.csv is a file"),
         ("accuracy -o folder.pdf", "cannot write folder.pdf: it is a folder"),
         ("accuracy -o taken.pdf", "cannot write taken.csv: it is a folder"),
         ("accuracy --out nowhere -o a.pdf", "there is no folder nowhere"),
@@ -93,6 +93,7 @@ def test_every_kind(ask: Ask, line: str) -> None:
 def test_bad_input_is_one_line_and_writes_nothing(ask: Ask, line: str, said: str) -> None:
     for folder in ("folder.pdf", "taken.csv", "empty"):
         Path(folder).mkdir()
+    Path("a.csv").write_text("kept")
     assert said in refused(ask, f"figure {line}")
 
 

@@ -80,12 +80,53 @@ def test_a_damaged_record_is_named_in_the_page(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_training_that_is_not_compared_is_named(ask: Ask) -> None:
-    shutil.rmtree(f"seeds/{LEFT}")
-    assert ask("report seeds -o a.html").status == 0
+def test_a_page_says_nothing_of_the_machine_it_was_made_on(ask: Ask, tmp_path: Path) -> None:
+    Path("anna").mkdir()
+    shutil.copytree("seeds", "anna/runs")
+    Path("ben").mkdir()
+    shutil.copytree("seeds", "ben/runs")
+    path = Path(f"ben/runs/{LEFT}.json")
+    record = json.loads(path.read_text())
+    record["metrics"]["loop_images_per_s"] = 1.0
+    record["environment"]["host"] = "bens-machine"
+    record["cell"]["task"]["data"]["root"] = "/home/ben/photos"
+    path.write_text(json.dumps(record))
+    Path("anna/runs/broken.json").write_text("{")
+    assert ask(f"report {tmp_path}/anna/runs {tmp_path}/ben/runs -o a.html").status == 1
     page = Path("a.html").read_text()
-    assert f"Not in the paired comparison, without correct.npy: {LEFT}.json" in page
-    assert "pairs" in data_of(page)["tables"]
+    for secret in (str(tmp_path), "bens-machine", "/home/ben"):
+        assert secret not in page
+    for said in ("anna/runs", "ben/runs", "anna/runs/broken.json", '"photos"'):
+        assert said in page
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_training_without_its_images_is_left_out_and_named_everywhere(ask: Ask, damage: str) -> None:
+    bits = Path(f"seeds/{LEFT}/correct.npy")
+    bits.unlink() if damage == "missing" else bits.write_bytes(b"damaged")
+    said = f"not compared, as it is not known which images were right: seed 4 ({LEFT}/correct.npy: "
+    answer = ask("compare seeds")
+    assert answer.status == 0
+    assert said in answer.out
+    answer = ask("figure forest seeds -o a.svg")
+    assert answer.status == 0
+    assert said in answer.err
+    assert ask("report seeds -o a.html").status == 0
+    data = data_of(Path("a.html").read_text())
+    assert any(said in note for note in data["tables"]["pairs"]["notes"])
+    assert data["tables"]["pairs"]["count"] == 4
+
+
+@pytest.mark.usefixtures("runs")
+def test_without_any_images_nothing_is_compared(ask: Ask) -> None:
+    for bits in Path("seeds").glob("*/correct.npy"):
+        bits.unlink()
+    said = "nothing to compare, as it is not known which images were right: "
+    assert said in refused(ask, "compare seeds")
+    assert said in refused(ask, "figure forest seeds -o a.svg")
+    assert ask("report seeds -o a.html").status == 0
+    assert said in Path("a.html").read_text()
 
 
 @pytest.mark.usefixtures("runs")
@@ -105,7 +146,7 @@ def test_a_foreign_record_with_a_text_for_an_accuracy_is_shown_as_it_is(ask: Ask
         ("runs -o a.pdf", "a.pdf: a report ends in .html or .htm"),
         ("runs -o a", "a: a report ends in .html or .htm"),
         ("runs -o folder.html", "cannot write folder.html: it is a folder"),
-        ("runs -o nowhere/a.html", "cannot write nowhere/a.html: there is no folder nowhere"),
+        ("runs -o a.html/a.html", "cannot write a.html/a.html: a.html is a file"),
         ("nowhere/runs -o a.html", "there is no folder nowhere/runs"),
         ("--out nowhere -o a.html", "there is no folder nowhere"),
         ("empty -o a.html", "there are no records in empty"),

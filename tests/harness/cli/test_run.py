@@ -54,9 +54,14 @@ def test_what_was_disturbed_is_measured_again_when_asked_for(ask: Ask) -> None:
     before = tree()
     assert "to do" not in ask("run my_sweeps.py:costs --dry-run").out
     assert ask("run my_sweeps.py:costs --dry-run --retry-disturbed").out.count("to do") == 1
-    shown = ask("run my_sweeps.py:costs").out
-    assert "44 (disturbed)" in shown
-    assert "--retry-disturbed" in shown
+    shown = ask("run my_sweeps.py:costs")
+    assert "44 (disturbed)" in shown.out
+    again = "attention-bench run --retry-disturbed measures again what was disturbed.\n"
+    assert shown.err.endswith(again)
+    assert ask("table").err == again
+    for form in ("markdown", "latex", "html", "csv"):
+        answer = ask(f"table --format {form}")
+        assert "--retry-disturbed" not in answer.out + answer.err
     assert tree() == before
     answer = ask("run my_sweeps.py:costs --retry-disturbed")
     assert answer.status == 0

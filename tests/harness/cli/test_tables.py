@@ -18,6 +18,7 @@ from backbones import preset, to_official
 from harness.published import models, official
 from results import tables
 from tests.harness.command_line import SHORT, Ask, photos, records, refused
+from tests.results.figures.common import FASHION
 
 # table
 
@@ -59,27 +60,6 @@ def test_tables(ask: Ask, measured: Path) -> None:
         for name, value in record.metrics.items():
             assert row[name] == value, name
         assert row["record.costs.key"] == record.key
-
-
-def test_a_csv_that_cannot_be_written_is_one_line(ask: Ask, measured: Path) -> None:
-    shutil.copytree(measured, "runs")
-    Path("file").write_text("")
-    for target in ("file/table.csv", "runs", "''"):
-        answer = ask(f"table --csv {target}")
-        assert answer.status == 2
-        named = "." if target == "''" else target
-        assert re.fullmatch(rf"attention-bench: cannot write {re.escape(named)}: .*\n", answer.err)
-
-
-def test_what_cannot_be_written_is_refused_before_anything_is(ask: Ask, measured: Path) -> None:
-    shutil.copytree(measured, "runs")
-    Path("kept.csv").write_text("kept")
-    assert "it is a folder" in refused(ask, "table runs -o kept.csv --csv runs")
-    assert Path("kept.csv").read_text() == "kept"
-    record = next(Path("runs").glob("*.json"))
-    before = record.read_bytes()
-    assert "it is a record" in refused(ask, f"table runs -o {record}")
-    assert record.read_bytes() == before
 
 
 def test_a_folder_by_several_paths_is_read_once(ask: Ask, measured: Path) -> None:
@@ -184,6 +164,24 @@ def test_compare_pairs_images_and_seeds(ask: Ask) -> None:
     assert "| linear" in ask("compare --format markdown").out
     assert "there are: " in refused(ask, "compare --baseline focused")
     assert "there is no folder nowhere" in refused(ask, "compare --out nowhere")
+
+
+@pytest.mark.parametrize(
+    ("where", "attentions"),
+    [
+        ("attention=softmax,linear", ["softmax", "linear"]),
+        ('"attention=softmax,focused(focusing_factor=3, kernel_size=5)" seed=0,1,2', ["softmax", "focused"]),
+        ('"attention=softmax,focused(focusing_factor=3, kernel_size=5) seed=0,1,2"', ["softmax", "focused"]),
+    ],
+)
+def test_compare_of_some(ask: Ask, where: str, attentions: list[str]) -> None:
+    shutil.copytree(FASHION, "runs")
+    answer = ask(f"compare --where {where}")
+    assert answer.status == 0
+    rows = [line.split() for line in answer.out.partition("\n\n")[0].splitlines()[1:]]
+    assert [row[1] for row in rows] == attentions
+    assert {row[2] for row in rows} == {"3" if "seed" in where else "5"}
+    assert "no row has seed=7; seed is " in refused(ask, "compare --where seed=7")
 
 
 # reproduce

@@ -219,6 +219,7 @@ def test_failures_and_doubts_are_said(records: Records, make: Any) -> None:
     failed = make.record(
         "failed",
         make.cell("swin_t", ONE, make.train(seed=2), family="swin"),
+        {"top1": 10.0, "n_images": 1000, "val_list": "abc"},
         status="failed",
         error="Traceback\nFloatingPointError: no finite gradient",
     )
@@ -226,6 +227,16 @@ def test_failures_and_doubts_are_said(records: Records, make: Any) -> None:
     figure = accuracy(records.frame)
     assert drawn(figure, "seeds") == [(2,)]
     assert "Failed: swin_t focused: train failed: FloatingPointError: no finite gradient." in figure.notes
+
+
+def test_texts_and_costs_that_failed_are_not_drawn(records: Records) -> None:
+    for attention in (ONE, TWO, "linear"):
+        records.costs(attention, 4.0)
+        records.train(attention, 80.0)
+    records.found[2] = replace(records.found[2], status="failed", error="killed")
+    records.found[4].metrics["gmacs"] = "many"
+    records.train(ONE, 80.0, 1, metrics={"top1": "high"})
+    assert drawn(accuracy(records.frame), "attention", "seeds") == [(ONE, 1)]
 
 
 def test_one_seed_twice_is_refused(records: Records) -> None:

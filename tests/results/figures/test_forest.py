@@ -28,7 +28,7 @@ def test_it_draws_the_differences(compared: pd.DataFrame, capfd: Any) -> None:
     written = texts_of(figure)
     for text in ("Fashion-MNIST", "pvt_v2_micro", "focused(kernel_size=None)", "difference from softmax in points"):
         assert text in written
-    assert "+0.66 (+0.25 to +1.07), p = 0.032" in written
+    assert "+0.66 (+0.25 to +1.08), p = 0.032" in written
     assert all(p["fill"] != "white" for p in values(figure, "point")), "each is better"
 
 

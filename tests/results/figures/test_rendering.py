@@ -71,9 +71,8 @@ def test_json_is_the_specification(figure: Figure) -> None:
     [
         ("figure.gif", "no format for '.gif'; a figure ends in .svg"),
         ("figure", "it has no ending; a figure ends in .svg"),
-        ("folder.pdf", "it is a folder"),
-        ("nowhere/figure.pdf", "there is no folder"),
-        ("file/figure.pdf", "there is no folder"),
+        ("folder.pdf", "Is a directory"),
+        ("file/figure.pdf", "File exists"),
     ],
 )
 def test_what_cannot_be_written_is_one_line(figure: Figure, name: str, said: str, tmp_path: Path) -> None:

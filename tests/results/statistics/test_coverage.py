@@ -4,11 +4,22 @@ import numpy as np
 import pytest
 
 from tests.nightly import NIGHTLY
-from tests.results.statistics.coverage import Coverage, of_means, of_pairs, of_seeds, of_wilson, table
+from tests.results.statistics.coverage import (
+    Coverage,
+    of_few,
+    of_means,
+    of_pairs,
+    of_ranks,
+    of_seeds,
+    of_wilson,
+    places,
+    table,
+)
 
 CONSERVATIVE = {
     "paired by image and seed": "two margins are joined, each at its own quantile",
     "Wilson": "it is corrected for continuity, so that it never covers less",
+    "mean rank": "it holds for every population of backbones, so for most of them it is more than needed",
     "Tango": "where few images differ there are few outcomes",
 }
 """Why an interval may cover more than 96 %."""
@@ -34,6 +45,20 @@ def test_pairs_and_seeds() -> None:
     check(of_means(3, 2_000, rng))
     check(of_seeds(2, 50, 0.98, 0.5, 0.3, 400, rng))
     check(of_seeds(5, 1_000, 0.8, 0.1, 0.1, 200, rng))
+
+
+def test_few_images_that_differ_with_every_seed() -> None:
+    rng = np.random.default_rng(0)
+    check(of_few(10, 1_000, 1, 0, 1.0, 150, rng))
+    check(of_few(5, 1_000, 4, 1, 0.5, 150, rng))
+
+
+@pytest.mark.parametrize("backbones", [3, 5, 10])
+@pytest.mark.parametrize("attentions", [2, 22])
+def test_mean_ranks(backbones: int, attentions: int) -> None:
+    rng = np.random.default_rng(0)
+    for place, ranks in places(attentions).items():
+        check(of_ranks(backbones, place, ranks, 400, rng))
 
 
 @pytest.mark.skipif(not NIGHTLY, reason="minutes of work: make nightly runs it")

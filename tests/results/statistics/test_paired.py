@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from results.statistics import paired_difference, paired_shares
+from results.statistics.bounded import bounded_interval
 
 
 def simulated(
@@ -59,11 +60,29 @@ def test_the_mean_squares_are_those_of_the_analysis_of_variance() -> None:
     by_image = sum(seeds * (row.mean() - grand) ** 2 for row in right.T)
     rest = ((right - grand) ** 2).sum() - by_seed - by_image
     ms_seed, ms_image, ms_rest = by_seed / 2, by_image / 49, rest / (2 * 49)
-    t2, t49 = stats.t.ppf(0.975, 2), stats.t.ppf(0.975, 49)
-    squared = max(t2**2 * ms_seed + t49**2 * max(ms_image - ms_rest, 0), t49**2 * ms_image) / 150
     found = paired_difference(ours, baseline)
-    assert found.high - found.points == pytest.approx(100 * np.sqrt(squared))
-    assert found.points - found.low == pytest.approx(100 * np.sqrt(squared))
+    images_alone = bounded_interval(right.mean(axis=0), -1, 1)
+    for end, alone in ((found.low, images_alone.low), (found.high, images_alone.high)):
+        margin, over_images = abs(end - found.points) / 100, (alone - grand) ** 2
+        squared = stats.t.ppf(0.975, 2) ** 2 * ms_seed / 150 + over_images * max(ms_image - ms_rest, 0) / ms_image
+        assert margin == pytest.approx(np.sqrt(max(squared, over_images)))
+
+
+def test_equal_seeds_and_many_images_have_the_interval_of_the_images() -> None:
+    rng = np.random.default_rng(5)
+    ours, baseline = np.repeat(rng.random((1, 20_000)) < 0.9, 5, 0), np.repeat(rng.random((1, 20_000)) < 0.8, 5, 0)
+    found, alone = paired_difference(ours, baseline), paired_difference(ours[:1], baseline[:1])
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=0.02)
+
+
+def test_ten_equal_seeds_that_win_one_image_do_not_tell() -> None:
+    """If an image differs with every seed, whether it is among these does not depend on how many seeds there are."""
+    ours = np.ones((10, 1000), bool)
+    baseline = ours.copy()
+    assert paired_difference(ours, baseline).high > 0.3, "in 5 % of cases 3 of 1,000 images are among no 1,000"
+    baseline[:, 0] = False
+    found = paired_difference(ours, baseline)
+    assert found.low < 0.02 < 0.5 < found.high
 
 
 def test_pairing_narrows_the_interval() -> None:
@@ -99,7 +118,11 @@ def test_the_test_rejects_where_the_interval_excludes_no_difference(seed: int, s
 def test_p_values_at_the_ends() -> None:
     right = np.ones((3, 50), dtype=bool)
     assert paired_difference(right, right).p == 1
-    assert paired_difference(right, ~right).p < 1e-4
+    everything = paired_difference(right, ~right)
+    assert everything.p < 1e-4
+    assert np.isfinite(everything).all()
+    many = np.ones((10, 50_000), dtype=bool)
+    assert paired_difference(many, ~many).p == 0
     rng = np.random.default_rng(0)
     close = paired_difference(rng.random((1, 10_000)) < 0.9, rng.random((1, 10_000)) < 0.1)
     assert 0 <= close.p < 1e-12

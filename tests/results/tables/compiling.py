@@ -15,8 +15,8 @@ def compiled(folder: Path, tables: list[str], packages: str = "") -> str:
         (folder / f"table{number}.tex").write_text(text)
     inputs = "".join(rf"\input{{table{number}}}\clearpage" for number in range(len(tables)))
     (folder / "paper.tex").write_text(
-        rf"\documentclass{{article}}\usepackage[a3paper,landscape,margin=1cm]{{geometry}}{packages}"
-        rf"\usepackage{{booktabs,siunitx}}\begin{{document}}{inputs}\end{{document}}"
+        rf"\documentclass[twocolumn]{{article}}{packages}\usepackage{{booktabs,siunitx,graphicx}}"
+        rf"\begin{{document}}{inputs}\end{{document}}"
     )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.tables import rendered, sheet, table
+from results.tables import pivoted, rendered, sheet, table
 from results.tables.texts import number_text
 
 
@@ -28,6 +28,22 @@ def test_whole_numbers_of_any_size_and_columns_of_several_types(make: Any) -> No
     assert read["mixed"].tolist() == ["text", "0.5", "nan", str(2**60)]
     assert str(2**70) in str(rendered("csv", frame, sheet(frame)))
     assert str(2**70) in str(rendered("json", frame, sheet(frame)))
+
+
+def test_a_text_in_place_of_an_accuracy_has_no_standard_error(make: Any) -> None:
+    records = [
+        make.record(name, make.cell("swin_t", name, make.train()), {"top1": top1, "top1_stderr": 0.3424})
+        for name, top1 in (("a", "high"), ("b", True), ("c", 80.0))
+    ]
+    frame = table(records)
+    view = sheet(frame)
+    assert [row[list(view.headers).index("top1")] for row in view.rows] == ["high", "True", "80.00 ± 0.34"]
+    assert [row[1] for row in pivoted(frame, "attention x backbone", ["top1"])[1].rows] == [
+        "high",
+        "True",
+        "80.00 ± 0.34",
+    ]
+    assert str(rendered("timm", frame, view)).count("80.0") == 1
 
 
 def test_no_number_ends_with_its_point() -> None:

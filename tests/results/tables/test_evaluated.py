@@ -94,7 +94,10 @@ def test_other_images_are_not_compared(given: Evaluated) -> None:
     ("baseline", "said"),
     [
         ("deit", "no evaluation here is of 'deit'; there are: flatten_swin_t"),
-        ("twice", r"the baseline 'twice' fits several: twice \(twice.pth\), twice \(twice.pth\); name one of them"),
+        (
+            "twice",
+            r"'twice' fits several: twice \(twice.pth\) of .*/k3.json, twice \(twice.pth\) of .*/k4.json; name one of",
+        ),
     ],
 )
 def test_baselines_that_are_refused(given: Evaluated, baseline: str, said: str) -> None:
@@ -109,7 +112,18 @@ def test_nothing_to_compare(make: Any) -> None:
         evaluations([make.record("a", make.cell("a", "softmax", make.train()), {"top1": 1.0})])
 
 
-def test_bits_of_another_run_are_refused(given: Evaluated) -> None:
+def test_bits_of_another_run_are_not_compared(given: Evaluated) -> None:
     results.write_correct(given.folder / "k1" / "correct.npy", np.zeros(IMAGES, dtype=bool))
-    with pytest.raises(ValueError, match="they are from different runs"):
+    frame = evaluations(given.records, "swin_t")
+    assert frame.set_index("backbone")["verdict"].to_dict() == {
+        "swin_t": "baseline", "flatten_swin_t": "images not known", "other": "not distinguishable"
+    }  # fmt: skip
+    assert "flatten_swin_t, focused: not compared, as it is not known which images were right: k1/correct.npy: " in (
+        to_plain(evaluated_sheet(frame))
+    )
+
+
+def test_without_the_bits_of_the_baseline_nothing_is_compared(given: Evaluated) -> None:
+    (given.folder / "k0" / "correct.npy").unlink()
+    with pytest.raises(ValueError, match=r"nothing to compare, .* were right: k0/correct\.npy: cannot be read"):
         evaluations(given.records, "swin_t")

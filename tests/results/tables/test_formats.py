@@ -133,6 +133,13 @@ def test_the_best_is_bold_the_second_underlined_and_the_disturbed_has_a_dagger(f
     assert "percent of 50,000 images" in latex.partition("\\begin{tabular}")[0]
 
 
+@pytest.mark.parametrize("form", ["text", "markdown", "html", "latex"])
+def test_each_form_says_once_what_stands_behind_an_accuracy(frame: pd.DataFrame, form: str) -> None:
+    legend = "the standard error from the choice of the images, in points"
+    assert str(rendered(form, frame, sheet(frame))).count(legend) == 1
+    assert legend not in str(rendered(form, frame, sheet(frame, labelled(frame, ["gmacs"]))))
+
+
 @needs_latex
 @pytest.mark.parametrize("columns", [NAMES, ()], ids=["chosen", "usual"])
 def test_latex_compiles_without_a_warning(frame: pd.DataFrame, tmp_path: Path, columns: tuple[str, ...]) -> None:

@@ -1,5 +1,6 @@
 """Differences are of the same images and seeds, their intervals cover what they say, and nothing else is compared."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,15 @@ def test_trainings_from_runs_of_their_own_seed_and_attention_are_compared(runs: 
     assert column(frame, "train.weights.run")[2] == column(frame, "train.weights.run")[3]
 
 
+def test_of_chosen_trainings_the_runs_that_they_start_from_need_not_be_chosen(runs: Runs) -> None:
+    for seed in (0, 1):
+        for attention in (SOFTMAX, FOCUSED):
+            start = runs.add(attention, seed, model={"image_size": 224})
+            runs.add(attention, seed, model={"image_size": 384}, task=from_run(start))
+    chosen = [record for record in runs.records if record.cell["backbone"]["image_size"] == 384]
+    assert column(comparisons(chosen, origins=runs.records), "paired_seeds") == [None, 2]
+
+
 @pytest.mark.parametrize(
     "start",
     [{"task": {"recipe": {"epochs": 9, "lr": 1e-3}}}, {"seed": 5}, {"attention": "linear"}, {"model": {"window": 14}}],
@@ -281,18 +291,51 @@ def test_bits_of_another_run_are_refused(runs: Runs) -> None:
         runs.compared()
 
 
-def test_missing_bits_are_named(runs: Runs) -> None:
+def test_without_any_bits_nothing_is_compared(runs: Runs) -> None:
     runs.add(SOFTMAX)
     (runs.folder / runs.add(FOCUSED).key / "correct.npy").unlink()
-    with pytest.raises(ValueError, match=r"k1/correct\.npy: cannot be read"):
+    with pytest.raises(
+        ValueError, match=r"nothing to compare, .* were right: seed 0 \(k1/correct\.npy: cannot be read"
+    ):
         runs.compared()
+
+
+def test_a_training_without_bits_is_left_out_and_named(runs: Runs) -> None:
+    for seed in range(3):
+        for attention in (SOFTMAX, FOCUSED, "linear"):
+            runs.add(attention, seed)
+    (runs.folder / "k1" / "correct.npy").unlink()
+    (runs.folder / "k3" / "correct.npy").write_bytes(b"damaged")
+    for key in ("k2", "k5", "k8"):
+        (runs.folder / key / "correct.npy").unlink()
+    frame = runs.compared()
+    assert column(frame, "paired_seeds") == [None, 1, 0]
+    assert column(frame, "seeds") == [3, 3, 3], "accuracies are those of all seeds"
+    assert column(frame, "verdict") == ["baseline", "one seed", "images not known"]
+    text = to_plain(paired_sheet(frame))
+    assert "swin_t, focused: not compared, as it is not known which images were right: seed 0 (k1/correct.npy: " in text
+    assert "swin_t, softmax: not compared, as it is not known which images were right: seed 1 (k3/correct.npy: " in text
+    assert "seed 0 (k2/correct.npy: cannot be read: No such file or directory), seed 1 (k5/" in text
+    assert "compared" in text.splitlines()[0]
 
 
 def test_two_records_of_one_run_are_refused(runs: Runs) -> None:
     runs.add(SOFTMAX, task={"workers": 0})
     runs.add(SOFTMAX, task={"workers": 8})
-    with pytest.raises(ValueError, match=r"swin_t softmax\(fused=True\) seed 0: two records of one run, k0 and k1"):
+    files = " and ".join(
+        re.escape(f"{runs.folder / key}.json (top1 {runs.records[0].metrics['top1']})") for key in ("k0", "k1")
+    )
+    with pytest.raises(ValueError, match=rf"swin_t softmax\(fused=True\) seed 0: two records of one run, {files}; "):
         runs.compared()
+
+
+def test_what_names_of_backbones_say_is_no_column(runs: Runs) -> None:
+    for backbone in ("swin_t", "pvt_t"):
+        for attention in (SOFTMAX, FOCUSED):
+            for stages in ("LLSS", "LLLL") if backbone == "pvt_t" else ("LLSS",):
+                runs.add(attention, backbone=backbone, model={"family": backbone[:3], "stages": stages})
+    headers = paired_sheet(runs.compared()).headers
+    assert headers[:4] == ["backbone", "attention", "stages", "seeds"]
 
 
 def test_the_moving_average_has_bits_of_its_own(runs: Runs) -> None:

@@ -1,4 +1,4 @@
-"""Only what may be compared is ranked: one backbone, equal circumstances, nothing disturbed, one row per attention."""
+"""Only what may be compared is ranked: one model, equal circumstances, nothing disturbed or failed, one row each."""
 
 from typing import Any
 
@@ -94,3 +94,63 @@ def test_evaluated_trainings_are_ranked_by_how_they_were_trained(make: Any) -> N
     ]
     assert len(sheet(table(records)).best) == 2
     assert len(pivoted(table(records), "attention x backbone", ["evaluate_top1"])[1].best) == 1
+
+
+@pytest.mark.parametrize("status", ["failed", "oom"])
+def test_numbers_of_a_run_that_failed_are_not_ranked(make: Any, status: str) -> None:
+    assert ranks_of(make, "gmacs", make.costs, c={"status": status, "error": "killed"}) == ("a", "b")
+    assert ranks_of(make, "top1", make.train(), a={"status": status, "error": "killed"}) == ("c", "b")
+
+
+def test_a_failure_of_another_task_takes_no_rank_away(make: Any) -> None:
+    records = [
+        record
+        for n, name in enumerate(("a", "b"))
+        for record in (
+            make.record(f"c{name}", make.cell("swin_t", name, make.costs), {"gmacs": 1.0 + n}),
+            make.record(f"s{name}", make.cell("swin_t", name, make.speed()), status="oom", error="memory"),
+        )
+    ]
+    assert len(sheet(table(records)).best) == 1
+
+
+@pytest.mark.parametrize("field", [{"dims": [64, 128]}, {"stages": "LLSS"}, {"window": 56}], ids=str)
+def test_other_models_of_one_label_are_another_contest(make: Any, field: dict[str, Any]) -> None:
+    assert ranks_of(make, "gmacs", make.costs, a={"model": field}) == ("b", "c")
+    records = [
+        make.record(name, make.cell("swin_t", name, make.costs, **own), {"gmacs": 1.0})
+        for name, own in (("a", field), ("b", {}))
+    ]
+    notes = pivoted(table(records), "attention x backbone", ["gmacs"])[1].notes
+    assert "Not ranked, as the numbers are of unlike circumstances: swin_t." in notes
+
+
+def test_losses_of_other_recipes_are_another_contest(make: Any) -> None:
+    assert ranks_of(make, "train_loss", make.train(), a={"task": make.train(epochs=9)}) == ("b", "c")
+
+
+def test_a_text_in_place_of_a_number_is_not_ranked(make: Any) -> None:
+    assert ranks_of(make, "top1", make.train(), c={"value": "high"}) == ("b", "a")
+
+
+def test_a_pivot_neither_averages_nor_ranks_what_failed(make: Any) -> None:
+    records = [
+        make.record(f"{name}{seed}", make.cell("swin_t", name, make.train(seed=seed)), {"top1": top1}, status=status)
+        for name, seed, top1, status in (
+            ("a", 0, 80.0, "done"), ("a", 1, 10.0, "failed"), ("b", 0, 70.0, "done"), ("c", 0, 90.0, "failed"),
+        )
+    ]  # fmt: skip
+    numbers, view = pivoted(table(records), "attention x backbone", ["top1"])
+    assert numbers["swin_t"].tolist() == [80.0, 70.0, 90.0]
+    assert (view.best, view.second) == ({(0, 1)}, {(1, 1)})
+
+
+def ranks_of(make: Any, metric: str, task: dict[str, Any], **changes: dict[str, Any]) -> tuple[str, ...]:
+    """The attentions with the best and the second best number among a, b and c, of which each has a larger one."""
+    records = []
+    for n, name in enumerate("abc"):
+        own = {"value": 1.0 + n, "task": task, "model": {}, **changes.get(name, {})}
+        cell = make.cell("swin_t", name, own.pop("task"), **own.pop("model"))
+        records.append(make.record(name, cell, {metric: own.pop("value")}, **own))
+    view = sheet(table(records), {metric: ""})
+    return tuple(view.rows[row][1] for marked in (view.best, view.second) for row, _ in sorted(marked))

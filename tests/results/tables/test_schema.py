@@ -69,9 +69,15 @@ def test_the_line_of_the_page_reads_what_was_recorded(make: Any) -> None:
         {"top1": 81.25, "train_loss": 0.5, "n_images": None, "top5": 95.5},
         {"top1": 1 / 3, "top5": None, "train_loss": None},
     ]
-    records = [make.record(f"k{n}", *pair) for n, pair in enumerate(zip(cells, metrics, strict=True))]
+    keys = ("9253954e51983261", "12345678", "abcdef0123456789")
+    records = [make.record(key, *pair) for key, pair in zip(keys, zip(cells, metrics, strict=True), strict=True)]
     frame = table(records)
     back = eval(line.replace('"table.csv"', "stream"), {"pd": pd, "stream": io.StringIO(to_csv(frame))})
     for name in ("backbone", "attention", "top1", "top5", "train_loss", "n_images", "train.seed", "model.pooled"):
         for ours, theirs in zip(values_of(frame[name]), back[name].tolist(), strict=True):
             assert repr(None if theirs is pd.NA else theirs) == repr(ours), name
+    created = back["record.train.created"]
+    assert str(created.dtype) == "timestamp[s, tz=UTC][pyarrow]"
+    assert [time.isoformat() for time in created] == [record.created for record in records]
+    assert set(back["record.train.key"]) == {"'9253954e51983261", "'12345678", "abcdef0123456789"}
+    assert back["record.train.key"].str.removeprefix("'").tolist() == frame["record.train.key"].tolist()

@@ -22,7 +22,7 @@ def frame(make: Any) -> pd.DataFrame:
             ("focused(focusing_factor=4, kernel_size=None)", 1.0),
         ):
             for seed in (0, 1, 2):
-                cell = make.cell(backbone, attention, make.train(seed=seed), family=backbone)
+                cell = make.cell(backbone, attention, make.train(seed=seed, data="my own photos"), family=backbone)
                 metrics = {"top1": 80 + offset + gain + seed / 10, "top1_stderr": 0.3, "n_images": 100}
                 records.append(make.record(f"{backbone}{gain}{seed}", cell, metrics))
     return table(records)
@@ -42,6 +42,8 @@ def frame(make: Any) -> pd.DataFrame:
         (["seed!=0"], 12),
         (["seed>=1"], 12),
         (["top1>82.05 backbone=swin_t"], 8),
+        ([f"seed=0 attention=softmax,{FOCUSED} backbone=swin_t"], 2),
+        (["data=my own photos seed=0", "backbone=pvt_t"], 3),
         (["backbone="], 0),
         ([], 18),
     ],
@@ -99,7 +101,13 @@ def test_a_pivot_averages_seeds_alone(frame: pd.DataFrame) -> None:
         "focused(focusing_factor=3, kernel_size=5)", "focused(focusing_factor=4, kernel_size=None)", "softmax"
     ]  # fmt: skip
     assert view.rows[0][2] == "83.60 ± 0.10"
-    assert "standard deviation over 3 seeds" in view.caption
+    assert view.below[0] == "±: the standard deviation over 3 seeds."
+    mixed = pivoted(frame[1:], "attention x backbone", ["top1"])[1]
+    assert mixed.below[0] == "±: the standard deviation over 2 to 3 seeds."
+    mixed = pivoted(frame[2:], "attention x backbone", ["top1"])[1]
+    assert mixed.below[0].startswith(
+        "±: the standard deviation over 3 seeds; of one seed, the standard error from the choice of"
+    )
     assert view.best == {(0, 1), (0, 2)}
     assert view.second == {(1, 1), (1, 2)}
 

@@ -369,9 +369,9 @@ def test_disturbed_times_are_marked_in_every_form(make: Any) -> None:
     assert sorted(column(shown, "latency_ms_p50")) == ["1454.00", "1454.00", "1454.00 (disturbed)"]
     assert column(shown, "train_images_per_s") == ["9.0"] * 3
     assert column(shown, "train_step_ms_p50") == ["7111.00"] * 3
-    said = f"The speed of inference was disturbed, and is not to be compared or ranked: {WAITED} (swin_t, softmax)."
+    said = "Speed of inference, disturbed by other work and not ranked: 1 of 3 rows (swin_t, softmax)."
     assert said in shown.notes
-    assert "attention-bench run --retry-disturbed measures what was disturbed again." in shown.notes
+    assert shown.advice == ["attention-bench run --retry-disturbed measures again what was disturbed."]
     for text in (to_plain(shown), to_markdown(shown)):
         assert text.count("(disturbed)") == 2
     assert WAITED in to_csv(frame)
@@ -399,8 +399,23 @@ def test_disturbed_times_of_several_tasks_and_of_a_training(make: Any) -> None:
     assert column(shown, "mine_images_per_s") == ["1.0"]
     assert column(shown, "train_images_per_s") == ["9.0"]
     assert column(shown, "loop_images_per_s") == ["5.0 (disturbed)"]
-    assert f"The speed of training was disturbed, and is not to be compared or ranked: {WAITED}" in "\n".join(
-        shown.notes
+    assert (
+        "Speed of training, disturbed by other work and not ranked: 1 of 1 row (swin_t, softmax, seed 0)."
+        in shown.notes
+    )
+
+
+def test_of_many_disturbed_rows_a_few_are_named(make: Any) -> None:
+    records = [
+        make.record(
+            f"k{n}", make.cell("swin_t", f"mine{n}", make.speed()), {"images_per_s": 1.0, "infer_disturbed": WAITED}
+        )
+        for n in range(40)
+    ]
+    (said,) = [line for line in notes(table(records)) if "disturbed" in line]
+    assert said == (
+        "Speed of inference, disturbed by other work and not ranked: "
+        "40 of 40 rows (swin_t, mine0; swin_t, mine1; swin_t, mine2 and 37 more)."
     )
 
 

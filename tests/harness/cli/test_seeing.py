@@ -1,0 +1,123 @@
+"""maps and analyze: files of each form, several models on one scale, and refusals in one line that write nothing."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from backbones import build, preset
+from tests.harness.command_line import Ask, refused
+
+
+@pytest.fixture
+def photo(ask: Ask) -> None:
+    Image.effect_noise((40, 30), 80).convert("RGB").save("photo.png")
+    Path("text.png").write_text("no image")
+
+
+MICRO = "maps --preset deit_micro --image photo.png"
+
+
+@pytest.mark.usefixtures("photo")
+@pytest.mark.parametrize("ending", [".png", ".svg", ".pdf", ".html", ".json"])
+def test_a_map_in_every_form(ask: Ask, ending: str) -> None:
+    answer = ask(f"{MICRO} --attention softmax focused --query 5 -o maps{ending}")
+    assert (answer.status, answer.out) == (0, ""), answer.err
+    assert "the product of the map and the values is the output" in answer.err
+    assert "random weights, seed 0" in answer.err
+    assert Path(f"maps{ending}").stat().st_size > 5000
+    frame = pd.read_csv("maps.csv")
+    assert set(frame["query"]) == {5}
+    assert set(frame["model"]) == {"deit_micro softmax", "deit_micro focused"}
+    sums = frame[frame["model"] == "deit_micro softmax"].groupby("head")["weight"].sum()
+    assert ((sums > 0.9) & (sums < 1)).all(), "the rest is at the class token"
+
+
+@pytest.mark.usefixtures("photo")
+def test_a_slider_over_all_queries_has_the_maps_of_each(ask: Ask) -> None:
+    assert ask(f"{MICRO} --query all -o all.json").status == 0
+    spec = json.loads(Path("all.json").read_text())
+    (slider,) = spec["params"]
+    assert (slider["name"], slider["bind"]["input"], slider["bind"]["max"]) == ("query", "range", 63)
+    assert ask(f"{MICRO} --query 7 -o one.svg").status == 0
+    all_of_them, one = pd.read_csv("all.csv"), pd.read_csv("one.csv")
+    assert len(all_of_them) == 64 * len(one)
+    assert all_of_them[all_of_them["query"] == 7]["weight"].tolist() == pytest.approx(one["weight"].tolist())
+
+
+@pytest.mark.usefixtures("photo")
+def test_weights_of_files_are_looked_at(ask: Ask) -> None:
+    torch.manual_seed(5)
+    torch.save({"model": build(preset("deit_micro")).state_dict()}, "five.pth")
+    assert ask("maps --checkpoint deit_micro=five.pth --image photo.png --query class -o file.svg").status == 0
+    assert ask(f"{MICRO} --seed 5 --query class -o seed.svg").status == 0
+    file, seed = pd.read_csv("file.csv"), pd.read_csv("seed.csv")
+    assert file["weight"].tolist() == seed["weight"].tolist()
+    answer = ask("maps --checkpoint deit_micro=five.pth --against deit_micro --image photo.png -o both.svg")
+    assert answer.status == 0
+    assert {"deit_micro softmax, five.pth", "deit_micro softmax, random weights, seed 0"} <= {
+        label.partition(" (")[0] for label in pd.read_csv("both.csv")["model"]
+    }
+
+
+@pytest.mark.usefixtures("photo")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("maps --image photo.png -o a.png", "name a model: --checkpoint FILE, or --preset PRESET for random weights"),
+        (f"{MICRO} --stage 2 -o a.png", "there is no stage 2; the model has 1 stage, counted from 1"),
+        (f"{MICRO} --block 9 -o a.png", "stage 1 has no block 9; it has"),
+        (f"{MICRO} --query 64 -o a.png", "query '64' is not on the map of 8x8 cells; allowed: 0 to 63"),
+        (f"{MICRO} --query -1 -o a.png", "query '-1' is not on the map"),
+        (f"{MICRO} --query all -o a.png", "--query all needs a slider: -o FILE.html or FILE.json, not .png"),
+        (f"{MICRO} --part convolution -o a.png", "has no depthwise convolution of the values here"),
+        (f"{MICRO} -o a.gif", "a.gif: no format for '.gif'"),
+        ("maps --preset swin_micro --query class --image photo.png -o a.png", "there is no class token in this block"),
+        ("maps --preset deit_micro --image text.png -o a.png", "cannot read the image text.png: it is no image"),
+        ("maps --preset deit_micro --image nowhere.png -o a.png", "cannot read the image nowhere.png: No such file"),
+        ("maps --preset deit_micro --attention external --image photo.png -o a.png", "does not read v"),
+        ("maps --preset nonsense --image photo.png -o a.png", "nonsense"),
+        ("maps --checkpoint text.png --image photo.png -o a.png", "text.png"),
+        ("maps --checkpoint swin_micro=text.png --image photo.png -o a.png", "text.png"),
+        (
+            "analyze --preset deit_micro --data fashion_mnist_14k --images 1 -o out",
+            "--images 1: it takes a number from 2",
+        ),
+        (
+            "analyze --preset deit_micro --data fashion_mnist_14k --images 99999 -o out",
+            "val images; 99,999 are asked for",
+        ),
+        (
+            "analyze --preset deit_micro --data fashion_mnist_14k -o text.png",
+            "-o text.png is a file; it takes a folder",
+        ),
+    ],
+)
+def test_refusals(ask: Ask, line: str, said: str) -> None:
+    before = sorted(Path().iterdir())
+    assert said in refused(ask, line)
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.usefixtures("photo")
+def test_a_checkpoint_of_another_model_is_refused(ask: Ask) -> None:
+    torch.save({"model": build(preset("swin_micro")).state_dict()}, "swin.pth")
+    assert "does not fit deit_micro" in refused(ask, "maps --checkpoint deit_micro=swin.pth --image photo.png -o a.png")
+
+
+def test_analyze(ask: Ask) -> None:
+    line = "analyze --preset deit_micro --attention softmax focused --data fashion_mnist_14k --images 4 -o out"
+    answer = ask(line)
+    assert answer.status == 0, answer.err
+    assert "Means over 4 images, ± half the 95 % interval (Student)." in answer.out
+    frame = pd.read_csv("out/analysis.csv")
+    depth = len(preset("deit_micro").mounts())
+    assert frame["model"].tolist() == ["deit_micro softmax"] * depth + ["deit_micro focused"] * depth
+    assert ((frame["rank_low"] <= frame["rank"]) & (frame["rank"] <= frame["rank_high"])).all()
+    about = json.loads(Path("out/analysis.json").read_text())
+    assert (about["seed"], len(about["images"]), len(about["models"])) == (0, 4, 2)
+    assert Path("out/analysis.svg").read_text().count(">rank of the map<") == 1
+    assert Path("out/analysis.pdf").read_bytes().startswith(b"%PDF")
