@@ -3,6 +3,7 @@
 * `subject`: the attention under test, the small sites and the inputs.
 * `mounting`: where it can be built, and the shape that it returns.
 * `definition`: output and gradients, in float64; `dependence`: batch, permutation, mask, inputs, parameters.
+* `maps`: linearity in the values, and the map that is implied.
 * `state`: the state dict, determinism, inputs and memory.
 * `precision`, `compilers`, `costs`: half precision; torch.compile and torch.export; multiply-adds and growth.
 * `random_sites`: the definition at sites that nobody chose.
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 import torch
 
 from attentions import AttentionSpec, source_digest
-from harness.certificate import compilers, costs, definition, dependence, mounting, precision, random_sites, state
+from harness.certificate import compilers, costs, definition, dependence, maps, mounting, precision, random_sites, state
 from harness.certificate.subject import Broken, Exempt, Subject
 from harness.process.environment import check_device, environment
 from harness.process.errors import first_line
@@ -37,6 +38,7 @@ LAWS: dict[str, Law] = {
     "mask": dependence.mask,
     "reads": dependence.reads,
     "parameters": dependence.parameters,
+    "map": maps.implied,
     "state": state.state,
     "deterministic": state.deterministic,
     "inputs": state.inputs,

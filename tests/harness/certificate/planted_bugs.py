@@ -422,6 +422,40 @@ class InputWithoutEffect(SoundSoftmax):
         return super().forward(q, k, v, bias=bias, x=torch.zeros_like(q))
 
 
+# What the implied map finds, where no definition is declared: values that are not only mixed.
+
+
+@breaks("map")
+class NormalisesItsValues(Sound):
+    """One function too many gets its features: the values have length 1, whatever the projection says."""
+
+    naive = Attention.naive
+
+    def mix(self, q, k, v):
+        return super().mix(q, k, F.normalize(v, dim=-1))
+
+
+@breaks("map")
+class ClampsItsValues(SoundSoftmax):
+    """Meant for the range of half precision, it cuts values that are well within it."""
+
+    naive = Attention.naive
+
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        return super().forward(q, k, v.clamp(-2, 2), bias=bias, x=x)
+
+
+@breaks("map")
+class TakesZerosForPadding(SoundSoftmax):
+    """A token without values gets no weight, so that the other weights depend on values: linear until one is zero."""
+
+    naive = Attention.naive
+
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        padding = (v == 0).all(dim=-1)[:, None, None, :].to(q.dtype) * -1e4
+        return super().forward(q, k, v, bias=padding if bias is None else bias + padding, x=x)
+
+
 # What parameters, state and memory find.
 
 

@@ -10,7 +10,7 @@ from attentions import AttentionSpec, _registry
 from harness.certificate import costs
 from harness.certificate.certify import LAWS, SLOW, certify
 from harness.certificate.subject import Broken, Subject, loss_of
-from tests.harness.certificate.planted_bugs import BUGS, Sound, SoundSoftmax
+from tests.harness.certificate.planted_bugs import BUGS, NormalisesItsValues, Sound, SoundSoftmax
 from tests.nightly import LONG
 
 PLANTED = [(law, bug) for law, bugs in BUGS.items() for bug in bugs]
@@ -179,8 +179,23 @@ def test_an_exemption_from_what_is_no_law_is_refused(registered):
         certify(registered(Typo))
 
 
+def test_what_is_not_linear_in_its_values_may_say_so(registered):
+    class Declared(NormalisesItsValues):
+        exempt: ClassVar = {"map": "values are vectors of length 1"}
+
+    certificate = certify(registered(Declared), quick=True)
+    assert certificate.failed == ()
+    (law,) = (law for law in certificate.laws if law.law == "map")
+    assert (law.verdict, law.detail) == ("exempt", "values are vectors of length 1")
+
+
+@pytest.mark.parametrize("bug", BUGS["map"])
+def test_no_other_law_finds_what_is_not_linear_in_the_values(bug, registered):
+    assert [law.law for law in certify(registered(bug), quick=True).failed] == ["map"]
+
+
 def test_what_differs_by_rounding_is_said(registered):
     """A difference of zero in everything would be one that was not measured."""
     said = {law.law: law.detail for law in certify(registered(SoundSoftmax), quick=True).laws}
-    for law in ("reference", "gradient"):
+    for law in ("reference", "gradient", "map"):
         assert 0 < float(said[law].rpartition(" ")[2]) < 1e-13, said[law]

@@ -63,8 +63,19 @@ def test_options_stand_the_laws_of_mathematics(text):
     subject = Subject(AttentionSpec.parse(text), quick=True)
     for name, law in LAWS.items():
         if name not in SLOW:
-            with suppress(Exempt) if name == "mask" else nullcontext():
+            with suppress(Exempt) if name in ("mask", "map") else nullcontext():
                 assert law(subject)
+
+
+def test_the_map_of_few_attentions_is_not_to_be_multiplied():
+    """Each of the others is linear in v, and its map was multiplied with it."""
+    exempt = {}
+    for name in names():
+        try:
+            LAWS["map"](Subject(AttentionSpec(name), quick=True))
+        except Exempt as reason:
+            exempt[name] = str(reason).partition(",")[0]
+    assert exempt == {"enhanced": "linear in v", "external": "it does not read v", "xca": "linear in v"}
 
 
 def test_an_attention_with_options_is_tried_with_others_too():
