@@ -67,6 +67,10 @@ def fashion_mnist() -> None:
     shutil.copytree(ROOT / "results" / "fashion_mnist", "results/fashion_mnist")
 
 
+def atlas() -> None:
+    shutil.copytree(ROOT / "results" / "atlas", "results/atlas")
+
+
 def weights() -> None:
     torch.save(timm.create_model("vit_small_patch16_224").state_dict(), "vit_small.pth")
 
@@ -76,6 +80,7 @@ PREPARED: dict[str, Callable[[], None]] = {
     "ten": ten,
     "runs/quickstart": quickstart,
     "results/fashion_mnist": fashion_mnist,
+    "results/atlas": atlas,
     "vit_small.pth": weights,
 }
 """What a page takes for granted, made in the folder of its test if a command or a program of the page has the name."""
