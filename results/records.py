@@ -69,6 +69,7 @@ class Record:
 
 _STORED = tuple(f.name for f in fields(Record) if f.name != "folder")
 _EXPECTED = {"schema", *_STORED}
+_CHUNK = 2**16
 _DECODER = json.JSONDecoder(parse_constant=lambda constant: _refuse(constant))
 
 
@@ -193,8 +194,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _read_json(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb", buffering=0) as stream:
-            content = stream.readall()
+        content = _content(path)
         try:
             values = orjson.loads(content)
         except orjson.JSONDecodeError:
@@ -207,6 +207,19 @@ def _read_json(path: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: does not hold a JSON object")
     return values
+
+
+def _content(path: str) -> bytes:
+    """Return what is in a file; for small files in half the time of `open`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = part = os.read(descriptor, _CHUNK)
+        while len(part) == _CHUNK:
+            part = os.read(descriptor, _CHUNK)
+            content += part
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def read(path: Path) -> Record:

@@ -144,6 +144,8 @@ def _series(values: list[Any]) -> pd.Series:
     Int64 rather than int64: a gap in the column must not turn a batch of 64 into 64.0. Where NaN was recorded, as of a
     diverged loss, the column holds objects, of which only gaps are None.
     """
+    if len(values) > 1 and values.count(values[0]) == len(values) and type(values[0]) is str:
+        return _series(values[:1]).repeat(len(values)).reset_index(drop=True)
     types = set(map(type, values))
     filled = values
     if types & {object, type(None)}:  # object is the type of ABSENT and _NULL

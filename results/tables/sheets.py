@@ -44,7 +44,8 @@ class Sheet:
     def __post_init__(self) -> None:
         # Names and errors are texts of anyone: a line break would tear a row apart.
         object.__setattr__(self, "headers", list(map(one_line, self.headers)))
-        object.__setattr__(self, "rows", [list(map(one_line, row)) for row in self.rows])
+        rows = [list(row) if "".join(row).isprintable() else list(map(one_line, row)) for row in self.rows]
+        object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "notes", list(map(one_line, self.notes)))
         assert all(len(row) == len(self.headers) for row in self.rows)
 
