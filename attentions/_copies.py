@@ -5,8 +5,10 @@ B batch, N queries, Q of them chosen, M keys, C channels, h heads.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -84,7 +86,12 @@ class Silenced:
 
     def __call__(self, v: Tensor) -> Tensor:
         """Return what it makes of values (B, M, C), given the same beside them as in the first call: (B, N, C)."""
-        return self.convolve(v, *self.others, **self.named)  # type: ignore[arg-type]
+        part = self.part
+        if not isinstance(part, ValueConvolution):
+            return self.convolve(v, *self.others, **self.named)  # type: ignore[arg-type]
+        assert part.bias is not None
+        heads = part.site.heads
+        return self._by_taps(v, part.weight.repeat(heads, 1, 1, 1), part.bias.repeat(heads))
 
     def head_means(self, v: Tensor, heads: int) -> Tensor:
         """Return the means over the channels of each head (B, N, h) for values that are alike in all channels.
@@ -92,18 +99,33 @@ class Silenced:
         Of a `ValueConvolution`, without its bias: the mean of its channels is the convolution with the mean kernel,
         which has a channel per head instead of dozens.
         """
-        part, site = self.part, self.part.site
-        assert isinstance(part, ValueConvolution)
-        kernels = part.weight.repeat(site.heads, 1, 1, 1).unflatten(0, (heads, -1)).mean(dim=1)
-        regions = self.named.get("regions", self.others[0] if self.others else None)
-        masks = [None] if regions is None else region_masks(regions, site.regions, v.dtype)
-        found = v.new_zeros(len(v), site.queries.tokens, heads)
-        for mask in masks:
-            own = v[..., :1] if mask is None else v[..., :1] * mask
-            image = to_query_grid(own.expand(-1, -1, heads), site)
-            out = from_query_grid(F.conv2d(image, kernels, padding=part.padding, groups=heads), site)
-            found += out if mask is None else out * mask
-        return found
+        kernels = self.part.weight.repeat(self.part.site.heads, 1, 1, 1)  # type: ignore[operator]
+        means = kernels.unflatten(0, (heads, -1)).mean(dim=1)
+        return self._by_taps(v[..., :1].expand(-1, -1, heads), means, v.new_zeros(heads))
+
+    def _by_taps(self, v: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+        """Convolve values (B, M, c) depthwise with kernels (c, 1, k, k): a sum over taps, tokens of a region apart.
+
+        For float64 a CPU has no depthwise convolution, and takes ten times as long for a loop over channels.
+        """
+        site, size = self.part.site, kernels.shape[-1]
+        regions = self.regions
+        total = v.new_zeros(len(v), site.queries.tokens, v.shape[-1])
+        for mask in [1.0] if regions is None else region_masks(regions, site.regions, v.dtype):
+            image = to_query_grid(v * mask, site)
+            height, width = image.shape[-2:]
+            padded = F.pad(image, (size // 2,) * 4)
+            mixed = bias[:, None, None].expand(image.shape)
+            for down, across in itertools.product(range(size), repeat=2):
+                shifted = padded[..., down : down + height, across : across + width]
+                mixed = mixed + shifted * kernels[:, 0, down, across, None, None]
+            total = total + from_query_grid(mixed, site) * mask
+        return total
+
+    @property
+    def regions(self) -> Given:
+        """The regions that it was given in its first call."""
+        return self.named.get("regions", self.others[0] if self.others else None)
 
     def restore(self) -> None:
         del self.part.forward
@@ -143,6 +165,8 @@ def taken_apart(run: Run, values: Tensor, whole: Tensor, offset: Tensor) -> tupl
             added = all(isinstance(part.part, ValueConvolution) for part in parts)
             added = added and all(float((factor - 1).abs().max()) <= EXACT for factor in factors)
             side = max(part.side for part in parts)
+            if added and not any(part.regions is not None for part in parts):
+                return _quick_map(run, quick_means, values, side), theirs
             return _convolution_map(run, quick_means if added else means, values, side), theirs
     for part in every:
         part.restore()
@@ -161,25 +185,43 @@ def _convolution_map(run: Run, means: Callable[[Tensor], Tensor], values: Tensor
     return weights
 
 
-def _sparse(site: Site, side: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield keys (u,) so far apart that a convolution meets one of them at most, and the one each query meets, (N,).
+def _quick_map(run: Run, means: Callable[[Tensor], Tensor], values: Tensor, side: int) -> Tensor:
+    """Return the same of convolutions that treat all entries and all channels of a head alike, in a few passes."""
+    weights = values.new_zeros(run.site.heads, len(run.rows), values.shape[1])
+    patterns = _sparse(run.site, side)
+    size = max(1, ELEMENTS // (8 * values.shape[1] * run.site.heads))
+    for start in range(0, len(patterns), size):
+        chosen = patterns[start : start + size]
+        units = values.new_zeros(len(chosen), values.shape[1], 1)
+        for unit, (keys, _) in zip(units, chosen, strict=True):
+            unit[keys.to(values.device)] = 1
+        columns = torch.stack([met for _, met in chosen]).to(values.device)[:, run.rows]
+        pattern, row = (columns >= 0).nonzero(as_tuple=True)
+        weights[:, row, columns[pattern, row]] = means(units)[pattern, :, row].T
+    return weights.expand(len(values), -1, -1, -1).clone()
+
+
+@lru_cache(maxsize=16)
+def _sparse(site: Site, side: int) -> list[tuple[Tensor, Tensor]]:
+    """Return keys (u,) so far apart that a convolution meets one of them at most, and the one each query meets, (N,).
 
     -1 stands for none. All keys on the grid are among them, once.
     """
     (height, width, prefix), keys = site.queries, site.keys
     if keys.tokens - keys.prefix != height * width:
         # Interpolated to the grid of the queries, a key reaches further.
-        for key in range(keys.prefix, keys.tokens):
-            yield torch.tensor([key]), torch.full((site.queries.tokens,), key)
-        return
+        tokens = site.queries.tokens
+        return [(torch.tensor([key]), torch.full((tokens,), key)) for key in range(keys.prefix, keys.tokens)]
 
     def met(length: int, first: int) -> Tensor:
         at = torch.arange(length)
         other = at - side // 2 + (first - at + side // 2) % side
         return torch.where((other >= 0) & (other < length), other, -1)
 
+    found = []
     for row in range(min(side, height)):
         for column in range(min(side, width)):
             down, across = met(height, row)[:, None], met(width, column)
             other = torch.where((down >= 0) & (across >= 0), keys.prefix + down * width + across, -1).flatten()
-            yield other[other >= 0].unique(), torch.cat((torch.full((prefix,), -1), other))
+            found.append((other[other >= 0].unique(), torch.cat((torch.full((prefix,), -1), other))))
+    return found
