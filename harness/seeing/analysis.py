@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attentions import ImpliedMap, implied_map
+from attentions import Attention, ImpliedMap, implied_map
 from harness.cells import DataSource
 from harness.images.readers import UNREADABLE
 from harness.images.sources import list_hash, open_val
@@ -118,21 +119,47 @@ class Analysis:
             self.model(image)
         seconds = _seconds(self.model, [*blocks, *modules], image)
         whole = seconds[self.model]
-        for found, block, branches in zip(self.blocks, blocks, self._blocks.values(), strict=True):
+
+        def measured(block: nn.Module, branches: Sequence[Place], found: BlockAnalysis) -> dict[str, float | None]:
             before, after = tokens[block]
-            values: dict[str, float | None] = {
+            return {
                 "token_cosine": metrics.token_cosine(after),
                 "norm_growth": float((after.norm(dim=-1) / before.norm(dim=-1)).mean()),
                 "attention_time_share": sum(seconds[place.module] for place in branches) / whole,
                 "block_time_share": seconds[block] / whole,
+                **_of_maps(branches, calls, image.shape, found),
             }
-            of_branches = [_of_map(place, calls[place.module], image.shape, found) for place in branches]
-            for metric in dict.fromkeys(name for each in of_branches for name in each):
-                known = [value for each in of_branches if (value := each.get(metric)) is not None]
-                values[metric] = sum(known) / len(known) if known else None
-            for metric, value in values.items():
-                if value is not None and math.isfinite(value):
-                    found.metrics[metric].add(value)
+
+        # Blocks are many small pieces of work: threads for blocks are faster than threads inside each of them.
+        threads = torch.get_num_threads()
+        with _one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            every = pool.map(measured, blocks, self._blocks.values(), self.blocks)
+            for found, values in zip(self.blocks, every, strict=True):
+                for metric, value in values.items():
+                    if value is not None and math.isfinite(value):
+                        found.metrics[metric].add(value)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _of_maps(
+    branches: Sequence[Place], calls: Mapping[Attention, Call], size: Sequence[int], found: BlockAnalysis
+) -> dict[str, float | None]:
+    """Return what the maps of the branches of a block are like, on average over those that know."""
+    every = [_of_map(place, calls[place.module], size, found) for place in branches]
+    values: dict[str, float | None] = {}
+    for metric in dict.fromkeys(name for each in every for name in each):
+        known = [value for each in every if (value := each.get(metric)) is not None]
+        values[metric] = sum(known) / len(known) if known else None
+    return values
 
 
 def _block_name(module: str) -> str:
@@ -148,6 +175,7 @@ def _spread(number: int, most: int) -> list[int]:
     return [(2 * each + 1) * number // (2 * most) for each in range(most)]
 
 
+@torch.no_grad()
 def _of_map(place: Place, call: Call, size: Sequence[int], found: BlockAnalysis) -> dict[str, float | None]:
     """Return what the maps of some windows and queries of an attention are like, on average over the windows."""
     site, given = place.site, call.arguments
