@@ -6,7 +6,8 @@
 * `ablation`, `grids`: accuracy over one option and over two, and attentions by backbones.
 * `reproduced`: the figures of a paper, with its points and ours.
 * `breakdown`: what multiply-adds are spent on.
-* `maps`: attention maps over an image; `analysis`: what blocks are like, block by block.
+* `maps`: attention maps over an image; `queries`: the weights of several queries.
+* `analysis`: what blocks are like, block by block.
 * `curves`: accuracy and loss after each epoch.
 * `points`, `panels`: what is drawn with which interval, and what may be compared.
 * `styles`, `labels`, `marks`: how each attention looks, where texts are.
@@ -23,6 +24,7 @@ from results.figures.forest import forest
 from results.figures.grids import grid
 from results.figures.maps import Seen, maps
 from results.figures.points import Which
+from results.figures.queries import queries
 from results.figures.ranks import ranks
 from results.figures.rendering import ENDINGS, check_ending, render, rendered
 from results.figures.reproduced import ablation_figure, cost_figure, time_figure
@@ -47,6 +49,7 @@ __all__ = [
     "forest",
     "grid",
     "maps",
+    "queries",
     "ranks",
     "render",
     "rendered",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from results.figures import Seen, analysis, maps
+from results.figures import Seen, analysis, maps, queries
 from results.tables import analysis_sheet, to_plain
 from results.tables.analyzed import MEASURES
 from tests.results.figures.common import check, layers, texts_of
@@ -121,3 +121,16 @@ def test_no_measure_is_no_figure() -> None:
     frame[list(MEASURES)] = float("nan")
     with pytest.raises(ValueError, match="no block has any measure"):
         analysis(frame)
+
+
+def test_queries_are_drawn_side_by_side(capfd: Any) -> None:
+    rows = np.array([[0.2, 0.8], [0.5, 0.5]])
+    figure = queries({"one": rows, "other": rows[::-1]}, ["q", "3 q"])
+    check(figure, capfd)
+    assert {"one", "other", "q", "3 q", "weight", "key"} <= set(texts_of(figure))
+    assert figure.data[(figure.data["attention"] == "other") & (figure.data["query"] == "q")]["weight"].tolist() == [
+        0.5,
+        0.5,
+    ]
+    with pytest.raises(ValueError, match="4 queries are too many to tell apart; allowed: up to 3"):
+        queries({"one": np.ones((4, 2))}, list("abcd"))
