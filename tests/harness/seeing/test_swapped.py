@@ -37,6 +37,6 @@ def test_the_map_of_a_swapped_softmax_is_timms_own() -> None:
 def test_what_cannot_be_looked_into_says_so() -> None:
     with pytest.raises(ValueError, match="VisionTransformer has no attention of this project"):
         places_of(vit())
-    model = swap(vit(), "linear")
+    compiled: Any = torch.compile(swap(vit(), "linear"))
     with pytest.raises(ValueError, match=r"take the model as it was before torch\.compile"):
-        places_of(torch.compile(model))
+        places_of(compiled)
