@@ -10,15 +10,18 @@ from pathlib import Path
 from harness.cli.app import note
 
 
-def check_files(paths: Sequence[Path], folders: Sequence[Path]) -> None:
+def check_files(paths: Sequence[Path], folders: Sequence[Path], inputs: Sequence[Path] = ()) -> None:
     """Raise ValueError unless all of these files can be written; missing folders will be made.
 
-    `folders` are those of the records: no file of their run folders is replaced, and none is added that looks like a
-    record; tables, figures and pages beside the records are.
+    `folders` are those of the records, and any other folder with records is like one: no file of their run folders is
+    replaced, and none is added that looks like a record; tables, figures and pages beside the records are. `inputs` are
+    files that the command reads, which it does not replace.
     """
     places = [path.parent.resolve() / path.name for path in paths]
     for path, place in zip(paths, places, strict=True):
-        if problem := _problem(place, folders):
+        if place.exists() and any(each.exists() and each.samefile(place) for each in inputs):
+            raise ValueError(f"cannot write {path}: it is what is read")
+        if problem := _problem(place, [*folders, *_with_records(place)]):
             raise ValueError(f"cannot write {path}: {problem}")
     for one, other in itertools.combinations(range(len(paths)), 2):
         if places[one] == places[other]:
@@ -40,6 +43,11 @@ def _problem(place: Path, folders: Sequence[Path]) -> str | None:
     if not above.is_dir():
         return f"{above.name} is a file"
     return None if os.access(above, os.W_OK | os.X_OK) else f"there is no permission to write into {above}"
+
+
+def _with_records(place: Path) -> list[Path]:
+    """Return the folders above a file, up to that of a run's folder of attempts, that have records in them."""
+    return [folder for folder in place.parents[:3] if any(map(_is_record, folder.glob(f"{'[0-9a-f]' * 16}.json")))]
 
 
 def _is_record(path: Path) -> bool:

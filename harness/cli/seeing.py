@@ -87,7 +87,7 @@ def maps(
 
     figures.check_ending(output)
     files = [output.with_suffix(".csv"), output]
-    check_files(files, [])
+    check_files(files, [], [image])
     photo = read_image(image)
     models = _viewed(checkpoint, preset, attention, set, against, ema=ema, seed=seed, device=device)
     grids = [block_places(model.model, stage, block)[0].grid for model in models]
@@ -189,6 +189,8 @@ def _viewed(
     from harness.seeing.models import viewed
 
     check_device(device)
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: it takes a number from 0 to {2**63 - 1}")
     if not checkpoints and preset is None:
         raise ValueError("name a model: --checkpoint FILE, or --preset PRESET for random weights")
     if preset is None and (attentions or settings_given):

@@ -233,9 +233,11 @@ class _ShiftAndFlip:
 
 
 def _to_grey(in_channels: int) -> list[transforms.Grayscale]:
-    """Last, since augmentations are written for colour."""
+    """Last, since augmentations are written for colour. Raises ValueError for channels that images do not have."""
     from torchvision import transforms
 
+    if in_channels not in (1, 3):
+        raise ValueError(f"the model takes {in_channels} channels; images have 3, or 1 in grey")
     return [transforms.Grayscale(1)] if in_channels == 1 else []
 
 

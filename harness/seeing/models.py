@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,10 @@ def viewed(
 def read_image(path: Path) -> Image.Image:
     """Return the image in a file, in RGB. Raises ValueError, in one line, for one that cannot be read."""
     try:
-        return in_rgb(Image.open(path))
+        with warnings.catch_warnings():
+            # Of an image so large that it may be an attack; what is larger still is an error.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return in_rgb(Image.open(path))
     except UNREADABLE as error:
         if isinstance(error, UnidentifiedImageError):
             why = "it is no image of a known format"

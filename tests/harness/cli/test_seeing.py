@@ -1,6 +1,8 @@
 """maps and analyze: files of each form, several models on one scale, and refusals in one line that write nothing."""
 
 import json
+import shutil
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ from PIL import Image
 
 from backbones import build, preset
 from tests.harness.command_line import Ask, refused
+from tests.results.figures.common import FASHION
 
 
 @pytest.fixture
@@ -17,6 +20,9 @@ def photo(ask: Ask) -> None:
     Image.effect_noise((40, 30), 80).convert("RGB").save("photo.png")
     Path("text.png").write_text("no image")
 
+
+KEY = "42ead137b9000bb7"
+"""A training among those of Fashion-MNIST."""
 
 MICRO = "maps --preset deit_micro --image photo.png"
 
@@ -80,6 +86,14 @@ def test_weights_of_files_are_looked_at(ask: Ask) -> None:
         ("maps --preset deit_micro --image nowhere.png -o a.png", "cannot read the image nowhere.png: No such file"),
         ("maps --preset deit_micro --attention external --image photo.png -o a.png", "does not read v"),
         ("maps --preset nonsense --image photo.png -o a.png", "nonsense"),
+        (f"{MICRO} -o photo.png", "cannot write photo.png: it is what is read"),
+        (f"{MICRO} --seed -1 -o a.png", "--seed -1: it takes a number from 0 to"),
+        (f"{MICRO} --seed {10**30} -o a.png", f"--seed {10**30}: it takes a number from 0 to"),
+        (f"{MICRO} --set in_channels=4 -o a.png", "the model takes 4 channels; images have 3, or 1 in grey"),
+        (
+            "analyze --preset deit_micro --set in_channels=2 --data fashion_mnist_14k --images 2 -o out",
+            "the model takes 2 channels; images have 3, or 1 in grey",
+        ),
         ("maps --checkpoint text.png --image photo.png -o a.png", "text.png"),
         ("maps --checkpoint swin_micro=text.png --image photo.png -o a.png", "text.png"),
         (
@@ -106,6 +120,31 @@ def test_refusals(ask: Ask, line: str, said: str) -> None:
 def test_a_checkpoint_of_another_model_is_refused(ask: Ask) -> None:
     torch.save({"model": build(preset("swin_micro")).state_dict()}, "swin.pth")
     assert "does not fit deit_micro" in refused(ask, "maps --checkpoint deit_micro=swin.pth --image photo.png -o a.png")
+
+
+@pytest.mark.usefixtures("photo")
+@pytest.mark.parametrize(
+    ("line", "said", "file"),
+    [
+        (f"{MICRO} -o seeds/a.json", "any .json file in", "seeds/a.json"),
+        (f"{MICRO} -o seeds/{KEY}/config.json", "it is there already", f"seeds/{KEY}/config.json"),
+        ("analyze --preset deit_micro --data fashion_mnist_14k --images 2 -o seeds", "any .json", "seeds/analysis.csv"),
+    ],
+)
+def test_records_and_runs_stay_as_they_are(ask: Ask, line: str, said: str, file: str) -> None:
+    Path("seeds", KEY).mkdir(parents=True)
+    shutil.copy(FASHION / f"{KEY}.json", "seeds")
+    Path("seeds", KEY, "config.json").write_text("{}")
+    before = Path(file).read_text() if Path(file).exists() else None
+    assert said in refused(ask, line)
+    assert (Path(file).read_text() if Path(file).exists() else None) == before
+
+
+def test_a_large_image_is_read_without_a_warning(ask: Ask) -> None:
+    Image.new("1", (10_000, 9_000)).save("large.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ask("maps --preset deit_micro --image large.png -o a.svg").err.startswith("wrote a.csv\n")
 
 
 def test_analyze(ask: Ask) -> None:
