@@ -278,8 +278,11 @@ def _map_notes(models: Sequence[Viewed], found: Sequence[BlockMaps], image: Path
     first = found[0]
     lines = [f"{image.name}: stage {first.stage}, block {first.block}. {_PARTS[first.part]}".strip()]
     for model, maps in zip(models, found, strict=True):
-        kind = "; ".join(_KINDS[each] for each in maps.kind.split(" and "))
+        kinds = [_KINDS[each] for each in maps.kind.split(" and ")] if maps.part != "convolution" else []
+        if maps.part == "together" and maps.convolved:
+            kinds.append("what its convolution adds is the mean over the channels of a head")
+        kind = f": {'; '.join(kinds)}" if kinds else ""
         prefix = max(float(abs(query.prefix).sum()) for query in maps.queries) if maps.grid.prefix else 0.0
         class_token = " Weights of the class token are not drawn." if prefix else ""
-        lines.append(f"{model.spec.name} {model.spec.attention}, {model.weights}: {kind}.{class_token}")
+        lines.append(f"{model.spec.name} {model.spec.attention}, {model.weights}{kind}.{class_token}")
     return lines

@@ -41,8 +41,10 @@ class QueryMap:
 class BlockMaps:
     """Maps of one block of a model for an image.
 
-    `kind` says what they are, as `attentions.ImpliedMap` does; `windows` has for each head the (height, width) of the
-    group of cells that meets, None for all of them, and `shift` how far the map is moved before it is cut into windows.
+    `kind` says what they are, as `attentions.ImpliedMap` does, and `convolved` whether the attention has a depthwise
+    convolution of the values, which maps have as its mean over the channels of a head. `windows` has for each head the
+    (height, width) of the group of cells that meets, None for all of them, and `shift` how far the map is moved before
+    it is cut into windows.
     """
 
     stage: int
@@ -51,6 +53,7 @@ class BlockMaps:
     attention: str
     kind: str
     part: Part
+    convolved: bool
     windows: tuple[tuple[int, int] | None, ...]
     shift: int
     queries: tuple[QueryMap, ...]
@@ -120,32 +123,35 @@ def maps_of(
     branches = [_branch(place, calls[place.module], queries, part) for place in places]
     found = tuple(
         QueryMap(
-            query, *(np.concatenate(parts) for parts in zip(*(branch[query] for branch, _ in branches), strict=True))
+            query, *(np.concatenate(parts) for parts in zip(*(branch[query] for branch, *_ in branches), strict=True))
         )
         for query in queries
     )
-    kinds = dict.fromkeys(kind for _, kind in branches)
+    kinds = dict.fromkeys(kind for _, kind, _ in branches)
+    convolved = any(each for *_, each in branches)
     windows = tuple(place.window for place in places for _ in range(place.site.heads))
     first = places[0]
-    return BlockMaps(stage, block, first.grid, first.attention, " and ".join(kinds), part, windows, first.shift, found)
+    about = (first.grid, first.attention, " and ".join(kinds), part, convolved)
+    return BlockMaps(stage, block, *about, windows, first.shift, found)
 
 
 def _branch(
     place: Place, call: Call, queries: Iterable[Query], part: Part
-) -> tuple[dict[Query, tuple[np.ndarray, np.ndarray]], str]:
-    """Return the weights on the map, and those of prefix tokens, for each query; and of which kind they are."""
+) -> tuple[dict[Query, tuple[np.ndarray, np.ndarray]], str, bool]:
+    """Return the weights on the map, and those of prefix tokens, for each query; their kind; if a convolution adds."""
     at = {query: (0, 0) if isinstance(query, str) else place.group_of(query) for query in queries}
     by_group: dict[int, list[Query]] = {}
     for query, (group, _) in at.items():
         by_group.setdefault(group, []).append(query)
-    found, kinds = {}, dict[str, None]()
+    found, kinds, convolved = {}, dict[str, None](), False
     for group, members in by_group.items():
         implied = _implied(place.module, call, group, [at[query][1] for query in members])
         kinds[implied.kind] = None
+        convolved |= implied.convolution is not None
         weights = _part_of(implied, part, place.module)[0].movedim(1, 0).cpu().numpy()
         for query, own in zip(members, weights, strict=True):
             found[query] = (place.on_map(own, group), own[:, : place.site.keys.prefix])
-    return found, " and ".join(kinds)
+    return found, " and ".join(kinds), convolved
 
 
 def _implied(module: Attention, call: Call, group: int, tokens: Sequence[int]) -> ImpliedMap:

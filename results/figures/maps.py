@@ -53,7 +53,8 @@ def maps(seen: Sequence[Seen], notes: Sequence[str] = (), title: str | None = No
         panels = [_photo(each, several)]
         panels += [_heat(each, name, maps, head, colour, several) for head, (name, maps) in enumerate(heads)]
         rows += [panels[start : start + _IN_A_ROW] for start in range(0, len(panels), _IN_A_ROW)]
-    notes = ["Marked: the query.", *notes, *([_CLIPPED] if clipped else [])]
+    marked = "Marked: the query." if seen[0].queries != (None,) else "The query is the class token."
+    notes = [marked, *notes, *([_CLIPPED] if clipped else [])]
     spec = arranged(rows, title, notes, beside=0, gap=10)
     if several:
         slide = {"input": "range", "min": 0, "max": len(seen[0].queries) - 1, "step": 1, "name": "query "}

@@ -140,6 +140,19 @@ def test_records_and_runs_stay_as_they_are(ask: Ask, line: str, said: str, file:
     assert (Path(file).read_text() if Path(file).exists() else None) == before
 
 
+@pytest.mark.usefixtures("photo")
+def test_notes_say_what_is_drawn(ask: Ask) -> None:
+    line = f"{MICRO} --attention focused -o a.svg"
+    product, mean = "the product of the map and the values", "what its convolution adds is the mean over the channels"
+    both, attention, convolution = (ask(f"{line} --part {p}").err for p in ("together", "attention", "convolution"))
+    assert (product in both, mean in both) == (True, True)
+    assert (product in attention, mean in attention) == (True, False)
+    assert (product in convolution, mean in convolution) == (False, False)
+    assert mean not in ask(f"{MICRO} -o a.svg").err
+    answer = ask(f"{MICRO} --query class -o a.svg")
+    assert ("Marked" in answer.err, "The query is the class token." in answer.err) == (False, True)
+
+
 def test_a_large_image_is_read_without_a_warning(ask: Ask) -> None:
     Image.new("1", (10_000, 9_000)).save("large.png")
     with warnings.catch_warnings():
