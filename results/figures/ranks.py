@@ -14,6 +14,7 @@ from results.statistics import Ranks, rank_over
 from results.tables import schema
 from results.tables.naming import shortened
 from results.tables.pivot import pivoted
+from results.tables.ranking import contests, countable_rows
 from results.wording import and_more
 
 _WIDTH, _LINE = 300, 22
@@ -23,13 +24,18 @@ def ranks(frame: pd.DataFrame, metric: str = "top1", title: str | None = None) -
     """Draw the mean rank of each attention over the backbones that have all of them, with its 95 % interval.
 
     `metric` is what ranks, its better end first; seeds are averaged. An attention that some backbone lacks is left out.
-    Raises ValueError for a metric without a better end, and where there are not two of each.
+    A backbone without any number is none of these, nor is one whose numbers are of unlike circumstances; numbers that
+    were disturbed, or are of a run that failed, do not count. Raises ValueError for a metric without a better end, and
+    where there are not two of each.
     """
     better = schema.better(metric)
     if not better:
         raise ValueError(f"{metric} has no better end, so it ranks nothing")
-    numbers, _ = pivoted(frame, "backbone x attention", [metric])
-    scores = numbers.set_index("backbone")
+    if metric not in frame:
+        raise ValueError(f"no row has a {metric}")
+    countable, unlike = _countable(frame, metric)
+    numbers, _ = pivoted(countable, "backbone x attention", [metric])
+    scores = numbers.set_index("backbone").dropna(axis="index", how="all")
     complete = scores.dropna(axis="columns")
     if min(complete.shape) < 2:
         raise ValueError(
@@ -58,8 +64,20 @@ def ranks(frame: pd.DataFrame, metric: str = "top1", title: str | None = None) -
     notes = [*_notes(found, metric, [str(name) for name in complete.index]), *common_options(attentions)]
     if left_out := [str(name) for name in scores.columns if name not in complete.columns]:
         notes.append(f"Left out, as a backbone has none: {and_more(left_out)}.")
+    if unlike:
+        notes.append(f"Left out, as its numbers are of unlike circumstances: {and_more(unlike)}.")
     beside = 24 + 2 * max(text_width(text, SIZE) for text in data["label"])
     return Figure("ranks", specification([panel], 1, title, notes, beside), data, tuple(notes))
+
+
+def _countable(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows whose numbers rank, and the names of backbones whose numbers are of unlike circumstances."""
+    found = frame[pd.Series(countable_rows(frame, metric), frame.index, dtype=bool) & frame[metric].notna()]
+    circumstances: dict[str, set[tuple[Any, ...]]] = {}
+    for backbone, contest in zip(found["backbone"], contests(found, metric), strict=True):
+        circumstances.setdefault(backbone, set()).add(contest)
+    unlike = [backbone for backbone, contest in circumstances.items() if len(contest) > 1]
+    return found[~found["backbone"].isin(unlike)], unlike
 
 
 def _panel(data: pd.DataFrame, limit: float, style: dict[str, Style]) -> Spec:

@@ -59,11 +59,43 @@ def test_an_attention_that_a_backbone_lacks_is_left_out_by_name(make: Any) -> No
     assert "Left out, as a backbone has none: linear." in figure.notes
 
 
+def test_a_backbone_without_any_number_leaves_no_attention_out(make: Any) -> None:
+    frame = frame_of(make, SCORES)
+    counted = table([make.record("x", make.cell("cswin", "softmax", make.costs), {"gmacs": 4.0})])
+    both = ranks(pd.concat([frame, counted], ignore_index=True))
+    assert both.data.equals(ranks(frame).data)
+
+
+def speeds(make: Any, **changes: Any) -> pd.DataFrame:
+    """Speeds of two attentions in three backbones; `changes` are those of linear in the last one."""
+    records = []
+    for backbone in ("a", "b", "c"):
+        for attention, speed in (("softmax", 10.0), ("linear", 20.0)):
+            own = changes if (backbone, attention) == ("c", "linear") else {}
+            metrics = {"images_per_s": speed, "infer_disturbed": own.get("disturbed")}
+            cell = make.cell(backbone, attention, make.speed(**own.get("runtime", {})), family=backbone)
+            records.append(make.record(f"{backbone}{attention}", cell, metrics))
+    return table(records)
+
+
+def test_numbers_of_unlike_circumstances_rank_nothing(make: Any) -> None:
+    assert ranks(speeds(make), "images_per_s").data["backbones"].tolist() == [3, 3]
+    figure = ranks(speeds(make, runtime={"batch": 8}), "images_per_s")
+    assert figure.data["backbones"].tolist() == [2, 2]
+    assert "Left out, as its numbers are of unlike circumstances: c." in figure.notes
+
+
+def test_a_disturbed_number_ranks_nothing(make: Any) -> None:
+    with pytest.raises(ValueError, match="here are 1 such attentions"):
+        ranks(speeds(make, disturbed="a neighbour"), "images_per_s")
+
+
 @pytest.mark.parametrize(
     ("scores", "metric", "said"),
     [
         ({"swin": SCORES["swin"]}, "top1", "ranks need 2 attentions that have a top1 in each of at least 2 backbones"),
         (SCORES, "n_images", "n_images has no better end, so it ranks nothing"),
+        (SCORES, "gmacs", "^no row has a gmacs"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(make: Any, scores: Any, metric: str, said: str) -> None:
