@@ -31,6 +31,7 @@ def report(
     out: FoldersOption = (),
     baseline: Annotated[str, tyro.conf.arg(metavar="ATTENTION")] = "softmax",
     ema: bool = False,
+    figure: Annotated[tuple[Path, ...], shown("FILE.json ...")] = (),
     title: Annotated[str | None, shown("TEXT", default="the names of the sources")] = None,
 ) -> int:
     """Write one page to send around: an HTML file that opens offline, in which every number opens what it rests on.
@@ -38,17 +39,22 @@ def report(
     Its tables sort, filter and copy as CSV or LaTeX; its figures have axes to choose from. For example:
         attention-bench report quickstart -o report.html
         attention-bench report runs/mine runs/theirs --title "Ours and theirs" -o both.html
+        attention-bench report quickstart --figure maps.json front.json -o report.html
 
     Args:
         output: the file to write, which ends in .html.
         baseline: the attention that the others are compared with, image by image.
         ema: compare the moving averages of the weights.
+        figure: further figures to show: specifications of Vega-Lite, as `figure` and `maps` write them to .json files.
         title: the headline of the page.
     """
     if output.suffix not in ENDINGS:
         raise ValueError(f"{output}: a report ends in {' or '.join(ENDINGS)}")
+    from results.figures import read_figure
+
     found = recorded(sources, out)
     check_files([output], found.folders)
+    further = [read_figure(path) for path in figure]
     if not found.records:
         of = f" of {', '.join(sources)}" if sources else ""
         raise ValueError(f"there are no records{of} in {', '.join(map(str, found.folders))}")
@@ -75,6 +81,7 @@ def report(
             published=published,
             published_keys=keys,
             curves=_curves(found.records, which),
+            further=further,
             commands=commands(found.records, [name for name in sources if not Path(name).is_dir()]),
             papers=_papers(frame["attention"]),
             notes=[*found.conflicts, *(f"Damaged, left out: {problem}" for problem in found.problems)],

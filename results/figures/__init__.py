@@ -11,7 +11,7 @@
 * `curves`: accuracy and loss after each epoch.
 * `points`, `panels`: what is drawn with which interval, and what may be compared.
 * `styles`, `labels`, `marks`: how each attention looks, where texts are.
-* `figure`, `rendering`: what a figure is; as SVG, PDF, PNG, HTML or JSON, without a browser.
+* `figure`, `rendering`: what a figure is; as SVG, PDF, PNG, HTML or JSON, without a browser; `reading`: from JSON.
 """
 
 from results.figures.ablation import ablation
@@ -26,6 +26,7 @@ from results.figures.maps import Seen, maps
 from results.figures.points import Which
 from results.figures.queries import queries
 from results.figures.ranks import ranks
+from results.figures.reading import Given, read_figure
 from results.figures.rendering import ENDINGS, check_ending, render, rendered
 from results.figures.reproduced import ablation_figure, cost_figure, time_figure
 from results.figures.styles import Style, styles
@@ -35,6 +36,7 @@ __all__ = [
     "ENDINGS",
     "VEGA_LITE",
     "Figure",
+    "Given",
     "Seen",
     "Style",
     "Which",
@@ -51,6 +53,7 @@ __all__ = [
     "maps",
     "queries",
     "ranks",
+    "read_figure",
     "render",
     "rendered",
     "styles",

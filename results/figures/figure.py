@@ -47,6 +47,14 @@ class Figure:
         return {**self.spec, "vconcat": [inner]}
 
 
+def uncaptioned(spec: Spec) -> Spec:
+    """Return a specification without the lines below the picture that `Figure.captioned` adds; others as they are."""
+    match spec.get("vconcat"):
+        case [{"vconcat": rows, "spacing": gap, "title": {"orient": "bottom"}}]:
+            return {**spec, "vconcat": rows, "spacing": gap}
+    return spec
+
+
 def specification(
     panels: Sequence[Spec], columns: int, title: str | None, notes: Sequence[str], beside: float = 40
 ) -> Spec:

@@ -34,7 +34,7 @@ def rendered(figure: Figure, ending: str, *, notes: bool = True) -> bytes:
     """Return the content of a file with this ending; `notes`: with its notes below, or without them, for a caption."""
     import vl_convert
 
-    spec = _drawable(figure.captioned if notes else figure.spec)
+    spec = drawable(figure.captioned if notes else figure.spec)
     nowhere = list[str]()  # no network
     match ending:
         case ".svg":
@@ -54,12 +54,12 @@ def rendered(figure: Figure, ending: str, *, notes: bool = True) -> bytes:
     raise AssertionError(ending)
 
 
-def _drawable(value: Any) -> Any:
+def drawable(value: Any) -> Any:
     """Return a specification in whose texts such characters are written out, as in the name of an attention."""
     if isinstance(value, dict):
-        return {name: _drawable(each) for name, each in value.items()}
+        return {name: drawable(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_drawable(each) for each in value]
+        return [drawable(each) for each in value]
     if isinstance(value, str):
         return _NO_CHARACTER.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), value)
     return value

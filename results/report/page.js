@@ -560,6 +560,35 @@
 
   // Figures: those of results.figures, and one whose axes the reader chooses.
 
+  /** Draw a specification as a part of the page; return its element and what Vega has made of it. */
+  async function embed(given, renderer = "svg") {
+    const spec = JSON.parse(JSON.stringify(given).replaceAll("Helvetica, sans-serif", "Helvetica, Narrowed, sans-serif"));
+    spec.background = "transparent";
+    // On a narrow screen, panels are below each other.
+    if (innerWidth < 700 && spec.vconcat) spec.vconcat = spec.vconcat.flatMap((row) => row.hconcat ?? row);
+    const holder = h("div");
+    const result = await vegaEmbed(holder, spec, { mode: "vega-lite", renderer, actions: { export: true, source: false, compiled: false, editor: false } });
+    $("summary", holder)?.setAttribute("aria-label", "Save the figure");
+    return { holder, result };
+  }
+  function put(art, holder) {
+    art.replaceChildren(holder);
+    const box = $("svg.marks", holder)?.viewBox.baseVal;
+    art.classList.toggle("tall", Boolean(box && box.height > 1.4 * box.width));
+  }
+  /** Do something once an element is about to be seen; for who prints without scrolling, once there is nothing else to do. */
+  function whenSeen(element, act) {
+    let done = false;
+    const once = () => {
+      if (done) return;
+      done = true;
+      act();
+    };
+    new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && once(), { rootMargin: "400px" }).observe(element);
+    if (window.requestIdleCallback) requestIdleCallback(once, { timeout: 3000 });
+    else setTimeout(once, 1500);
+  }
+
   const OWN = "explore";
   class Figures {
     constructor() {
@@ -575,15 +604,10 @@
       for (const figure of this.list)
         $(".tabs").append(h("button", { type: "button", role: "tab", id: `tab-${figure.name}`, "aria-controls": "panel", "data-figure": figure.name, onclick: () => this.choose(figure.name) }, figure.title));
       $(".tabs").addEventListener("keydown", (event) => this.move(event));
-      const see = () => {
-        if (this.seen || !this.figure) return;
+      whenSeen(this.art, () => {
         this.seen = true;
-        this.draw();
-      };
-      new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && see(), { rootMargin: "400px" }).observe(this.art);
-      // Who prints without scrolling gets the figure too: it is drawn once there is nothing else to do.
-      if (window.requestIdleCallback) requestIdleCallback(see, { timeout: 3000 });
-      else setTimeout(see, 1500);
+        if (this.figure) this.draw();
+      });
       addEventListener("resize", () => this.later());
       addEventListener("keydown", (event) => { if (event.key === "Escape") this.enlarge(false); });
       if (!this.list.length) this.art.replaceChildren("There is nothing to draw here.");
@@ -694,30 +718,21 @@
     async draw() {
       const turn = ++this.drawn;
       const own = this.figure.name === OWN;
-      const text = JSON.stringify(own ? this.spec() : this.choice.spec);
-      const spec = JSON.parse(text.replaceAll("Helvetica, sans-serif", "Helvetica, Narrowed, sans-serif"));
+      const spec = own ? this.spec() : this.choice.spec;
       $("#art-notes").replaceChildren(...(own ? this.ownNotes() : this.choice.notes).map((note) => h("li", {}, note)));
       if (spec === null) {
         this.art.replaceChildren("No row of the table has both numbers.");
         return;
       }
-      spec.background = "transparent";
-      // On a narrow screen, panels are below each other.
-      if (!own && innerWidth < 700) spec.vconcat = spec.vconcat.flatMap((row) => row.hconcat ?? row);
       this.result?.finalize();
-      const holder = h("div");
-      const many = own && this.table.order.length > 1500;
-      const result = await vegaEmbed(holder, spec, { renderer: many ? "canvas" : "svg", actions: { export: true, source: false, compiled: false, editor: false } });
+      const { holder, result } = await embed(spec, own && this.table.order.length > 1500 ? "canvas" : "svg");
       if (turn !== this.drawn) return result.finalize();
       this.result = result;
-      $("summary", holder)?.setAttribute("aria-label", "Save the figure");
-      this.art.replaceChildren(holder);
+      put(this.art, holder);
       result.view.addEventListener("click", (_, item) => {
         for (const attention of this.attentionsOf(item).slice(0, 1)) toggle(attention);
       });
       if (!own) this.dim();
-      const box = $("svg.marks", holder)?.viewBox.baseVal;
-      this.art.classList.toggle("tall", Boolean(box && box.height > 1.4 * box.width));
       this.art.dataset.shown = own ? `${this.x.name} ${this.y.name}` : `${this.figure.name} ${this.choice.label}`;
     }
     /** The attentions that a mark of a figure is about: by its data, or by its colour. */
@@ -800,6 +815,16 @@
       return { title, width, height: Math.round(Math.min(width * 0.8, 300)), data: { values: rows }, layer: layers };
     }
   }
+
+  // Further figures, of files: as they are.
+
+  for (const art of $$("[data-further]"))
+    whenSeen(art, async () => {
+      const { holder } = await embed(data.further[art.dataset.further]);
+      put(art, holder);
+      // What is drawn on a photograph is not turned over in the dark.
+      art.classList.toggle("photo", $("image", holder) !== null);
+    });
 
   // Start
 

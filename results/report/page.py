@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from results.certificates import Certificate
-from results.figures import Figure
+from results.figures import Figure, Given
 from results.garbage import no_collection
 from results.records import Record
 from results.report.drawn import MANY, bundle, drawn, looks, theme
@@ -33,8 +33,9 @@ class Report:
 
     `frame` is that of `results.tables.table`, of the `records` and the `expected` cells. `comparisons` and `published`
     are the frames of `results.tables.comparisons` and `compare`; `published_keys` has for each row of the latter the
-    keys of our records. Where there is no frame, the texts `uncompared` say why, if anything is to be said.
-    `commands` are lines that measure records again, by their keys. `papers` are those of the attentions shown.
+    keys of our records. Where there is no frame, the texts `uncompared` say why, if anything is to be said. `further`
+    are figures that are shown as they are. `commands` are lines that measure records again, by their keys. `papers` are
+    those of the attentions shown.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Report:
     published: pd.DataFrame | None = None
     published_keys: Sequence[Sequence[str]] = ()
     curves: Figure | None = None
+    further: Sequence[Given] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
     papers: Sequence[Paper] = ()
     notes: Sequence[str] = ()
@@ -82,6 +84,7 @@ def report_page(report: Report) -> str:
         "attentions": _attentions(report.frame),
         "tables": tables,
         "figures": figures,
+        "further": [each.spec for each in report.further],
         "theme": theme(),
         **provenance.data(),
     }

@@ -9,6 +9,7 @@ import pytest
 
 from tests.harness.command_line import SHORT, Ask, photos, refused
 from tests.results.figures.common import FASHION, QUICKSTART
+from tests.results.figures.test_reading import POINTS
 from tests.results.report.pages import data_of
 
 LEFT = "42ead137b9000bb7"
@@ -32,6 +33,18 @@ def test_a_page_of_a_folder(ask: Ask) -> None:
     assert data["tables"]["pairs"]["count"] == 4
     assert [figure["name"] for figure in data["figures"]] == ["forest"]
     assert len(data["records"]) == 20
+
+
+@pytest.mark.usefixtures("runs")
+def test_further_figures(ask: Ask) -> None:
+    assert ask("figure breakdown runs --title 'Where they go' -o parts.json").status == 0
+    assert ask("figure forest seeds -o forest.json").status == 0
+    answer = ask("report seeds --figure parts.json forest.json -o a.html")
+    assert (answer.status, answer.err) == (0, "wrote a.html\n")
+    page = Path("a.html").read_text()
+    for place, heading in enumerate(("Where they go", "forest"), 1):
+        assert f'<h2 id="further-{place}" tabindex="-1">{heading}</h2>' in page
+    assert len(data_of(page)["further"]) == 2
 
 
 @pytest.mark.usefixtures("runs")
@@ -152,12 +165,16 @@ def test_a_foreign_record_with_a_text_for_an_accuracy_is_shown_as_it_is(ask: Ask
         ("empty -o a.html", "there are no records in empty"),
         ("fashion_mnist --out empty -o a.html", "there are no records of fashion_mnist in empty"),
         ("quikstart -o a.html", "unknown sweep 'quikstart'"),
+        ("seeds --figure nowhere.json -o a.html", "nowhere.json: cannot be read: No such file"),
+        (f"seeds --figure seeds/{LEFT}.json -o a.html", "no specification of Vega-Lite 6"),
+        ("seeds --figure loads.json -o a.html", "loads.json: a figure of a page loads nothing"),
         ("seeds --baseline hay -o a.html", "no trained model here has the attention 'hay'"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(ask: Ask, line: str, said: str) -> None:
     for folder in ("folder.html", "empty"):
         Path(folder).mkdir()
+    Path("loads.json").write_text(json.dumps(POINTS | {"data": {"url": "http://127.0.0.1/a.csv"}}))
     Path("a.html").write_text("kept")
     assert said in refused(ask, f"report {line}")
     assert Path("a.html").read_text() == "kept"

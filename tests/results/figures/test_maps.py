@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from results.figures import Seen, analysis, maps, queries
+from results.figures import Seen, analysis, maps, queries, rendered
 from results.tables import analysis_sheet, to_plain
 from results.tables.analyzed import MEASURES
 from tests.results.figures.common import check, layers, texts_of
@@ -43,6 +43,12 @@ def test_all_panels_share_a_scale_and_the_mean_is_first(capfd: Any) -> None:
     assert {"one", "two", "mean of the heads", "head 1", "head 2", "Marked: the query."} <= set(texts_of(figure))
     row = figure.data[(figure.data["model"] == "two") & (figure.data["head"] == 2)].iloc[5]
     assert (row["key"], row["row"], row["column"], row["weight"]) == (5, 1, 1, weights[0, 1, 1, 1] / 2)
+
+
+def test_no_image_is_read_out_as_its_bytes() -> None:
+    drawn = rendered(maps([seen(np.ones((1, 1, 4, 4)))]), ".svg").decode()
+    assert "data:image/jpeg" in drawn
+    assert 'aria-label="url' not in drawn
 
 
 def test_negative_weights_have_another_colour_and_one_large_weight_does_not_hide_the_rest() -> None:

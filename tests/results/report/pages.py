@@ -7,11 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import results
 from results import Record, tables
-from results.figures import curves
+from results.figures import curves, maps, read_figure, render
 from results.report import Paper, Report, report_page
 from tests.results.figures.common import FASHION, QUICKSTART
+from tests.results.figures.test_maps import seen
 
 EVIL = "</script><script>window.evil = 1</script><img src=x onerror='window.evil = 2'>&amp; \u2028"
 """Markup that must stay text."""
@@ -58,6 +61,13 @@ def published() -> Any:
     return tables.compare(rows, ours)
 
 
+def slider(folder: Path) -> Path:
+    """The file of a figure of a photograph, with a slider between four queries."""
+    weights = np.random.default_rng(0).random((4, 2, 4, 4))
+    figure = maps([seen(weights, EVIL, queries=(0, 5, 10, 15))], [f"A note. {EVIL}"], title=f"Maps {EVIL}")
+    return render(figure, folder / "maps.json")
+
+
 def page_of(records: list[Record], **changes: Any) -> str:
     frame = tables.table(records, changes.get("expected", ()), results.certificates())
     return report_page(Report(**{"title": "Tested", "records": records, "frame": frame} | changes))
@@ -78,6 +88,7 @@ def full_page(folder: Path) -> str:
         published=published(),
         published_keys=[[next(r.key for r in records if r.cell["task"]["name"] == "costs" and r.metrics)]],
         curves=curves(trained),
+        further=[read_figure(slider(folder.parent))],
         commands={record.key: f"attention-bench again {EVIL} --seed 0 --out again" for record in trained},
         papers=[PAPER],
         notes=[EVIL],

@@ -35,6 +35,7 @@ def faults(page: Any, axe: str) -> list[str]:
 def test_no_serious_fault(open_page: Open, axe: str, scheme: str) -> None:
     page = open_page(color_scheme=scheme)
     drawn(page, "accuracy")
+    page.wait_for_selector("[data-further].photo input[type=range]")
     page.locator(".chips button").first.click()
     assert faults(page, axe) == []
     explored(page)
