@@ -37,9 +37,9 @@ def read_figure(path: Path) -> Given:
             f"{is_other}"
         )
     spec.pop("usermeta", None)  # it may hold options of the page's programs
-    for name, text in _texts(spec):
-        if _ADDRESS.match(text) or (name in _LINKS and not text.startswith("data:")):
-            raise ValueError(f"{path}: a figure of a page loads nothing, and this would load {_short(text)}")
+    for name, value in _texts(spec):
+        if _ADDRESS.match(value) or (name in _LINKS and not value.startswith("data:")):
+            raise ValueError(f"{path}: a figure of a page loads nothing, and this would load {_short(value)}")
     _check_drawn(path, spec)
     title, own = spec.get("title"), path.stem
     text: Any = title.get("text") if isinstance(title, dict) else title
