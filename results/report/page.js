@@ -619,8 +619,12 @@
     metric(name, ...others) {
       return [name, ...others].map((each) => this.metrics.find((column) => column.name === each)).find(Boolean);
     }
+    /** What is drawn across: the reader's choice, or else a usual cost that a row has beside the other number. */
     get x() {
-      return this.metric(state.x, "gmacs", "params_m", "latency_ms_p50", "train_loss") ?? this.metrics.find((column) => column !== this.y);
+      const { y } = this;
+      const drawable = (column) => column && column !== y && this.table.all.some((row) => typeof column.values[row] === "number" && typeof y.values[row] === "number");
+      const usual = ["gmacs", "params_m", "latency_ms_p50", "train_loss"].map((name) => this.metric(name));
+      return this.metric(state.x) ?? [...usual, ...this.metrics].find(drawable) ?? this.metrics.find((column) => column !== y);
     }
     get y() {
       return this.metric(state.y, "top1", "train_top1", "evaluate_top1", "top1_ema", "images_per_s") ?? this.metrics[0];
@@ -793,7 +797,7 @@
       const [a, b] = [inner(low), inner(high)];
       const margin = 0.08 * (b - a) || Math.abs(b) * 0.05 || 1;
       const [middle, half] = [(a + b) / 2, ((b - a) / 2 + margin) * this.zoom];
-      return { scale: { domain: [outer(middle - half), outer(middle + half)], nice: false, ...(log ? { type: "log" } : { zero: false }) }, axis: { title: column.label, tickCount: 5, labelOverlap: true } };
+      return { scale: { domain: [outer(middle - half), outer(middle + half)], nice: false, ...(log ? { type: "log" } : { zero: false }) }, axis: { title: column.unit === "%" ? `${column.label} (%)` : column.label, tickCount: 5, labelOverlap: true } };
     }
     panelSpec(title, rows, place, width) {
       const { x, y } = this;

@@ -3,13 +3,14 @@
 import csv
 import io
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 
 from tests.results.report.conftest import Open
-from tests.results.report.pages import EVIL, RUN
+from tests.results.report.pages import EVIL, RUN, fashion, page_of, quickstart
 
 RESULTS = "[data-table=results]"
 
@@ -216,6 +217,18 @@ def test_axes_are_chosen(open_page: Open) -> None:
 def explored(page: Any) -> None:
     page.locator("#tab-explore").click()
     page.wait_for_function("document.querySelector('#art').dataset.shown === 'gmacs top1'")
+
+
+def test_axes_begin_with_two_numbers_that_a_row_has(open_page: Open, tmp_path: Path) -> None:
+    """Trainings of one backbone, beside costs of another: no row has both an accuracy and multiply-adds."""
+    counted = [each for each in quickstart() if each.cell["task"]["name"] == "costs" and each.metrics]
+    path = tmp_path / "a.html"
+    path.write_text(page_of([*fashion(tmp_path / "fashion"), counted[0]]), encoding="utf-8")
+    page = open_page(path)
+    page.locator("#tab-explore").click()
+    page.wait_for_function("document.querySelector('#art').dataset.shown === 'train_loss top1'")
+    assert page.locator("#art svg.marks path[aria-roledescription=point]").count() == 20
+    assert "top1 (%)" in page.locator("#art").inner_text()
 
 
 def test_figures_show_what_the_table_shows(open_page: Open) -> None:
