@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +44,8 @@ def report(
 
     Args:
         output: the file to write, which ends in .html.
-        baseline: the attention that the others are compared with, image by image.
+        baseline: the attention that the others are compared with, image by image; of evaluations, also a backbone or a
+            file of weights.
         ema: compare the moving averages of the weights.
         figure: further figures to show: specifications of Vega-Lite, as `figure` and `maps` write them to .json files.
         title: the headline of the page.
@@ -65,6 +67,9 @@ def report(
     frame = found.frame()
     which: Which = "ema" if ema else "model"
     comparisons, uncompared = _compared(found.records, baseline, which)
+    evaluations, unevaluated = _evaluated(found.records, baseline)
+    if baseline != "softmax" and comparisons is None and evaluations is None and (why := uncompared or unevaluated):
+        raise ValueError(why)
     published, keys = _published(found.records)
     folders = {str(folder) for folder in found.folders}
     page = report_page(
@@ -78,6 +83,8 @@ def report(
             certificates=found.certificates,
             comparisons=comparisons,
             uncompared=uncompared,
+            evaluations=evaluations,
+            unevaluated=unevaluated,
             published=published,
             published_keys=keys,
             curves=_curves(found.records, which),
@@ -93,10 +100,7 @@ def report(
 
 
 def _compared(records: list[Record], baseline: str, which: Which) -> tuple[pd.DataFrame | None, str]:
-    """Return the paired comparison, or None and why there is none; nothing is said where nothing was trained.
-
-    Raises ValueError where a baseline was asked for and cannot be compared with.
-    """
+    """Return the paired comparison, or None and why there is none; nothing is said where nothing was trained."""
     from results import tables
 
     if not any(record.status == "done" and record.cell["task"]["name"] == "train" for record in records):
@@ -104,8 +108,20 @@ def _compared(records: list[Record], baseline: str, which: Which) -> tuple[pd.Da
     try:
         return tables.comparisons(records, baseline, which), ""
     except ValueError as problem:
-        if baseline != "softmax":
-            raise
+        return None, str(problem)
+
+
+def _evaluated(records: list[Record], baseline: str) -> tuple[pd.DataFrame | None, str]:
+    """Return evaluations compared, or None and why not; nothing is said where no two are of the same images."""
+    from results import tables
+
+    done = [record for record in records if record.status == "done" and record.cell["task"]["name"] == "evaluate"]
+    images = Counter(str(record.metrics.get("val_list")) for record in done if record.metrics.get("val_list"))
+    if max(images.values(), default=0) < 2:
+        return None, ""
+    try:
+        return tables.evaluations(records, baseline), ""
+    except ValueError as problem:
         return None, str(problem)
 
 

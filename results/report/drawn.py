@@ -6,26 +6,30 @@ from typing import Any
 
 import pandas as pd
 
-from results.figures import AXES, VEGA_LITE, Figure, accuracy, breakdown, forest
+from results.figures import AXES, VEGA_LITE, Figure, accuracy, breakdown, forest, ranks
 from results.figures.figure import CONFIG
 from results.figures.styles import STYLES, Style, styles
 
 Spec = dict[str, Any]
 
 MANY = 300
-"""Rows of a table above which points can no longer be labelled: only the figure of any two numbers is drawn then."""
+"""Rows above which a figure with a label for each of them is left out."""
 
 
 def drawn(frame: pd.DataFrame, comparisons: pd.DataFrame | None, curves: Callable[[], Figure] | None) -> list[Spec]:
     """Return the figures that these records allow, each with a choice for every axis it can have."""
-    if len(frame) > MANY:
-        return []
     costs = {title: partial(accuracy, frame, name) for name, title in AXES.items()}
-    found = [_figure("accuracy", "Accuracy and cost", "against", costs)]
-    if comparisons is not None:
+    ranking = {title: partial(ranks, frame, name) for name, title in {"top1": "top-1 (%)", **AXES}.items()}
+    few = len(frame) <= MANY
+    found = []
+    if few:
+        found.append(_figure("accuracy", "Accuracy and cost", "against", costs))
+    if comparisons is not None and len(comparisons) <= MANY:
         found.append(_figure("forest", "Differences", "", {"": lambda: forest(comparisons)}))
-    found.append(_figure("breakdown", "Multiply-adds by part", "", {"": lambda: breakdown(frame)}))
-    if curves is not None:
+    found.append(_figure("ranks", "Ranks over backbones", "by", ranking))
+    if few:
+        found.append(_figure("breakdown", "Multiply-adds by part", "", {"": lambda: breakdown(frame)}))
+    if curves is not None and few:
         found.append(_figure("curves", "Training curves", "", {"": curves}))
     return [each for each in found if each["choices"]]
 

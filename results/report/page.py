@@ -21,6 +21,7 @@ from results.report.papers import Paper, bibtex
 from results.report.places import frame_without_places, short_places, text_without_places
 from results.report.provenance import Provenance, as_json
 from results.tables.columns import rows_of
+from results.tables.evaluated import evaluated_sheet
 from results.tables.naming import shortened
 from results.tables.paired_views import paired_sheet
 from results.tables.reproduction import comparison_sheet
@@ -31,11 +32,11 @@ from results.wording import count
 class Report:
     """What a page is about.
 
-    `frame` is that of `results.tables.table`, of the `records` and the `expected` cells. `comparisons` and `published`
-    are the frames of `results.tables.comparisons` and `compare`; `published_keys` has for each row of the latter the
-    keys of our records. Where there is no frame, the texts `uncompared` say why, if anything is to be said. `further`
-    are figures that are shown as they are. `commands` are lines that measure records again, by their keys. `papers` are
-    those of the attentions shown.
+    `frame` is that of `results.tables.table`, of the `records` and the `expected` cells. `comparisons`, `evaluations`
+    and `published` are the frames of `results.tables.comparisons`, `evaluations` and `compare`; `published_keys` has
+    for each row of the last the keys of our records. Where there is no frame, the texts `uncompared` and `unevaluated`
+    say why, if anything is to be said. `further` are figures that are shown as they are. `commands` are lines that
+    measure records again, by their keys. `papers` are those of the attentions shown.
     """
 
     title: str
@@ -47,6 +48,8 @@ class Report:
     certificates: Sequence[Certificate] = ()
     comparisons: pd.DataFrame | None = None
     uncompared: str = ""
+    evaluations: pd.DataFrame | None = None
+    unevaluated: str = ""
     published: pd.DataFrame | None = None
     published_keys: Sequence[Sequence[str]] = ()
     curves: Figure | None = None
@@ -67,11 +70,14 @@ def report_page(report: Report) -> str:
         sources=[places.get(source, source) for source in report.sources],
         notes=[text_without_places(line, places) for line in report.notes],
         uncompared=text_without_places(report.uncompared, places),
+        unevaluated=text_without_places(report.unevaluated, places),
     )
     provenance = Provenance(report.records, report.certificates, report.commands, places)
     tables = {"results": results_table(report.frame, provenance)}
     if report.comparisons is not None:
         tables["pairs"] = _pairs(report.comparisons, provenance)
+    if report.evaluations is not None:
+        tables["evaluations"] = _evaluations(report.evaluations, provenance)
     if report.published is not None and len(report.published):
         keys = [[n for key in keys if (n := provenance.number(key)) is not None] for keys in report.published_keys]
         tables["published"] = _published(report.published, keys)
@@ -117,6 +123,13 @@ def _pairs(comparisons: pd.DataFrame, provenance: Provenance) -> Spec:
     opening = ("top1", "SD", "difference", "95 % interval", "p")
     table = sheet_table(paired_sheet(comparisons), sources, opening)
     return with_attentions(table, list(comparisons["attention"]))
+
+
+def _evaluations(frame: pd.DataFrame, provenance: Provenance) -> Spec:
+    numbers = [provenance.number(row["key"]) for row in rows_of(frame)]
+    opening = ("top1", "95 % interval", "difference", "its interval", "won", "lost", "p")
+    table = sheet_table(evaluated_sheet(frame), [[] if n is None else [n] for n in numbers], opening)
+    return with_attentions(table, list(frame["attention"]))
 
 
 def _published(comparison: pd.DataFrame, sources: Sequence[Sequence[int]]) -> Spec:

@@ -55,8 +55,10 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
             texts[pair] = shown[found[0]]
             continue
         own = [row for row in rows if countable[row]]
-        _check_alike(frame.iloc[own or rows], pair, metric)
-        distinct = _once_per_run(frame.iloc[own or rows], pair, metric)
+        distinct = [values[row] for row in own or rows]
+        if len(distinct) > 1:
+            _check_alike(frame.iloc[own or rows], pair, metric)
+            distinct = _once_per_run(frame.iloc[own or rows], pair, metric)
         numbers[pair] = float(pd.Series(distinct, dtype=float).mean())
         if own:
             alike[pair] = frozenset(contest[row] for row in own)

@@ -5,12 +5,16 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import results
 from tests.harness.command_line import SHORT, Ask, photos, refused
+from tests.results.conftest import Make
 from tests.results.figures.common import FASHION, QUICKSTART
 from tests.results.figures.test_reading import POINTS
 from tests.results.report.pages import data_of
+from tests.results.tables.test_evaluated import Evaluated
 
 LEFT = "42ead137b9000bb7"
 """A training among those of Fashion-MNIST."""
@@ -45,6 +49,23 @@ def test_further_figures(ask: Ask) -> None:
     for place, heading in enumerate(("Where they go", "forest"), 1):
         assert f'<h2 id="further-{place}" tabindex="-1">{heading}</h2>' in page
     assert len(data_of(page)["further"]) == 2
+
+
+def test_evaluations_of_the_same_images_are_compared(ask: Ask) -> None:
+    given = Evaluated(Make, Path("runs"))
+    bits = np.arange(300) % 3 > 0
+    given.add("swin_t", "softmax", bits)
+    results.write(Path("runs"), given.records[0])
+    assert ask("report -o a.html").status == 0
+    assert "Evaluations compared" not in Path("a.html").read_text(), "there is nothing to compare it with"
+    results.write(Path("runs"), given.add("flatten_swin_t", "focused", bits | (np.arange(300) % 7 == 0)))
+    for baseline in ("softmax", "swin_t", "flatten_swin_t.pth"):
+        assert ask(f"report --baseline {baseline} -o a.html").status == 0
+        assert data_of(Path("a.html").read_text())["tables"]["evaluations"]["count"] == 2
+    assert "no evaluation here is of 'hay'" in refused(ask, "report --baseline hay -o a.html")
+    results.write(Path("runs"), given.add("swin_s", "softmax", ~bits))
+    assert ask("report -o a.html").status == 0
+    assert "They are not: the baseline &#39;softmax&#39; fits several: swin_s" in Path("a.html").read_text()
 
 
 @pytest.mark.usefixtures("runs")

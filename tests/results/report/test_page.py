@@ -1,13 +1,21 @@
 """The page as a file: what is in it, and that no text of a record is markup."""
 
+import json
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import results
+from results import tables
+from results.figures import AXES, curves, ranks
 from results.report.provenance import as_json
-from tests.results.report.pages import EVIL, PAPER, RUN, data_of, full_page, page_of, quickstart
+from tests.results.report.pages import EVIL, PAPER, RUN, data_of, fashion, full_page, page_of, quickstart
+from tests.results.tables.test_evaluated import Evaluated
 
 MIB = 1024 * 1024
 
@@ -106,6 +114,40 @@ def test_what_is_behind_a_number(full: str) -> None:
     assert len(shared) == len({str(each) for each in shared}), "equal values are there once"
 
 
+def test_many_rows_have_the_figures_that_do_not_label_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("results.report.drawn.MANY", 8)
+    trained = fashion(tmp_path / "fashion")
+    page = page_of([*trained, *quickstart()], comparisons=tables.comparisons(trained), curves=curves(trained))
+    assert [figure["name"] for figure in data_of(page)["figures"]] == ["forest", "ranks"]
+
+
+def test_ranks_are_those_of_the_figure() -> None:
+    records = [record for record in quickstart() if record.metrics]
+    (figure,) = (each for each in data_of(page_of(records))["figures"] if each["name"] == "ranks")
+    own = ranks(tables.table(records, (), results.certificates()), "gmacs")
+    choices = {choice["label"]: choice for choice in figure["choices"]}
+    assert {"top-1 (%)", AXES["gmacs"]} <= set(choices)
+    assert choices[AXES["gmacs"]]["spec"] == json.loads(json.dumps(own.spec))
+
+
+def test_evaluations_are_those_of_compare(make: Any, tmp_path: Path) -> None:
+    given = Evaluated(make, tmp_path)
+    bits = np.arange(300) % 3 > 0
+    given.add("swin_t", "softmax", bits)
+    given.add("flatten_swin_t", "focused", bits | (np.arange(300) % 7 == 0))
+    frame = tables.evaluations(given.records, "swin_t")
+    page = page_of(given.records, evaluations=frame)
+    assert ">Evaluations compared</h2>" in page
+    data = data_of(page)
+    table = data["tables"]["evaluations"]
+    sheet = tables.evaluated_sheet(frame)
+    assert [column["label"] for column in table["columns"]] == list(sheet.headers)
+    keys = [[data["records"][number]["key"] for number in row["records"]] for row in table["rows"]]
+    assert keys == [[key] for key in frame["key"]]
+    assert table["notes"] == sheet.below
+    assert "They are not: no bits." in page_of(given.records, unevaluated="no bits")
+
+
 def test_methods_and_references_are_to_paste(full: str) -> None:
     text = re.sub(r"<[^>]*>", " ", full)
     assert "papers print the same number as FLOPs" in text
@@ -118,6 +160,6 @@ def test_sizes(full: str) -> None:
     records = [record for record in quickstart() if record.metrics]
     page = page_of(records)
     assert len(page.encode()) < 2 * MIB
-    assert [figure["name"] for figure in data_of(page)["figures"]] == ["accuracy", "breakdown"]
+    assert [figure["name"] for figure in data_of(page)["figures"]] == ["accuracy", "ranks", "breakdown"]
     choices = data_of(page)["figures"][0]["choices"]
     assert len(choices) > 4, "an accuracy has several costs to be drawn against"
