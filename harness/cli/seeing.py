@@ -27,11 +27,13 @@ CheckpointsOption = Annotated[
     tuple[str, ...],
     shown(
         "FILE ...",
-        "weights to look at: a checkpoint or a folder of a run, or PRESET=FILE for a file that does not say its model.",
+        "weights to look at: a checkpoint or a folder of a run, or PRESET=FILE for a file that does not say its model; "
+        "with --preset, files for it and its attention.",
     ),
 ]
 PresetOption = Annotated[
-    str | None, shown("PRESET", "a backbone with random weights, as in `attention-bench list backbones`.")
+    str | None,
+    shown("PRESET", "a backbone, as in `attention-bench list backbones`; without --checkpoint with random weights."),
 ]
 AttentionsOption = Annotated[
     tuple[str, ...], shown("ATTENTION ...", "attentions of the preset, one model each.", default="the preset's own")
@@ -105,8 +107,11 @@ def maps(
     seen, found = [], []
     for model, grid in zip(models, grids, strict=True):
         pixels = model.pixels(photo)
-        own = [same_place(each, grids[0], grid) for each in queries]
-        found.append(maps_of(model.model, model.normalised(pixels), stage, block, own, part))
+        try:
+            own = [same_place(each, grids[0], grid) for each in queries]
+            found.append(maps_of(model.model, model.normalised(pixels), stage, block, own, part))
+        except ValueError as problem:
+            raise ValueError(f"{model.label}: {problem}") from problem
         seen.append(_seen(model, pixels, found[-1], own))
     drawn = figures.maps(seen, _map_notes(models, found, image), title)
     content = figures.rendered(drawn, output.suffix, notes=not bare)
@@ -195,25 +200,40 @@ def _viewed(
         raise ValueError("name a model: --checkpoint FILE, or --preset PRESET for random weights")
     if preset is None and (attentions or settings_given):
         raise ValueError("--attention and --set are of --preset; a checkpoint says what model it is of")
-    found = [_checkpoint(text, ema) for text in checkpoints]
-    if preset is not None:
-        found += [(spec, None, _preprocessing(spec)) for spec in specs_of(preset, attentions, settings(settings_given))]
+    found: list[tuple[BackboneSpec, Weights | None, Preprocessing]]
+    if checkpoints and preset is not None:
+        if len(attentions) > 1:
+            raise ValueError("the files of --checkpoint have one attention: name one, or leave out --checkpoint")
+        (spec,) = specs_of(preset, attentions, settings(settings_given))
+        found = [(spec, _weights(text, ema), _preprocessing(spec)) for text in checkpoints]
+    elif preset is not None:
+        found = [(spec, None, _preprocessing(spec)) for spec in specs_of(preset, attentions, settings(settings_given))]
+    else:
+        found = [_checkpoint(text, ema) for text in checkpoints]
     for text in against:
-        known = "=" in text or Path(text).exists()
+        known = "=" in text or (text != "" and Path(text).exists())
         found += [_checkpoint(text, ema)] if known else [(s, None, _preprocessing(s)) for s in specs_of(text, (), {})]
     return _told_apart([viewed(*each, seed=seed, device=device) for each in found])
 
 
 def _checkpoint(text: str, ema: bool) -> tuple[BackboneSpec, Weights | None, Preprocessing]:
+    """Return the model that a checkpoint says it is of, or that PRESET=FILE does."""
     from harness.cli.selection import evaluated, specs_of
-    from harness.training.loading import weights_in
 
     name, equals, file = text.partition("=")
     if not equals or Path(text).exists():
         spec, weights, views = evaluated(Path(text), None, None, {}, (), ema=ema, strict=True)
         return spec, weights, views[0]
     (spec,) = specs_of(name, (), {})
-    return spec, weights_in(file, ema=ema), _preprocessing(spec)
+    return spec, _weights(file, ema), _preprocessing(spec)
+
+
+def _weights(file: str, ema: bool) -> Weights:
+    from harness.training.loading import weights_in
+
+    if not file:
+        raise ValueError("a file of weights has no name; write it as in PRESET=FILE")
+    return weights_in(file, ema=ema)
 
 
 def _preprocessing(spec: BackboneSpec) -> Preprocessing:
@@ -231,10 +251,13 @@ def _told_apart(models: list[Viewed]) -> list[Viewed]:
 
     short, _ = tables.shortened(pd.Series([str(model.spec.attention) for model in models]))
     labels = [f"{model.spec.name} {short[str(model.spec.attention)]}" for model in models]
-    return [
-        replace(model, label=f"{label}, {model.weights}" if labels.count(label) > 1 else label)
+    told = [
+        f"{label}, {model.weights}" if labels.count(label) > 1 else label
         for model, label in zip(models, labels, strict=True)
     ]
+    if twice := next((label for label in told if told.count(label) > 1), None):
+        raise ValueError(f"one model is named twice: {twice}")
+    return [replace(model, label=label) for model, label in zip(models, told, strict=True)]
 
 
 def _heads(model: Viewed, stage: int, block: int) -> int:

@@ -62,6 +62,10 @@ def test_weights_of_files_are_looked_at(ask: Ask) -> None:
     assert ask(f"{MICRO} --seed 5 --query class -o seed.svg").status == 0
     file, seed = pd.read_csv("file.csv"), pd.read_csv("seed.csv")
     assert file["weight"].tolist() == seed["weight"].tolist()
+    focused = build(preset("deit_micro", attention="focused")).state_dict()
+    torch.save({"model": focused}, "focused.pth")
+    line = "maps --preset deit_micro --attention focused --checkpoint focused.pth --image photo.png -o focused.svg"
+    assert ask(line).status == 0
     answer = ask("maps --checkpoint deit_micro=five.pth --against deit_micro --image photo.png -o both.svg")
     assert answer.status == 0
     assert {"deit_micro softmax, five.pth", "deit_micro softmax, random weights, seed 0"} <= {
@@ -85,6 +89,11 @@ def test_weights_of_files_are_looked_at(ask: Ask) -> None:
         ("maps --preset deit_micro --image text.png -o a.png", "cannot read the image text.png: it is no image"),
         ("maps --preset deit_micro --image nowhere.png -o a.png", "cannot read the image nowhere.png: No such file"),
         ("maps --preset deit_micro --attention external --image photo.png -o a.png", "does not read v"),
+        (f"{MICRO} --attention softmax softmax -o a.png", "twice"),
+        ("maps --checkpoint deit_micro= --image photo.png -o a.png", "a file of weights has no name"),
+        (f'{MICRO} --against "" -o a.png', "unknown"),
+        (f"{MICRO} --attention softmax external -o a.png", "deit_micro external: ExternalAttention does not read v"),
+        (f"{MICRO} --checkpoint text.png --attention softmax focused -o a.png", "name one, or leave out --checkpoint"),
         ("maps --preset nonsense --image photo.png -o a.png", "nonsense"),
         (f"{MICRO} -o photo.png", "cannot write photo.png: it is what is read"),
         (f"{MICRO} --seed -1 -o a.png", "--seed -1: it takes a number from 0 to"),
