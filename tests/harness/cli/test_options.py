@@ -33,7 +33,9 @@ def test_flags_reach_the_record(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(selection.TASKS, "speed", Speed(min_seconds=0.1))
     speed = "run --backbone deit_micro --task speed --set image_size=8 --batch 2 --precision bf16 --channels-last"
     answer = ask(speed)
-    assert (answer.status, answer.err) == (0, "")
+    # Other work on the machine may disturb so short a measurement.
+    advice = "attention-bench run --retry-disturbed measures again what was disturbed.\n"
+    assert (answer.status, answer.err.replace(advice, "")) == (0, "")
     (record,) = records()
     expected = {"device": "cpu", "precision": "bf16", "mode": "eager", "channels_last": True, "batch": 2}
     assert record.cell["task"]["runtime"] == expected
