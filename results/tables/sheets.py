@@ -111,7 +111,8 @@ def to_markdown(sheet: Sheet) -> str:
 def show(sheet: Sheet, console: Console, wide: bool = False) -> None:
     """Print a table: as wide as a terminal at most, framed if there is room; plain lines with `wide` and elsewhere."""
     if not console.is_terminal or wide:
-        console.out(to_plain(sheet), highlight=False, end="")
+        if not console.quiet:  # rich takes seconds to pass on a hundred thousand lines
+            console.file.write(to_plain(sheet))
         return
     table = Table()
     for position, header in enumerate(sheet.headers):
