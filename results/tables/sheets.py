@@ -111,8 +111,7 @@ def to_markdown(sheet: Sheet) -> str:
 def show(sheet: Sheet, console: Console, wide: bool = False) -> None:
     """Print a table: as wide as a terminal at most, framed if there is room; plain lines with `wide` and elsewhere."""
     if not console.is_terminal or wide:
-        if not console.quiet:  # rich takes seconds to pass on a hundred thousand lines
-            console.file.write(to_plain(sheet))
+        _write(to_plain(sheet), console)
         return
     table = Table()
     for position, header in enumerate(sheet.headers):
@@ -125,6 +124,17 @@ def show(sheet: Sheet, console: Console, wide: bool = False) -> None:
             console.print(Text(note))
     else:
         console.print(Text(to_plain(fitted(sheet, console.width))), soft_wrap=True, end="")
+
+
+def _write(text: str, console: Console) -> None:
+    """Write to the stream of a console itself: rich takes seconds to pass on a hundred thousand lines."""
+    if console.quiet:
+        return
+    try:
+        console.file.write(text)
+        console.file.flush()
+    except BrokenPipeError:  # its reader has gone
+        console.on_broken_pipe()
 
 
 def fitted(sheet: Sheet, width: int) -> Sheet:
