@@ -15,7 +15,7 @@ import submitit
 
 from slurm import JobDied, Work, call_apart, cancel_local, copy_code, local_job, submit_local
 from slurm.local import OneAfterTheOther
-from tests.slurm.cluster import wait_for
+from tests.slurm.cluster import PATIENCE, wait_for
 from tests.slurm.works import Dies, Steps, Tells, steps
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def test_an_interrupt_ends_the_process(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         call_apart(functools.partial(sleep_and_write, str(started)), tmp_path)
     (job,) = cancelled
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while job._process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     assert job._process.poll() is not None
@@ -166,7 +166,7 @@ def test_a_job_goes_on_when_the_terminal_of_its_shell_is_closed(code: Path, tmp_
         id = shell.stdout.readline().strip()
         wait_for(lambda: steps(tmp_path))
         os.killpg(shell.pid, signal.SIGHUP)
-        assert shell.wait(20) == -signal.SIGHUP
+        assert shell.wait(PATIENCE) == -signal.SIGHUP
         assert len(steps(tmp_path)) < 12
         assert not ended(id)
     wait_for(lambda: ended(id))
