@@ -1,12 +1,11 @@
 """Accuracy over the values of an option of attentions, a curve per attention."""
 
 import ast
-import json
 
 import pandas as pd
 
 from results.figures import marks
-from results.figures.figure import SIZE, Figure, Spec, accuracy_scale, layer, specification
+from results.figures.figure import SIZE, Figure, Spec, accuracy_scale, at_settings, layer, specification
 from results.figures.labels import text_width
 from results.figures.marks import look
 from results.figures.panels import Panel, differing_fields, panel_notes, panels
@@ -125,15 +124,7 @@ def _panel(panel: Panel, option: str, style: dict[str, Style]) -> Spec:
         }
         for row in rows_of(points)
     ]
-    x = {"field": "at", "type": "quantitative", "scale": {"domain": [-0.5, len(values) - 0.5], "nice": False}}
-    x |= {
-        "axis": {
-            "title": option,
-            "values": list(range(len(values))),
-            "labelExpr": f"{json.dumps(values)}[datum.value]",
-            "grid": False,
-        }
-    }
+    x = at_settings(values, option)
     y = {"field": "top1", "type": "quantitative", "scale": up.vega(), "axis": {"title": "top-1 (%)", "tickCount": 6}}
     lines = []
     for name in series:

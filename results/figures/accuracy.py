@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from results.figures import marks
-from results.figures.figure import SIZE, Figure, Scale, Spec, accuracy_scale, at_pixels, layer, specification
+from results.figures.figure import SIZE, Figure, Scale, Spec, accuracy_scale, layer, specification
 from results.figures.fronts import Costed, dominated, front
 from results.figures.labels import Box, Label, placed
 from results.figures.marks import look
@@ -186,16 +186,8 @@ def _steps(line: Sequence[tuple[float, float]], turn: bool) -> list[Box]:
 
 
 def _written(points: pd.DataFrame, labels: Sequence[Label], across: Scale, up: Scale) -> list[Spec]:
-    texts, leaders = [], []
-    for row, label in zip(rows_of(points), labels, strict=True):
-        ink = GREY if row["dominated"] else INK
-        texts.append({"label": label.text, "left": label.box.left + 1, "middle": label.middle, "ink": ink})
-        if label.leader is not None:
-            start = {"x": across.pixel(row["x"]), "y": up.pixel(row["top1"])}
-            leaders.append(start | {"x2": label.leader[0], "y2": label.leader[1]})
-    ends = {name: {"field": name} for name in ("x2", "y2")}
-    lines = layer(leaders, {"type": "rule", "color": "#9a9a9a"}, at_pixels(x="x", y="y") | ends)
-    return [*([lines] if leaders else []), *marks.texts(texts)]
+    starts = [(across.pixel(x), up.pixel(y)) for x, y in zip(points["x"], points["top1"], strict=True)]
+    return marks.labels(labels, starts, [GREY if dominated else INK for dominated in points["dominated"]])
 
 
 def _notes(

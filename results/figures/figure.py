@@ -1,5 +1,6 @@
 """What a figure is, and what all of them share: the version of Vega-Lite, fonts, axes, notes."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -176,6 +177,13 @@ def at_pixels(**fields: str) -> Spec:
     return {
         name: {"field": field, "type": "quantitative", "scale": None, "axis": None} for name, field in fields.items()
     }
+
+
+def at_settings(captions: Sequence[str | list[str]], title: str | None) -> Spec:
+    """Return the horizontal encoding of the field `at`, which counts settings from 0; a caption is a text, or lines."""
+    axis = {"title": title, "values": list(range(len(captions))), "labelExpr": f"{json.dumps(captions)}[datum.value]"}
+    scale = {"domain": [-0.5, len(captions) - 0.5], "nice": False}
+    return {"field": "at", "type": "quantitative", "scale": scale, "axis": axis | {"grid": False}}
 
 
 def literal(**channels: str) -> Spec:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from results.figures.figure import SIZE, Spec, at_pixels, layer, literal
-from results.figures.labels import in_a_column
+from results.figures.labels import Label, in_a_column
 from results.figures.styles import INK, Style
 
 SHOWN = {
@@ -62,6 +62,18 @@ def texts(rows: Sequence[Spec], align: str = "left", **mark: float) -> list[Spec
     encoding = {"text": {"field": "label", "type": "nominal"}, **at_pixels(x="left", y="middle")}
     rim = layer(rows, kind | {"stroke": "white", "strokeWidth": 3}, encoding | {"fill": {"value": "white"}})
     return [rim, layer(rows, kind, encoding | literal(ink="fill"))]
+
+
+def labels(found: Sequence[Label], starts: Sequence[tuple[float, float]], inks: Sequence[str]) -> list[Spec]:
+    """Return layers with placed labels, and lines to those that are not beside their points, which are at `starts`."""
+    rows, lines = [], []
+    for label, (x, y), ink in zip(found, starts, inks, strict=True):
+        rows.append({"label": label.text, "left": label.box.left + 1, "middle": label.middle, "ink": ink})
+        if label.leader is not None:
+            lines.append({"x": x, "y": y, "x2": label.leader[0], "y2": label.leader[1]})
+    ends = {name: {"field": name} for name in ("x2", "y2")}
+    rule = layer(lines, {"type": "rule", "color": "#9a9a9a"}, at_pixels(x="x", y="y") | ends)
+    return [*([rule] if lines else []), *texts(rows)]
 
 
 class Ending(NamedTuple):

@@ -1,7 +1,6 @@
 """The figures of a paper, with its published points and ours: accuracy against cost and run time, and its ablations."""
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from results.figures.figure import (
     Scale,
     Spec,
     accuracy_scale,
-    at_pixels,
+    at_settings,
     layer,
     literal,
     specification,
@@ -226,24 +225,10 @@ def _panel(
         mark = {"type": "line", "color": look.colour, "strokeDash": look.dash, "strokeWidth": 1.2, "opacity": 0.6}
         layers.append(layer(rows_of(line[["x", "top1"]]), mark, {"x": x, "y": y}))
     layers += _marks(of_kind, x, y)
-    texts = [{"label": label.text, "left": label.box.left + 1, "middle": label.middle, "ink": INK} for label in labels]
-    return {
-        "title": name,
-        "width": width,
-        "height": height,
-        "layer": [*layers, *_leaders(rows, labels, across, up), *marks.texts(texts)],
-    }
-
-
-def _leaders(rows: pd.DataFrame, labels: Sequence[Label], across: Scale, up: Scale) -> list[Spec]:
-    first = rows_of(rows[~rows.duplicated(["model", "resolution"])])
-    lines = [
-        {"x": across.pixel(row["x"]), "y": up.pixel(row["top1"]), "x2": label.leader[0], "y2": label.leader[1]}
-        for row, label in zip(first, labels, strict=True)
-        if label.leader is not None
-    ]
-    ends = {name: {"field": name} for name in ("x2", "y2")}
-    return [layer(lines, {"type": "rule", "color": "#9a9a9a"}, at_pixels(x="x", y="y") | ends)] if lines else []
+    first = rows[~rows.duplicated(["model", "resolution"])]
+    starts = [(across.pixel(x), up.pixel(y)) for x, y in zip(first["x"], first["top1"], strict=True)]
+    layers += marks.labels(labels, starts, [INK] * len(labels))
+    return {"title": name, "width": width, "height": height, "layer": layers}
 
 
 def _marks(of_kind: Mapping[str, pd.DataFrame], x: Spec, y: Spec) -> list[Spec]:
@@ -285,16 +270,7 @@ def _ablation_panel(name: str, rows: pd.DataFrame) -> Spec:
         row | {"at": settings.index(row["model"]) + (0.15 if row["kind"] == MEASURED else 0)} for row in rows_of(shown)
     ]
     drawn = {str(kind): found for kind, found in pd.DataFrame(points).groupby("kind")}
-    captions = [wrapped(text, SIZE, _STEP - 8) for text in settings]
-    x = {"field": "at", "type": "quantitative", "scale": {"domain": [-0.5, len(settings) - 0.5], "nice": False}}
-    x |= {
-        "axis": {
-            "title": None,
-            "values": list(range(len(settings))),
-            "labelExpr": f"{json.dumps(captions)}[datum.value]",
-            "grid": False,
-        }
-    }
+    x = at_settings([wrapped(text, SIZE, _STEP - 8) for text in settings], None)
     y = {"field": "top1", "type": "quantitative", "scale": up.vega(), "axis": {"title": "top-1 (%)", "tickCount": 6}}
     dashed = {"type": "rule", "color": STYLES[_BASELINE].colour, "strokeDash": [4, 3]}
     layers = [layer([{"top1": value} for value in dict.fromkeys(baseline["top1"])], dashed, {"y": y})]
