@@ -92,14 +92,14 @@ def maps(
     check_files(files, [], [image])
     photo = read_image(image)
     models = _viewed(checkpoint, preset, attention, set, against, ema=ema, seed=seed, device=device)
-    grids = [block_places(model.model, stage, block)[0].grid for model in models]
+    places = [block_places(model.model, stage, block) for model in models]
+    grids = [branches[0].grid for branches in places]
     middle = grids[0].height // 2 * grids[0].width + grids[0].width // 2
     queries = read_query(query or str(middle), grids[0])
     if len(queries) > 1 and output.suffix not in (".html", ".json"):
         raise ValueError(f"--query all needs a slider: -o FILE.html or FILE.json, not {output.suffix}")
-    number = sum(
-        len(queries) * g.height * g.width * _heads(m, stage, block) for m, g in zip(models, grids, strict=True)
-    )
+    heads = [sum(place.site.heads for place in branches) for branches in places]
+    number = len(queries) * sum(g.height * g.width * h for g, h in zip(grids, heads, strict=True))
     if number > MOST:
         raise ValueError(
             f"all queries would be {number:,} weights; up to {MOST:,} are drawn: name one, or a later stage"
@@ -258,12 +258,6 @@ def _told_apart(models: list[Viewed]) -> list[Viewed]:
     if twice := next((label for label in told if told.count(label) > 1), None):
         raise ValueError(f"one model is named twice: {twice}")
     return [replace(model, label=label) for model, label in zip(models, told, strict=True)]
-
-
-def _heads(model: Viewed, stage: int, block: int) -> int:
-    from harness.seeing.maps import block_places
-
-    return sum(place.site.heads for place in block_places(model.model, stage, block))
 
 
 def _seen(model: Viewed, pixels: Any, found: BlockMaps, queries: Sequence[Query]) -> Any:
