@@ -14,14 +14,14 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
 from attentions import AttentionSpec, source_digest
 from harness.certificate import compilers, costs, definition, dependence, maps, mounting, precision, random_sites, state
 from harness.certificate.subject import Broken, Exempt, Subject
+from harness.process.determinism import one_thread
 from harness.process.environment import check_device, environment
 from harness.process.errors import first_line
 from results import Certificate, Verdict
@@ -78,8 +78,9 @@ def certify(
     if unknown := set(subject.attention.exempt) - set(LAWS):
         raise ValueError(f"{spec.name} is exempt from {sorted(unknown)}, which are not laws ({', '.join(LAWS)})")
     verdicts = []
-    # The random state of the caller's program stays as it was.
-    with torch.random.fork_rng(), warnings.catch_warnings(), _one_thread(), torch.compiler.set_stance("force_eager"):
+    # The sites are so small that threads would mostly wait for each other; and where more threads join in on larger
+    # maps, time does not grow as the work does. The random state of the caller's program stays as it was.
+    with torch.random.fork_rng(), warnings.catch_warnings(), one_thread(), torch.compiler.set_stance("force_eager"):
         warnings.simplefilter("ignore")
         problem = subject.runs()
         if device == "cpu" and problem is not None and ASKS_FOR_GPU.search(problem):
@@ -103,21 +104,6 @@ ASKS_FOR_GPU = re.compile(
 
 WITHOUT_RUNNING = ("builds", "shape")
 """Laws that say what is wrong with an attention that does not run; the others would repeat it."""
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run on one thread.
-
-    The sites are so small that threads would mostly wait for each other; and where more threads join in on larger
-    maps, time does not grow as the work does.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _verdict(name: str, law: Law, subject: Subject, problem: str | None) -> Verdict:

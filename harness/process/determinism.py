@@ -70,3 +70,14 @@ def numerics(*, compiled: bool) -> Iterator[None]:
         torch.compiler.reset()
     with ieee_float32(benchmark=True):
         yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch's operations on one thread, and leave their number as it was."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -17,23 +17,20 @@ from attentions import Attention, ImpliedMap, implied_map
 from harness.cells import DataSource
 from harness.images.readers import UNREADABLE
 from harness.images.sources import list_hash, open_val
+from harness.process.determinism import one_thread
 from harness.process.environment import environment
 from harness.seeing import metrics
 from harness.seeing.capture import Call, captured
 from harness.seeing.models import Viewed
 from harness.seeing.places import Place, places_of
 from results.statistics import student
+from results.tables import MEASURES
 
 ROWS = 196
 """Cells of a map whose queries are looked at, spread evenly, where it has more; all keys are."""
 
 WINDOWS = 8
 """Windows of an image that are looked at, spread evenly, where it has more."""
-
-METRICS = (
-    "rank", "rank_attention", "effective_rank", "entropy", "distance_px", "focus", "head_similarity", "token_cosine",
-    "norm_growth", "convolution_share", "attention_time_share", "block_time_share",
-)  # fmt: skip
 
 
 @dataclass
@@ -73,7 +70,7 @@ class BlockAnalysis:
     kind: str = ""
     rows: int = 0
     keys: int = 0
-    metrics: dict[str, Mean] = field(default_factory=lambda: {name: Mean() for name in METRICS})
+    metrics: dict[str, Mean] = field(default_factory=lambda: {name: Mean() for name in MEASURES})
 
 
 class Analysis:
@@ -132,22 +129,12 @@ class Analysis:
 
         # Blocks are many small pieces of work: threads for blocks are faster than threads inside each of them.
         threads = torch.get_num_threads()
-        with _one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             every = pool.map(measured, blocks, self._blocks.values(), self.blocks)
             for found, values in zip(self.blocks, every, strict=True):
                 for metric, value in values.items():
                     if value is not None and math.isfinite(value):
                         found.metrics[metric].add(value)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _of_maps(

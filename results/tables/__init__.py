@@ -13,7 +13,7 @@
   `sources`: where those contradict each other, and run times.
 """
 
-from results.tables.analyzed import analysis_sheet
+from results.tables.analyzed import MEASURES, analysis_sheet
 from results.tables.evaluated import evaluated_sheet, evaluations
 from results.tables.formats import FORMATS, format_of, rendered
 from results.tables.frames import BREAKDOWN, METRICS, table, to_csv
@@ -44,6 +44,7 @@ __all__ = [
     "EVALUATED",
     "FORMATS",
     "IMAGENET_VAL",
+    "MEASURES",
     "METRICS",
     "TRAINED",
     "Sheet",

@@ -9,11 +9,12 @@ import torch
 
 from backbones import build, preset
 from harness.cells import DataSource, Preprocessing
-from harness.seeing.analysis import METRICS, Analysis, Mean, analysed
+from harness.seeing.analysis import Analysis, Mean, analysed
 from harness.seeing.capture import captured
 from harness.seeing.models import viewed
 from harness.seeing.places import places_of
 from results.statistics import mean_interval
+from results.tables import MEASURES
 from tests.nightly import LONG
 
 
@@ -59,7 +60,7 @@ def test_every_family_has_every_measure(name: str) -> None:
     rows = analysis.rows()
     assert [(row["stage"], row["block"]) for row in rows] == [(m.stage, m.block) for m in spec.mounts()]
     for row in rows:
-        for metric in METRICS:
+        for metric in MEASURES:
             if metric == "head_similarity" and row[metric] is None:
                 continue  # one head
             if metric == "convolution_share" and row["attention"].startswith("softmax"):
