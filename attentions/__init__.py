@@ -7,6 +7,7 @@ from attentions._contract import Attention, Given, Grid, Macs, Site
 from attentions._implied import ImpliedMap, implied_map
 from attentions._operators import operator_macs, operators, register_operator
 from attentions._options import fits
+from attentions._paths import PATHS, used_paths, using_path
 from attentions._registry import (
     broken_packages,
     copied_files,
@@ -24,6 +25,7 @@ from attentions._registry import (
 from attentions._spec import AttentionSpec
 
 __all__ = [
+    "PATHS",
     "Attention",
     "AttentionSpec",
     "Given",
@@ -48,6 +50,8 @@ __all__ = [
     "source_digest",
     "temporary_registry",
     "unknown",
+    "used_paths",
+    "using_path",
 ]
 
 for _module in pkgutil.iter_modules(__path__):

@@ -19,12 +19,17 @@ def region_masks(regions: Tensor, number: int, dtype: torch.dtype) -> list[Tenso
     return [(regions == region).unsqueeze(-1).to(dtype) for region in range(number)]
 
 
+def casts(x: Tensor) -> bool:
+    """Return whether autocast is on for the device of x."""
+    device = x.device.type
+    # Autocast is never available on the meta device.
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def scores(q: Tensor, k: Tensor) -> Tensor:
     """Return q k^T / sqrt(d), (B, heads, N, M), for q (B, heads, N, d) and k (B, heads, M, d); never in float16."""
     device = q.device.type
-    # Autocast is never available on the meta device.
-    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    half = torch.get_autocast_dtype(device) if cast else q.dtype
+    half = torch.get_autocast_dtype(device) if casts(q) else q.dtype
     scale = q.shape[-1] ** -0.5
     if half != torch.float16:
         return q * scale @ k.transpose(-2, -1)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions._contract import Grid, Macs, Site
-from attentions._heads import merge_heads, region_masks, split_heads
+from attentions._contract import Given, Grid, Macs, Site
+from attentions._heads import casts, merge_heads, region_masks, split_heads
 from attentions._naive import convolved
+from attentions._native import GIVEN, RELU, Convolution, LinearProduct, takes
+from attentions._paths import note
 
 EPS = 1e-6
 
@@ -21,25 +24,74 @@ def check_kernel_size(kernel_size: int | None) -> None:
         raise ValueError(f"kernel_size={kernel_size} is not allowed; it takes None or an odd number")
 
 
+class FeatureMap(NamedTuple):
+    """How q and k become non-negative features, for kernels that do this on the way: see `FeatureMap` in _native.cpp.
+
+    `of` is the same by torch's operators: it takes q (B, N, F), k (B, M, F), `scale` (F) and `encoding` (M, F), and
+    returns both as features.
+    """
+
+    of: Callable[[Tensor, Tensor, Given, Given], tuple[Tensor, Tensor]]
+    kind: int
+    power: int = 1
+    scale: Given = None
+    encoding: Given = None
+
+
+AS_GIVEN = FeatureMap(lambda q, k, scale, encoding: (q, k), GIVEN)
+
+RECTIFIED = FeatureMap(lambda q, k, scale, encoding: (F.relu(q), F.relu(k)), RELU)
+
+
 def linear_product(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     heads: int,
-    regions: Tensor | None = None,
+    regions: Given = None,
     n_regions: int = 1,
-    rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda q, k: (q, k),
+    rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    features: FeatureMap = AS_GIVEN,
+    onto: Given = None,
 ) -> Tensor:
     """Mix v with weights q.k / (sum over keys of q.k), in linear order: q (k^T v) instead of (q k^T) v.
 
-    q (B, N, F) and k (B, M, F) are non-negative features, v is (B, M, C); returns (B, N, C). Sums over
-    keys are taken as means, so that they do not grow with M. With `regions` (B, N) each token meets only the keys of
-    its own region. `rotate` is applied to q and k in the numerator, but not in the sum.
+    q (B, N, F) and k (B, M, F) are non-negative, or become so by `features`; v is (B, M, C); returns (B, N, C). Sums
+    over keys are taken as means, so that they do not grow with M. With `regions` (B, N) each token meets only the keys
+    of its own region. `rotate` is applied to q and k in the numerator, but not in the sum. `onto` (B, N, C) is added,
+    and the result is in its dtype.
     """
-    if regions is not None:
+
+    def plain(q: Tensor, k: Tensor, v: Tensor, scale: Given, encoding: Given) -> Tensor:
+        q, k = features.of(q, k, scale, encoding)
+        if regions is None:
+            return _product(q, k, v, heads, rotate)
         own = region_masks(regions, n_regions, q.dtype)
-        return sum((linear_product(q, k * mine, v, heads, rotate=rotate) * mine for mine in own), torch.zeros_like(v))
-    q, k, rotated_q, rotated_k, v = (split_heads(x, heads) for x in (q, k, *rotate(q, k), v))
+        return sum((_product(q, k * mine, v, heads, rotate) * mine for mine in own), torch.zeros_like(v))
+
+    given = (q, k, v, features.scale, features.encoding)
+    if rotate is None and takes(*given):
+        note("native")
+        added = onto if onto is None or onto.dtype == v.dtype else None
+        kernel = (regions, heads, n_regions, features.kind, features.power, plain)
+        out: Tensor = LinearProduct.apply(*given, added, *kernel)
+        if added is not None:
+            return out
+    else:
+        note("plain")
+        out = plain(*given)
+    return out if onto is None else out.to(onto.dtype) + onto
+
+
+def _product(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
+) -> Tensor:
+    rotated_q, rotated_k = (q, k) if rotate is None else rotate(q, k)
+    q, k, rotated_q, rotated_k, v = (split_heads(x, heads) for x in (q, k, rotated_q, rotated_k, v))
     normaliser = q @ k.mean(dim=-2, keepdim=True).transpose(-2, -1) + EPS
     keys_values = rotated_k.transpose(-2, -1) @ (v / k.shape[-2])
     return merge_heads(rotated_q @ keys_values / normaliser)
@@ -61,12 +113,14 @@ def to_query_grid(v: Tensor, site: Site) -> Tensor:
     Where queries and keys lie on different grids, v is interpolated to the query grid, linearly along the flattened
     token axis, as in the official FLatten-PVT.
     """
-    grid = site.queries
-    v = v[:, site.keys.prefix :]
+    return on_query_grid(v, site).unflatten(1, site.queries[:2]).permute(0, 3, 1, 2)
+
+
+def on_query_grid(v: Tensor, site: Site) -> Tensor:
+    """Return the same as tokens, (B, H * W, C)."""
+    v, grid = v[:, site.keys.prefix :], site.queries
     tokens = grid.height * grid.width
-    if v.shape[1] != tokens:
-        v = F.interpolate(v.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
-    return v.unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
+    return v if v.shape[1] == tokens else F.interpolate(v.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
 
 
 def pooled(x: Tensor, grid: Grid, cells: tuple[int, int]) -> Tensor:
@@ -80,7 +134,8 @@ def pooled(x: Tensor, grid: Grid, cells: tuple[int, int]) -> Tensor:
 
 def from_query_grid(image: Tensor, site: Site) -> Tensor:
     """Return an image (B, C, H, W) as tokens (B, N, C), with zeros for the prefix tokens."""
-    return F.pad(image.flatten(2).transpose(1, 2), (0, 0, site.queries.prefix, 0))
+    tokens = image.flatten(2).transpose(1, 2)
+    return F.pad(tokens, (0, 0, site.queries.prefix, 0)) if site.queries.prefix else tokens
 
 
 class ValueConvolution(nn.Conv2d):
@@ -94,23 +149,38 @@ class ValueConvolution(nn.Conv2d):
         super().__init__(site.head_dim, site.head_dim, kernel_size, padding=kernel_size // 2, groups=site.head_dim)
         self.site = site
 
-    def forward(self, v: Tensor, regions: Tensor | None = None) -> Tensor:
+    def forward(self, v: Tensor, regions: Given = None) -> Tensor:
         # Widened before they are repeated, so that the gradients of heads and regions are summed in the dtype of v.
         wide = torch.promote_types(v.dtype, self.weight.dtype)
         weight = self.weight.to(wide).repeat(self.site.heads, 1, 1, 1)
         assert self.bias is not None
         bias = self.bias.to(wide).repeat(self.site.heads)
-        if regions is None:
-            return self.convolve(v, weight, bias)
-        own = region_masks(regions, self.site.regions, v.dtype)
-        return sum((self.convolve(v * mine, weight, bias) * mine for mine in own), torch.zeros_like(v))
+        grid = self.site.queries
+        x = on_query_grid(v, self.site)
+        if regions is not None:
+            regions = regions[:, grid.prefix :]
 
-    def convolve(self, v: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            if regions is None:
+                return self.convolve(x, weight, bias)
+            own = region_masks(regions, self.site.regions, x.dtype)
+            return sum((self.convolve(x * mine, weight, bias) * mine for mine in own), torch.zeros_like(x))
+
+        native = takes(x, weight, bias) and not casts(x)
+        note("native" if native else "plain")
+        if native:
+            out = Convolution.apply(x, weight, bias, regions, grid.height, grid.width, plain)
+        else:
+            out = plain(x, weight, bias)
+        return F.pad(out, (0, 0, grid.prefix, 0)) if grid.prefix else out
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return x (B, height * width, C), convolved on the query grid by torch's operator."""
         # Heads are put into channels, not into the batch: tokens are channels_last already, so nothing is copied.
-        image = to_query_grid(v, self.site)
+        image = x.unflatten(1, self.site.queries[:2]).permute(0, 3, 1, 2)
         out = F.conv2d(image, weight, bias, padding=self.padding, groups=self.site.dim)
         # Autocast runs the convolution of float32 values in half precision.
-        return from_query_grid(out, self.site).to(v.dtype)
+        return out.flatten(2).transpose(1, 2).to(x.dtype)
 
     def naive(self, v: Tensor, regions: Tensor | None = None) -> Tensor:
         """Return the same, as a sum over taps."""

@@ -38,8 +38,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 def class_digest(attention: type) -> str:
     """Return a hash of the file that defines a class, and of all it imports from its package, beside it and from here.
 
-    It is computed once, as a user may keep editing a file after it has been loaded. A class typed into an interpreter
-    has no file: its hash is random, and matches nothing else.
+    A C++ file beside a module, with its name, is part of it. The hash is computed once, as a user may keep editing a
+    file after it has been loaded. A class typed into an interpreter has no file: its hash is random, and matches
+    nothing else.
     """
     main = attention.__module__
     try:
@@ -55,6 +56,9 @@ def class_digest(attention: type) -> str:
         if path is None or not Path(path).is_file() or path in texts:
             continue
         texts[path] = Path(path).read_bytes()
+        kernels = Path(path).with_suffix(".cpp")
+        if kernels.is_file():
+            texts[str(kernels)] = kernels.read_bytes()
         for name in imported(texts[path], module, path):
             if name.partition(".")[0] in (main.partition(".")[0], "attentions"):
                 spec = None if name in NO_NUMBERS else locate(name)

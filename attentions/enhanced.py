@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Given, Grid, Macs, Site
-from attentions._linear import EPS, linear_product, linear_product_macs
+from attentions._linear import EPS, RECTIFIED, linear_product, linear_product_macs
 from attentions._naive import convolved, mix_per_head, normalised
 from attentions._registry import register
 
@@ -118,7 +118,7 @@ class MultiScaleLinearAttention(Attention):
             wide = torch.promote_types(q.dtype, torch.float32)
             tokens = (q.to(wide), k.to(wide), v.to(wide))
             out, *further = (
-                linear_product(F.relu(q), F.relu(k), v, self.site.heads, regions, self.site.regions).to(dtype)
+                linear_product(q, k, v, self.site.heads, regions, self.site.regions, features=RECTIFIED).to(dtype)
                 for q, k, v in (tokens, *(scale(*tokens, regions) for scale in self.scales))
             )
         return out + self.fuse(torch.cat(further, dim=-1)).to(dtype)

@@ -11,8 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Given, Macs, Site
-from attentions._linear import EPS, ValueConvolution, check_kernel_size, linear_product, linear_product_macs
+from attentions._linear import (
+    EPS,
+    FeatureMap,
+    ValueConvolution,
+    check_kernel_size,
+    linear_product,
+    linear_product_macs,
+)
 from attentions._naive import mix_per_head, normalised
+from attentions._native import FOCUSED
 from attentions._registry import register
 
 
@@ -49,27 +57,30 @@ class FocusedAttention(Attention):
         self.dwc = None if kernel_size is None else ValueConvolution(site, kernel_size)
 
     def focus(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Return phi(x / scale) for (B, N, C) and (1, 1, C): it keeps a token's length, and sharpens its direction."""
+        """Return phi(x / scale) for (B, N, C) and (C): it keeps a token's length, and sharpens its direction."""
         x = (F.relu(x) + EPS) / scale
         # The direction does not depend on the scale of x, so x may be divided by its largest channel before the power,
         # which keeps p = 32 within the range of float32. For the same reason no gradient needs to flow through it.
         power = (x / x.detach().amax(dim=-1, keepdim=True)) ** self.focusing_factor
         return power * (x.norm(dim=-1, keepdim=True) / power.norm(dim=-1, keepdim=True))
 
+    def features(self, q: Tensor, k: Tensor, scale: Given, encoding: Given) -> tuple[Tensor, Tensor]:
+        assert scale is not None
+        return self.focus(q, scale), self.focus(k if encoding is None else k + encoding, scale)
+
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
+        local = None if self.dwc is None else self.dwc(v, regions)
         # Powers, and sums over thousands of keys, exceed the range of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
-            q, k = q.to(wide), k.to(wide)
-            if self.positional_encoding is not None:
-                k = k + self.positional_encoding
             # Widened once for both, so that their gradients are summed in float32 if the parameter is half.
-            scale = F.softplus(self.scale.to(wide))
-            q, k = self.focus(q, scale), self.focus(k, scale)
-            out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
-        return out if self.dwc is None else out + self.dwc(v, regions)
+            scale = F.softplus(self.scale.to(wide))[0, 0]
+            encoding = None if self.positional_encoding is None else self.positional_encoding[0].to(wide)
+            features = FeatureMap(self.features, FOCUSED, self.focusing_factor, scale, encoding)
+            given = (q.to(wide), k.to(wide), v.to(wide), self.site.heads, regions, self.site.regions)
+            return linear_product(*given, features=features, onto=local).to(v.dtype)
 
     def naive(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None

@@ -12,7 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Given, Macs, Site
-from attentions._linear import EPS, ValueConvolution, check_kernel_size, linear_product, linear_product_macs
+from attentions._linear import (
+    AS_GIVEN,
+    EPS,
+    RECTIFIED,
+    ValueConvolution,
+    check_kernel_size,
+    linear_product,
+    linear_product_macs,
+)
 from attentions._naive import mix_per_head, normalised
 from attentions._registry import register
 
@@ -36,18 +44,18 @@ class LinearAttention(Attention):
         self.feature_map = feature_map
         self.dwc = None if kernel_size is None else ValueConvolution(site, kernel_size)
 
-    def features(self, x: Tensor) -> Tensor:
-        return F.relu(x) if self.feature_map == "relu" else F.elu(x) + 1
-
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
+        local = None if self.dwc is None else self.dwc(v, regions)
         # Sums over thousands of keys exceed the range and resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
-            q, k = self.features(q.to(wide)), self.features(k.to(wide))
-            out = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions).to(v.dtype)
-        return out if self.dwc is None else out + self.dwc(v, regions)
+            q, k, features = q.to(wide), k.to(wide), RECTIFIED
+            if self.feature_map == "elu":
+                q, k, features = F.elu(q) + 1, F.elu(k) + 1, AS_GIVEN
+            given = (q, k, v.to(wide), self.site.heads, regions, self.site.regions)
+            return linear_product(*given, features=features, onto=local).to(v.dtype)
 
     def naive(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
