@@ -33,6 +33,7 @@ LAWS: dict[str, Law] = {
     "shape": mounting.shape,
     "reference": definition.reference,
     "gradient": definition.gradient,
+    "paths": definition.paths,
     "batch": dependence.batch,
     "permutation": dependence.permutation,
     "mask": dependence.mask,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attentions import Attention
+from attentions import PATHS, Attention, used_paths, using_path
 from harness.certificate.subject import (
     SAME,
     Broken,
@@ -19,6 +19,7 @@ from harness.certificate.subject import (
     at,
     difference,
     gradients,
+    leaves,
     require,
     shown_sites,
 )
@@ -106,3 +107,43 @@ def gradient(subject: Subject) -> str:
                 )
                 worst = max(worst, gap)
     return f"{shown_sites(subject.cases)}, largest difference {worst:.1e}"
+
+
+SAME_PATH, SAME_ROUNDED = 1e-12, 1e-6
+"""Largest relative l2 difference of a path's outputs and gradients in float64, and of those in float32 from these."""
+
+
+def paths(subject: Subject) -> str:
+    """Each path to the result gives the outputs and gradients of torch's operators, in float64 and float32."""
+    taken: dict[str, float] = {}
+    for case in (*subject.cases, *subject.large):
+        with at(case):
+            for path in PATHS[1:]:
+                exact = _taken(subject, case, torch.float64, "plain")[0]
+                found, used = _taken(subject, case, torch.float64, path)
+                if path not in used:
+                    continue
+                gap = max(map(difference, found, exact))
+                taken[path] = max(taken.get(path, 0.0), gap)
+                what = f"the path {path} differs from torch's operators by"
+                require(gap < SAME_PATH, case, f"{what} {gap:.1e}; allowed is {SAME_PATH:.0e}")
+                # Of operators in float32 themselves, some gradients are far from those in float64.
+                (rounded, _), (plain, _) = (_taken(subject, case, torch.float32, each) for each in (path, "plain"))
+                for ours, theirs, wanted in zip(rounded, plain, exact, strict=True):
+                    gap, allowed = difference(ours, wanted), max(SAME_ROUNDED, 2 * difference(theirs, wanted))
+                    require(gap < allowed, case, f"in float32 {what} {gap:.1e}; allowed is {allowed:.0e}")
+    if not taken:
+        return "torch's operators only"
+    return ", ".join(f"{path}, largest difference {gap:.1e}" for path, gap in taken.items())
+
+
+def _taken(subject: Subject, case: Case, dtype: torch.dtype, path: str) -> tuple[list[Tensor], set[str]]:
+    """Return the output and the gradients of inputs and parameters by a path, and the paths that were taken."""
+    module = subject.randomised(case.site).to(dtype)
+    inputs = {
+        name: x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x
+        for name, x in subject.inputs(case).items()
+    }
+    with using_path(path), used_paths() as used:
+        out = module(**inputs)
+    return [out, *gradients(out, [*leaves(inputs), *module.parameters()])], used

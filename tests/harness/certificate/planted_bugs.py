@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions import Attention, Macs, Site
+from attentions._paths import allows, note
 
 BUGS: dict[str, list[type[Attention]]] = {}
 
@@ -302,6 +303,57 @@ class WrongBackward(Sound):
 
     def features(self, x):
         return _Straight.apply(x * self.scale.to(x.dtype)) / (x.square().sum(-1, keepdim=True) + self.eps).sqrt()
+
+
+# What paths find: by torch's operators, all of these are sound.
+
+
+class _Saving(torch.autograd.Function):
+    """x^2, which keeps x in half precision for backward."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.half())
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient * ctx.saved_tensors[0].to(gradient.dtype)
+
+
+class _WithAKernel(Sound):
+    """It has a path of its own on a CPU."""
+
+    def features(self, x):
+        if not allows("native", x):
+            return super().features(x)
+        note("native")
+        return self.kernel(x)
+
+    def kernel(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@breaks("paths")
+class KernelOfOtherNumbers(_WithAKernel):
+    """The kernel forgets the scale, which at first is 1 everywhere."""
+
+    def kernel(self, x):
+        return F.relu(x) / (x.square().sum(-1, keepdim=True) + self.eps).sqrt()
+
+
+@breaks("paths")
+class KernelThatRounds(_WithAKernel):
+    """The kernel sums in float32 whatever it gets; in float32 nobody would see it."""
+
+    def kernel(self, x):
+        return super(_WithAKernel, self).features(x.float()).to(x.dtype)
+
+
+@breaks("paths")
+class KernelWithAnApproximateBackward(_WithAKernel):
+    def kernel(self, x):
+        return F.relu(x * self.scale.to(x.dtype)) / (_Saving.apply(x).sum(-1, keepdim=True) + self.eps).sqrt()
 
 
 # What the batch finds.
