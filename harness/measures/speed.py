@@ -15,6 +15,7 @@ from statistics import quantiles
 import torch
 from torch import Tensor, nn
 
+from attentions import used_paths
 from backbones import BackboneSpec, build
 from harness.cells import Metrics, Runtime, Speed
 from harness.cells.runtime import DTYPES, Device, Workload
@@ -31,7 +32,7 @@ from harness.measures.quiet import (
     wait_for_quiet,
     watch,
 )
-from harness.measures.sdpa import kernels_of
+from harness.measures.sdpa import kernels_of, shown
 from harness.process.determinism import numerics
 from harness.process.environment import check_device
 
@@ -71,7 +72,8 @@ def measure_speed(
     peak resident set of the entire process while the work ran once more; the SM clock before and after; and of
     inference and training each, what disturbed it: `..._disturbed`, a sentence, or None where the machine was quiet;
     `..._dropped_share` of the time measured; and those of `shares`. `sdpa_kernel` and `train_sdpa_kernel`: what
-    scaled_dot_product_attention ran, see `kernels_of`. What is not available is None.
+    scaled_dot_product_attention ran, see `kernels_of`. `attention_path` and `train_attention_path`: the paths that
+    attentions with several took, see `attentions.used_paths`. What is not available is None.
 
     `watching`: where it is learned what others do (default: from this machine).
 
@@ -89,7 +91,8 @@ def measure_speed(
             # The memory of the optimiser, and of what compilers and cuDNN try out, settles in the first calls.
             warm_up(call, runtime.device, min_seconds / 4)
             memory = peak_memory(call, runtime.device)
-            kernel = kernels_of(call)
+            with used_paths() as paths:
+                kernel = kernels_of(call)
             wait_for_quiet(watching, PATIENCE * min_seconds, report)
             report(f"{label.replace('_', ' ')}: measuring")
             found = sample(call, timer(runtime.device), watching, min_seconds)
@@ -102,6 +105,7 @@ def measure_speed(
                 f"{label}_ms_p75": high * 1e3,
                 f"{label}_samples": len(times),
                 f"{prefix}sdpa_kernel": kernel,
+                f"{prefix}attention_path": shown(paths),
                 f"{work}_disturbed": found.disturbed,
                 f"{work}_dropped_share": found.dropped,
             } | {f"{work}_{name}": value for name, value in (shares(found.spent) | memory).items()}

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import backbones
+from attentions import using_path
 from harness.cells import Runtime, Speed
 from harness.measures.sdpa import kernels_of, sdpa_kernels
 from harness.measures.speed import measure_backbone
@@ -82,6 +83,17 @@ def test_a_speed_says_which_kernels_it_is_of(backbone: str, attention: str, infe
     spec = backbones.preset(backbone, attention=attention)
     metrics = measure_backbone(spec, Speed(Runtime(batch=1), min_seconds=1e-3), lambda line: None)
     assert (metrics["sdpa_kernel"], metrics["train_sdpa_kernel"]) == (infer, step)
+
+
+@pytest.mark.parametrize(
+    ("attention", "forced", "path"),
+    [("focused", "native", "native"), ("focused", "plain", "plain"), ("softmax", "native", None)],
+)
+def test_a_speed_says_which_path_it_is_of(attention: str, forced: str, path: str | None) -> None:
+    spec = backbones.preset("deit_micro", attention=attention)
+    with using_path(forced):
+        metrics = measure_backbone(spec, Speed(Runtime(batch=1), min_seconds=1e-3), lambda line: None)
+    assert (metrics["attention_path"], metrics["train_attention_path"]) == (path, path)
 
 
 def test_a_training_says_it_and_its_end_alone_remembers(tmp_path: Path) -> None:
