@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from attentions._contract import Attention, Given, Site
 from attentions._heads import region_masks, split_heads
-from attentions._linear import ValueConvolution, from_query_grid, to_query_grid
+from attentions._linear import ValueConvolution, on_query_grid
 from attentions.inline import LocalResidual
 
 EXACT = 1e-10
@@ -112,14 +112,14 @@ class Silenced:
         regions = self.regions
         total = v.new_zeros(len(v), site.queries.tokens, v.shape[-1])
         for mask in [1.0] if regions is None else region_masks(regions, site.regions, v.dtype):
-            image = to_query_grid(v * mask, site)
-            height, width = image.shape[-2:]
+            height, width, prefix = site.queries
+            image = on_query_grid(v * mask, site).unflatten(1, (height, width)).permute(0, 3, 1, 2)
             padded = F.pad(image, (size // 2,) * 4)
             mixed = bias[:, None, None].expand(image.shape)
             for down, across in itertools.product(range(size), repeat=2):
                 shifted = padded[..., down : down + height, across : across + width]
                 mixed = mixed + shifted * kernels[:, 0, down, across, None, None]
-            total = total + from_query_grid(mixed, site) * mask
+            total = total + F.pad(mixed.flatten(2).transpose(1, 2), (0, 0, prefix, 0)) * mask
         return total
 
     @property

@@ -50,30 +50,30 @@ def linear_product(
     heads: int,
     regions: Given = None,
     n_regions: int = 1,
-    rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     features: FeatureMap = AS_GIVEN,
     onto: Given = None,
+    normalised: bool = True,
 ) -> Tensor:
     """Mix v with weights q.k / (sum over keys of q.k), in linear order: q (k^T v) instead of (q k^T) v.
 
     q (B, N, F) and k (B, M, F) are non-negative, or become so by `features`; v is (B, M, C); returns (B, N, C). Sums
     over keys are taken as means, so that they do not grow with M. With `regions` (B, N) each token meets only the keys
-    of its own region. `rotate` is applied to q and k in the numerator, but not in the sum. `onto` (B, N, C) is added,
-    and the result is in its dtype.
+    of its own region. `onto` (B, N, C) is added, and the result is in its dtype. Without `normalised` it is not divided
+    by the sum, which is one of `score_sums`.
     """
 
     def plain(q: Tensor, k: Tensor, v: Tensor, scale: Given, encoding: Given) -> Tensor:
         q, k = features.of(q, k, scale, encoding)
         if regions is None:
-            return _product(q, k, v, heads, rotate)
+            return _product(q, k, v, heads, normalised)
         own = region_masks(regions, n_regions, q.dtype)
-        return sum((_product(q, k * mine, v, heads, rotate) * mine for mine in own), torch.zeros_like(v))
+        return sum((_product(q, k * mine, v, heads, normalised) * mine for mine in own), torch.zeros_like(v))
 
     given = (q, k, v, features.scale, features.encoding)
-    if rotate is None and takes(*given):
+    if takes(*given):
         note("native")
         added = onto if onto is None or onto.dtype == v.dtype else None
-        kernel = (regions, heads, n_regions, features.kind, features.power, plain)
+        kernel = (regions, heads, n_regions, features.kind, features.power, normalised, plain)
         out: Tensor = LinearProduct.apply(*given, added, *kernel)
         if added is not None:
             return out
@@ -83,18 +83,16 @@ def linear_product(
     return out if onto is None else out.to(onto.dtype) + onto
 
 
-def _product(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    heads: int,
-    rotate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
-) -> Tensor:
-    rotated_q, rotated_k = (q, k) if rotate is None else rotate(q, k)
-    q, k, rotated_q, rotated_k, v = (split_heads(x, heads) for x in (q, k, rotated_q, rotated_k, v))
-    normaliser = q @ k.mean(dim=-2, keepdim=True).transpose(-2, -1) + EPS
-    keys_values = rotated_k.transpose(-2, -1) @ (v / k.shape[-2])
-    return merge_heads(rotated_q @ keys_values / normaliser)
+def _product(q: Tensor, k: Tensor, v: Tensor, heads: int, normalised: bool) -> Tensor:
+    sums = score_sums(q, k, heads) if normalised else 1
+    q, k, v = (split_heads(x, heads) for x in (q, k, v))
+    return merge_heads(q @ (k.transpose(-2, -1) @ (v / k.shape[-2])) / sums)
+
+
+def score_sums(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """Return the sums of scores that `linear_product` divides by, as means over keys: (B, heads, N, 1)."""
+    q, k = split_heads(q, heads), split_heads(k, heads)
+    return q @ k.mean(dim=-2, keepdim=True).transpose(-2, -1) + EPS
 
 
 def linear_product_macs(site: Site, features: int | None = None) -> Macs:
@@ -107,17 +105,12 @@ def linear_product_macs(site: Site, features: int | None = None) -> Macs:
     return Macs(attention=site.regions * features * ((m + n) * site.dim + n * site.heads))
 
 
-def to_query_grid(v: Tensor, site: Site) -> Tensor:
-    """Return the values (B, M, C), without prefix tokens, as an image on the query grid, (B, C, H, W).
+def on_query_grid(v: Tensor, site: Site) -> Tensor:
+    """Return the values (B, M, C), without prefix tokens, on the query grid: (B, H * W, C).
 
     Where queries and keys lie on different grids, v is interpolated to the query grid, linearly along the flattened
     token axis, as in the official FLatten-PVT.
     """
-    return on_query_grid(v, site).unflatten(1, site.queries[:2]).permute(0, 3, 1, 2)
-
-
-def on_query_grid(v: Tensor, site: Site) -> Tensor:
-    """Return the same as tokens, (B, H * W, C)."""
     v, grid = v[:, site.keys.prefix :], site.queries
     tokens = grid.height * grid.width
     return v if v.shape[1] == tokens else F.interpolate(v.transpose(1, 2), size=tokens, mode="linear").transpose(1, 2)
@@ -132,16 +125,10 @@ def pooled(x: Tensor, grid: Grid, cells: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(image, cells).flatten(2).transpose(1, 2)
 
 
-def from_query_grid(image: Tensor, site: Site) -> Tensor:
-    """Return an image (B, C, H, W) as tokens (B, N, C), with zeros for the prefix tokens."""
-    tokens = image.flatten(2).transpose(1, 2)
-    return F.pad(tokens, (0, 0, site.queries.prefix, 0)) if site.queries.prefix else tokens
-
-
 class ValueConvolution(nn.Conv2d):
     """Depthwise convolution of the values on their grid, its kernels shared by all heads ("DWC", FLatten sec. 4.2).
 
-    Takes v (B, M, C) and returns (B, N, C). Values on another grid are interpolated (`to_query_grid`). Prefix tokens
+    Takes v (B, M, C) and returns (B, N, C). Values on another grid are interpolated (`on_query_grid`). Prefix tokens
     lie outside the grid: they are skipped, and get zeros.
     """
 

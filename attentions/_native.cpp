@@ -37,6 +37,7 @@ template <typename T> struct Features {
 
 template <typename T> struct Problem {
     int64_t batch, heads, features, values, regions;
+    int64_t normalised;  // 0: without the division
     const int64_t *query_regions, *key_regions;  // (B, N), (B, M); null for one region
     Tokens<const T> q, k, v;
     Features<T> of_q, of_k;
@@ -263,7 +264,7 @@ template <typename T> void forward(const Problem<T>& s, const T* onto, T* sums, 
                 const T f = features(s.of_q, q, C, n, base.data(), &p[t * C]);
                 for (int64_t h = 0; h < s.heads; h++) {
                     T* head = &p[t * C + h * F];
-                    const T inverse = 1 / (dot(head, z + h * F, F) + EPS<T> / f);
+                    const T inverse = s.normalised ? 1 / (dot(head, z + h * F, F) + EPS<T> / f) : f;
                     for (int64_t i = 0; i < F; i++) head[i] *= inverse;
                 }
             }
@@ -292,7 +293,8 @@ void backward(const Problem<T>& s, const T* sums, const T* d_out, T* d_sums, T* 
                 f[t] = features(s.of_q, s.q.at(b, n), C, n, &base[t * C], &p[t * C]);
                 const T* g = d_out + (b * s.q.count + n) * O;
                 for (int64_t h = 0; h < s.heads; h++) {
-                    const T one = inverse[t * s.heads + h] = 1 / (dot(&p[t * C + h * F], z + h * F, F) + EPS<T> / f[t]);
+                    const T sum = dot(&p[t * C + h * F], z + h * F, F) + EPS<T> / f[t];
+                    const T one = inverse[t * s.heads + h] = s.normalised ? 1 / sum : f[t];
                     for (int64_t j = 0; j < V; j++) weighted[t * O + h * V + j] = g[h * V + j] * one;
                 }
             }
@@ -305,7 +307,12 @@ void backward(const Problem<T>& s, const T* sums, const T* d_out, T* d_sums, T* 
                 T d_f = 0;
                 for (int64_t h = 0; h < s.heads; h++) {
                     const T* head = &p[t * C + h * F];
-                    const T d_normaliser = -dot(head, &d_p[t * C + h * F], F) * inverse[t * s.heads + h];
+                    const T by_f = dot(head, &d_p[t * C + h * F], F);
+                    if (!s.normalised) {
+                        d_f += by_f / f[t];
+                        continue;
+                    }
+                    const T d_normaliser = -by_f * inverse[t * s.heads + h];
                     for (int64_t i = 0; i < F; i++) {
                         d_p[t * C + h * F + i] += d_normaliser * z[h * F + i];
                         d_z[h * F + i] += d_normaliser * head[i];
@@ -352,6 +359,7 @@ void backward(const Problem<T>& s, const T* sums, const T* d_out, T* d_sums, T* 
 // The depthwise convolution of tokens on their grid, (B, height * width, C), with zeros around it.
 template <typename T> struct Convolution {
     int64_t batch, height, width, channels, kernel;
+    int64_t weight_stride;   // between the weights of batch entries; 0 where they share one
     const int64_t* regions;  // (B, height * width), or null: taps that lie in another region count as zeros
     Tokens<const T> x;
 };
@@ -397,7 +405,7 @@ inline void at_span(const Convolution<T>& s, int64_t b, int64_t y, int64_t x, in
     }
 }
 
-// out (B, height * width, C) = bias (C) + the convolution of x with weight (kernel^2, C).
+// out (B, height * width, C) = bias (C) + the convolution of x with weight (kernel^2, C), or one for each entry.
 template <int K, typename T> int64_t convolve_vectors(const Convolution<T>& s, int64_t b, int64_t y, const T* weight, const T* bias, Tokens<T> out) {
     using Type = typename Vector<T>::Type;
     int64_t c = 0;
@@ -415,21 +423,22 @@ template <int K, typename T> int64_t convolve_vectors(const Convolution<T>& s, i
 
 template <typename T> void convolve(const Convolution<T>& s, const T* weight, const T* bias, Tokens<T> out) {
     in_rows(s, [&](int64_t b, int64_t y, int64_t) {
+        const T* own = weight + b * s.weight_stride;
         int64_t done = 0;
-        if (!s.regions && s.kernel == 3) done = convolve_vectors<3>(s, b, y, weight, bias, out);
-        if (!s.regions && s.kernel == 5) done = convolve_vectors<5>(s, b, y, weight, bias, out);
-        if (!s.regions && s.kernel == 7) done = convolve_vectors<7>(s, b, y, weight, bias, out);
+        if (!s.regions && s.kernel == 3) done = convolve_vectors<3>(s, b, y, own, bias, out);
+        if (!s.regions && s.kernel == 5) done = convolve_vectors<5>(s, b, y, own, bias, out);
+        if (!s.regions && s.kernel == 7) done = convolve_vectors<7>(s, b, y, own, bias, out);
         if (done == s.channels) return;
         for (int64_t x = 0; x < s.width; x++) std::copy(bias + done, bias + s.channels, out.at(b, y * s.width + x) + done);
         at_taps(s, b, y, [&](int64_t tap, int64_t n, int64_t m) {
-            const T *v = s.x.at(b, m), *w = weight + tap * s.channels;
+            const T *v = s.x.at(b, m), *w = own + tap * s.channels;
             T* o = out.at(b, n);
             for (int64_t c = done; c < s.channels; c++) o[c] += w[c] * v[c];
         });
     });
 }
 
-// The gradient of the weight (kernel^2, C).
+// The gradient of the weight (kernel^2, C), or of one for each batch entry.
 template <int K, typename T>
 int64_t convolve_backward_vectors(const Convolution<T>& s, int64_t b, int64_t y, Tokens<const T> d_out, T* d_weight) {
     using Type = typename Vector<T>::Type;
@@ -461,7 +470,7 @@ template <typename T> void convolve_backward(const Convolution<T>& s, Tokens<con
             for (int64_t c = done; c < s.channels; c++) d[tap * s.channels + c] += g[c] * v[c];
         });
     });
-    add_up(parts, 1, size, d_weight);
+    add_up(parts, s.weight_stride ? s.batch : 1, size, d_weight);
 }
 
 }  // namespace

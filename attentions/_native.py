@@ -98,7 +98,7 @@ class _Features(ctypes.Structure):
 
 class _Problem(ctypes.Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("batch", "heads", "features", "values", "regions")),
+        *((name, c_int64) for name in ("batch", "heads", "features", "values", "regions", "normalised")),
         *((name, c_void_p) for name in ("query_regions", "key_regions")),
         *((name, _Tokens) for name in ("q", "k", "v")),
         *((name, _Features) for name in ("of_q", "of_k")),
@@ -107,7 +107,7 @@ class _Problem(ctypes.Structure):
 
 class _Convolution(ctypes.Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("batch", "height", "width", "channels", "kernel")),
+        *((name, c_int64) for name in ("batch", "height", "width", "channels", "kernel", "weight_stride")),
         ("regions", c_void_p),
         ("x", _Tokens),
     ]
@@ -145,7 +145,8 @@ class LinearProduct(torch.autograd.Function):
 
     The features are of the map `kind`, to the power `power`: `scale` (H F) divides, and `encoding` (M, H F) is added
     to the keys before. `onto` (B, N, H V) is added to the output; `regions` (B, N) as in `linear_product`. `plain` does
-    the same to the first five by torch's operators. Saved for backward are the inputs, and the sums over the keys.
+    the same to the first five by torch's operators. Without `normalised` nothing is divided by the sums of the scores.
+    Saved for backward are the inputs, and the sums over the keys.
     """
 
     @staticmethod
@@ -162,9 +163,11 @@ class LinearProduct(torch.autograd.Function):
         n_regions: int,
         kind: int,
         power: int,
+        normalised: bool,
         plain: Callable[..., Tensor],
     ) -> Tensor:
         ctx.heads, ctx.n_regions, ctx.kind, ctx.power, ctx.plain = heads, n_regions, kind, power, plain
+        ctx.normalised = normalised
         regions = None if regions is None else regions.to(torch.int64).contiguous()
         features, values = q.shape[-1], v.shape[-1]
         sums = q.new_empty(len(q), n_regions, features * values // heads + features)
@@ -178,7 +181,7 @@ class LinearProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Given, ...]:
         *inputs, regions, sums = ctx.saved_tensors
-        rest = (gradient if ctx.needs_input_grad[5] else None, *[None] * 6)
+        rest = (gradient if ctx.needs_input_grad[5] else None, *[None] * 7)
         if torch.is_grad_enabled():
             return (*_differentiable(ctx, gradient, inputs), *rest)
         q, k, v, scale, encoding = inputs
@@ -199,7 +202,7 @@ def _problem(
     inverse = None if scale is None else 1 / scale
     encoding = None if encoding is None else encoding.contiguous()
     yield _Problem(
-        len(q), ctx.heads, q.shape[-1] // ctx.heads, v.shape[-1] // ctx.heads, ctx.n_regions,
+        len(q), ctx.heads, q.shape[-1] // ctx.heads, v.shape[-1] // ctx.heads, ctx.n_regions, ctx.normalised,
         *(_pointer(regions), _pointer(regions)),
         *map(_tokens, (q, k, v)),
         *(_Features(ctx.kind, ctx.power, _pointer(inverse), _pointer(each)) for each in (None, encoding)),
@@ -209,8 +212,9 @@ def _problem(
 class Convolution(torch.autograd.Function):
     """Depthwise convolution of tokens x (B, height * width, C) on their grid, with zeros around it: the same shape.
 
-    `weight` is (C, 1, kernel, kernel), `bias` (C); with `regions` (B, height * width) a token sees those of its own
-    region only. `plain` does the same to the first three by torch's operators.
+    `weight` is (C, 1, kernel, kernel), or has one for each entry, (B, C, 1, kernel, kernel); `bias` is (C). With
+    `regions` (B, height * width) a token sees those of its own region only. `plain` does the same to the first three
+    by torch's operators.
     """
 
     @staticmethod
@@ -227,7 +231,7 @@ class Convolution(torch.autograd.Function):
         ctx.height, ctx.width, ctx.plain = height, width, plain
         regions = None if regions is None else regions.to(torch.int64).contiguous()
         ctx.save_for_backward(x, weight, bias, regions)
-        return _convolved(ctx, x, weight.flatten(1), bias, regions)
+        return _convolved(ctx, x, weight.flatten(-3), bias, regions)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Given, ...]:
@@ -237,20 +241,26 @@ class Convolution(torch.autograd.Function):
         x, weight, bias = inputs
         x, gradient = _dense(x), gradient.contiguous()
         # Taps that look the other way.
-        d_x = _convolved(ctx, gradient, weight.flatten(1).flip(1), torch.zeros_like(bias), regions)
-        d_weight = weight.new_empty(weight[0].numel(), len(weight))
-        _call("convolve_backward", x, _described(ctx, x, weight, regions), _tokens(gradient), d_weight)
-        return (d_x, d_weight.t().reshape(weight.shape), gradient.sum(dim=(0, 1)), *[None] * 4)
+        d_x = _convolved(ctx, gradient, weight.flatten(-3).flip(-1), torch.zeros_like(bias), regions)
+        d_weight = torch.empty_like(_taps(weight.flatten(-3)))
+        _call("convolve_backward", x, _described(ctx, x, d_weight, regions), _tokens(gradient), d_weight)
+        return (d_x, d_weight.transpose(-2, -1).reshape(weight.shape), gradient.sum(dim=(0, 1)), *[None] * 4)
 
 
 def _convolved(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, regions: Given) -> Tensor:
-    """Return x (B, height * width, C) convolved with `weight` (C, kernel^2)."""
+    """Return x (B, height * width, C) convolved with `weight` ([B,] C, kernel^2)."""
     out = torch.empty(x.shape, dtype=x.dtype)
-    x, taps, bias = _dense(x), weight.t().contiguous(), bias.contiguous()
-    _call("convolve", x, _described(ctx, x, weight, regions), taps, bias, _tokens(out))
+    x, taps, bias = _dense(x), _taps(weight), bias.contiguous()
+    _call("convolve", x, _described(ctx, x, taps, regions), taps, bias, _tokens(out))
     return out
 
 
-def _described(ctx: Any, x: Tensor, weight: Tensor, regions: Given) -> _Convolution:
-    kernel = math.isqrt(weight[0].numel())
-    return _Convolution(len(x), ctx.height, ctx.width, x.shape[-1], kernel, _pointer(regions), _tokens(x))
+def _taps(weight: Tensor) -> Tensor:
+    """Return a weight ([B,] C, kernel^2) as the kernels take it: ([B,] kernel^2, C)."""
+    return weight.transpose(-2, -1).contiguous()
+
+
+def _described(ctx: Any, x: Tensor, taps: Tensor, regions: Given) -> _Convolution:
+    kernel, stride = math.isqrt(taps.shape[-2]), taps.stride(0) if taps.dim() > 2 else 0
+    sizes = (len(x), ctx.height, ctx.width, x.shape[-1], kernel, stride)
+    return _Convolution(*sizes, _pointer(regions), _tokens(x))

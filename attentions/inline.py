@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from attentions._contract import Attention, Given, Macs, Site
 from attentions._heads import merge_heads, region_masks, split_heads
-from attentions._linear import check_kernel_size, from_query_grid, linear_product_macs, to_query_grid
+from attentions._linear import check_kernel_size, linear_product, linear_product_macs, on_query_grid
 from attentions._naive import convolved, mix_per_head, same_region
+from attentions._native import Convolution, takes
+from attentions._paths import note
 from attentions._registry import register
 
 
@@ -24,6 +26,12 @@ def injective_product(q: Tensor, k: Tensor, v: Tensor, heads: int, own: Tensor |
 
     With `own`, (B, M, 1) of 1 and 0, only the keys with a 1 count.
     """
+    if own is None and takes(q, k, v):
+        note("native")
+        mean = mean_token(v, None)
+        # Values that are centred need no means of keys.
+        return linear_product(q, k, v - mean, heads, normalised=False) + mean
+    note("plain")
     parts = (q, k, v if own is None else v * own, mean_token(k, own), mean_token(v, own))
     q, k, v, mean_key, mean_value = (split_heads(part, heads) for part in parts)
     number = k.shape[-2] if own is None else count(own).unsqueeze(1)
@@ -80,12 +88,21 @@ class LocalResidual(nn.ModuleList):
         hidden, taps = layers
         heads, side = self.site.heads, self.kernel_size
         kernels = F.conv1d(F.gelu(F.conv1d(mean.transpose(1, 2), *hidden, groups=heads)), *taps, groups=heads)
-        # Each image has kernels of its own: the batch is put into the channels.
-        kernels = kernels.reshape(-1, 1, side, side)
-        image = to_query_grid(v, self.site)
-        rows = image.flatten(0, 1).unsqueeze(0)
-        out = F.conv2d(rows, kernels, padding=side // 2, groups=kernels.shape[0])
-        return from_query_grid(out.view(image.shape), self.site)
+        kernels = kernels.reshape(len(v), -1, 1, side, side)
+        grid, x = self.site.queries, on_query_grid(v, self.site)
+
+        def plain(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
+            # Each image has kernels of its own: the batch is put into the channels.
+            image = x.unflatten(1, grid[:2]).permute(0, 3, 1, 2)
+            rows, kernels = image.flatten(0, 1).unsqueeze(0), kernels.flatten(0, 1)
+            out = F.conv2d(rows, kernels, padding=side // 2, groups=len(kernels))
+            return out.view(image.shape).flatten(2).transpose(1, 2)
+
+        given = (x, kernels, torch.zeros(x.shape[-1], dtype=x.dtype, device=x.device))
+        native = takes(*given)
+        note("native" if native else "plain")
+        out = Convolution.apply(*given, None, grid.height, grid.width, plain) if native else plain(*given)
+        return F.pad(out, (0, 0, grid.prefix, 0)) if grid.prefix else out
 
     def naive(self, v: Tensor, mean: Tensor, regions: Tensor | None = None) -> Tensor:
         """Return the same for one image, (1, M, C) and (C,), head by head and as a sum over taps."""

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Given, Grid, Macs, Site
-from attentions._linear import EPS, ValueConvolution, check_kernel_size, linear_product, linear_product_macs
+from attentions._heads import merge_heads, region_masks, split_heads
+from attentions._linear import (
+    EPS,
+    ValueConvolution,
+    check_kernel_size,
+    linear_product,
+    linear_product_macs,
+    score_sums,
+)
 from attentions._naive import mix_per_head, same_region
 from attentions._positions import positions
 from attentions._registry import register
@@ -78,9 +86,6 @@ class MllaAttention(Attention):
         # A site with one head gives each channel a kernel of its own.
         self.lepe = None if kernel_size is None else ValueConvolution(dataclasses.replace(site, heads=1), kernel_size)
 
-    def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return self.rotate_queries(q), self.rotate_keys(k)
-
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None
     ) -> Tensor:
@@ -88,9 +93,20 @@ class MllaAttention(Attention):
         with torch.autocast(q.device.type, enabled=False):
             wide = torch.promote_types(q.dtype, torch.float32)
             q, k = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1
-            mixed = linear_product(q, k, v.to(wide), self.site.heads, regions, self.site.regions, self.rotate)
-            out = mixed.to(v.dtype)
+            out = self.mix(q, k, v.to(wide), regions).to(v.dtype)
         return out if self.lepe is None else out + self.lepe(v, regions)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, regions: Given) -> Tensor:
+        """Return the values mixed by features q (B, N, C), k (B, M, C): rotated, but not in the sums of the scores."""
+        heads = self.site.heads
+        if regions is None:
+            sums = score_sums(q, k, heads)
+        else:
+            own = region_masks(regions, self.site.regions, q.dtype)
+            sums = torch.stack([score_sums(q, k * mine, heads) * mine.unsqueeze(1) for mine in own]).sum(dim=0)
+        rotated = (self.rotate_queries(q), self.rotate_keys(k))
+        mixed = linear_product(*rotated, v, heads, regions, self.site.regions, normalised=False)
+        return merge_heads(split_heads(mixed, heads) / sums)
 
     def naive(
         self, q: Tensor, k: Tensor, v: Tensor, *, bias: Given = None, x: Given = None, regions: Given = None

@@ -31,6 +31,8 @@ OPTIONS = [
     ("linear", {"kernel_size": 7}),
     ("linear", {"feature_map": "elu", "kernel_size": 3}),
     ("performer", {}),
+    ("mlla", {"rotary": False, "kernel_size": 3}),
+    ("inline", {"kernel_size": 5}),
 ]
 
 
@@ -56,8 +58,8 @@ def made(name: str, options: dict, site: Site, dtype: torch.dtype) -> tuple[Atte
 def results(module: Attention, tokens: list[Tensor], regions: Tensor | None, path: str) -> list[Tensor]:
     """Return the output, and the gradients of tokens and parameters."""
     with using_path(path), used_paths() as used:
-        out = module(*tokens, regions=regions)
-    assert used == {path}
+        out = module(*tokens, regions=regions, x=tokens[0])
+    assert path in used
     weight = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(out.dtype)
     return [out, *torch.autograd.grad((out * weight).sum(), [*tokens, *module.parameters()])]
 
