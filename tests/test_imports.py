@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("harness.cells",),
     ("harness.images", "harness.measures"),
     ("harness.training", "harness.certificate"),
+    ("harness.racing",),
     ("harness.runner", "harness.published", "harness.estimates", "harness.seeing"),
     ("harness.jobs", "harness.sweeps"),
     ("harness.status",),
@@ -42,7 +43,7 @@ WITHOUT = {
 }
 """What a folder must not import of others."""
 
-LATE = {"timm", "torchvision", "torch.utils.tensorboard", "pyarrow", "scipy", "vl_convert"}
+LATE = {"timm", "torchvision", "torch.utils.tensorboard", "pyarrow", "scipy", "vl_convert", "pynvml"}
 """Libraries that are slow to import, or need not be there: these alone are imported inside functions outside cli."""
 
 FACES = {

@@ -15,6 +15,7 @@ import tyro
 
 from harness.cli import attentions as attention_commands
 from harness.cli import figures, images, jobs, models, report, seeing, swap, tables
+from harness.cli import race as racing
 from harness.cli import run as measuring
 from harness.cli.app import error_console, out_console, warn
 from harness.cli.line import check_line
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "evaluate": measuring.evaluate,
     "table": tables.table,
     "compare": tables.compare,
+    "race": racing.race,
     "data": images.data,
     "reproduce": tables.reproduce,
     "figure": figures.figure,

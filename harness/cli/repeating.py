@@ -63,7 +63,7 @@ def _of_sweep(name: str, cells: Sequence[Cell], wanted: Iterable[str]) -> dict[s
 
 
 def _line(words: Words, cell: Mapping[str, Any]) -> str:
-    return " ".join(map(_quoted, ["attention-bench", *words, *_imports(cell["backbone"]["attention"]), "--out", AGAIN]))
+    return " ".join(map(_quoted, ["attention-bench", *words, *imports(cell["backbone"]["attention"]), "--out", AGAIN]))
 
 
 def _quoted(word: str) -> str:
@@ -72,7 +72,7 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!\n') else plain
 
 
-def _imports(attention: str) -> Words:
+def imports(attention: str) -> Words:
     """Return the option that loads an attention of the user's own; nothing for one that comes with the project."""
     name = attention.partition("(")[0]
     if name not in attentions.names():

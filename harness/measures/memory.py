@@ -1,12 +1,13 @@
-"""Peak memory of a call: of torch's allocator on a GPU, of the process on a CPU."""
+"""Memory of a call: its peak, by torch's allocator on a GPU and of the process on a CPU, and what backward needs."""
 
 import ctypes
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from harness.cells.runtime import Device
 
@@ -28,8 +29,44 @@ def peak_memory(call: Callable[[], object], device: Device) -> dict[str, float |
         _return_freed_memory()
         forgotten = _forget_peak_resident()
         call()
-        resident = _peak_resident_mib() if forgotten else None
+        resident = _status_mib("VmHWM:") if forgotten else None
     return {"peak_allocated_mib": allocated, "peak_reserved_mib": reserved, "peak_rss_mib": resident}
+
+
+def peak_above(call: Callable[[], object], device: Device) -> float | None:
+    """Run `call` once more and return its peak in MiB above what was in use before it; None if not told.
+
+    Parameters and inputs are in use before; the process's other work, and other candidates, are not counted.
+    """
+    gc.collect()
+    if device == "cuda":
+        allocated = torch.cuda.memory_allocated() / 2**20
+        return _above(peak_memory(call, device)["peak_allocated_mib"], allocated)
+    _return_freed_memory()
+    resident = _status_mib("VmRSS:")
+    return _above(peak_memory(call, device)["peak_rss_mib"], resident)
+
+
+def _above(peak: float | None, before: float | None) -> float | None:
+    return None if peak is None or before is None else max(0.0, peak - before)
+
+
+def saved_for_backward(forward: Callable[[], object], without: Iterable[Tensor]) -> float:
+    """Return the MiB that a forward pass keeps for its backward pass: each storage once, none of those in `without`.
+
+    `without` are parameters, which are in memory all the same.
+    """
+    known = {each.untyped_storage().data_ptr() for each in without}
+    kept: dict[int, Tensor] = {}  # alive to the end, so that no address comes back
+
+    def keep(x: Tensor) -> Tensor:
+        if x.untyped_storage().data_ptr() not in known:
+            kept[x.untyped_storage().data_ptr()] = x
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        forward()
+    return sum(each.untyped_storage().nbytes() for each in kept.values()) / 2**20
 
 
 def _return_freed_memory() -> None:
@@ -49,8 +86,10 @@ def _forget_peak_resident() -> bool:
     return True
 
 
-def _peak_resident_mib() -> float | None:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return None
+def _status_mib(name: str) -> float | None:
+    """Return a number of /proc/self/status in MiB: VmHWM:, the peak resident set, or VmRSS:, the current one."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(name)), None)

@@ -8,23 +8,17 @@ takes the quietest blocks, and says in one sentence what disturbed them.
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
 from statistics import quantiles
-from typing import TypeVar
-
-import torch
 
 from harness.cells.runtime import Device
+from harness.measures.card import CardState, card_state, others_on_card, sm_clock
 from harness.process.usage import Usage, usage
-
-Answer = TypeVar("Answer")
 
 LIMIT = 0.05
 """Share of its time that a measurement may lose to others, and of the cores that others may use, without a mark."""
@@ -60,12 +54,14 @@ class Watch:
     """Where a measurement learns what others do; tests replace what is read.
 
     `clock`: that of the device under load, in any unit. `card`: what others do on the GPU while this process does
-    nothing there, as a sentence. Either is None if there is nothing to say.
+    nothing there, as a sentence. Either is None if there is nothing to say. `state`: power, temperature and throttling
+    of the GPU under load.
     """
 
     usage: Callable[[], Usage]
     clock: Callable[[], float | None]
     card: Callable[[], str | None]
+    state: Callable[[], CardState] = CardState
 
 
 UNWATCHED = Watch(lambda: Usage(0.0, 0.0, 0.0), lambda: None, lambda: None)
@@ -75,7 +71,7 @@ UNWATCHED = Watch(lambda: Usage(0.0, 0.0, 0.0), lambda: None, lambda: None)
 def watch(device: Device) -> Watch:
     """Return what can be learned of this machine, for measurements on `device`."""
     if device == "cuda":
-        return Watch(usage, sm_clock, others_on_card)
+        return Watch(usage, sm_clock, others_on_card, card_state)
     return Watch(usage, _core_clock, lambda: None)
 
 
@@ -86,6 +82,7 @@ class Block:
     times: list[float]
     spent: Usage
     clock: float | None = None
+    state: CardState = field(default_factory=CardState)
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def measure_quietly(
     while True:
         times = run()
         after = watching.usage()
-        blocks.append(Block(times, after - before, watching.clock()))
+        blocks.append(Block(times, after - before, watching.clock(), watching.state()))
         before = after
         # The kernel counts the time of others in ticks, which are too coarse for one block.
         others = others_share(after - began)
@@ -270,38 +267,4 @@ def _core_clock() -> float | None:
         folder = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq")
         return int((folder / "scaling_cur_freq").read_text()) / int((folder / "cpuinfo_max_freq").read_text())
     except (OSError, ValueError, IndexError, ZeroDivisionError):
-        return None
-
-
-def sm_clock() -> int | None:
-    """Return the GPU's current clock in MHz; None without nvidia-ml-py."""
-    return _asked(torch.cuda.clock_rate)
-
-
-def others_on_card() -> str | None:
-    """Return what other processes do on the current GPU, as a sentence; None if it is quiet, or none can tell.
-
-    Called while this process does nothing there. nvidia-ml-py, which torch asks, need not be installed.
-    """
-    listed = _asked(torch.cuda.list_gpu_processes) or ""
-    ids = [int(number) for number in re.findall(r"process\s+(\d+) uses", listed)]
-    # In a container the ids are those of the host, and one of them is this process.
-    others = len(set(ids) - {os.getpid()}) if os.getpid() in ids else max(0, len(ids) - 1)
-    if not others:
-        return None
-    torch.cuda.synchronize()
-    time.sleep(1.0)  # the longest period over which a card averages
-    used = _asked(torch.cuda.utilization)
-    if used is None or used > 100 * LIMIT:
-        kept = "" if used is None else f" kept it busy {used} % of the time"
-        return f"{others} other process{'es' * (others > 1)} on the GPU{kept}"
-    return None
-
-
-def _asked(question: Callable[[], Answer]) -> Answer | None:
-    """Return the answer of the driver, through torch; None if it has none."""
-    try:
-        return question()
-    # The error classes of nvidia-ml-py can only be named where it is installed.
-    except Exception:
         return None

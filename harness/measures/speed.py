@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from statistics import quantiles
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from attentions import used_paths
 from backbones import BackboneSpec, build
 from harness.cells import Metrics, Runtime, Speed
 from harness.cells.runtime import DTYPES, Device, Workload
+from harness.measures.card import sm_clock
 from harness.measures.memory import peak_memory
 from harness.measures.quiet import (
     BLOCKS,
@@ -27,7 +29,6 @@ from harness.measures.quiet import (
     Watch,
     measure_quietly,
     shares,
-    sm_clock,
     unsteadiness,
     wait_for_quiet,
     watch,
@@ -113,12 +114,16 @@ def measure_speed(
 
 
 def prepare(
-    model: nn.Module, image: tuple[int, int, int], num_classes: int, runtime: Runtime, work: Workload
+    model: nn.Module,
+    image: tuple[int, int, int],
+    num_classes: int,
+    runtime: Runtime,
+    work: Workload | Literal["both"],
 ) -> Callable[[], Tensor]:
     """Put `model` and a batch on the device and return the call to be timed: inference or a training step.
 
-    The call returns logits (B, num_classes) or the loss. Raises ValueError where the machine has no CUDA
-    device.
+    "both" is a training step without the optimizer's. The call returns logits (B, num_classes) or the loss. Raises
+    ValueError where the machine has no CUDA device.
     """
     check_device(runtime.device)
     layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
@@ -126,7 +131,7 @@ def prepare(
     images = torch.randn(runtime.batch, *image, device=runtime.device).to(memory_format=layout)
     labels = torch.randint(num_classes, (runtime.batch,), device=runtime.device)
     forward = torch.compile(model, dynamic=False) if runtime.mode == "compiled" else model
-    autocast = _autocast(runtime)
+    autocast = autocast_of(runtime)
 
     if work == "infer":
         model.eval()
@@ -150,14 +155,16 @@ def prepare(
         with autocast:
             loss = nn.functional.cross_entropy(forward(images), labels)
         scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
+        if work == "train":
+            scaler.step(optimizer)
+            scaler.update()
         return loss.detach()
 
     return step
 
 
-def _autocast(runtime: Runtime) -> torch.autocast | nullcontext:
+def autocast_of(runtime: Runtime) -> torch.autocast | nullcontext:
+    """Return the autocast that the forward pass runs under."""
     if runtime.precision == "fp32":
         return nullcontext()
     return torch.autocast(runtime.device, DTYPES[runtime.precision])
@@ -202,6 +209,7 @@ def sample(
 
 
 def warm_up(call: Callable[[], Tensor], device: Device, seconds: float) -> None:
+    """Call for so many seconds. Raises FloatingPointError if what is returned is not finite."""
     result = call()
     # A module that computes nothing useful has no speed.
     if not torch.isfinite(result).all():

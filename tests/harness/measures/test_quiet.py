@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 import torch
 
-from harness.measures import quiet
+from harness.measures.card import others_on_card, sm_clock
 from harness.measures.comparison import ratio
 from harness.measures.quiet import (
     BLOCKS,
@@ -21,7 +21,6 @@ from harness.measures.quiet import (
     Watch,
     disturbance,
     measure_quietly,
-    others_on_card,
     shares,
     unsteadiness,
     wait_for_quiet,
@@ -206,7 +205,7 @@ def test_without_a_driver_or_its_package_nothing_is_known_of_the_card(monkeypatc
     )
     monkeypatch.setattr(torch.cuda, "clock_rate", missing)
     assert others_on_card() is None
-    assert quiet.sm_clock() is None
+    assert sm_clock() is None
     monkeypatch.setattr(torch.cuda, "list_gpu_processes", missing)
     assert others_on_card() is None
 

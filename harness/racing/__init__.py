@@ -1,0 +1,1 @@
+"""Candidates side by side in one process: correct first, then measured interleaved."""

@@ -1,0 +1,361 @@
+"""Races: what is wrong gets no number, what is right is measured in turn, and ratios are over the first."""
+
+import math
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from attentions import temporary_registry
+from harness.cells import Runtime
+from harness.measures.card import CardState
+from harness.measures.comparison import Ratio
+from harness.measures.quiet import UNWATCHED, Watch
+from harness.process.usage import Usage
+from harness.racing.candidates import Candidate, Work, read_candidates
+from harness.racing.entries import check_layers, entered
+from harness.racing.gate import check
+from harness.racing.places import places_of, read_place
+from harness.racing.race import Measured, Setup, mean_ratio, race
+
+(SMALL,) = read_place("dim=16,heads=2,grid=4x5")
+
+FOREIGN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+def split(x, heads):
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+def right(site):
+    def attend(q, k, v):
+        out = F.scaled_dot_product_attention(*(split(x, site.heads) for x in (q, k, v)))
+        return out.transpose(1, 2).flatten(2)
+    return attend
+
+def unscaled(site):
+    def attend(q, k, v):
+        out = F.scaled_dot_product_attention(*(split(x, site.heads) for x in (q, k, v)), scale=1.0)
+        return out.transpose(1, 2).flatten(2)
+    return attend
+
+class WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 1.001 * grad
+
+def wrong_gradient(site):
+    attend = right(site)
+    return lambda q, k, v: attend(q, WrongGradient.apply(k), v)
+
+def no_gradient(site):
+    attend = right(site)
+    return lambda q, k, v: attend(q, k, v).detach()
+
+def nan(site):
+    return lambda q, k, v: q * float("nan")
+
+def short(site):
+    return lambda q, k, v: q[:, 1:]
+
+def raises(site):
+    raise RuntimeError("planted")
+
+def hungry(site):
+    def attend(q, k, v):
+        raise torch.OutOfMemoryError("out of memory")
+    return attend
+
+def three(site):
+    return 3
+
+class Linear(nn.Module):
+    def __init__(self, site, name="scale"):
+        super().__init__()
+        self.register_parameter(name, nn.Parameter(torch.ones(site.dim)))
+
+    def forward(self, q, k, v):
+        return q
+
+def with_parameters(site):
+    return Linear(site)
+
+def model():
+    from backbones import build, preset
+    return build(preset("deit_micro"))
+
+def wrong_model():
+    made = model()
+    made.blocks[1].mlp.act = nn.ReLU()
+    return made
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "foreign.py"
+    path.write_text(FOREIGN)
+    return path
+
+
+def named(*texts: str, reference: str | None = None) -> list[Candidate]:
+    return read_candidates(texts, "fp32", reference)
+
+
+def setup(work: Work = "both", **values: bool) -> Setup:
+    return Setup(work, Runtime(batch=2), 1e-3, **values)
+
+
+def raced(*texts: str, reference: str | None = None, work: Work = "both") -> Measured:
+    return race(named(*texts, reference=reference), SMALL, setup(work), lambda line: None, watching=UNWATCHED)
+
+
+def test_right_candidates_have_ratios_over_the_first() -> None:
+    measured = raced("softmax", "focused", "softmax@explicit")
+    assert [each.problem for each in measured.results] == [None] * 3
+    assert [each.ratio is None for each in measured.results] == [True, False, False]
+    assert measured.ran == (0, 1, 2)
+    assert measured.rounds is not None
+    for at, result in enumerate(measured.results):
+        low, middle, high = result.quartiles
+        assert 0 < low <= middle <= high
+        assert result.saved_mib is not None
+        assert result.saved_mib > 0
+        assert "naive(): 1" in result.checked
+        assert "raced inputs: largest difference" in result.checked
+        if result.ratio:
+            per_round = [r for block in measured.rounds.quiet.blocks for r in measured.rounds.ratios(at, 0, block)]
+            assert len(per_round) == result.ratio.blocks
+            assert min(per_round) <= result.ratio.low <= result.ratio.value <= result.ratio.high <= max(per_round)
+
+
+def test_forward_saves_nothing() -> None:
+    assert [each.saved_mib for each in raced("softmax", "focused", work="forward").results] == [None, None]
+
+
+class Clock:
+    """Made-up seconds by the order of calls: each of `seconds` in turn, forwards and backwards, and no waiting."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.turns = [*seconds, *reversed(seconds)]
+        self.calls = 0
+
+    def __call__(self, call: Callable[[], object]) -> float:
+        self.calls += 1
+        return self.turns[(self.calls - 1) % len(self.turns)]
+
+
+def test_ratios_are_those_of_the_clock_whatever_the_repeats() -> None:
+    """Samples of 1, 2 and 4 s of however many calls: the time of one is a sample's over its calls."""
+    measured = race(
+        named("softmax", "linear", "softmax"),
+        SMALL,
+        setup(),
+        lambda line: None,
+        timed=Clock(1, 2, 4),
+        watching=UNWATCHED,
+    )
+    for result, seconds in zip(measured.results, (1, 2, 4), strict=True):
+        assert set(result.seconds) == {seconds / result.repeats}
+        if result.ratio:
+            expected = seconds / result.repeats * measured.results[0].repeats
+            assert result.ratio.value == pytest.approx(expected)
+            assert result.ratio.low == pytest.approx(expected)
+    assert measured.results[2].candidate == "softmax #2"
+
+
+WRONG = {
+    "unscaled": "the output differs from the reference in float64 by",
+    "wrong_gradient": "the gradient of k differs from the reference in float64 by 1.0e-03 of its norm",
+    "no_gradient": "its output: has no gradient, and --work is not forward",
+    "nan": "the output differs from the reference in float64 by inf",
+    "short": "output: has the shape (2, 19, 16), not (2, 20, 16)",
+    "raises": "RuntimeError: planted",
+    "three": "returned a int; it must return a module or a function (q, k, v) -> out",
+    "with_parameters": "has scale, unlike softmax(fused=True): parameters are copied by name",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_gets_no_number(file: Path, name: str) -> None:
+    measured = raced("softmax", f"{file}:{name}", f"{file}:right", reference="softmax")
+    right, wrong, foreign = measured.results
+    assert right.problem is None
+    assert WRONG[name] in (wrong.problem or "")
+    assert (wrong.seconds, wrong.ratio) == ((), None)
+    assert foreign.problem is None
+    assert foreign.ratio is not None
+    assert measured.ran == (0, 2)
+
+
+def test_without_gradients_only_outputs_are_compared(file: Path) -> None:
+    result = raced("softmax", f"{file}:no_gradient", reference="softmax", work="forward").results[1]
+    assert result.problem is None
+    assert "output only" in result.checked
+
+
+def test_a_foreign_one_must_have_the_parameters_of_its_reference(file: Path) -> None:
+    result = raced("focused", f"{file}:right", reference="focused").results[1]
+    assert "lacks dwc.weight" in (result.problem or "") or "lacks dwc" in (result.problem or "")
+
+
+def test_running_out_of_memory_is_no_mistake(file: Path) -> None:
+    result = raced("softmax", f"{file}:hungry", reference="softmax").results[1]
+    assert (result.problem, result.out_of_memory) == ("out of memory", True)
+
+
+def test_where_the_baseline_is_wrong_there_are_no_ratios(file: Path) -> None:
+    measured = raced(f"{file}:nan", "softmax", "linear", reference="softmax")
+    assert [each.ratio for each in measured.results] == [None] * 3
+    assert measured.results[1].seconds
+
+
+PLANTED = """
+from attentions import Macs, register
+from attentions.softmax import SoftmaxAttention
+
+@register("half_wrong")
+class HalfWrong(SoftmaxAttention):
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        return super().forward(q * 1.01, k, v, bias=bias)
+"""
+
+
+def test_a_registered_one_must_equal_its_naive(tmp_path: Path) -> None:
+    (tmp_path / "half_wrong.py").write_text(PLANTED)
+    with temporary_registry():
+        import attentions
+
+        attentions.load(str(tmp_path / "half_wrong.py"))
+        result = raced("softmax", "half_wrong").results[1]
+    assert "differs from naive() by" in (result.problem or "")
+
+
+def test_an_attention_that_cannot_be_there_says_why() -> None:
+    (place,) = read_place("dim=18,heads=2,grid=4x5")
+    results = race(named("softmax", "mlla"), place, setup(), lambda line: None, watching=UNWATCHED).results
+    assert results[0].problem is None
+    assert results[1].problem
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("work", ["forward", "both"])
+def test_half_precisions_are_compared_with_what_they_allow(precision: str, work: Work) -> None:
+    for name in ("softmax", "focused", "mlla", "inline"):
+        (candidate, _) = named(f"{name}@{precision}", "softmax")
+        entry = entered(candidate, SMALL, work, Runtime(batch=2))
+        assert all(x.dtype in (torch.bfloat16, torch.float16) for x in entry.leaves.values())
+        check(entry, work)
+
+
+@pytest.mark.parametrize("preset", ["swin_micro", "deit_micro", "pvt_micro", "pvt_v2_micro"])
+def test_layers_have_the_tokens_of_their_model(preset: str) -> None:
+    for place in places_of(preset):
+        for candidate in named("softmax", "focused"):
+            entry = entered(candidate, place, "both", Runtime(batch=2), layer=True)
+            check(entry, "both")
+            (x,) = entry.leaves.values()
+            entries = 2 * place.groups
+            assert x.numel() == entries * place.site.queries.tokens * place.site.dim
+            assert len(entry.parameters) > len(dict(entered(candidate, place, "both", Runtime(batch=2)).parameters))
+
+
+def test_where_there_is_no_layer() -> None:
+    both = named("softmax", "linear")
+    with pytest.raises(ValueError, match=r"^dim=16,heads=2,grid=4x5 has no layer: --layer layer takes --at swin_t"):
+        race(both, SMALL, setup(layer=True), print)
+    with pytest.raises(ValueError, match="its blocks are softmax's own; --layer layer takes a stage under test"):
+        check_layers(both, places_of("flatten_swin_t"))
+    with pytest.raises(ValueError, match="the blocks of a cswin project outside of their attention; --layer core"):
+        check_layers(both, places_of("cswin_micro"))
+    with pytest.raises(ValueError, match="operator:itemgetter is foreign, and has no layer"):
+        check_layers(named("softmax", "operator:itemgetter", reference="softmax"), [])
+
+
+@pytest.mark.parametrize("work", ["forward", "both", "train"])
+def test_models(file: Path, work: Work) -> None:
+    candidates = named(
+        "deit_micro",
+        "deit_micro(attention=focused)",
+        "deit_micro@bf16",
+        f"{file}:model",
+        f"{file}:wrong_model",
+        reference="deit_micro",
+    )
+    measured = race(candidates, None, setup(work), lambda line: None, watching=UNWATCHED)
+    *right, wrong = measured.results
+    assert [each.problem for each in right] == [None] * 4
+    assert "the output differs from the reference" in (wrong.problem or "")
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
+def test_compiled_candidates_are_compiled() -> None:
+    seen: list[bool] = []
+    (_, candidate) = named("softmax", "softmax@explicit@compiled")
+    entry = entered(candidate, SMALL, "both", Runtime(batch=2))
+    forward = entry.module.forward
+
+    def look(*args: Tensor, **kwargs: Tensor) -> Tensor:
+        seen.append(torch.compiler.is_compiling())
+        out: Tensor = forward(*args, **kwargs)
+        return out
+
+    entry.module.forward = look
+    entry.call("both")()
+    assert set(seen) == {True}
+    results = raced("softmax", "softmax@explicit@compiled").results
+    assert [each.problem for each in results] == [None, None]
+    assert results[1].saved_mib
+
+
+def test_the_inputs_of_all_candidates_are_the_same() -> None:
+    first, second = (entered(each, SMALL, "both", Runtime(batch=2)) for each in named("softmax", "focused"))
+    for name in "qkv":
+        assert torch.equal(first.leaves[name], second.leaves[name])
+
+
+def test_heat_marks_a_race_and_a_power_cap_does_not() -> None:
+    for throttles, marked in ((("power cap",), False), (("power cap", "heat (hardware)"), True)):
+        state = CardState(300.0, 80.0, throttles)
+        watching = Watch(lambda: Usage(0.0, 0.0, 0.0), lambda: 1000.0, lambda: None, partial(replace, state))
+        measured = race(named("softmax", "linear"), SMALL, setup(), lambda line: None, watching=watching)
+        said = "the GPU was slowed down: heat (hardware)" if marked else None
+        assert measured.disturbed == said
+        assert measured.results[1].ratio is not None
+        assert measured.rounds is not None
+        assert measured.rounds.quiet.blocks[0].state == state
+
+
+def test_the_mean_of_ratios_at_several_places() -> None:
+    same = mean_ratio([Ratio(2.0, 1.9, 2.1, 10), Ratio(2.0, 1.9, 2.1, 10)])
+    assert same.value == pytest.approx(2)
+    # Two independent ones are known better than one.
+    assert 1.9 < same.low < 2 < same.high < 2.1
+    mixed = mean_ratio([Ratio(0.5, 0.4, 0.6, 10, "noise"), Ratio(2.0, 1.9, 2.1, 10)])
+    assert mixed.value == pytest.approx(1)
+    assert not mixed.decided
+    assert mixed.disturbed == "noise"
+
+
+def test_the_mean_has_the_coverage_that_it_promises() -> None:
+    noise, covered, trials, places, sigma = random.Random(0), 0, 2000, 4, 0.1
+    for _ in range(trials):
+        ratios = []
+        for _ in range(places):
+            middle = noise.gauss(0, sigma)
+            low, value, high = (math.exp(middle + z * sigma) for z in (-1.96, 0, 1.96))
+            ratios.append(Ratio(value, low, high, 10))
+        mean = mean_ratio(ratios)
+        covered += mean.low <= 1 <= mean.high
+    assert 0.935 < covered / trials < 0.965
