@@ -215,6 +215,7 @@ def _row(place: str, result: Result) -> dict[str, Any]:
         "peak_mib": result.peak_mib,
         "saved_mib": result.saved_mib,
         "sdpa_kernel": result.sdpa_kernel,
+        "attention_path": result.paths,
         "calls_per_sample": result.repeats,
         "own_share": result.own_share,
     }

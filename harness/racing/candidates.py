@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from attentions import AttentionSpec, load_file, names, unknown
+from attentions import PATHS, AttentionSpec, load_file, names, unknown
 from backbones import ALIASES, BackboneSpec, preset, presets
 from harness.cells.runtime import Mode, Precision
 from harness.process.errors import first_line
@@ -28,6 +28,7 @@ HOW: dict[str, dict[str, Any]] = {
     "fp16": {"precision": "fp16"},
     "fused": {"options": {"fused": True}},
     "explicit": {"options": {"fused": False}},
+    **{path: {"path": path} for path in PATHS},
 }
 """What may follow an @, and what it changes: fields of the candidate, or options of its attention."""
 
@@ -46,12 +47,16 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is raced, how it is run, and the text that it was given by, which is its label."""
+    """What is raced, how it is run, and the text that it was given by, which is its label.
+
+    `path`: one of `attentions.PATHS`, if it is forced.
+    """
 
     label: str
     what: AttentionSpec | BackboneSpec | Foreign
     mode: Mode = "eager"
     precision: Precision = "fp32"
+    path: str | None = None
 
     @property
     def reference(self) -> AttentionSpec | BackboneSpec:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attentions import Attention, AttentionSpec, lookup
+from attentions import Attention, AttentionSpec, lookup, using_path
 from backbones import BackboneSpec, build
 from harness.cells import Runtime
-from harness.cells.runtime import AUTOCAST
+from harness.cells.runtime import AUTOCAST, Workload
 from harness.measures.speed import autocast_of, prepare
 from harness.racing.candidates import Candidate, Foreign, Work
 from harness.racing.places import Place
@@ -62,11 +63,14 @@ class Entry:
         autocast = autocast_of(self.runtime)
 
         def call() -> Tensor:
-            with autocast:
+            with autocast, self._path():
                 out: Tensor = forward(*self.args, **self.kwargs)
             return out
 
         return call
+
+    def _path(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.candidate.path is None else using_path(self.candidate.path)
 
     def exact(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the output of `own` in float64 on the same arguments, and what its gradients are wanted of."""
@@ -90,7 +94,14 @@ class Entry:
         spec = self.candidate.reference
         if isinstance(spec, BackboneSpec):
             image = (spec.in_channels, *spec.image_size)
-            return prepare(self.module, image, spec.num_classes, self.runtime, "infer" if work == "forward" else work)
+            workload: Workload = "infer" if work == "forward" else "train"
+            step = prepare(self.module, image, spec.num_classes, self.runtime, workload)
+
+            def forced() -> Tensor:
+                with self._path():
+                    return step()
+
+            return forced
         run = self.run()
         if work == "forward":
             return torch.inference_mode()(run)

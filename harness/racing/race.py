@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from statistics import median, quantiles
 from typing import Any
 
+from attentions import used_paths
 from harness.cells import Runtime
 from harness.cells.runtime import Device
-from harness.certificate.subject import Broken, at
+from harness.certificate.subject import Broken, at, require
 from harness.measures.card import EXPECTED
 from harness.measures.comparison import Interleaved, Ratio, interleaved, repeated
 from harness.measures.memory import peak_above, saved_for_backward
 from harness.measures.quiet import PATIENCE, Block, Watch, wait_for_quiet, watch
-from harness.measures.sdpa import kernels_of
+from harness.measures.sdpa import kernels_of, shown
 from harness.measures.speed import Timer, timer, warm_up
 from harness.process.determinism import numerics
 from harness.process.environment import check_device
@@ -53,7 +54,7 @@ class Result:
 
     seconds: of a call, two per round; what the harness itself takes of them is `own_share`. ratio: its time over the
     baseline's. peak_mib: above parameters and inputs. saved_mib: what forward keeps for backward, parameters apart;
-    None without a backward pass. repeats: calls per sample.
+    None without a backward pass. paths: see `attentions.used_paths`. repeats: calls per sample.
     """
 
     candidate: str
@@ -65,6 +66,7 @@ class Result:
     peak_mib: float | None = None
     saved_mib: float | None = None
     sdpa_kernel: str | None = None
+    paths: str | None = None
     repeats: int = 1
     own_share: float = 0.0
 
@@ -155,13 +157,19 @@ def _prepared(candidate: Candidate, place: Place | None, setup: Setup) -> tuple[
             saved = None if setup.work == "forward" else _saved(entry)
             call = entry.call(setup.work)
             warm_up(call, device, setup.min_seconds / 4)
-            peak, kernel = peak_above(call, device), kernels_of(call)
+            peak = peak_above(call, device)
+            with used_paths() as paths:
+                kernel = kernels_of(call)
+            forced = candidate.path
+            require(forced is None or forced in paths, candidate.label, f"has no path {forced!r} here")
             repeats = 1 if device == "cuda" else _repeats(call)
     except Broken as broken:
         if is_out_of_memory(broken):
             return replace(result, problem="out of memory", out_of_memory=True), None
         return replace(result, problem=str(broken).removeprefix(f"{candidate.label}: ")), None
-    return replace(result, peak_mib=peak, saved_mib=saved, sdpa_kernel=kernel, repeats=repeats), call
+    return replace(
+        result, peak_mib=peak, saved_mib=saved, sdpa_kernel=kernel, paths=shown(paths), repeats=repeats
+    ), call
 
 
 def _saved(entry: Entry) -> float:

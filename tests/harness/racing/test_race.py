@@ -359,3 +359,10 @@ def test_the_mean_has_the_coverage_that_it_promises() -> None:
         mean = mean_ratio(ratios)
         covered += mean.low <= 1 <= mean.high
     assert 0.935 < covered / trials < 0.965
+
+
+def test_a_path_is_forced_where_there_is_one() -> None:
+    (place,) = read_place("dim=32,heads=2,grid=7x7")
+    found = race(named("focused@plain", "focused", "softmax@plain"), place, setup("forward"), lambda line: None)
+    assert [each.paths for each in found.results] == ["plain", "native", None]
+    assert found.results[2].problem == "has no path 'plain' here"
