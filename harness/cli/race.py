@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -109,7 +110,8 @@ def race(
     if output is not None:
         line: dict[str, Any] = {"--at": at, "--layer": layer, "--work": work, "--batch": batch, "--device": device}
         line |= {"--precision": precision, "--seconds": seconds, "--reference": reference}
-        command = _command(candidate, site, line, candidates)
+        words = ["attention-bench", "race", *candidate, *(["--site", *site] if site else [])]
+        command = command_of(words, line, candidates)
         write_files([(output, _content(output.suffix, sheet, measured, command, about))], [])
     return 1 if any(result.problem for each in measured for result in each.results) else 0
 
@@ -135,7 +137,7 @@ def race_sheet(measured: list[Measured], labels: list[str], work: str, batch: in
         for at, label in enumerate(labels[1:], 1):
             ratios = [ratio for each in measured if (ratio := each.results[at].ratio) is not None]
             mean = mean_ratio(ratios) if len(ratios) == len(measured) else None
-            rows.append(["geometric mean", label, "", *_of_ratio(mean), "", ""])
+            rows.append(["geometric mean", label, "", *ratio_cells(mean), "", ""])
     what = {"forward": "a forward pass", "both": "forward and backward", "train": "a training step with AdamW"}[work]
     threads = f", {count(about['threads'], 'thread')}" if about["device"] == "cpu" else ""
     notes.append(
@@ -153,12 +155,12 @@ def _cells(result: Result, *, baseline: bool) -> list[str]:
     if result.problem:
         return ["", "", "out of memory" if result.out_of_memory else "no number", "", ""]
     low, middle, high = (f"{1e3 * seconds:.4g}" for seconds in result.quartiles)
-    ratio = ["", "baseline"] if baseline else _of_ratio(result.ratio)
+    ratio = ["", "baseline"] if baseline else ratio_cells(result.ratio)
     memory = ["" if mib is None else f"{mib:.1f}" for mib in (result.peak_mib, result.saved_mib)]
     return [f"{middle} ({low} to {high})", *ratio, *memory]
 
 
-def _of_ratio(ratio: Ratio | None) -> list[str]:
+def ratio_cells(ratio: Ratio | None) -> list[str]:
     """Return a ratio with its interval, and what it decides."""
     if ratio is None:
         return ["", "no ratio"]
@@ -166,19 +168,14 @@ def _of_ratio(ratio: Ratio | None) -> list[str]:
     return [f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})", verdict]
 
 
-def _command(
-    texts: tuple[str, ...], site: tuple[str, ...], options: dict[str, Any], candidates: list[Candidate]
-) -> str:
-    """Return the line that repeats a race."""
+def command_of(words: Sequence[str], options: dict[str, Any], candidates: Sequence[Candidate]) -> str:
+    """Return the line that repeats a race: its first words, its options by name, and the files it takes."""
     from harness.cli.repeating import imports
 
-    words = ["attention-bench", "race", *texts]
-    for name, value in options.items():
-        words += [] if value is None else [name, str(value)]
-    words += ["--site", *site] if site else []
+    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     known = [getattr(each.reference, "attention", each.reference) for each in candidates]
-    words += [word for pair in dict.fromkeys(tuple(imports(str(each))) for each in known) for word in pair]
-    return shlex.join(words)
+    files = dict.fromkeys(tuple(imports(str(each))) for each in known)
+    return shlex.join([*words, *given, *(word for pair in files for word in pair)])
 
 
 def _content(ending: str, sheet: Sheet, measured: list[Measured], command: str, about: dict[str, Any]) -> str:
@@ -190,12 +187,12 @@ def _content(ending: str, sheet: Sheet, measured: list[Measured], command: str, 
     if ending == ".csv":
         import pandas as pd
 
-        return tables.to_csv(pd.DataFrame([_row(each.place, result) for each in measured for result in each.results]))
-    plain = {"command": command, "environment": about, "places": [_plain(each) for each in measured]}
+        return tables.to_csv(pd.DataFrame([row_of(each.place, result) for each in measured for result in each.results]))
+    plain = {"command": command, "environment": about, "places": [plain_of(each) for each in measured]}
     return json.dumps(plain, indent=2) + "\n"
 
 
-def _row(place: str, result: Result) -> dict[str, Any]:
+def row_of(place: str, result: Result) -> dict[str, Any]:
     """Return the row of a CSV file; what there is no number of is None."""
     low, middle, high = (None,) * 3 if result.problem else (1e3 * seconds for seconds in result.quartiles)
     ratio = result.ratio
@@ -221,11 +218,11 @@ def _row(place: str, result: Result) -> dict[str, Any]:
     }
 
 
-def _plain(measured: Measured) -> dict[str, Any]:
+def plain_of(measured: Measured) -> dict[str, Any]:
     """Return everything that is known of a place, block by block."""
     from harness.measures.quiet import shares
 
-    results = [{**_row(measured.place, each), "checked": each.checked} for each in measured.results]
+    results = [{**row_of(measured.place, each), "checked": each.checked} for each in measured.results]
     blocks = []
     if measured.rounds is not None:
         names = [measured.results[each].candidate for each in measured.ran]
