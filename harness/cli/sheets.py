@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -123,13 +123,13 @@ def print_sheet(sheet: Sheet, wide: bool = False) -> None:
 
 
 def emit(
-    sheet: Sheet,
+    sheet: Callable[[], Sheet],
     frame: pd.DataFrame,
     options: OutputOptions,
     folders: Sequence[Path],
     complete: pd.DataFrame | None = None,
 ) -> None:
-    """Print a table, or write it as the options say: the sheet for people, or the frame for programs.
+    """Print a table, or write it as the options say: the sheet for people, made if need be, or the frame for programs.
 
     `complete` is what --csv and timm's format take, by default the frame. In the `folders` no file is replaced.
 
@@ -143,7 +143,7 @@ def emit(
     form = tables.format_of(options.output, options.format)
     files: list[tuple[Path, str | bytes]] = []
     if form == "text" and options.output is None:
-        print_sheet(sheet, options.wide)
+        print_sheet(sheet(), options.wide)
     else:
         content = tables.rendered(form, complete if form == "timm" else frame, sheet)
         if options.output is not None:
@@ -151,7 +151,7 @@ def emit(
         elif isinstance(content, bytes):
             raise ValueError(f"--format {form} is no text: -o FILE names a file for it")
         else:
-            out_console.out(content, highlight=False, end="")  # to the character
+            tables.write_plain(content, out_console)
     if options.csv is not None:
         files.append((options.csv, tables.to_csv(complete)))
     write_files(files, folders)

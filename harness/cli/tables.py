@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -21,6 +21,9 @@ from harness.cli.options import (
 )
 from harness.cli.outputs import write_files
 from harness.cli.sheets import emit, recorded
+
+if TYPE_CHECKING:
+    from results.tables import Sheet
 
 
 def table(
@@ -51,12 +54,16 @@ def table(
     found = recorded(sources, out)
     frame = found.frame(where, sort)
     chosen = tables.labelled(frame, columns)
+    averaged: Sheet | None = None
     if pivot is not None:
-        numbers, sheet = tables.pivoted(frame, pivot, list(chosen))
+        numbers, averaged = tables.pivoted(frame, pivot, list(chosen))
     else:
-        sheet = tables.sheet(frame, chosen)
         numbers = tables.titled(frame, tables.shown_columns(frame, chosen)) if chosen else frame
-    emit(sheet.with_notes(found.conflicts), numbers, output, found.folders, complete=frame)
+
+    def sheet() -> Sheet:
+        return (averaged or tables.sheet(frame, chosen)).with_notes(found.conflicts)
+
+    emit(sheet, numbers, output, found.folders, complete=frame)
     return found.status
 
 
@@ -92,10 +99,10 @@ def compare(
     records = found.of_rows(where)
     if evaluations:
         frame = tables.evaluations(records, baseline, rope)
-        emit(tables.evaluated_sheet(frame), frame, output, found.folders)
+        emit(lambda: tables.evaluated_sheet(frame), frame, output, found.folders)
         return found.status
     frame = tables.comparisons(records, baseline, "ema" if ema else "model", rope, origins=found.records)
-    emit(tables.paired_sheet(frame), frame, output, found.folders)
+    emit(lambda: tables.paired_sheet(frame), frame, output, found.folders)
     return found.status
 
 
@@ -175,7 +182,7 @@ def reproduce(
     targets = tables.targets(published)
     ours = our_numbers(targets, out, error_console, accuracy=accuracy, partial=allow_partial_data)
     comparison = tables.compare(published, ours)
-    emit(tables.comparison_sheet(comparison), comparison, output, [out])
+    emit(lambda: tables.comparison_sheet(comparison), comparison, output, [out])
     if figures is not None:
         write_files(drawn(paper, published, comparison, targets, out, figures), [out])
     return 0

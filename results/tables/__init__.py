@@ -1,7 +1,7 @@
 """Records as tables: for people, as CSV, beside each other and beside published numbers.
 
 * `columns`: what each column of a table is about, and its name.
-* `frames`: records as a frame, one row per model, speed circumstances and training circumstances; CSV.
+* `frames`: records as a frame, one row per model, speed circumstances and training circumstances.
 * `analyzed`: what blocks of models are like.
 * `paired`, `paired_views`: accuracies compared image by image and seed by seed, with intervals; `evaluated`: those of
   given weights.
@@ -14,9 +14,10 @@
 """
 
 from results.tables.analyzed import MEASURES, analysis_sheet
+from results.tables.csv_format import to_csv
 from results.tables.evaluated import evaluated_sheet, evaluations
 from results.tables.formats import FORMATS, format_of, rendered
-from results.tables.frames import BREAKDOWN, METRICS, table, to_csv
+from results.tables.frames import BREAKDOWN, METRICS, table
 from results.tables.naming import shortened
 from results.tables.notes import notes
 from results.tables.paired import comparisons
@@ -35,7 +36,7 @@ from results.tables.reproduction import (
     targets,
 )
 from results.tables.selection import in_order, labelled, titled, where
-from results.tables.sheets import Sheet, show, to_markdown, to_plain
+from results.tables.sheets import Sheet, show, to_markdown, to_plain, write_plain
 from results.tables.sources import contradictions, published_times
 from results.tables.views import sheet, shown_columns
 
@@ -78,4 +79,5 @@ __all__ = [
     "to_markdown",
     "to_plain",
     "where",
+    "write_plain",
 ]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from results.tables import schema
 from results.tables.columns import columns_of, values_of
-from results.tables.frames import to_csv
+from results.tables.csv_format import to_csv
 from results.tables.html import to_html
 from results.tables.latex import to_latex
 from results.tables.sheets import Sheet, to_markdown, to_plain
@@ -59,9 +59,12 @@ def format_of(file: Path | None, name: str | None) -> str:
     return name
 
 
-def rendered(form: str, frame: pd.DataFrame, sheet: Sheet) -> str | bytes:
-    """Return a table in a format: of the sheet for people, of the frame for programs. Parquet is bytes."""
-    return _OF_SHEETS[form](sheet) if form in _OF_SHEETS else _OF_FRAMES[form](frame)
+def rendered(form: str, frame: pd.DataFrame, sheet: Callable[[], Sheet]) -> str | bytes:
+    """Return a table in a format: of the sheet for people, which is made if need be, of the frame for programs.
+
+    Parquet is bytes.
+    """
+    return _OF_SHEETS[form](sheet()) if form in _OF_SHEETS else _OF_FRAMES[form](frame)
 
 
 def to_json(frame: pd.DataFrame) -> str:

@@ -14,7 +14,6 @@ Columns of the frame, in this order (`<task>` is costs, speed, train or evaluate
 
 import itertools
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from results.certificates import Certificate, certificate_summary
 from results.garbage import no_collection
 from results.records import SOURCE, Record, model_of
 from results.tables.assembly import ABSENT, Columns, cached
-from results.tables.columns import Column, Kind, values_of
+from results.tables.columns import Column, Kind
 from results.wording import count
 
 # The metrics that a table shows by default, if they were measured.
@@ -45,9 +44,6 @@ BREAKDOWN = ("gmacs_attention", "gmacs_projections", "gmacs_convolutions", "gmac
 
 # The first columns of every frame.
 _ALWAYS = tuple(Column.parse(name) for name in ("backbone", "attention", "status", "error"))
-# Of hexadecimal digits, one in 750 of 16: only decimal ones, or decimal ones around an e. No published number, and no
-# version, has as many.
-_NUMERIC_HASH = re.compile(r"(?=.{8,})\d+(e\d+)?")
 _DIGITS = re.compile("([0-9]+)")
 _WORST_FIRST = ("failed", "oom", "missing", "done")
 
@@ -110,26 +106,6 @@ def named(columns: Iterable[Column], metric: str) -> list[str]:
         return [metric]
     tasks = sorted({column.task for column in columns if column.kind == "record"})
     return [name for task in tasks if (name := f"{task}_{metric}") in names] or [metric]
-
-
-def to_csv(frame: pd.DataFrame) -> str:
-    """Return every column of the frame at full precision under one header line; fields without a value are empty.
-
-    A hash that a reader would take for a number, as 9253954e51983261 for infinity, has an apostrophe in front, which is
-    how spreadsheets mark a text. A number that is not one, as a diverged loss, is nan.
-    """
-    written = {}
-    for name in map(str, frame.select_dtypes(exclude=["number", "bool"]).columns):
-        column = frame[name]
-        if any(_csv_field(value) is not value for value in (column if column.dtype == object else column.unique())):
-            written[name] = [_csv_field(value) for value in values_of(column)]
-    return str(frame.assign(**written).to_csv(index=False, lineterminator="\n"))
-
-
-def _csv_field(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return "nan"
-    return f"'{value}" if isinstance(value, str) and _NUMERIC_HASH.fullmatch(value) else value
 
 
 def _entries(records: Sequence[Record], expected: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[_Entry]:

@@ -111,7 +111,7 @@ def to_markdown(sheet: Sheet) -> str:
 def show(sheet: Sheet, console: Console, wide: bool = False) -> None:
     """Print a table: as wide as a terminal at most, framed if there is room; plain lines with `wide` and elsewhere."""
     if not console.is_terminal or wide:
-        _write(to_plain(sheet), console)
+        write_plain(to_plain(sheet), console)
         return
     table = Table()
     for position, header in enumerate(sheet.headers):
@@ -126,8 +126,8 @@ def show(sheet: Sheet, console: Console, wide: bool = False) -> None:
         console.print(Text(to_plain(fitted(sheet, console.width))), soft_wrap=True, end="")
 
 
-def _write(text: str, console: Console) -> None:
-    """Write to the stream of a console itself: rich takes seconds to pass on a hundred thousand lines."""
+def write_plain(text: str, console: Console) -> None:
+    """Write a text to the stream of a console as it is: rich takes seconds to pass on a hundred thousand lines."""
     if console.quiet:
         return
     try:

@@ -62,6 +62,17 @@ def test_tables(ask: Ask, measured: Path) -> None:
         assert row["record.costs.key"] == record.key
 
 
+@pytest.mark.parametrize("form", ["text", "csv", "markdown", "latex", "json"])
+def test_what_is_not_styled_is_printed_as_it_is_written(
+    ask: Ask, measured: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    assert ask(f"table --out {measured} --format {form} -o table.any").status == 0
+    for way in ("print", "out"):
+        monkeypatch.setattr(f"harness.cli.sheets.out_console.{way}", None)  # minutes for many records
+    printed = ask(f"table --out {measured} --format {form}")
+    assert (printed.status, printed.out) == (0, Path("table.any").read_text())
+
+
 def test_a_folder_by_several_paths_is_read_once(ask: Ask, measured: Path) -> None:
     shutil.copytree(measured, "runs")
     Path("runs/broken.json").write_text("{")

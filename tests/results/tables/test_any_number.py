@@ -21,13 +21,13 @@ def test_whole_numbers_of_any_size_and_columns_of_several_types(make: Any) -> No
         for n, (big, other) in enumerate(zip(values, others, strict=True))
     ]
     frame = table(records)
-    content = rendered("parquet", frame, sheet(frame))
+    content = rendered("parquet", frame, lambda: sheet(frame))
     assert isinstance(content, bytes)
     read = pd.read_parquet(io.BytesIO(content))
     assert [None if pd.isna(value) else int(value) for value in read["big"]] == list(values)
     assert read["mixed"].tolist() == ["text", "0.5", "nan", str(2**60)]
-    assert str(2**70) in str(rendered("csv", frame, sheet(frame)))
-    assert str(2**70) in str(rendered("json", frame, sheet(frame)))
+    assert str(2**70) in str(rendered("csv", frame, lambda: sheet(frame)))
+    assert str(2**70) in str(rendered("json", frame, lambda: sheet(frame)))
 
 
 def test_a_text_in_place_of_an_accuracy_has_no_standard_error(make: Any) -> None:
@@ -43,7 +43,7 @@ def test_a_text_in_place_of_an_accuracy_has_no_standard_error(make: Any) -> None
         "True",
         "80.00 ± 0.34",
     ]
-    assert str(rendered("timm", frame, view)).count("80.0") == 1
+    assert str(rendered("timm", frame, lambda: view)).count("80.0") == 1
 
 
 def test_no_number_ends_with_its_point() -> None:

@@ -69,7 +69,7 @@ def _unmarked(cell: str) -> str:
 @pytest.mark.parametrize("form", ["text", "markdown", "html", "latex"])
 def test_the_digits_for_people_are_those_of_the_exact_numbers(frame: pd.DataFrame, form: str) -> None:
     chosen = labelled(frame, NAMES)
-    rows = cells_of(form, str(rendered(form, frame, sheet(frame, chosen))))
+    rows = cells_of(form, str(rendered(form, frame, lambda: sheet(frame, chosen))))
     assert len(rows) == len(frame)
     for row, (_, exact) in zip(rows, frame.iterrows(), strict=True):
         for name, text in zip(NAMES, row[2:6] if form != "text" else row[-5:-1], strict=True):
@@ -85,9 +85,9 @@ def test_programs_get_the_exact_numbers(frame: pd.DataFrame) -> None:
     chosen = labelled(frame, NAMES)
     data = titled(frame, shown_columns(frame, chosen))
     view = sheet(frame, chosen)
-    csv = pd.read_csv(io.StringIO(str(rendered("csv", data, view))), keep_default_na=False, na_values=[""])
-    parquet = pd.read_parquet(io.BytesIO(rendered("parquet", data, view)))  # type: ignore[arg-type]
-    document = json.loads(rendered("json", data, view))
+    csv = pd.read_csv(io.StringIO(str(rendered("csv", data, lambda: view))), keep_default_na=False, na_values=[""])
+    parquet = pd.read_parquet(io.BytesIO(rendered("parquet", data, lambda: view)))  # type: ignore[arg-type]
+    document = json.loads(rendered("json", data, lambda: view))
     rows = pd.DataFrame(document["rows"])
     for found in (csv, parquet, rows):
         assert list(found.columns) == list(data.columns)
@@ -101,19 +101,19 @@ def test_programs_get_the_exact_numbers(frame: pd.DataFrame) -> None:
 
 def test_all_columns_go_through_json_and_parquet(frame: pd.DataFrame) -> None:
     view = sheet(frame)
-    rows = json.loads(rendered("json", frame, view))["rows"]
+    rows = json.loads(rendered("json", frame, lambda: view))["rows"]
     assert rows[0]["train_loss"] == "nan"
-    back = pd.read_parquet(io.BytesIO(rendered("parquet", frame, view)))  # type: ignore[arg-type]
+    back = pd.read_parquet(io.BytesIO(rendered("parquet", frame, lambda: view)))  # type: ignore[arg-type]
     assert back["train.seed"].tolist() == frame["train.seed"].tolist()
     assert back.shape == frame.shape
 
 
 def test_texts_of_records_are_escaped(frame: pd.DataFrame) -> None:
     view = sheet(frame)
-    page = str(rendered("html", frame, view))
+    page = str(rendered("html", frame, lambda: view))
     assert "<script>alert" not in page
     assert html.unescape(page).count("<script>alert(1)</script>") >= 2
-    latex = str(rendered("latex", frame, view))
+    latex = str(rendered("latex", frame, lambda: view))
     assert r"a\_b \& 50\% \$x\$ \{y\} \#1 \textasciitilde{} \textasciicircum{} \textbackslash{}z" in latex
 
 
@@ -125,7 +125,7 @@ def test_the_best_is_bold_the_second_underlined_and_the_disturbed_has_a_dagger(f
     speeds = view.headers.index("images_per_s")
     (disturbed,) = frame.index[frame["infer_disturbed"].notna()].tolist()
     assert (disturbed, speeds) not in view.best | view.second
-    latex = str(rendered("latex", frame, view))
+    latex = str(rendered("latex", frame, lambda: view))
     assert latex.count(r"\bfseries") == 8
     assert latex.count(r"\underline") == 8
     assert latex.count(r"\textdagger") == 2, "the number and the note"
@@ -136,14 +136,14 @@ def test_the_best_is_bold_the_second_underlined_and_the_disturbed_has_a_dagger(f
 @pytest.mark.parametrize("form", ["text", "markdown", "html", "latex"])
 def test_each_form_says_once_what_stands_behind_an_accuracy(frame: pd.DataFrame, form: str) -> None:
     legend = "the standard error from the choice of the images, in points"
-    assert str(rendered(form, frame, sheet(frame))).count(legend) == 1
-    assert legend not in str(rendered(form, frame, sheet(frame, labelled(frame, ["gmacs"]))))
+    assert str(rendered(form, frame, lambda: sheet(frame))).count(legend) == 1
+    assert legend not in str(rendered(form, frame, lambda: sheet(frame, labelled(frame, ["gmacs"]))))
 
 
 @needs_latex
 @pytest.mark.parametrize("columns", [NAMES, ()], ids=["chosen", "usual"])
 def test_latex_compiles_without_a_warning(frame: pd.DataFrame, tmp_path: Path, columns: tuple[str, ...]) -> None:
-    text = str(rendered("latex", frame, sheet(frame, labelled(frame, columns))))
+    text = str(rendered("latex", frame, lambda: sheet(frame, labelled(frame, columns))))
     said = compiled(tmp_path, [text], r"\usepackage[T1]{fontenc}\usepackage{lmodern}")
     wrong = [line for line in said.splitlines() if re.search(r"Warning|Overfull|Missing character", line)]
     assert [line for line in wrong if "Label(s)" not in line] == []
@@ -151,14 +151,14 @@ def test_latex_compiles_without_a_warning(frame: pd.DataFrame, tmp_path: Path, c
 
 
 def test_timm_format_has_timms_columns(frame: pd.DataFrame) -> None:
-    text = str(rendered("timm", frame, sheet(frame)))
+    text = str(rendered("timm", frame, lambda: sheet(frame)))
     found = pd.read_csv(io.StringIO(text))
     assert text.startswith("model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation\n")
     assert found["top1"].is_monotonic_decreasing
     assert (found["top1"] + found["top1_err"]).round(3).tolist() == [100.0] * len(found)
     assert set(found["img_size"]) == {224}
     with pytest.raises(ValueError, match="--format timm is for accuracies, and no row has one"):
-        rendered("timm", frame[["backbone", "attention", "params_m"]], sheet(frame))
+        rendered("timm", frame[["backbone", "attention", "params_m"]], lambda: sheet(frame))
 
 
 @pytest.mark.parametrize(
@@ -188,13 +188,13 @@ def test_what_does_not_fit_is_one_line(file: str | None, name: str | None, said:
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html", "latex"])
 def test_an_empty_table_is_one(form: str) -> None:
-    assert "backbone" in str(rendered(form, table([]), sheet(table([]))))
+    assert "backbone" in str(rendered(form, table([]), lambda: sheet(table([]))))
 
 
 def test_numbers_of_a_column_stand_below_each_other_in_latex() -> None:
     rows = [["a", "1234.5"], ["b", "2.0"], ["c", "-"], ["d", "33.0 (disturbed)"]]
     view = Sheet(["x", "gmacs"], rows, frozenset({1}), second=frozenset({(1, 1)}))
-    latex = str(rendered("latex", pd.DataFrame(), view))
+    latex = str(rendered("latex", pd.DataFrame(), lambda: view))
     assert "S[table-format=4.1]" in latex
     assert r"{\phantom{000}\underline{\num{2.0}}}" in latex
     assert "& {--} \\\\" in latex
@@ -204,7 +204,7 @@ def test_numbers_of_a_column_stand_below_each_other_in_latex() -> None:
 
 def test_a_column_of_disturbed_numbers_has_daggers_and_an_option_its_hyphens_in_latex() -> None:
     view = Sheet(["x", "images_per_s"], [["a", "33.0 (disturbed)"]], frozenset({1}), ["run --retry-disturbed"])
-    latex = str(rendered("latex", pd.DataFrame(), view))
+    latex = str(rendered("latex", pd.DataFrame(), lambda: view))
     assert r"a & 33.0\textsuperscript{\textdagger} \\" in latex
     assert "(disturbed)" not in latex
     assert "run -{}-retry-disturbed" in latex

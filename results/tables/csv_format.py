@@ -1,0 +1,51 @@
+"""A frame as CSV: every column at full precision."""
+
+import re
+from typing import Any
+
+import pandas as pd
+
+from results.garbage import no_collection
+from results.tables.columns import values_of
+
+# Of hexadecimal digits, one in 750 of 16: only decimal ones, or decimal ones around an e. No published number, and no
+# version, has as many.
+_NUMERIC_HASH = re.compile(r"(?=.{8,})\d+(e\d+)?")
+_QUOTED = re.compile('[",\r\n]')
+
+
+@no_collection()
+def to_csv(frame: pd.DataFrame) -> str:
+    """Return every column of the frame at full precision under one header line; fields without a value are empty.
+
+    A hash that a reader would take for a number, as 9253954e51983261 for infinity, has an apostrophe in front, which is
+    how spreadsheets mark a text. A number that is not one, as a diverged loss, is nan.
+    """
+    # For a hundred thousand rows, a third of the time that pandas takes.
+    columns = [[_quoted(str(name)), *_fields(frame[name])] for name in frame.columns]
+    return "\n".join([*map(",".join, zip(*columns, strict=True)), ""])
+
+
+def _fields(column: pd.Series) -> list[str]:
+    # Minus zero counts as a value of its own only where each value is looked at.
+    if column.dtype == object or pd.api.types.is_float_dtype(column):
+        return list(map(_field, values_of(column)))
+    # Most columns have few values.
+    numbers, distinct = pd.factorize(column)
+    fields = [*map(_field, distinct.tolist()), ""]  # a gap has the number -1
+    return [fields[number] for number in numbers.tolist()]
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, float):
+        return str(value)
+    if value is None:
+        return ""
+    if isinstance(value, str) and _NUMERIC_HASH.fullmatch(value):
+        return f"'{value}"
+    return _quoted(str(value))
+
+
+def _quoted(text: str) -> str:
+    """Return a field as RFC 4180 has it."""
+    return '"{}"'.format(text.replace('"', '""')) if _QUOTED.search(text) else text
