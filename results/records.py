@@ -254,7 +254,10 @@ def _read(path: str, stem: str, folder: Path, shared: dict[object, Any]) -> Reco
     cell = values["cell"]
     cell["backbone"] = _shared(cell["backbone"], shared)
     cell["task"] = _of_shared(cell["task"], shared)
-    values["metrics"] = {name: _from_json(value) for name, value in values["metrics"].items()}
+    values["metrics"] = {
+        name: float(value) if type(value) is str and value in _NON_FINITE else value
+        for name, value in values["metrics"].items()
+    }
     values["environment"] = _of_shared(values["environment"], shared)
     return Record(**values, folder=folder)
 
@@ -283,10 +286,6 @@ def _shared(value: Any, shared: dict[object, Any]) -> Any:
 
 def _to_json(value: object) -> object:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _from_json(value: object) -> object:
-    return float(value) if isinstance(value, str) and value in _NON_FINITE else value
 
 
 def _refuse(constant: str) -> None:

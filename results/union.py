@@ -33,6 +33,9 @@ def read_folders(folders: Sequence[Path]) -> Union:
             by_key.setdefault(record.key, []).append(record)
     records, conflicts = [], []
     for same in by_key.values():
+        if len(same) == 1:
+            records += same
+            continue
         distinct = [one for position, one in enumerate(same) if not any(_same(one, other) for other in same[:position])]
         records += distinct
         if len(distinct) > 1:

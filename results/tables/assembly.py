@@ -1,6 +1,6 @@
 """A frame assembled column by column: for a hundred thousand rows, ten times as fast as row by row."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
 from typing import Any, TypeVar, cast
@@ -77,8 +77,7 @@ class Columns:
 
     def _add_nested(self, kind: Kind, task: str, path: tuple[str, ...], values: Sequence[Any], place: _Place) -> None:
         # Records share what is equal in them.
-        numbers: dict[int, int] = {}
-        numbered = np.fromiter((numbers.setdefault(each, len(numbers)) for each in map(id, values)), int, len(values))
+        numbered, _ = pd.factorize(np.fromiter(map(id, values), np.uint64, len(values)))
         distinct = dict(zip(map(id, values), values, strict=True)).values()
         parts = [{} if value is ABSENT else flattened(kind, task, {path[-1]: value}, path[:-1]) for value in distinct]
         for column in dict.fromkeys(column for part in parts for column in part):
@@ -108,15 +107,14 @@ class Columns:
         return pd.DataFrame({column.name: _series(self._values.pop(column, absent)) for column in columns})
 
 
-def cached(function: Callable[[Of], Made]) -> Callable[[Of], Made]:
-    """Return a function that calls the other one once per value, or per object where values are dicts or lists."""
-    made: dict[Hashable, tuple[Of, Made]] = {}
+def once_per_object(function: Callable[[Of], Made]) -> Callable[[Of], Made]:
+    """Return a function that calls the other one once per object: records share what is equal in them."""
+    made: dict[int, tuple[Of, Made]] = {}
 
     def call(value: Of) -> Made:
-        key: Hashable = id(value) if isinstance(value, dict | list) else value
-        if key not in made:
-            made[key] = (value, function(value))  # the value is kept, or another one might get its id
-        return made[key][1]
+        if id(value) not in made:
+            made[id(value)] = (value, function(value))  # the value is kept, or another one might get its id
+        return made[id(value)][1]
 
     return call
 
@@ -125,13 +123,13 @@ def _by_name(
     objects: Sequence[Fields | None], left_out: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, list[Any], _Place]]:
     """Yield each name in any of the objects, its value in each, and its place in the object of a row."""
-    forms = dict.fromkeys(None if each is None else tuple(each) for each in objects)
-    for name in dict.fromkeys(name for form in forms if form is not None for name in form if name not in left_out):
+    forms = dict.fromkeys(map(tuple, filter(None, objects)))
+    for name in dict.fromkeys(name for form in forms for name in form if name not in left_out):
 
         def place(row: int, name: str = name) -> tuple[int, ...]:
             return (list(objects[row] or {}).index(name),)
 
-        if len(forms) == 1:
+        if len(forms) == 1 and all(objects):
             values = list(map(itemgetter(name), cast("Sequence[Fields]", objects)))
         else:
             values = [ABSENT if each is None else each.get(name, ABSENT) for each in objects]

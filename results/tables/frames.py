@@ -14,9 +14,9 @@ Columns of the frame, in this order (`<task>` is costs, speed, train or evaluate
 
 import itertools
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import PurePath
 from typing import Any, NamedTuple, get_args
 
@@ -25,9 +25,9 @@ import pandas as pd
 from results.certificates import Certificate, certificate_summary
 from results.garbage import no_collection
 from results.records import SOURCE, Record, model_of
-from results.tables.assembly import ABSENT, Columns, cached
+from results.tables.assembly import ABSENT, Columns, once_per_object
 from results.tables.columns import Column, Kind
-from results.wording import count
+from results.wording import count, natural
 
 # The metrics that a table shows by default, if they were measured.
 METRICS = (
@@ -44,7 +44,6 @@ BREAKDOWN = ("gmacs_attention", "gmacs_projections", "gmacs_convolutions", "gmac
 
 # The first columns of every frame.
 _ALWAYS = tuple(Column.parse(name) for name in ("backbone", "attention", "status", "error"))
-_DIGITS = re.compile("([0-9]+)")
 _WORST_FIRST = ("failed", "oom", "missing", "done")
 
 
@@ -73,7 +72,7 @@ def table(
     rows of that training only. Rows keep the order of `expected`; records not in it follow, sorted by backbone and
     attention.
     """
-    model = cached(model_of)
+    model = once_per_object(model_of)
     models: dict[str, dict[str, list[_Entry]]] = {}
     for entry in _entries(records, expected):
         tasks = models.setdefault(model(entry.cell["backbone"]), {})
@@ -153,7 +152,7 @@ def in_natural_order(records: Iterable[Record]) -> list[Record]:
 
     Numbers inside texts compare as numbers: focusing factor 4 comes before 32.
     """
-    parts = cached(_natural)
+    parts = cache(natural)
     alike: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:
         backbone, task = record.cell["backbone"], record.cell["task"]
@@ -186,14 +185,10 @@ def _text(value: Any) -> str:
     return str(value) if type(value) is int else json.dumps(value, sort_keys=True)
 
 
-def _natural(text: str) -> list[str | int]:
-    return [int(part) if position % 2 else part for position, part in enumerate(_DIGITS.split(text))]
-
-
 def _metrics_of_several_tasks(records: Sequence[Record]) -> set[str]:
     tasks: dict[str, dict[str, None]] = {}
-    for record in records:
-        tasks.setdefault(record.cell["task"]["name"], {}).update(dict.fromkeys(record.metrics))
+    for task, names in dict.fromkeys((record.cell["task"]["name"], tuple(record.metrics)) for record in records):
+        tasks.setdefault(task, {}).update(dict.fromkeys(names))
     several = {name for name, number in Counter(itertools.chain(*tasks.values())).items() if number > 1}
     # train_top1 beside a top1_ema without a task would read as if the two came from different records.
     return several | {
@@ -207,15 +202,18 @@ def _identify(found: Columns, rows: Sequence[_Row], certificates: Sequence[Certi
     attentions = [backbone["attention"] for backbone in first]
     recorded = [[entry.record for entry in row.values() if entry.record] for row in rows]
     warnings = [_joined(map(_warning, records)) for records in recorded]
+    of_attention: dict[str, list[Certificate]] = {}
+    for certificate in certificates:
+        of_attention.setdefault(certificate.attention, []).append(certificate)
 
-    def summary(code: tuple[str, frozenset[str]]) -> str | None:
-        return certificate_summary(*code, certificates)
+    @cache
+    def summary(attention: str, sources: frozenset[str]) -> str | None:
+        return certificate_summary(attention, sources, of_attention.get(attention, ()))
 
-    once = cached(summary)
     sources = [
         frozenset(str(r.environment[SOURCE]) for r in records if SOURCE in r.environment) for records in recorded
     ]
-    verdicts = [once(code) for code in zip(attentions, sources, strict=True)]
+    verdicts = list(map(summary, attentions, sources))
     columns: dict[str, list[Any]] = {
         "backbone": [backbone["name"] for backbone in first],
         "attention": attentions,
