@@ -50,20 +50,22 @@ def table(
             seeds, their mean and standard deviation.
     """
     from results import tables
+    from results.garbage import no_collection
 
-    found = recorded(sources, out)
-    frame = found.frame(where, sort)
-    chosen = tables.labelled(frame, columns)
-    averaged: Sheet | None = None
-    if pivot is not None:
-        numbers, averaged = tables.pivoted(frame, pivot, list(chosen))
-    else:
-        numbers = tables.titled(frame, tables.shown_columns(frame, chosen)) if chosen else frame
+    with no_collection():
+        found = recorded(sources, out)
+        frame = found.frame(where, sort)
+        chosen = tables.labelled(frame, columns)
+        averaged: Sheet | None = None
+        if pivot is not None:
+            numbers, averaged = tables.pivoted(frame, pivot, list(chosen))
+        else:
+            numbers = tables.titled(frame, tables.shown_columns(frame, chosen)) if chosen else frame
 
-    def sheet() -> Sheet:
-        return (averaged or tables.sheet(frame, chosen)).with_notes(found.conflicts)
+        def sheet() -> Sheet:
+            return (averaged or tables.sheet(frame, chosen)).with_notes(found.conflicts)
 
-    emit(sheet, numbers, output, found.folders, complete=frame)
+        emit(sheet, numbers, output, found.folders, complete=frame)
     return found.status
 
 

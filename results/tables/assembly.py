@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from operator import itemgetter
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -124,13 +123,17 @@ def _by_name(
 ) -> Iterator[tuple[str, list[Any], _Place]]:
     """Yield each name in any of the objects, its value in each, and its place in the object of a row."""
     forms = dict.fromkeys(map(tuple, filter(None, objects)))
+    alike: dict[str, Sequence[Any]] = {}
+    if len(forms) == 1 and all(objects):
+        columns = zip(*[tuple(each.values()) for each in objects if each], strict=True)
+        alike = dict(zip(next(iter(forms)), columns, strict=True))
     for name in dict.fromkeys(name for form in forms for name in form if name not in left_out):
 
         def place(row: int, name: str = name) -> tuple[int, ...]:
             return (list(objects[row] or {}).index(name),)
 
-        if len(forms) == 1 and all(objects):
-            values = list(map(itemgetter(name), cast("Sequence[Fields]", objects)))
+        if name in alike:
+            values = list(alike.pop(name))
         else:
             values = [ABSENT if each is None else each.get(name, ABSENT) for each in objects]
         yield name, values, place
@@ -160,8 +163,8 @@ def _series(values: list[Any]) -> pd.Series:
             return pd.Series(numbers)
     if str in types:
         filled = [printable(value) if isinstance(value, str) else value for value in filled]
-    series = pd.Series(filled, dtype=object)
     if types == {int}:
         with suppress(OverflowError):  # beyond 64 bits it stays an object
-            return series.astype("Int64")
+            return pd.Series(filled, dtype="Int64")
+    series = pd.Series(filled, dtype=object)
     return series.astype(bool) if types == {bool} and filled is values else series
