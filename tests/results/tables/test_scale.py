@@ -27,6 +27,24 @@ print(len(records), len(problems), text.count(chr(10)), time.process_time() - be
 print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
 """
 
+COMMAND = r"""
+import contextlib, json, sys, time
+from pathlib import Path
+from harness.cli import main
+folder, table = map(Path, sys.argv[1:])
+def seconds(function, *given):
+    began = time.process_time()
+    function(*given)
+    return time.process_time() - began
+def parse():
+    for path in folder.iterdir():
+        with contextlib.suppress(ValueError):
+            json.loads(path.read_text())
+before = seconds(parse)
+command = seconds(main.main, ["table", str(folder), "-o", str(table)])
+print(command / ((before + seconds(parse)) / 2))
+"""
+
 
 def many_records(folder: Path, number: int, models: int = 20) -> None:
     sample: Any = json.loads(SAMPLE.read_text())
@@ -74,6 +92,18 @@ def test_a_hundred_thousand_records_take_a_gigabyte_and_ten_times_the_time_of_a_
     assert counted[:2] == [100_000, 2]
     assert seconds < 15 * found[10_000][1]
     assert memory < 1024
+
+
+@LONG
+def test_the_command_takes_not_much_longer_than_json_does_for_its_files(tmp_path: Path) -> None:
+    number = 100_000
+    many_records(tmp_path / "many", number, models=number)
+    command = [sys.executable, "-c", COMMAND, str(tmp_path / "many"), str(tmp_path / "table.csv")]
+    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert (tmp_path / "table.csv").read_bytes().count(b"\n") == 1 + number
+    for damaged in ("broken.json", "foreign.json"):
+        assert ran.stderr.count(damaged) == 1
+    assert float(ran.stdout) < 2.5
 
 
 def test_records_share_what_is_equal_in_them(tmp_path: Path) -> None:
