@@ -34,7 +34,7 @@ def ranks(frame: pd.DataFrame, metric: str = "top1", title: str | None = None) -
     if metric not in frame:
         raise ValueError(f"no row has a {metric}")
     countable, unlike = _countable(frame, metric)
-    numbers, _ = pivoted(countable, "backbone x attention", [metric])
+    numbers, _ = pivoted(countable, "backbone x attention", [metric], asked="ranks")
     scores = numbers.set_index("backbone").dropna(axis="index", how="all")
     complete = scores.dropna(axis="columns")
     if min(complete.shape) < 2:

@@ -21,12 +21,14 @@ _FREE = ("seed", "workers", "root", "path", "cache", "digest", "run", "checkpoin
 _RUNS = ("seed", "digest", "run")
 
 
-def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[pd.DataFrame, Sheet]:
+def pivoted(
+    frame: pd.DataFrame, layout: str, metrics: Sequence[str], asked: str = "--pivot"
+) -> tuple[pd.DataFrame, Sheet]:
     """Return a metric by the values of two columns, as "attention x backbone": a frame of numbers, and a sheet.
 
     Rows that differ in their seed alone are one number, their mean, with the standard deviation over seeds behind it.
     Raises ValueError for anything but two columns and one metric, and for a pair of values with rows that differ in
-    more than the seed.
+    more than the seed; `asked` is what of a command line asked for it.
     """
     parts = re.fullmatch(r"\s*(\S+)\s+x\s+(\S+)\s*", layout)
     if parts is None:
@@ -57,8 +59,11 @@ def pivoted(frame: pd.DataFrame, layout: str, metrics: Sequence[str]) -> tuple[p
         own = [row for row in rows if countable[row]]
         distinct = [values[row] for row in own or rows]
         if len(distinct) > 1:
-            _check_alike(frame.iloc[own or rows], pair, metric)
-            distinct = _once_per_run(frame.iloc[own or rows], pair, metric)
+            try:
+                _check_alike(frame.iloc[own or rows], pair, metric)
+                distinct = _once_per_run(frame.iloc[own or rows], pair, metric)
+            except ValueError as problem:
+                raise ValueError(f"{asked}: {problem}") from problem
         numbers[pair] = float(pd.Series(distinct, dtype=float).mean())
         if own:
             alike[pair] = frozenset(contest[row] for row in own)
@@ -150,7 +155,7 @@ def _check_alike(rows: pd.DataFrame, pair: tuple[Any, Any], metric: str) -> None
     if differing:
         said = ", ".join(f"{name} ({', '.join(map(str, rows[name].dropna().unique()))})" for name in differing[:3])
         where = " and ".join(map(str, pair))
-        raise ValueError(f"--pivot: several rows for {where}, which differ in {said}: choose with --where")
+        raise ValueError(f"several rows for {where}, which differ in {said}: choose with --where")
 
 
 def _once_per_run(rows: pd.DataFrame, pair: tuple[Any, Any], metric: str) -> list[Any]:
@@ -165,5 +170,5 @@ def _once_per_run(rows: pd.DataFrame, pair: tuple[Any, Any], metric: str) -> lis
             if len(distinct := list(dict.fromkeys(map(str, same)))) > 1:
                 where = " and ".join(map(str, pair))
                 hint = ": choose with --where folder=..." if "folder" in rows else ""
-                raise ValueError(f"--pivot: {where} has unlike numbers of one run, {' and '.join(distinct)}{hint}")
+                raise ValueError(f"{where} has unlike numbers of one run, {' and '.join(distinct)}{hint}")
     return [same[0] for same in found.values()]

@@ -1,5 +1,6 @@
 """Mean ranks over backbones: the numbers of `rank_over`, and what a few backbones cannot say."""
 
+import itertools
 from typing import Any
 
 import pandas as pd
@@ -49,6 +50,14 @@ def test_what_costs_less_is_first(make: Any) -> None:
         for attention, gmacs in (("softmax", 4.0), ("linear", 3.0))
     ]
     assert ranks(table(records), "gmacs").data["attention"].tolist() == ["linear", "softmax"]
+
+
+def test_unlike_numbers_of_one_run_are_named_as_what_ranks_lacks(make: Any) -> None:
+    cells = [make.cell(*names, make.train(seed=0)) for names in itertools.product(("a", "b"), ("softmax", "linear"))]
+    records = [make.record(f"{number}", cell, {"top1": 80.0}) for number, cell in enumerate([*cells, cells[0]])]
+    records[-1].metrics["top1"] = 70.0
+    with pytest.raises(ValueError, match=r"^ranks: a and softmax has unlike numbers of one run, 80\.0 and 70\.0"):
+        ranks(table(records))
 
 
 def test_an_attention_that_a_backbone_lacks_is_left_out_by_name(make: Any) -> None:
