@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.correctness import read_image_list
+from results.correctness import ImageList, read_image_list
 from results.records import Record
 from results.statistics import holm, paired_shares, wilson
 from results.tables.columns import flattened, is_figure, rows_of
@@ -41,7 +41,7 @@ _SHOWN_CLASSES = 3
 _COLUMNS = (
     "backbone", "attention", "weights", "top1", "top1_low", "top1_high", "baseline", "difference", "low", "high", "won",
     "lost", "p", "p_holm", "verdict", "n_images", "val_list", "classes_won", "classes_lost", "differs",
-    "images_unknown", "key",
+    "classes_unknown", "images_unknown", "key",
 )  # fmt: skip
 
 
@@ -56,7 +56,8 @@ def evaluations(records: Sequence[Record], baseline: str = "softmax", rope: floa
     (images that this one or the baseline alone has right); p (McNemar's mid-p) and p_holm (corrected for all
     comparisons of the frame); verdict; n_images, val_list; classes_won and classes_lost (those with the most images won
     or lost, as text; empty where the classes were not recorded); differs (in what the two were evaluated differently,
-    as text); images_unknown (why the images that it has right are not known); key.
+    as text); classes_unknown (why the file of the classes cannot be read); images_unknown (why the images that it has
+    right are not known); key.
 
     Raises ValueError where there is nothing to compare, for a `rope` that is not between 0 and 100, a baseline that no
     evaluation fits or several of one list, and where nothing is left to compare as bits are missing, damaged or do not
@@ -112,10 +113,11 @@ def _rows(records: Sequence[Record], base: Record | None) -> list[dict[str, Any]
         return [_about(record) | {"verdict": NO_BASELINE} for record in records]
     known, unknown = known_bits(dict(enumerate(records)))
     place = next(number for number, record in enumerate(records) if record is base)
-    found = read_image_list(base.folder, base.metrics["val_list"]) if base.folder else None
-    rows = [_about(base) | {"baseline": _label(base), "images_unknown": unknown.get(place, ""), "verdict": BASELINE}]
+    found, damage = _classes_of(base)
+    shared = {"baseline": _label(base), "classes_unknown": damage}
+    rows = [_about(base) | shared | {"images_unknown": unknown.get(place, ""), "verdict": BASELINE}]
     for number, record in enumerate(records):
-        row = _about(record) | {"baseline": _label(base), "images_unknown": unknown.get(number, "")}
+        row = _about(record) | shared | {"images_unknown": unknown.get(number, "")}
         if number == place:
             continue
         if number in unknown or place in unknown:
@@ -133,6 +135,17 @@ def _rows(records: Sequence[Record], base: Record | None) -> list[dict[str, Any]
             row["classes_lost"] = _classes(found.classes, found.targets[lost], found.targets[won])
         rows.append(row | {"differs": _differences(record, base)})
     return rows
+
+
+def _classes_of(record: Record) -> tuple[ImageList | None, str]:
+    """Return the classes of the images of an evaluation, and why they are not known where their file is damaged."""
+    if record.folder is None:
+        return None, ""
+    try:
+        return read_image_list(record.folder, record.metrics["val_list"]), ""
+    except ValueError as problem:
+        # A page is sent around: where the folder is on this machine is nobody's business.
+        return None, str(problem).removeprefix(f"{record.folder}/")
 
 
 def _classes(names: Sequence[str], gained: np.ndarray, given: np.ndarray) -> str:
@@ -158,6 +171,7 @@ def _about(record: Record) -> dict[str, Any]:
         "classes_won": "",
         "classes_lost": "",
         "differs": "",
+        "classes_unknown": "",
         "images_unknown": "",
         "key": record.key,
     }
@@ -208,6 +222,7 @@ def _notes(frame: pd.DataFrame, short: dict[str, str]) -> list[str]:
         number = f", corrected for {len(compared)} comparisons by Holm's method" if len(compared) > 1 else ""
         lines.append(f"p: McNemar's mid-p test of the images won and lost{number}; the interval is Tango's.")
         lines.append("These are differences of these weights: other trainings of the same models would differ as well.")
+    lines += [f"The classes of the images are not known: {why}." for why in frame["classes_unknown"].unique() if why]
     for row in rows_of(compared):
         name = f"{row['backbone']}, {short[row['attention']]}"
         for column, what in (("classes_won", "won"), ("classes_lost", "lost")):

@@ -84,6 +84,18 @@ def test_without_the_list_of_classes_there_are_no_classes(given: Evaluated) -> N
     assert set(evaluations(given.records, "swin_t")["classes_won"]) == {""}
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"classes": ["cat"], "targets": [1]}'])
+def test_a_damaged_list_of_classes_is_named_and_left_out(given: Evaluated, content: str) -> None:
+    whole = evaluations(given.records, "swin_t")
+    (given.folder / "image_lists" / "abc.json").write_text(content)
+    frame = evaluations(given.records, "swin_t")
+    assert set(frame["classes_won"]) == set(frame["classes_lost"]) == {""}
+    assert frame["difference"].dropna().tolist() == whole["difference"].dropna().tolist() != []
+    text = to_plain(evaluated_sheet(frame))
+    assert text.count("The classes of the images are not known: image_lists/abc.json: ") == 1
+    assert str(given.folder) not in text
+
+
 def test_other_images_are_not_compared(given: Evaluated) -> None:
     given.add("apart", "softmax", np.ones(50, dtype=bool), val_list="xyz")
     frame = evaluations(given.records, "swin_t").set_index("backbone")
