@@ -198,7 +198,9 @@ def _baseline(records: Sequence[Record], baseline: str) -> Record | None:
     fitting = named or [each for each in records if of_attention(each)]
     if len(fitting) > 1:
         several = ", ".join(f"{_label(record)} of {file_of(record)}" for record in fitting)
-        raise ValueError(f"the baseline {baseline!r} fits several: {several}; name one of them, or choose with --where")
+        raise ValueError(
+            f"the baseline {baseline!r} fits several: {several}; name one of them, or choose with compare --where"
+        )
     return fitting[0] if fitting else None
 
 

@@ -108,7 +108,8 @@ def test_other_images_are_not_compared(given: Evaluated) -> None:
         ("deit", "no evaluation here is of 'deit'; there are: flatten_swin_t"),
         (
             "twice",
-            r"'twice' fits several: twice \(twice.pth\) of .*/k3.json, twice \(twice.pth\) of .*/k4.json; name one of",
+            r"'twice' fits several: twice \(twice.pth\) of .*/k3.json, twice \(twice.pth\) of .*/k4.json; "
+            "name one of them, or choose with compare --where",
         ),
     ],
 )
