@@ -70,11 +70,9 @@ class Reader(ABC):
 
     def unreadable(self, index: int, error: Exception) -> str:
         """Return one line that names the image and says what is wrong with it."""
-        why = " ".join(str(error).split())
-        if isinstance(error, UnidentifiedImageError):  # which names the memory buffer that Pillow read from
-            why = "not an image that Pillow can read"
-            if self.encoded(index).startswith(APPLE_DOUBLE):
-                why = "not an image, but what a Mac keeps beside one (AppleDouble, in files called ._NAME)"
+        why = why_unreadable(error)
+        if isinstance(error, UnidentifiedImageError) and self.encoded(index).startswith(APPLE_DOUBLE):
+            why = "not an image, but what a Mac keeps beside one (AppleDouble, in files called ._NAME)"
         return f"unreadable image {self.shown(index)}: {why}"
 
     def stamp(self) -> str:
@@ -160,6 +158,13 @@ class FolderReader(Reader):
 def _without_waiting(path: str, flags: int) -> int:
     """Open a file; of a pipe nobody might ever write to its other end."""
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def why_unreadable(error: Exception) -> str:
+    """Return what one of UNREADABLE says is wrong with an image, on one line."""
+    if isinstance(error, UnidentifiedImageError):  # which names the file, or the memory buffer that Pillow read from
+        return "not an image that Pillow can read"
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def _unreadable_folder(error: OSError) -> None:

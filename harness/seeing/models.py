@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
 from backbones import BackboneSpec, build
 from harness.cells import Preprocessing, Weights
-from harness.images.readers import UNREADABLE, in_rgb
+from harness.images.readers import UNREADABLE, in_rgb, why_unreadable
 from harness.images.transforms import Normalise, eval_transform
 from harness.training.loading import load_weights
 
@@ -66,11 +66,7 @@ def read_image(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return in_rgb(Image.open(path))
     except UNREADABLE as error:
-        if isinstance(error, UnidentifiedImageError):
-            why = "it is no image of a known format"
-        else:
-            why = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ValueError(f"cannot read the image {path}: {why}") from error
+        raise ValueError(f"unreadable image {path}: {why_unreadable(error)}") from error
 
 
 def as_jpeg(pixels: Tensor) -> bytes:

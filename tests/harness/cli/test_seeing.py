@@ -86,8 +86,11 @@ def test_weights_of_files_are_looked_at(ask: Ask) -> None:
         (f"{MICRO} --part convolution -o a.png", "has no depthwise convolution of the values here"),
         (f"{MICRO} -o a.gif", "a.gif: no format for '.gif'"),
         ("maps --preset swin_micro --query class --image photo.png -o a.png", "there is no class token in this block"),
-        ("maps --preset deit_micro --image text.png -o a.png", "cannot read the image text.png: it is no image"),
-        ("maps --preset deit_micro --image nowhere.png -o a.png", "cannot read the image nowhere.png: No such file"),
+        (
+            "maps --preset deit_micro --image text.png -o a.png",
+            "unreadable image text.png: not an image that Pillow can read",
+        ),
+        ("maps --preset deit_micro --image nowhere.png -o a.png", "unreadable image nowhere.png: No such file"),
         ("maps --preset deit_micro --attention external --image photo.png -o a.png", "does not read v"),
         (f"{MICRO} --attention softmax softmax -o a.png", "twice"),
         ("maps --checkpoint deit_micro= --image photo.png -o a.png", "a file of weights has no name"),
