@@ -164,6 +164,8 @@ def _implied(module: Attention, call: Call, group: int, tokens: Sequence[int]) -
 
 def _part_of(implied: ImpliedMap, part: Part, module: Attention) -> Tensor:
     if part == "attention":
+        if implied.convolution is not None and not implied.weights.any():
+            raise ValueError(f"{type(module).__name__} has no part here but its depthwise convolution of the values")
         return implied.weights
     if implied.convolution is None:
         if part == "convolution":
