@@ -62,7 +62,7 @@ it loads attentions of your own, which then have names like all others. \
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status: 0, 1 if a cell failed or a record is damaged, 2 for bad input.
 
-    130 after an interrupt; an error with a status of its own ends with that.
+    2 as well where memory runs out, 130 after an interrupt; an error with a status of its own ends with that.
     """
     # File names that are not UTF-8 are printed, too.
     for stream in (sys.stdout, sys.stderr):
@@ -94,10 +94,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         warn("interrupted; records are kept, and a training resumes from its checkpoint", style="red")
         return 130
-    except RuntimeError as problem:
+    except (RuntimeError, MemoryError) as problem:
         status = getattr(problem, "status", None)
         if status is None:
-            raise
+            from harness.process.errors import first_line, is_out_of_memory
+
+            if not is_out_of_memory(problem):
+                raise
+            warn(f"memory ran out: {first_line(problem)}", style="red")
+            return 2
         warn(str(problem), style="red")
         return status
 

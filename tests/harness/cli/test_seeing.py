@@ -85,6 +85,11 @@ def test_weights_of_files_are_looked_at(ask: Ask) -> None:
         (f"{MICRO} --query all -o a.png", "--query all needs a slider: -o FILE.html or FILE.json, not .png"),
         (f"{MICRO} --part convolution -o a.png", "has no depthwise convolution of the values here"),
         (f"{MICRO} --attention dwc --part attention -o a.png", "has no part here but its depthwise convolution"),
+        (f"{MICRO} --set image_size=1000000 -o a.png", "memory ran out: "),
+        (
+            "analyze --preset deit_micro --set image_size=1000000 --data fashion_mnist_14k --images 2 -o out",
+            "memory ran out: ",
+        ),
         (f"{MICRO} -o a.gif", "a.gif: no format for '.gif'"),
         ("maps --preset swin_micro --query class --image photo.png -o a.png", "there is no class token in this block"),
         (
