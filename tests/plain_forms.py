@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions import Attention, Site
+from attentions import Attention, AttentionSpec, Site
 from backbones import build, preset
 
 
@@ -22,10 +22,10 @@ def by_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(batch, tokens, heads, channels // heads).permute(0, 2, 1, 3)
 
 
-class _Form(nn.Module):
+class _Form(Attention):
     def __init__(self, own: Attention) -> None:
-        super().__init__()
-        self.site = own.site
+        super().__init__(own.site)
+        self.takes_input, self.takes_bias = own.takes_input, own.takes_bias  # type: ignore[misc]
         for name, parameter in own.named_parameters(recurse=False):
             self.register_parameter(name, nn.Parameter(torch.empty_like(parameter)))
         for name, module in own.named_children():
@@ -35,7 +35,7 @@ class _Form(nn.Module):
 class PlainFocused(_Form):
     """arXiv 2308.00442, equations 4 to 6, with the learned scale and positional encoding of its models; p = 3."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, **given: Tensor | None) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, **given: Tensor | None) -> Tensor:  # type: ignore[override]
         batch, n, channels = q.shape
         m, heads = k.shape[1], self.site.heads
         k = k + self.positional_encoding
@@ -66,7 +66,7 @@ class PlainAgent(_Form):
         self.agents = own.agents
         self.biases = (own.key_bias, own.query_bias)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, **given: Tensor | None) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, **given: Tensor | None) -> Tensor:  # type: ignore[override]
         batch, n, channels = q.shape
         heads, (height, width, _) = self.site.heads, self.site.queries
         image = q.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -86,7 +86,7 @@ class PlainAgent(_Form):
 class PlainInline(_Form):
     """arXiv 2412.06590: scores minus their mean in linear order, and a residual with predicted kernels."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, x: Tensor, **given: Tensor | None) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, x: Tensor, **given: Tensor | None) -> Tensor:  # type: ignore[override]
         batch, n, channels = q.shape
         heads, (height, width, _) = self.site.heads, self.site.queries
         q, k, v = (by_heads(tokens, heads) for tokens in (q, k, v))
@@ -109,8 +109,6 @@ FORMS: dict[str, type[_Form]] = {"focused": PlainFocused, "agent": PlainAgent, "
 
 
 def _form(name: str, site: Site) -> nn.Module:
-    from attentions import AttentionSpec
-
     return FORMS[name](AttentionSpec(name).build(site))
 
 
