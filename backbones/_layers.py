@@ -1,9 +1,12 @@
 """Layers that the hosts of several families share.
 
-timm is imported only where a model is built: its import takes as long as all others, and many commands build no model.
+Those that timm has too are written out, with its names and its random numbers: importing them from timm takes longer
+than importing torch, as torchvision and much else come along.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, fx, nn
@@ -45,17 +48,35 @@ def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:
     return [[next(rates) for _ in range(depth)] for depth in depths]
 
 
-def make_drop_path(rate: float) -> nn.Module:
-    from timm.layers import DropPath
+class DropPath(nn.Module):
+    """Stochastic depth: in training, (B, ...) with each image's branch dropped at a rate, and the others scaled up."""
 
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        return x * x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(keep).div_(keep)
+
+
+def make_drop_path(rate: float) -> nn.Module:
     return DropPath(rate) if rate > 0 else nn.Identity()
 
 
-def make_mlp(dim: int, ratio: int) -> nn.Module:
-    """Return an MLP with a GELU: dim -> ratio * dim -> dim."""
-    from timm.layers import Mlp
+class Mlp(nn.Module):
+    """An MLP with a GELU: dim -> ratio * dim -> dim."""
 
-    return Mlp(dim, dim * ratio)
+    def __init__(self, dim: int, ratio: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, dim * ratio)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(dim * ratio, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class PreNormBlock(nn.Module):
@@ -74,17 +95,19 @@ class PreNormBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
+@torch.no_grad()
 def fill_normal(x: Tensor) -> Tensor:
-    """Fill x in place from a truncated normal with standard deviation 0.02, as for positions and linear layers."""
-    from timm.layers import trunc_normal_
+    """Fill x in place from a normal with standard deviation 0.02, cut at -2 and 2, as for positions and linear layers.
 
-    return trunc_normal_(x, std=0.02)
+    By the inverse of its distribution, as in timm, whose random numbers these are; torch's `trunc_normal_` has others.
+    """
+    # On the meta device there is nothing to fill, and doing so anyway takes half of the time of a count.
+    return x if x.is_meta else x.uniform_(-1, 1).erfinv_().mul_(0.02 * math.sqrt(2)).clamp_(-2, 2)
 
 
 def init_weights(module: nn.Module) -> None:
     """Initialise linear layers, truncated normal (0.02) with zero biases, as in all five official implementations."""
-    # On the meta device there is nothing to fill, and doing so anyway takes half of the time of a count.
-    if isinstance(module, nn.Linear) and not module.weight.is_meta:
+    if isinstance(module, nn.Linear):
         fill_normal(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from attentions import AttentionSpec, Grid, Macs, Site
 from backbones._layers import (
+    Mlp,
     drop_path_rates,
     init_weights,
     make_drop_path,
-    make_mlp,
     mix,
     mlp_macs,
     norm_macs,
@@ -158,7 +158,7 @@ class Block(nn.Module):
             for window, site in zip(mount.windows, mount.sites, strict=True)
         )
         self.norm2 = nn.LayerNorm(mount.dim)
-        self.mlp = make_mlp(mount.dim, spec.mlp_ratio)
+        self.mlp = Mlp(mount.dim, spec.mlp_ratio)
         self.drop_path = make_drop_path(drop_path)
 
     def mix(self, normed: Tensor, x: Tensor) -> Tensor:

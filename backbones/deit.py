@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from attentions import Grid, Macs, Site
 from backbones._layers import (
+    Mlp,
     PreNormBlock,
     drop_path_rates,
     fill_normal,
     init_weights,
     input_for,
-    make_mlp,
     mix,
     mlp_macs,
     norm_macs,
@@ -104,7 +104,7 @@ class AttentionHost(nn.Module):
 
 
 def make_block(spec: DeiTSpec, mount: Mount, drop_path: float) -> PreNormBlock:
-    return PreNormBlock(spec.dim, AttentionHost(mount), make_mlp(spec.dim, spec.mlp_ratio), EPS, drop_path)
+    return PreNormBlock(spec.dim, AttentionHost(mount), Mlp(spec.dim, spec.mlp_ratio), EPS, drop_path)
 
 
 class DeiT(Backbone):

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from attentions import Grid, Macs, Site
 from backbones._layers import (
+    Mlp,
     PreNormBlock,
     drop_path_rates,
     fill_normal,
     init_weights,
     input_for,
-    make_mlp,
     mix,
     mlp_macs,
     norm_macs,
@@ -206,7 +206,7 @@ class PatchEmbed(nn.Module):
 
 
 def make_block(mount: Mount, mlp_ratio: int, drop_path: float) -> PreNormBlock:
-    return PreNormBlock(mount.dim, ReducedKeyHost(mount), make_mlp(mount.dim, mlp_ratio), EPS, drop_path)
+    return PreNormBlock(mount.dim, ReducedKeyHost(mount), Mlp(mount.dim, mlp_ratio), EPS, drop_path)
 
 
 class Pyramid(Backbone):

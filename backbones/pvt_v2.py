@@ -162,7 +162,8 @@ class PVTv2(Pyramid):
 
 
 def _init_convolution(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
+    # On the meta device there is nothing to fill, and doing so anyway loads torch's compiler.
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
         if module.bias is not None:

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from attentions import Grid, Macs, Site, lookup
 from backbones._layers import (
+    Mlp,
     drop_path_rates,
     fill_normal,
     init_weights,
     input_for,
     make_drop_path,
-    make_mlp,
     mix,
     mlp_macs,
     norm_macs,
@@ -192,7 +192,7 @@ class WindowHost(nn.Module):
             height, width = site.queries.height, site.queries.width
             table = torch.zeros((2 * height - 1) * (2 * width - 1), site.heads)
             self.relative_position_bias_table = nn.Parameter(fill_normal(table))
-            index = relative_position_index(height, width)
+            index = relative_position_index(height, width).to(table.device)
             self.register_buffer("relative_position_index", index, persistent=False)
 
     def bias(self, mask: Tensor | None, batch: int) -> Tensor:
@@ -211,9 +211,13 @@ class WindowHost(nn.Module):
         return self.proj(mix(self.core, q, k, v, bias=bias, x=input_for(self.core, x), regions=regions))
 
 
+# These are computed on the CPU: on the meta device, the first such operator loads torch's compiler, which takes as long
+# as importing torch.
+
+
 def relative_position_index(height: int, width: int) -> Tensor:
     """Return the row of the bias table for each pair of tokens in a window, (N * N,)."""
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rows, columns = torch.meshgrid(*(torch.arange(side, device="cpu") for side in (height, width)), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
     down = rows[:, None] - rows[None, :] + height - 1
     right = columns[:, None] - columns[None, :] + width - 1
@@ -222,10 +226,15 @@ def relative_position_index(height: int, width: int) -> Tensor:
 
 def shift_regions(grid: Grid, window: tuple[int, int], shift: int) -> Tensor:
     """Label tokens 0 to 3 per window of the shifted map, (windows, N): different labels were not neighbours."""
-    rows = (torch.arange(grid.height) >= grid.height - shift).long()
-    columns = (torch.arange(grid.width) >= grid.width - shift).long()
+    rows = (torch.arange(grid.height, device="cpu") >= grid.height - shift).long()
+    columns = (torch.arange(grid.width, device="cpu") >= grid.width - shift).long()
     labels = (2 * rows[:, None] + columns[None, :]).view(1, -1, 1)
     return partition(labels, grid, window).squeeze(-1)
+
+
+def shift_mask(labels: Tensor) -> Tensor:
+    """Return what is added to the scores in each window, (windows, N, N): `MASKED` between different labels, else 0."""
+    return MASKED * (labels[:, :, None] != labels[:, None, :]).float()
 
 
 class Block(nn.Module):
@@ -236,15 +245,16 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(mount.dim)
         self.attn = WindowHost(mount)
         self.norm2 = nn.LayerNorm(mount.dim)
-        self.mlp = make_mlp(mount.dim, spec.mlp_ratio)
+        self.mlp = Mlp(mount.dim, spec.mlp_ratio)
         self.drop_path = make_drop_path(drop_path)
         mask = regions = None
         if self.window is not None and self.shift:
-            regions = shift_regions(self.grid, self.window, self.shift)
+            labels = shift_regions(self.grid, self.window, self.shift)
+            device = self.norm1.weight.device
             if self.attn.core.takes_bias:
-                mask = MASKED * (regions[:, :, None] != regions[:, None, :]).float()
-            if mount.sites[0].regions == 1:
-                regions = None
+                mask = shift_mask(labels).to(device)
+            if mount.sites[0].regions > 1:
+                regions = labels.to(device)
         self.register_buffer("attn_mask", mask, persistent=False)
         self.register_buffer("regions", regions, persistent=False)
 

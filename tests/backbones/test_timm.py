@@ -10,6 +10,7 @@ from timm.models import pvt_v2, swin_transformer
 from torch import Tensor, nn
 
 import backbones
+from backbones._layers import DropPath, Mlp, fill_normal
 from backbones.official import from_timm
 from harness.training import loading
 from harness.training.files import read_file
@@ -127,3 +128,19 @@ def test_damaged_safetensors_are_refused_in_one_line(tmp_path):
     path.write_bytes(bytes(range(64)))
     with pytest.raises(ValueError, match=r"^cannot read the weights .*torn.safetensors: damaged.*$"):
         read_file(path)
+
+
+def test_layers_have_the_numbers_of_timms():
+    """Their random numbers, too: a seed makes the same weights, and drops the same images."""
+    x = torch.randn(6, 4, 8)
+
+    def both(ours, theirs):
+        torch.manual_seed(0)
+        expected = theirs()
+        torch.manual_seed(0)
+        torch.testing.assert_close(ours(), expected, rtol=0, atol=0)
+
+    both(lambda: fill_normal(torch.empty(1000)), lambda: timm.layers.trunc_normal_(torch.empty(1000), std=0.02))
+    both(lambda: DropPath(0.3)(x), lambda: timm.layers.DropPath(0.3)(x))
+    both(lambda: DropPath(0.3).eval()(x), lambda: x)
+    both(lambda: Mlp(8, 4)(x), lambda: timm.layers.Mlp(8, 32)(x))

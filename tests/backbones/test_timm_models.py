@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import attentions
 import backbones
+from backbones._layers import DropPath
 from backbones._model import Backbone
 from backbones.timm_models import TIMM_NAMES, default_cfgs
 from harness.published.recipes import RECIPES
@@ -94,7 +95,7 @@ def test_arguments_of_timm_reach_the_model(name):
     assert model.spec.image_size == (32, 64)
     assert model.num_classes == 7
     assert not torch.equal(model(torch.ones(2, 1, 32, 64)), model(torch.ones(2, 1, 32, 64)))
-    rates = [m.drop_prob for m in model.modules() if isinstance(m, timm.layers.DropPath)]
+    rates = [m.drop_prob for m in model.modules() if isinstance(m, DropPath)]
     assert max(rates) == pytest.approx(0.1)
     data = resolve_data_config(model=timm.create_model(name, img_size=32))
     assert data["input_size"] == (3, 32, 32)
