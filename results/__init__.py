@@ -4,6 +4,7 @@
 * `union`: the records of several folders.
 * `certificates`: the laws by which an attention was tested, one JSON file per attention.
 * `correctness`: which images a model got right, one bit per image, and of which classes they are.
+* `sheets`: a table as text.
 * `tables`: what is made of them, with pandas, which jobs need not load.
 """
 

@@ -293,5 +293,20 @@ def test_what_builds_no_model_does_not_load_timm() -> None:
 
 
 def test_what_shows_no_table_does_not_load_pandas() -> None:
-    without = [module for module in (*LIGHT, "harness.jobs.work") if module != "harness.cli.catalogue"]
-    assert loaded_by(without, "pandas") == []
+    assert loaded_by([*LIGHT, "harness.jobs.work", "harness.cli.specs", "harness.measures.resolved"], "pandas") == []
+
+
+def test_a_model_is_built_and_described_without_what_takes_longer_than_torch() -> None:
+    """Neither timm nor torch's compiler, which torch loads with its first operator of some kinds on the meta device."""
+    slow = {"timm", "torchvision", "torch._dynamo", "sympy", "fvcore"}
+    code = f"""
+import sys, torch, backbones
+from harness.measures.resolved import resolved_table
+backbones.build(backbones.preset("deit_micro"))
+for name in backbones.presets():
+    resolved_table(backbones.preset(name))
+    loaded = {slow} & set(sys.modules)
+    assert not loaded, f"{{name}} loads {{loaded}}"
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-300:]

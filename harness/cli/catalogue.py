@@ -11,7 +11,7 @@ from pathlib import Path
 
 import results
 from harness.cli.app import CERTIFICATES, RUNS, warn
-from results.tables import Sheet, to_plain
+from results.sheets import Sheet, to_plain
 
 
 def _first_line(thing: object) -> str:

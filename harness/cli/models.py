@@ -36,10 +36,10 @@ def show(
     For example:
         attention-bench show swin_t --attention "focused(focusing_factor=4)" --set stages=LLSS
     """
-    from harness.cli.selection import settings, specs_of
+    from harness.cli.specs import settings, specs_of
     from harness.measures.resolved import resolved_table
-    from results import tables
+    from results import sheets
 
     (spec,) = specs_of(preset, () if attention is None else (attention,), settings(set))
-    tables.show(resolved_table(spec), out_console)
+    sheets.show(resolved_table(spec), out_console)
     return 0

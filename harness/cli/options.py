@@ -149,7 +149,8 @@ class CellOptions:
             ValueError: in one line, for anything unknown, and for a value that no cell has a use for.
         """
         from harness.cli.replacing import adjusted, given
-        from harness.cli.selection import narrowed, select, settings
+        from harness.cli.selection import narrowed, select
+        from harness.cli.specs import settings
 
         cells = select(
             self.sweep,

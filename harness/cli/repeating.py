@@ -14,7 +14,8 @@ import results
 from backbones import preset
 from harness.cells import FOLDER, MICRO, Cell, Recipe, Runtime, Speed
 from harness.cells.source import EMBEDDED, FASHION_MNIST, IMAGENET
-from harness.cli.selection import preprocessing, settings
+from harness.cli.selection import preprocessing
+from harness.cli.specs import settings
 from harness.published.recipes import RECIPES, recipe_of
 from harness.sweeps.expand import SWEEPS, expand
 

@@ -96,7 +96,8 @@ def train(
         dry_run: print what would be trained and whether it is recorded; train nothing.
     """
     from harness.cells import Cell, Train, distinct
-    from harness.cli.selection import data_source, recipe_named, settings, specs_of
+    from harness.cli.selection import data_source, recipe_named
+    from harness.cli.specs import settings, specs_of
     from harness.published.recipes import ASSUMED, FINE_TUNED
     from harness.training.loading import weights_in
 
@@ -166,7 +167,8 @@ def evaluate(
         dry_run: print what would be evaluated and whether it is recorded; evaluate nothing.
     """
     from harness.cells import Cell, Evaluate
-    from harness.cli.selection import data_source, evaluated, settings
+    from harness.cli.selection import data_source, evaluated
+    from harness.cli.specs import settings
 
     source = data_source(data)
     spec, weights, views = evaluated(

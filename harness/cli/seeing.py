@@ -189,7 +189,7 @@ def _viewed(
     device: str,
 ) -> list[Viewed]:
     """Return the models that a line names; raise ValueError, in one line, where there is none or one is unknown."""
-    from harness.cli.selection import settings, specs_of
+    from harness.cli.specs import settings, specs_of
     from harness.process.environment import check_device
     from harness.seeing.models import viewed
 
@@ -218,7 +218,8 @@ def _viewed(
 
 def _checkpoint(text: str, ema: bool) -> tuple[BackboneSpec, Weights | None, Preprocessing]:
     """Return the model that a checkpoint says it is of, or that PRESET=FILE does."""
-    from harness.cli.selection import evaluated, specs_of
+    from harness.cli.selection import evaluated
+    from harness.cli.specs import specs_of
 
     name, equals, file = text.partition("=")
     if not equals or Path(text).exists():

@@ -38,7 +38,7 @@ def swap(
         checkpoint: the weights to start from, of timm, as .pth or .safetensors.
         out: where to write the weights, with the attention in place; an existing file is not overwritten.
     """
-    from harness.cli.selection import settings
+    from harness.cli.specs import settings
     from harness.cli.swapping import Swap
     from harness.training.loading import weights_in
     from results import tables

@@ -19,7 +19,7 @@ from harness.cells import Weights
 from harness.measures.counters import count_with_torch
 from harness.training import checkpoints
 from harness.training.loading import load_as
-from results.tables import Sheet
+from results.sheets import Sheet
 
 HEADERS = ("", "blocks", "attention", "tokens", "dim", "heads", "params (M)", "GMACs")
 

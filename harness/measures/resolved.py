@@ -10,7 +10,7 @@ import torch
 import backbones
 from attentions import Grid, lookup
 from backbones import BackboneSpec, Mount
-from results.tables import Sheet
+from results.sheets import Sheet
 
 HEADERS = (
     "stage", "map", "tokens", "blocks", "dim", "heads", "attention", "keys", "meets", "shift", "params (M)", "GMACs",

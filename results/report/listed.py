@@ -8,11 +8,11 @@ import pandas as pd
 from results.records import Record
 from results.report.provenance import Provenance
 from results.report.shared import coded, plain
+from results.sheets import Sheet
 from results.statistics import wilson
 from results.tables import schema
 from results.tables.columns import Column, columns_of, values_of
 from results.tables.naming import shortened
-from results.tables.sheets import Sheet
 from results.tables.views import sheet, shown_columns
 
 Spec = dict[str, Any]

@@ -6,13 +6,14 @@
 * `paired`, `paired_views`: accuracies compared image by image and seed by seed, with intervals; `evaluated`: those of
   given weights.
 * `selection`, `pivot`: rows and columns chosen, ordered and named in words.
-* `views`, `notes`, `ranking`, `sheets`: a frame as a table for people, with what they must know.
+* `views`, `notes`, `ranking`: a frame as a table for people, with what they must know.
 * `formats`: a table as text, CSV, Markdown, LaTeX, HTML, JSON, parquet, or in timm's columns.
 * `schema`: what each column means.
 * `reproduction`: our numbers beside published ones, which are in `results/published` with their sources;
   `sources`: where those contradict each other, and run times.
 """
 
+from results.sheets import Sheet, show, to_markdown, to_plain, write_plain
 from results.tables.analyzed import MEASURES, analysis_sheet
 from results.tables.csv_format import to_csv
 from results.tables.evaluated import evaluated_sheet, evaluations
@@ -36,7 +37,6 @@ from results.tables.reproduction import (
     targets,
 )
 from results.tables.selection import in_order, labelled, titled, where
-from results.tables.sheets import Sheet, show, to_markdown, to_plain, write_plain
 from results.tables.sources import contradictions, published_times
 from results.tables.views import sheet, shown_columns
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from results.sheets import Sheet
 from results.tables.columns import rows_of
-from results.tables.sheets import Sheet
 
 MEASURES: Mapping[str, str] = {
     "rank": "rank of the map",

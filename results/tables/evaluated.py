@@ -16,11 +16,11 @@ import pandas as pd
 
 from results.correctness import ImageList, read_image_list
 from results.records import Record
+from results.sheets import Sheet
 from results.statistics import holm, paired_shares, wilson
 from results.tables.columns import flattened, is_figure, rows_of
 from results.tables.frames import in_natural_order
 from results.tables.naming import name_and_options, shortened
-from results.tables.sheets import Sheet
 from results.tables.verdicts import (
     BASELINE,
     NO_BASELINE,

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
+from results.sheets import Sheet, to_markdown, to_plain
 from results.tables import schema
 from results.tables.columns import columns_of, values_of
 from results.tables.csv_format import to_csv
 from results.tables.html import to_html
 from results.tables.latex import to_latex
-from results.tables.sheets import Sheet, to_markdown, to_plain
 from results.tables.timm_format import to_timm
 
 _OF_SHEETS: dict[str, Callable[[Sheet], str]] = {

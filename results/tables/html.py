@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from results.tables.sheets import Sheet
+from results.sheets import Sheet
 
 _STYLE: list[Any] = [
     {"selector": "", "props": "border-collapse: collapse; font: 14px/1.5 system-ui, sans-serif"},

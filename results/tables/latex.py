@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from results.sheets import Sheet
 from results.tables import schema
-from results.tables.sheets import Sheet
 
 _NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
 _ESCAPED = {

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from results.sheets import Sheet
 from results.tables.columns import columns_of, rows_of
 from results.tables.naming import shortened
-from results.tables.sheets import Sheet
 from results.tables.verdicts import LEVEL, NO_BASELINE, images_note, p_text
 from results.tables.views import headers_of, telling_fields
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from results.sheets import Sheet
 from results.tables import schema
 from results.tables.columns import Column, columns_of, is_figure, values_of
 from results.tables.naming import shortened
 from results.tables.notes import advice, notes
 from results.tables.ranking import contests, countable_rows, ranked
 from results.tables.selection import columns_named
-from results.tables.sheets import Sheet
 from results.tables.texts import STANDARD_ERROR, number_text, texts_of
 
 # Circumstances that are averaged over, or that change no number.

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from results.sheets import Sheet
 from results.tables.columns import rows_of
-from results.tables.sheets import Sheet
 from results.wording import count
 
 PUBLISHED = Path(__file__).parents[1] / "published"

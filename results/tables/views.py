@@ -6,12 +6,12 @@ from typing import Any
 import pandas as pd
 
 from results.garbage import no_collection
+from results.sheets import Sheet
 from results.tables.columns import Column, columns_of
 from results.tables.frames import shown_metrics
 from results.tables.naming import shortened
 from results.tables.notes import HEADLINES, advice, average_of, notes, of_task
 from results.tables.ranking import ranked
-from results.tables.sheets import Sheet
 from results.tables.texts import STANDARD_ERROR, texts_of
 
 # Fields that say where an image set, a file of weights or a cache is. Its name or digest says what it is.

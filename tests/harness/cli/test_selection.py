@@ -9,7 +9,8 @@ import pytest
 from backbones import preset
 from harness.cells import FOLDER, MICRO, Cell, DataSource, Preprocessing
 from harness.cells.source import Columns, folder_and_columns
-from harness.cli.selection import TASKS, ad_hoc, data_source, narrowed, recipe_named, select, settings
+from harness.cli.selection import TASKS, ad_hoc, data_source, narrowed, recipe_named, select
+from harness.cli.specs import settings
 from harness.published.recipes import recipe_of
 from harness.sweeps.expand import expand
 from harness.sweeps.quickstart import FASHION

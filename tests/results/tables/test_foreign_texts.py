@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 
+from results.sheets import Sheet, fitted, to_plain
 from results.tables import FORMATS, labelled, rendered, sheet, table, titled
-from results.tables.sheets import Sheet, fitted, to_plain
 from tests.results.tables.compiling import compiled, needs_latex
 
 NAMES = (

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from results.sheets import Sheet
 from results.tables import FORMATS, format_of, labelled, rendered, sheet, shown_columns, table, titled
-from results.tables.sheets import Sheet
 from tests.results.tables.compiling import compiled, needs_latex
 
 NASTY = r"a_b & 50% $x$ {y} #1 ~ ^ \z <script>alert(1)</script> | …"
