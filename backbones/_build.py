@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from attentions import Macs
+from backbones._model import Backbone
 from backbones._spec import BackboneSpec
 from backbones.cswin import CSWin, CSWinSpec
 from backbones.deit import DeiT, DeiTSpec
@@ -14,7 +13,7 @@ from backbones.pvt_v2 import PVTv2, PVTv2Spec
 from backbones.swin import Swin, SwinSpec
 
 
-def build(spec: BackboneSpec, *, drop_path: float = 0.0) -> nn.Module:
+def build(spec: BackboneSpec, *, drop_path: float = 0.0) -> Backbone:
     """Build the model of a spec: (B, in_channels, H, W) -> logits (B, num_classes).
 
     `drop_path` is the maximum rate of stochastic depth. Under `torch.device("meta")` no weights are allocated.

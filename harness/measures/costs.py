@@ -8,7 +8,7 @@ CPU where torch cannot trace convolutions otherwise). One multiply-add counts as
 * fvcore: `fvcore.nn.FlopCountAnalysis`, which sees the traced graph, with handles for the operators it does not know;
 * formula: `backbones.macs`, closed formulas per attention and host, which see only the described shapes.
 
-The two counters are in counters.py.
+The two counters are in counters.py. They run one block of each kind that a stage repeats, see repeats.py.
 """
 
 import torch
@@ -18,6 +18,7 @@ from backbones import BackboneSpec, build, macs
 from harness.cells import Metrics
 from harness.measures.counters import Counts, count_with_fvcore, count_with_torch
 from harness.measures.meta_device import as_written, without_values
+from harness.measures.repeats import each_kind_once
 
 TOLERANCE = 1e-3
 """Largest relative difference between two counts of the same thing."""
@@ -36,10 +37,10 @@ def count_costs(spec: BackboneSpec) -> Metrics:
     image = torch.empty(1, spec.in_channels, *spec.image_size, device="meta")
     params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     formula = macs(spec)
-    with as_written(), without_values():
-        traced, fvcore_total = count_with_fvcore(model, image)
+    with as_written(), without_values(), each_kind_once(model, image) as times:
+        traced, fvcore_total = count_with_fvcore(model, image, times)
         counters = {
-            "torch": count_with_torch(model, image),
+            "torch": count_with_torch(model, image, times),
             "fvcore": traced,
             "formula": by_category(formula),
         }

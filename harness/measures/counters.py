@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from harness.measures import formulas
 from harness.measures.formulas import COMPLEX, LAYER_NORM_OPERATIONS, UNKNOWN, Formula
 from harness.measures.free import is_free
 from harness.measures.meta_device import TraceableConvolutions, autocast_on_meta, traceable
+from harness.measures.repeats import repeated
 
 Handle = Callable[[list[Any], list[Any]], Any]
 
@@ -35,17 +37,22 @@ Counts = dict[str, int]
 """Multiply-adds of one forward pass by category, norms in operations; only what the counter can distinguish."""
 
 
-def count_with_torch(model: nn.Module, image: Tensor) -> Counts:
-    """Count one forward pass of `image` (B, C, H, W) with torch's own counter.
+def count_with_torch(model: nn.Module, image: Tensor, times: Mapping[str, int] = MappingProxyType({})) -> Counts:
+    """Count one forward pass of `image` (B, C, H, W) with torch's own counter, the modules in `times` that many times.
 
     Raises ValueError for an operator that has neither a formula in torch or here nor an entry in `FREE`.
     """
     counter = FlopCounterMode(display=False)
     operators, functions = _Operators(), _Functions()
     # Fused attention kernels differ by device and version; the math backend is plain products everywhere.
-    with _plainly(), sdpa_kernel(SDPBackend.MATH), counter, operators, functions:
+    ours = repeated(model, times, (operators, functions))
+    with _plainly(), sdpa_kernel(SDPBackend.MATH), ours, counter, operators, functions:
         model(image)
-    flops = counter.get_flop_counts().get("Global", {})
+    by_module = counter.get_flop_counts()
+    flops = Counter(by_module.get("Global", {}))
+    for name, number in times.items():
+        for operator, n in by_module.get(f"{type(model).__name__}.{name}", {}).items():
+            flops[operator] += (number - 1) * n
     convolutions = sum(n for operator, n in flops.items() if "convolution" in str(operator))
     return {
         "products and convolutions": sum(flops.values()) // 2 + operators.products + functions.products,
@@ -186,21 +193,28 @@ def own_operators(model: nn.Module, image: Tensor) -> set[str]:
     return operators.met
 
 
-def count_with_fvcore(model: nn.Module, image: Tensor) -> tuple[Counts, int]:
+def count_with_fvcore(
+    model: nn.Module, image: Tensor, times: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Counts, int]:
     """Count one forward pass of `image` (B, C, H, W) with fvcore; the second number is fvcore's own total.
 
-    The total adds to products and convolutions what else fvcore counts: norms, bilinear interpolation (4 per output
-    element) and adaptive pooling. Raises ValueError for an operator that has neither a handle nor an entry in `FREE`.
+    The modules in `times` count that many times. The total adds to products and convolutions what else fvcore counts:
+    norms, bilinear interpolation (4 per output element) and adaptive pooling. Raises ValueError for an operator that
+    has neither a handle nor an entry in `FREE`.
     """
     own = {name: _handle(name, partial(_by_own_formula, name)) for name in _own_formulas()}
     with traceable(model, image) as traced, _plainly(), TraceableConvolutions():
         analysis = FlopCountAnalysis(_Whole(model), (traced,))
         analysis.set_op_handle(**_HANDLES, **own)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-        counted: Counter[str] = analysis.by_operator()
+        by_module: dict[str, Counter[str]] = analysis.by_module_and_operator()
     unknown = sorted(name for name in analysis.unsupported_ops() if not is_free(name))
     if unknown:
         raise ValueError(_unknown(unknown))
+    counted = Counter(by_module[""])
+    for name, number in times.items():
+        for operator, n in by_module[f"model.{name}"].items():
+            counted[operator] += (number - 1) * n
     linear = sum(counted[name] for name in formulas.WITH_WEIGHT)
     attention = sum(counted[name] for name in (*formulas.OF_ACTIVATIONS, *formulas.FOURIER, *own))
     convolutions = counted["conv"]
