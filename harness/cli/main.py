@@ -81,13 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             for each in imports:
                 attentions.load(each)
-        return tyro.cli(
-            _commands(asked=rest[0] if rest else None),
-            prog="attention-bench",
-            description=DESCRIPTION,
-            args=rest,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        return call(rest)
     except ValueError as problem:
         warn(str(problem), style="red")
         return 2
@@ -107,18 +101,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
 
 
-def _commands(asked: str | None) -> Any:
-    """Return the type that tyro reads: one of COMMANDS.
+def call(line: Sequence[str], *, console_outputs: bool = True) -> int:
+    """Call the command of a line as tyro reads it; with `console_outputs`, that prints help and errors."""
+    given: dict[str, Any] = {"config": (tyro.conf.FlagCreatePairsOff,), "console_outputs": console_outputs}
+    if line and line[0] in COMMANDS:
+        # Reading all commands to choose one of them takes longer than some commands do.
+        name, *options = line
+        return tyro.cli(COMMANDS[name], prog=f"attention-bench {name}", args=options, **given)
+    return tyro.cli(_commands(), prog="attention-bench", description=DESCRIPTION, args=line, **given)
 
-    In the list of commands help has the first line of each; the help of the one that is `asked` for has all of it.
-    """
+
+def _commands() -> Any:
+    """Return the type that tyro reads: one of COMMANDS, each with the first line of its help."""
     commands = [
         Annotated[
             Any,
             tyro.conf.subcommand(
-                name,
-                constructor=command,
-                description=None if name == asked else (inspect.getdoc(command) or "").partition("\n")[0],
+                name, constructor=command, description=(inspect.getdoc(command) or "").partition("\n")[0]
             ),
         ]
         for name, command in COMMANDS.items()

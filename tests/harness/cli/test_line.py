@@ -3,7 +3,6 @@
 import functools
 
 import pytest
-import tyro
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -104,10 +103,7 @@ def test_what_it_refuses_is_what_tyro_refuses(line: list[str]) -> None:
             refusal = str(problem)
         status: object = 0
         try:
-            tyro.cli(
-                main._commands(line[0]), prog="x", args=line, config=(tyro.conf.FlagCreatePairsOff,),
-                console_outputs=False,
-            )  # fmt: skip
+            main.call(line, console_outputs=False)
         except SystemExit as leave:
             status = leave.code
     event("refused" if refusal else "taken")
