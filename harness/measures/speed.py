@@ -130,6 +130,13 @@ def prepare(
     model = model.to(runtime.device).to(memory_format=layout)
     images = torch.randn(runtime.batch, *image, device=runtime.device).to(memory_format=layout)
     labels = torch.randint(num_classes, (runtime.batch,), device=runtime.device)
+    return prepared(model, images, labels, runtime, work, fused=runtime.device == "cuda")
+
+
+def prepared(
+    model: nn.Module, images: Tensor, labels: Tensor, runtime: Runtime, work: Workload, *, fused: bool
+) -> Callable[[], Tensor]:
+    """Return the call of `prepare` for what is on the device already; `fused`: whether the optimizer is."""
     forward = torch.compile(model, dynamic=False) if runtime.mode == "compiled" else model
     autocast = autocast_of(runtime)
 
@@ -146,7 +153,7 @@ def prepare(
     model.train()
     # Fused as in a training run, where any other optimizer would make each float16 step wait for the scaler's verdict.
     # On a CPU nothing waits, and its times remain comparable with those that are recorded.
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=runtime.device == "cuda")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
     # float16 trains with a scaled loss; otherwise the scaler does nothing.
     scaler = torch.amp.GradScaler(runtime.device, enabled=runtime.precision == "fp16")
 

@@ -160,3 +160,25 @@ def test_false_means_no(ask: Ask) -> None:
 )
 def test_what_does_not_divide_is_refused(ask: Ask, line: str, said: str) -> None:
     assert said in refused(ask, line)
+
+
+def test_show_says_what_fits(ask: Ask) -> None:
+    answer = ask("show deit_micro --fit --batch 8")
+    assert (answer.status, answer.err) == (0, "")
+    assert "largest batch, 80 GB" in answer.out
+    assert "a batch of 8 in fp32" in answer.out
+    assert "unchecked on CUDA" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--batch 8", "--batch has no effect without --fit"),
+        ("--precision bf16", "--precision has no effect without --fit"),
+        ("--fit --batch 0", "--batch 0: it takes a number from 1 up"),
+    ],
+)
+def test_options_of_fit_are_checked(ask: Ask, options: str, said: str) -> None:
+    answer = ask(f"show deit_micro {options}")
+    assert answer.status == 2
+    assert said in answer.err
