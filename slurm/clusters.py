@@ -81,6 +81,8 @@ class Cluster:
     memory_gb: float | None = None
     # GiB per CPU instead, for sites that count memory so.
     memory_per_cpu_gb: float | None = None
+    # GiB that a GPU has; None: what needs more is not refused.
+    gpu_memory_gb: float | None = None
     # Time limit of each job.
     minutes: int = 240
     constraint: str | None = None
@@ -213,7 +215,7 @@ def _problem(cluster: Cluster) -> str | None:
         if type(value) is not int or value < least:
             why = ", as Slurm warns a job up to a minute early" if key == "minutes" else ""
             return f"{key} must be a whole number, at least {least}{why}, not {value!r}"
-    for key in ("memory_gb", "memory_per_cpu_gb"):
+    for key in ("memory_gb", "memory_per_cpu_gb", "gpu_memory_gb"):
         memory = getattr(cluster, key)
         if memory is not None and not (type(memory) in (int, float) and 0 < memory < math.inf):
             return f"{key} must be a number above 0, not {memory!r}"
@@ -234,7 +236,8 @@ def _problem(cluster: Cluster) -> str | None:
 
 def _idle(keys: set[str], *, local: bool, gpus: bool) -> str | None:
     """Return the first of these keys that would have no effect, and why; or None."""
-    reasons = dict.fromkeys(("gpu_type", "cpus_per_gpu"), "is for jobs with GPUs, and gpus_per_node is 0")
+    of_gpus = ("gpu_type", "cpus_per_gpu", "gpu_memory_gb")
+    reasons = dict.fromkeys(of_gpus, "is for jobs with GPUs, and gpus_per_node is 0")
     if gpus:
         reasons = {"cpus_per_task": "is for jobs without GPUs: give cpus_per_gpu"}
         reasons["tasks_per_node"] = "is for jobs without GPUs: with GPUs there is one process per GPU"

@@ -9,6 +9,7 @@ from pathlib import Path
 import results
 import slurm
 from harness.estimates.estimate import Estimator
+from harness.estimates.memory import GIB, need_of
 from harness.estimates.totals import total_of_jobs
 from harness.jobs.launch import Choice
 from harness.jobs.plan import Allocation, on_gpu
@@ -33,8 +34,11 @@ def preview_lines(
     Raises ValueError for a probe that cannot be made on this machine.
     """
     chosen = {cell.key for cell in choice.cells}
+    needs = {} if cluster.gpu_memory_gb is None else _memory(planned)
     for state in choice.states.values():
-        yield f"{state.key}  {'to submit' if state.key in chosen else state.state:9}  {state.label}"
+        yield f"{state.key}  {'to submit' if state.key in chosen else state.state:9}  {state.label}" + (
+            f", about {needs[state.key]:.1f} GiB on a GPU" if state.key in needs else ""
+        )
     yield from counts(choice, out)
     if not planned:
         return
@@ -74,6 +78,17 @@ def counts(choice: Choice, out: Path) -> Iterator[str]:
     yield f"{count(len(choice.states), 'cell')}, {len(chosen):,} to submit"
     for state, number in left.items():
         yield f"  {number} {reasons[state]}"
+
+
+def _memory(planned: Sequence[Sequence[Allocation]]) -> dict[str, float]:
+    """Return the GiB that each cell on a GPU is estimated to need on it, by key."""
+    return {
+        cell.key: need_of(cell, each.resources.processes) / GIB
+        for array in planned
+        for each in array
+        for cell in each.cells
+        if cell.device == "cuda"
+    }
 
 
 def _array(array: Sequence[Allocation], cluster: Cluster) -> str:

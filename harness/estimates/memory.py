@@ -24,7 +24,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones import BackboneSpec, build
-from harness.cells import Runtime
+from harness.cells import Cell, Evaluate, Runtime, Speed, Train
+from harness.cells.recipe import split_batch
 from harness.cells.runtime import Precision, Workload
 from harness.measures.speed import prepared
 from harness.process.errors import first_line
@@ -114,6 +115,24 @@ def fitting_batch(spec: BackboneSpec, work: Workload, gigabytes: float, precisio
         middle = (fits + too_many) // 2
         fits, too_many = (middle, too_many) if peak(middle) <= room else (fits, middle)
     return fits
+
+
+def need_of(cell: Cell, processes: int) -> int:
+    """Estimate the bytes of a cell on each of this many devices; 0 for a task that is not known to need any.
+
+    Raises ValueError for a batch that does not divide among the processes, and as `memory_of`.
+    """
+    spec, task = cell.backbone, cell.task
+    match task:
+        case Speed():
+            return memory_of(spec, "train", task.runtime.batch, task.runtime.precision).peak
+        case Evaluate():
+            return memory_of(spec, "infer", task.batch, task.precision).peak
+        case Train():
+            batch = task.recipe.batch // (processes * split_batch(task.recipe, processes, task.device_batch))
+            found = memory_of(spec, "train", batch, task.precision)
+            return found.peak + (0 if task.recipe.ema_decay is None else found.weights)
+    return 0
 
 
 def room_of(gigabytes: float) -> int:

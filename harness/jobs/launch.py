@@ -7,7 +7,7 @@ import os
 import pickle
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import results
 import slurm
 from attentions import copied_files, loaded_files
 from harness.cells import Cell, Evaluate, Train
+from harness.estimates.memory import GIB, need_of, room_of
 from harness.images.sources import check_present
 from harness.jobs import submissions
 from harness.jobs.lock import submission_lock
@@ -160,7 +161,23 @@ def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
     limits = slurm.limits_of(cluster)
     for resources in dict.fromkeys(allocation.resources for allocation in allocations):
         slurm.check_fits(cluster, limits, resources)
+    check_memory(allocations, cluster)
     return arrays(allocations, limits.max_array_size)
+
+
+def check_memory(allocations: Iterable[Allocation], cluster: Cluster) -> None:
+    """Raise ValueError, in one line, for a cell that is estimated to need more memory than a GPU of the cluster has."""
+    if cluster.gpu_memory_gb is None:
+        return
+    room = room_of(cluster.gpu_memory_gb)
+    for allocation in allocations:
+        for cell in allocation.cells:
+            if cell.device == "cuda" and (need := need_of(cell, allocation.resources.processes)) > room:
+                raise ValueError(
+                    f"{cell.label} needs about {need / GIB:.1f} GiB on a GPU, and of the {cluster.gpu_memory_gb:g} GiB "
+                    f"of cluster {cluster.name} {room / GIB:.1f} are for tensors (estimated, unchecked on CUDA): give "
+                    "it a smaller batch, or leave gpu_memory_gb out of the cluster's table to submit it all the same"
+                )
 
 
 def submit_alone(

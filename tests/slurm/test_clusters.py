@@ -137,6 +137,8 @@ def test_a_misspelt_key_is_told_what_is_near():
         ('[gpu]\ncontainer = " "', "container must be the command before python"),
         ('[gpu]\ncontainer = "sh -c \'x"', "container must be the command before python"),
         ('["my gpu"]\nminutes = 10\n[gpu]\nslots = 2', "slots is for the cluster local: give throttle"),
+        ("[gpu]\ngpu_memory_gb = 40", "gpu_memory_gb is for jobs with GPUs, and gpus_per_node is 0"),
+        ("[gpu]\ngpus_per_node = 8\ngpu_memory_gb = 0", "gpu_memory_gb must be a number above 0, not 0"),
         ('[gpu]\ngpu_type = "a100"', "gpu_type is for jobs with GPUs, and gpus_per_node is 0"),
         ("[gpu]\ncpus_per_gpu = 8", "cpus_per_gpu is for jobs with GPUs"),
         ("[gpu]\ngpus_per_node = 2\ntasks_per_node = 2", "with GPUs there is one process per GPU"),

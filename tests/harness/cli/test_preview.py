@@ -13,6 +13,7 @@ import results
 from backbones import preset
 from harness.cells import MICRO, Cell, Costs, Runtime, Speed, Train
 from harness.cli import preview
+from harness.estimates.memory import GIB, memory_of
 from harness.jobs.launch import Choice
 from harness.jobs.plan import arrays, plan, slots
 from harness.jobs.states import CellState, State
@@ -67,6 +68,15 @@ def test_every_cell_has_a_line_and_those_that_are_left_out_a_reason(tmp_path: Pa
         "  1 running",
         "  1 already submitted",
     ]
+
+
+def test_a_cell_has_its_memory_where_that_of_the_gpus_is_known(tmp_path: Path) -> None:
+    cluster = Cluster("gpu", gpus_per_node=4, gpu_memory_gb=16)
+    need = memory_of(SPEC, "train", Runtime(device="cuda").batch).peak / GIB
+    found = lines([ON_GPU, COSTS[0]], cluster, tmp_path)
+    assert found[0] == f"{ON_GPU.key}  to submit  {ON_GPU.label}, about {need:.1f} GiB on a GPU"
+    assert found[1] == f"{COSTS[0].key}  to submit  {COSTS[0].label}"
+    assert "GiB" not in lines([ON_GPU], replace(cluster, gpu_memory_gb=None), tmp_path)[0]
 
 
 def test_where_nothing_is_left_there_is_no_estimate(tmp_path: Path) -> None:

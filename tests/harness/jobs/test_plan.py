@@ -9,6 +9,7 @@ import torch
 
 from backbones import preset
 from harness.cells import MICRO, Cell, Costs, Runtime, Speed, Task, Train
+from harness.jobs.launch import check_memory
 from harness.jobs.plan import Allocation, arrays, plan, resources_of, slots
 from slurm import Cluster, Resources
 from tests.harness.planted import FASHION
@@ -117,6 +118,19 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
     with pytest.raises(ValueError, match="62") as refusal:
         plan(cells(odd), CPU)
     assert "\n" not in str(refusal.value)
+
+
+def test_what_does_not_fit_on_a_gpu_is_refused_if_its_memory_is_known() -> None:
+    allocations = plan([*cells(ON_GPU), *trainings(1, "cuda")], GPU)
+    check_memory(allocations, GPU)
+    check_memory(allocations, replace(GPU, gpu_memory_gb=16))
+    with pytest.raises(ValueError) as refusal:
+        check_memory(allocations, replace(GPU, gpu_memory_gb=1.01))
+    text = str(refusal.value)
+    assert text.startswith(cells(ON_GPU)[0].label)
+    assert "give it a smaller batch, or leave gpu_memory_gb out" in text
+    assert "\n" not in text
+    check_memory(plan(cells(ON_CPU), GPU), replace(GPU, gpu_memory_gb=1.01))
 
 
 def test_what_needs_another_waits_for_it_and_comes_later() -> None:
