@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions import Attention, AttentionSpec, Site
+from attentions import Attention, AttentionSpec, Site, lookup
+from attentions.agent import AgentAttention
 from backbones import build, preset
 
 
@@ -23,9 +24,14 @@ def by_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class _Form(Attention):
+    positional_encoding: Tensor
+    scale: Tensor
+    dwc: nn.Conv2d
+    residual: nn.ModuleList
+
     def __init__(self, own: Attention) -> None:
         super().__init__(own.site)
-        self.takes_input, self.takes_bias = own.takes_input, own.takes_bias  # type: ignore[misc]
+        self.takes_input = own.takes_input  # type: ignore[misc]
         for name, parameter in own.named_parameters(recurse=False):
             self.register_parameter(name, nn.Parameter(torch.empty_like(parameter)))
         for name, module in own.named_children():
@@ -35,7 +41,7 @@ class _Form(Attention):
 class PlainFocused(_Form):
     """arXiv 2308.00442, equations 4 to 6, with the learned scale and positional encoding of its models; p = 3."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, **given: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, **given: Tensor | None) -> Tensor:
         batch, n, channels = q.shape
         m, heads = k.shape[1], self.site.heads
         k = k + self.positional_encoding
@@ -53,8 +59,7 @@ class PlainFocused(_Form):
             v = v.reshape(batch, heads, -1, n).transpose(-2, -1)
         height, width, _ = self.site.queries
         image = v.reshape(batch * heads, height, width, -1).permute(0, 3, 1, 2)
-        dwc: nn.Conv2d = self.dwc  # type: ignore[assignment]
-        local = F.conv2d(image, dwc.weight, dwc.bias, padding=dwc.padding, groups=image.shape[1])
+        local = F.conv2d(image, self.dwc.weight, self.dwc.bias, padding=self.dwc.padding, groups=image.shape[1])
         return out + local.reshape(batch, channels, n).permute(0, 2, 1)
 
 
@@ -63,10 +68,11 @@ class PlainAgent(_Form):
 
     def __init__(self, own: Attention) -> None:
         super().__init__(own)
+        assert isinstance(own, AgentAttention)
         self.agents = own.agents
         self.biases = (own.key_bias, own.query_bias)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, **given: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, **given: Tensor | None) -> Tensor:
         batch, n, channels = q.shape
         heads, (height, width, _) = self.site.heads, self.site.queries
         image = q.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -78,8 +84,7 @@ class PlainAgent(_Form):
         out = ((q * scale) @ agents.transpose(-2, -1) + to_queries).softmax(dim=-1) @ gathered
         out = out.transpose(1, 2).reshape(batch, n, channels)
         image = v.transpose(1, 2).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
-        dwc: nn.Conv2d = self.dwc  # type: ignore[assignment]
-        local = F.conv2d(image, dwc.weight, dwc.bias, padding=dwc.padding, groups=channels)
+        local = F.conv2d(image, self.dwc.weight, self.dwc.bias, padding=self.dwc.padding, groups=channels)
         return out + local.permute(0, 2, 3, 1).reshape(batch, n, channels)
 
 
@@ -95,7 +100,7 @@ class PlainInline(_Form):
         out = out + v.sum(dim=-2, keepdim=True) / n * (1 - q @ k.mean(dim=-2, keepdim=True).transpose(-2, -1) * scale)
         out = out.transpose(1, 2).reshape(batch, n, channels)
         kernels: Tensor = x.mean(dim=1).unsqueeze(-1)
-        for layer in self.residual:  # type: ignore[union-attr]
+        for layer in self.residual:
             kernels = layer(kernels)
         side = round((kernels.shape[1] // channels) ** 0.5)
         kernels = kernels.reshape(batch * channels, 1, side, side)
@@ -117,9 +122,9 @@ def _model(name: str) -> nn.Module:
     model = build(preset(name))
     for host in list(model.modules()):
         core = getattr(host, "core", None)
-        form = next((form for each, form in FORMS.items() if type(core).__module__ == f"attentions.{each}"), None)
-        if form is not None:
-            host.core = form(core)
+        for attention, form in FORMS.items():
+            if isinstance(core, lookup(attention)):
+                host.core = form(core)
     return model
 
 

@@ -134,7 +134,13 @@ def prepare(
 
 
 def prepared(
-    model: nn.Module, images: Tensor, labels: Tensor, runtime: Runtime, work: Workload, *, fused: bool
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    runtime: Runtime,
+    work: Workload | Literal["both"],
+    *,
+    fused: bool,
 ) -> Callable[[], Tensor]:
     """Return the call of `prepare` for what is on the device already; `fused`: whether the optimizer is."""
     forward = torch.compile(model, dynamic=False) if runtime.mode == "compiled" else model

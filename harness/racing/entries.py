@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attentions import Attention, AttentionSpec, lookup, using_path
 from backbones import BackboneSpec, build
 from harness.cells import Runtime
-from harness.cells.runtime import AUTOCAST, Workload
+from harness.cells.runtime import AUTOCAST
 from harness.measures.speed import autocast_of, prepare
 from harness.racing.candidates import Candidate, Foreign, Work
 from harness.racing.places import Place
@@ -94,8 +94,7 @@ class Entry:
         spec = self.candidate.reference
         if isinstance(spec, BackboneSpec):
             image = (spec.in_channels, *spec.image_size)
-            workload: Workload = "infer" if work == "forward" else "train"
-            step = prepare(self.module, image, spec.num_classes, self.runtime, workload)
+            step = prepare(self.module, image, spec.num_classes, self.runtime, "infer" if work == "forward" else work)
 
             def forced() -> Tensor:
                 with self._path():
