@@ -1,13 +1,15 @@
 """Attentions as their papers print them, in plain eager operators: what the fast ones are raced against.
 
 They take a `Site` and have the parameters of the registered attention, by name: `attention-bench race
-tests/plain_forms.py:focused focused --reference focused --at swin_t`. The functions of a model's name give the whole
-model with these in place of its attentions. No regions: hosts that mix regions are not raced.
+tests/plain_forms.py:focused focused --reference focused --at flatten_swin_t`. The functions named as a model give the
+whole model with these in place of its attentions, and `timm_swin_t` and the like timm's own. They mix no regions apart:
+hosts that need it are not raced.
 """
 
 import functools
 from collections.abc import Callable
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 from attentions import Attention, AttentionSpec, Site, lookup
 from attentions.agent import AgentAttention
 from backbones import build, preset
+from backbones.official import from_timm
 
 
 def by_heads(x: Tensor, heads: int) -> Tensor:
@@ -70,7 +73,8 @@ class PlainAgent(_Form):
         super().__init__(own)
         assert isinstance(own, AgentAttention)
         self.agents = own.agents
-        self.biases = (own.key_bias, own.query_bias)
+        for name in ("ah_bias", "aw_bias", "ha_bias", "wa_bias", "ac_bias", "ca_bias"):
+            self.register_parameter(name, getattr(self, name, None))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, **given: Tensor | None) -> Tensor:
         batch, n, channels = q.shape
@@ -79,7 +83,7 @@ class PlainAgent(_Form):
         agents = F.adaptive_avg_pool2d(image, self.agents).reshape(batch, channels, -1).permute(0, 2, 1)
         q, k, v, agents = (by_heads(x, heads) for x in (q, k, v, agents))
         scale = q.shape[-1] ** -0.5
-        to_keys, to_queries = (bias() for bias in self.biases)
+        to_keys, to_queries = AgentAttention.key_bias(self), AgentAttention.query_bias(self)  # type: ignore[arg-type]
         gathered = ((agents * scale) @ k.transpose(-2, -1) + to_keys).softmax(dim=-1) @ v
         out = ((q * scale) @ agents.transpose(-2, -1) + to_queries).softmax(dim=-1) @ gathered
         out = out.transpose(1, 2).reshape(batch, n, channels)
@@ -128,9 +132,39 @@ def _model(name: str) -> nn.Module:
     return model
 
 
+class Timm(nn.Module):
+    """A model of timm's, with its parameters under the names that the same model has here."""
+
+    def __init__(self, name: str, timm_name: str) -> None:
+        super().__init__()
+        self.theirs = [timm.create_model(timm_name)]  # in a list, it is no module of this one
+        for path, parameter in from_timm(dict(self.theirs[0].named_parameters()), preset(name)).items():
+            *folders, last = path.split(".")
+            module: nn.Module = self
+            for folder in folders:
+                if not hasattr(module, folder):
+                    module.add_module(folder, nn.Module())
+                module = getattr(module, folder)
+            assert isinstance(parameter, nn.Parameter)
+            module.register_parameter(last, parameter)
+
+    def train(self, mode: bool = True) -> "Timm":
+        self.theirs[0].train(mode)
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.theirs[0](x)
+        return logits
+
+
 MODELS = ("flatten_swin_t", "flatten_pvt_t", "flatten_pvt_v2_b0", "flatten_cswin_t", "agent_swin_t", "inline_swin_t")
 
 focused, agent, inline = (functools.partial(_form, name) for name in FORMS)
 
-models: dict[str, Callable[[], nn.Module]] = {name: functools.partial(_model, name) for name in MODELS}
+TIMM = {"deit_t": "deit_tiny_patch16_224", "swin_t": "swin_tiny_patch4_window7_224", "pvt_v2_b1": "pvt_v2_b1"}
+
+models: dict[str, Callable[[], nn.Module]] = {
+    **{name: functools.partial(_model, name) for name in MODELS},
+    **{f"timm_{name}": functools.partial(Timm, name, theirs) for name, theirs in TIMM.items()},
+}
 globals().update(models)
