@@ -113,6 +113,12 @@ inline void fetch(const Tokens<const T>& x, const T* token, int64_t channels) {
     for (int64_t c = 0; c < channels; c += 64 / sizeof(T)) __builtin_prefetch(token + BLOCK * x.token_stride + c);
 }
 
+// Memory that a thread works in; it holds anything.
+template <typename T>
+std::unique_ptr<T[]> scratch(int64_t size) {
+    return std::unique_ptr<T[]>(new T[size]);
+}
+
 template <typename T>
 T dot(const T* a, const T* b, int64_t n) {
     T sum = 0;
@@ -274,17 +280,20 @@ void forward(const Problem<T>& s, const T* onto, T* sums, T* out) {
     Parts<T> parts(s.batch, chunks_of(s.k.count), s.regions * s.sums(), sums);
     in_chunks(s.batch, s.k.count, [&](int64_t b, int64_t first, int64_t last, int64_t chunk) {
         T* part = parts.begin(chunk);
-        std::vector<T> base(C), p(BLOCK * C), weighted(BLOCK * O), of_z(C);
+        const auto base = scratch<T>(C);
+        const auto p = scratch<T>(BLOCK * C);
+        const auto weighted = scratch<T>(BLOCK * O);
+        const auto of_z = scratch<T>(C);
         const int64_t* regions = s.key_regions ? s.key_regions + b * s.k.count : nullptr;
         in_blocks(regions, first, last, [&](int64_t region, int64_t from, int64_t to) {
             T* products = part + region * s.sums();
             T* z = products + s.products();
-            std::fill(of_z.begin(), of_z.end(), T(0));
+            std::fill_n(of_z.get(), C, T(0));
             for (int64_t n = from, t = 0; n < to; n++, t++) {
                 const T *k = s.k.at(b, n), *v = s.v.at(b, n);
                 fetch(s.k, k, C);
                 fetch(s.v, v, O);
-                const T f = features(s.of_k, k, C, n, base.data(), &p[t * C]) / s.k.count;
+                const T f = features(s.of_k, k, C, n, base.get(), &p[t * C]) / s.k.count;
                 for (int64_t c = 0; c < C; c++) of_z[c] += f * p[t * C + c];
                 for (int64_t c = 0; c < O; c++) weighted[t * O + c] = f * v[c];
             }
@@ -295,7 +304,8 @@ void forward(const Problem<T>& s, const T* onto, T* sums, T* out) {
     });
     parts.add_up();
     in_chunks(s.batch, s.q.count, [&](int64_t b, int64_t first, int64_t last, int64_t) {
-        std::vector<T> base(C), p(BLOCK * C);
+        const auto base = scratch<T>(C);
+        const auto p = scratch<T>(BLOCK * C);
         const int64_t* regions = s.query_regions ? s.query_regions + b * s.q.count : nullptr;
         in_blocks(regions, first, last, [&](int64_t region, int64_t from, int64_t to) {
             const T *products = sums + (b * s.regions + region) * s.sums(), *z = products + s.products();
@@ -303,7 +313,7 @@ void forward(const Problem<T>& s, const T* onto, T* sums, T* out) {
             for (int64_t n = from, t = 0; n < to; n++, t++) {
                 const T* q = s.q.at(b, n);
                 fetch(s.q, q, C);
-                const T f = features(s.of_q, q, C, n, base.data(), &p[t * C]);
+                const T f = features(s.of_q, q, C, n, base.get(), &p[t * C]);
                 for (int64_t h = 0; h < s.heads; h++) {
                     T* head = &p[t * C + h * F];
                     const T inverse = s.normalised ? 1 / (dot(head, z + h * F, F) + EPS<T> / f) : f;
@@ -327,8 +337,12 @@ void backward(const Problem<T>& s, const T* sums, const T* d_out, T* d_sums, T* 
     std::vector<T> turned = transposed(s, sums);
     in_chunks(s.batch, s.q.count, [&](int64_t b, int64_t first, int64_t last, int64_t chunk) {
         T *part = parts.begin(chunk), *of_scale = scales.begin(chunk);
-        std::vector<T> base(BLOCK * C), p(BLOCK * C), d_p(BLOCK * C), weighted(BLOCK * O), f(BLOCK),
-            inverse(BLOCK * s.heads);
+        const auto base = scratch<T>(BLOCK * C);
+        const auto p = scratch<T>(BLOCK * C);
+        const auto d_p = scratch<T>(BLOCK * C);
+        const auto weighted = scratch<T>(BLOCK * O);
+        const auto f = scratch<T>(BLOCK);
+        const auto inverse = scratch<T>(BLOCK * s.heads);
         const int64_t* regions = s.query_regions ? s.query_regions + b * s.q.count : nullptr;
         in_blocks(regions, first, last, [&](int64_t region, int64_t from, int64_t to) {
             const int64_t group = b * s.regions + region;
@@ -344,7 +358,7 @@ void backward(const Problem<T>& s, const T* sums, const T* d_out, T* d_sums, T* 
                     for (int64_t j = 0; j < V; j++) weighted[t * O + h * V + j] = g[h * V + j] * one;
                 }
             }
-            std::fill(d_p.begin(), d_p.end(), T(0));
+            std::fill_n(d_p.get(), (to - from) * C, T(0));
             for (int64_t h = 0; h < s.heads; h++) {
                 add_product(to - from, F, V, &weighted[h * V], O, 1, &turned[group * s.products() + h * F * V], F,
                             &d_p[h * F], C);
@@ -375,7 +389,10 @@ void backward(const Problem<T>& s, const T* sums, const T* d_out, T* d_sums, T* 
     turned = transposed(s, d_sums);
     in_chunks(s.batch, s.k.count, [&](int64_t b, int64_t first, int64_t last, int64_t chunk) {
         T* of_scale = scales.begin(of_queries + chunk);
-        std::vector<T> base(BLOCK * C), p(BLOCK * C), d_p(BLOCK * C), f(BLOCK);
+        const auto base = scratch<T>(BLOCK * C);
+        const auto p = scratch<T>(BLOCK * C);
+        const auto d_p = scratch<T>(BLOCK * C);
+        const auto f = scratch<T>(BLOCK);
         const int64_t* regions = s.key_regions ? s.key_regions + b * s.k.count : nullptr;
         in_blocks(regions, first, last, [&](int64_t region, int64_t from, int64_t to) {
             const int64_t group = b * s.regions + region;
