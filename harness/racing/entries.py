@@ -63,14 +63,11 @@ class Entry:
         autocast = autocast_of(self.runtime)
 
         def call() -> Tensor:
-            with autocast, self._path():
+            with autocast, forced(self.candidate.path):
                 out: Tensor = forward(*self.args, **self.kwargs)
             return out
 
         return call
-
-    def _path(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.candidate.path is None else using_path(self.candidate.path)
 
     def exact(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the output of `own` in float64 on the same arguments, and what its gradients are wanted of."""
@@ -96,11 +93,11 @@ class Entry:
             image = (spec.in_channels, *spec.image_size)
             step = prepare(self.module, image, spec.num_classes, self.runtime, "infer" if work == "forward" else work)
 
-            def forced() -> Tensor:
-                with self._path():
+            def on_its_path() -> Tensor:
+                with forced(self.candidate.path):
                     return step()
 
-            return forced
+            return on_its_path
         run = self.run()
         if work == "forward":
             return torch.inference_mode()(run)
@@ -115,6 +112,11 @@ class Entry:
             return out.detach()
 
         return both
+
+
+def forced(path: str | None) -> AbstractContextManager[None]:
+    """Force one of `attentions.PATHS`, or none."""
+    return nullcontext() if path is None else using_path(path)
 
 
 def entered(

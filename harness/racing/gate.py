@@ -13,7 +13,7 @@ from harness.certificate import definition
 from harness.certificate.precision import NEAR
 from harness.certificate.subject import Broken, Exempt, Subject, at, difference, loss_of, no_tensor, require
 from harness.racing.candidates import Work
-from harness.racing.entries import Entry
+from harness.racing.entries import Entry, forced
 
 FLOAT32 = 1e-4
 """Largest relative l2 difference of a float32 result: thousands of tokens have a tenth of it, TF32 has ten times it."""
@@ -23,14 +23,14 @@ SMALL = 1e-2
 
 
 @lru_cache
-def lawful(spec: AttentionSpec, device: str) -> str:
+def lawful(spec: AttentionSpec, device: str, path: str | None) -> str:
     """Return how an attention was compared with its `naive`, in float64 at the small sites of the certificate.
 
-    Raises Broken where output or gradients differ.
+    `path`: one of `attentions.PATHS`, if it is forced. Raises Broken where output or gradients differ.
     """
     subject = Subject(spec, quick=True, device=device)
     try:
-        with torch.random.fork_rng(devices=()):
+        with torch.random.fork_rng(devices=()), forced(path):
             return f"naive(): {definition.reference(subject)}; gradients: {definition.gradient(subject)}"
     except Exempt as reason:
         return str(reason)
@@ -54,7 +54,7 @@ def check(entry: Entry, work: Work) -> str:
     spec = entry.candidate.reference
     attention = spec.attention if isinstance(spec, BackboneSpec) else spec
     with at(str(attention)):
-        laws = lawful(attention, entry.runtime.device)
+        laws = lawful(attention, entry.runtime.device, entry.candidate.path)
     limit, worst = tolerance(entry), 0.0
     with at("on the raced inputs"):
         run = entry.run()

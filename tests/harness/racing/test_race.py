@@ -12,19 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from attentions import temporary_registry
+from attentions import temporary_registry, used_paths
 from harness.cells import Runtime
+from harness.certificate import definition
+from harness.certificate.subject import Subject
 from harness.measures.card import CardState
 from harness.measures.comparison import Ratio
 from harness.measures.quiet import UNWATCHED, Watch
 from harness.process.usage import Usage
 from harness.racing.candidates import Candidate, Work, read_candidates
 from harness.racing.entries import check_layers, entered
-from harness.racing.gate import check
+from harness.racing.gate import check, lawful
 from harness.racing.places import places_of, read_place
 from harness.racing.race import Measured, Setup, mean_ratio, race
 
 (SMALL,) = read_place("dim=16,heads=2,grid=4x5")
+
+WORKS: tuple[Work, ...] = ("forward", "both", "train")
 
 FOREIGN = """
 import torch
@@ -366,3 +370,32 @@ def test_a_path_is_forced_where_there_is_one() -> None:
     found = race(named("focused@plain", "focused", "softmax@plain"), place, setup("forward"), lambda line: None)
     assert [each.paths for each in found.results] == ["plain", "native", None]
     assert found.results[2].problem == "has no path 'plain' here"
+
+
+def test_each_forced_path_is_compared_with_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself: what one path has passed says nothing of another."""
+    ran: list[set[str]] = []
+    reference = definition.reference
+
+    def watched(subject: Subject) -> str:
+        with used_paths() as paths:
+            said = reference(subject)
+        ran.append(paths)
+        return said
+
+    lawful.cache_clear()
+    monkeypatch.setattr("harness.certificate.definition.reference", watched)
+    for candidate in named("focused@plain", "focused@native", "focused@plain"):
+        check(entered(candidate, SMALL, "forward", Runtime(batch=2)), "forward")
+    assert ran == [{"plain"}, {"native"}]
+
+
+def test_only_a_training_step_moves_the_weights_of_a_model() -> None:
+    moved = {}
+    for work in WORKS:
+        (candidate, _) = named("deit_micro", "deit_micro")
+        entry = entered(candidate, None, work, Runtime(batch=1))
+        before = [parameter.detach().clone() for parameter in entry.parameters.values()]
+        entry.call(work)()
+        moved[work] = not all(map(torch.equal, before, entry.parameters.values()))
+    assert moved == {"forward": False, "both": False, "train": True}
