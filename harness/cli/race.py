@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ENDINGS = (".json", ".csv", ".md")
 
+WORKS = {"forward": "a forward pass", "both": "forward and backward", "train": "a training step with AdamW"}
+
 HEADERS = ("place", "candidate", "ms (quartiles)", "x baseline (95 %)", "verdict", "peak MiB", "saved MiB")
 
 
@@ -138,11 +140,10 @@ def race_sheet(measured: list[Measured], labels: list[str], work: str, batch: in
             ratios = [ratio for each in measured if (ratio := each.results[at].ratio) is not None]
             mean = mean_ratio(ratios) if len(ratios) == len(measured) else None
             rows.append(["geometric mean", label, "", *ratio_cells(mean), "", ""])
-    what = {"forward": "a forward pass", "both": "forward and backward", "train": "a training step with AdamW"}[work]
     threads = f", {count(about['threads'], 'thread')}" if about["device"] == "cpu" else ""
     notes.append(
-        f"ms: median of {what} of {batch} images. x baseline: time over that of {labels[0]}, measured in turn here. "
-        "peak: above parameters and inputs; saved: what forward keeps for backward, parameters apart."
+        f"ms: median of {WORKS[work]} of {batch} images. x baseline: time over that of {labels[0]}, measured in turn "
+        "here. peak: above parameters and inputs; saved: what forward keeps for backward, parameters apart."
     )
     notes.append(f"{about['device_name'] or about['device']}{threads}; torch {about['torch']}.")
     right = frozenset({2, 3, 5, 6})

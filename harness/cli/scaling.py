@@ -1,8 +1,9 @@
-"""The command scaling: attentions raced at growing numbers of tokens."""
+"""The command scaling: attentions raced at growing numbers of tokens, by themselves or in a model of larger images."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,23 +13,26 @@ import tyro
 from harness.cli.app import check_at_least, note, out_console, shown
 from harness.cli.options import DeviceOption, PrecisionOption
 from harness.cli.outputs import check_files, write_files
-from harness.cli.race import command_of, plain_of, row_of
+from harness.cli.race import ENDINGS, WORKS, command_of, plain_of, row_of
 
 if TYPE_CHECKING:
-    from harness.racing.race import Measured
-    from harness.racing.scaling import Crossover
-    from results.tables import Sheet
+    from collections.abc import Sequence
 
-ENDINGS = (".json", ".csv", ".md")
+    from harness.racing.candidates import Candidate
+    from harness.racing.race import Measured
+    from harness.racing.scaling import Crossover, Exponent, Size
+    from results.tables import Sheet
 
 
 def scaling(
     *,
     attention: Annotated[tuple[str, ...], shown("CANDIDATE ...")] = (),
-    tokens: Annotated[str, tyro.conf.arg(metavar="LEAST:MOST")] = "49:3136",
-    dim: Annotated[int, tyro.conf.arg(metavar="CHANNELS")] = 96,
-    heads: Annotated[int, tyro.conf.arg(metavar="HEADS")] = 3,
-    work: Literal["forward", "both"] = "both",
+    tokens: Annotated[str | None, shown("LEAST:MOST", default="49:3136")] = None,
+    dim: Annotated[int | None, shown("CHANNELS", default="96")] = None,
+    heads: Annotated[int | None, shown("HEADS", default="3")] = None,
+    backbone: Annotated[str | None, shown("PRESET")] = None,
+    image_size: Annotated[str | None, shown("LEAST:MOST", default="224:896")] = None,
+    work: Literal["forward", "both", "train"] = "both",
     batch: Annotated[int, tyro.conf.arg(metavar="IMAGES")] = 1,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = "fp32",
@@ -43,39 +47,43 @@ def scaling(
     For example:
         attention-bench scaling --attention softmax focused linear --tokens 49:16384
         attention-bench scaling --attention softmax focused@compiled --dim 64 --heads 2 --work forward -o scaling.csv
+        attention-bench scaling --attention softmax focused --backbone swin_t --image-size 224:896 -o scaling.json
 
-    Every token meets every other: the whole square map is one window. What runs out of memory is a point without a
-    number, and is not tried with more tokens.
+    By itself, an attention has the whole square map as one window: every token meets every other. In a backbone, which
+    tokens meet is said below the table, for each size. What runs out of memory is a point without a number, and is not
+    tried at larger sizes.
 
     Args:
         attention: what is raced, as `race` takes it; the first is the baseline.
         tokens: the range of the numbers of tokens; those of the square maps in it are taken, each about twice the last.
         dim: channels of a token.
         heads: heads, which share the channels.
-        work: a forward pass without gradients, or forward and backward.
+        backbone: race models, this preset with each attention, at growing images.
+        image_size: the range of the sides of the images, in pixels; the multiples of 32 that the preset takes, each a
+            quarter larger than the last or more.
+        work: a forward pass without gradients, forward and backward, or (models) a training step with AdamW.
         batch: images.
         precision: fp32, or autocast to bf16 or fp16, of candidates that do not say theirs.
-        seconds: the least time to measure for, per candidate and number of tokens.
+        seconds: the least time to measure for, per candidate and size.
         reference: what foreign candidates must equal, outputs and gradients, with the same parameters.
-        output: write to this file as well, .json (everything), .csv or .md.
+        output: write to this file as well, .json (everything, which `figure scaling` draws), .csv or .md.
     """
     from harness.cells import Runtime
     from harness.cells.runtime import check_runtime
     from harness.process.environment import check_device, environment
     from harness.racing.candidates import read_candidates
     from harness.racing.race import Setup
-    from harness.racing.scaling import places_between, scale
+    from harness.racing.scaling import scale
     from results import tables
 
     check_runtime(device, precision)
     check_device(device)
-    for option, number in (("--batch", batch), ("--dim", dim), ("--heads", heads)):
-        check_at_least(1, option, number)
+    check_at_least(1, "--batch", batch)
     if not 0 < seconds < float("inf"):
         raise ValueError(f"--seconds {seconds}: it takes a number above 0")
-    least, _, most = tokens.partition(":")
-    if not (least.isdecimal() and most.isdecimal()):
-        raise ValueError(f"--tokens {tokens}: write it as in 49:16384")
+    of_maps = {"--tokens": tokens, "--dim": dim, "--heads": heads}
+    of_images = {"--backbone": backbone, "--image-size": image_size}
+    _check_form(of_maps, of_images, work)
     if output is not None:
         if output.suffix not in ENDINGS:
             raise ValueError(f"-o {output}: its name must end in {', '.join(ENDINGS)}")
@@ -83,63 +91,118 @@ def scaling(
     runtime = Runtime(device, precision=precision, batch=batch)  # type: ignore[arg-type]
     candidates = read_candidates(attention, runtime.precision, reference)
     if candidates[0].is_model:
-        raise ValueError(f"--attention {candidates[0].label}: it takes attentions, not presets")
-    places = places_between(int(least), int(most), dim, heads)
-    measured = scale(candidates, places, Setup(work, runtime, seconds), note)
+        raise ValueError(f"--attention {candidates[0].label}: it takes attentions, not presets (--backbone does)")
+    sizes = _sizes(candidates, tokens, dim, heads, backbone, image_size)
+    measured = scale(sizes, Setup(work, runtime, seconds), note)
     about = environment(device)
-    labels = [each.label for each in candidates]
-    sheet = scaling_sheet(measured, labels, work, batch, about)
+    sheet = scaling_sheet(sizes, measured, work, batch, about)
     tables.show(sheet, out_console)
     if output is not None:
-        options: dict[str, Any] = {"--tokens": tokens, "--dim": dim, "--heads": heads, "--work": work, "--batch": batch}
-        options |= {"--device": device, "--precision": precision, "--seconds": seconds, "--reference": reference}
+        options: dict[str, Any] = {**of_maps, **of_images, "--work": work, "--batch": batch, "--device": device}
+        options |= {"--precision": precision, "--seconds": seconds, "--reference": reference}
         command = command_of(["attention-bench", "scaling", "--attention", *attention], options, candidates)
-        write_files([(output, _content(output.suffix, sheet, measured, command, about))], [])
+        circumstances = {"command": command, "work": work, "batch": batch, "backbone": backbone, "environment": about}
+        write_files([(output, _content(output.suffix, sheet, sizes, measured, circumstances))], [])
     problems = [each for point in measured for each in point.results if each.problem and not each.out_of_memory]
     return 1 if problems else 0
 
 
-def scaling_sheet(measured: list[Measured], labels: list[str], work: str, batch: int, about: dict[str, Any]) -> Sheet:
-    """Return the table: a row per candidate, a column per number of tokens, the exponent and the crossover."""
-    from harness.racing.scaling import crossover, exponent
+def _check_form(of_maps: dict[str, Any], of_images: dict[str, Any], work: str) -> None:
+    """Raise ValueError for options of maps beside --backbone, and for those of models without it."""
+    if of_images["--backbone"] is None:
+        if of_images["--image-size"] is not None:
+            raise ValueError("--image-size is for models: name one, as in --backbone swin_t")
+        if work == "train":
+            raise ValueError("--work train is for models (--backbone); attentions take forward or both")
+        for option in ("--dim", "--heads"):
+            if of_maps[option] is not None:
+                check_at_least(1, option, of_maps[option])
+    elif given := [option for option, value in of_maps.items() if value is not None]:
+        raise ValueError(f"{given[0]} is for attentions by themselves; --backbone takes --image-size")
+
+
+def _sizes(
+    candidates: Sequence[Candidate],
+    tokens: str | None,
+    dim: int | None,
+    heads: int | None,
+    backbone: str | None,
+    image_size: str | None,
+) -> list[Size]:
+    from harness.racing.scaling import images_between, maps_between
+
+    if backbone is not None:
+        return images_between(candidates, backbone, *_range("--image-size", image_size or "224:896", "224:1024"))
+    least, most = _range("--tokens", tokens or "49:3136", "49:16384")
+    return maps_between(candidates, least, most, dim or 96, heads or 3)
+
+
+def _range(option: str, text: str, example: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or not 0 < int(match[1]) <= int(match[2]):
+        raise ValueError(f"{option} {text}: write it as in {example}")
+    return int(match[1]), int(match[2])
+
+
+def scaling_sheet(
+    sizes: Sequence[Size], measured: Sequence[Measured], work: str, batch: int, about: dict[str, Any]
+) -> Sheet:
+    """Return the table: a row per candidate, a column per size, the exponents and the crossover."""
+    from harness.racing.scaling import crossover, exponents
     from results.tables import Sheet
 
-    sizes = [int(each.place) for each in measured]
+    labels = [each.label for each in sizes[0].candidates]
     rows, notes = [], []
     for at, label in enumerate(labels):
         results = [each.results[at] for each in measured]
         times = [f"{1e3 * each.quartiles[1]:.4g}" if each.seconds else "" for each in results]
-        found = exponent(sizes, results)
-        grown = "" if found is None else f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
-        rows.append([label, *times, grown, "" if at == 0 else _shown(crossover(sizes, results))])
-        failed = next(((n, each) for n, each in zip(sizes, results, strict=True) if each.problem), None)
+        found = exponents(sizes, results)
+        faster = "" if at == 0 else _shown(crossover(sizes, results))
+        rows.append([label, *times, _grown(found["seconds"]), _grown(found["peak_mib"]), faster])
+        failed = next(((size, each) for size, each in zip(sizes, results, strict=True) if each.problem), None)
         if failed:
-            notes.append(f"{label}: from {failed[0]:,} tokens on {failed[1].problem}.")
-    notes += [f"{point.place} tokens: disturbed, {point.disturbed}." for point in measured if point.disturbed]
-    what = "a forward pass" if work == "forward" else "forward and backward"
+            notes.append(f"{label}: from {_named(failed[0])} on {failed[1].problem}.")
+    for size, point in zip(sizes, measured, strict=True):
+        if point.disturbed:
+            notes.append(f"{_named(size)}: disturbed, {point.disturbed}.")
+        if size.windows:
+            notes.append(f"{_named(size)}: tokens meet in {size.windows}.")
+    by = "by tokens; the whole map is one window" if sizes[0].place else "by size; what is fixed by the preset stays so"
     notes.append(
-        f"ms: median of {what}, batch {batch}, by tokens; the whole map is one window. Exponent: of N, at the last "
-        f"points. Faster from: tokens at which the time passes that of {labels[0]}, measured in turn here, "
-        "and the two between which that is decided."
+        f"ms: median of {WORKS[work]}, batch {batch}, {by}. Exponents: of the number of tokens, of the time and of the "
+        f"peak of memory, at the last sizes. Faster from: where the time passes that of {labels[0]}, measured in turn "
+        "here, and the two sizes between which that is decided."
     )
     notes.append(f"{about['device_name'] or about['device']}; threads: {about['threads']}; torch {about['torch']}.")
-    headers = ["candidate", *(f"{n:,}" for n in sizes), "exponent (95 %)", "faster from"]
+    columns = [f"{size.number:,}" if size.place else _named(size) for size in sizes]
+    headers = ["candidate", *columns, "exponent (95 %)", "of memory", "faster from"]
     return Sheet(headers, rows, frozenset(range(1, len(headers))), notes)
 
 
+def _named(size: Size) -> str:
+    return f"{size.number:,} tokens" if size.place else f"{size.number}x{size.number}"
+
+
+def _grown(found: Exponent | None) -> str:
+    return "" if found is None else f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+
+
 def _shown(found: Crossover) -> str:
-    """Return a crossover with its interval, in words where one end is open."""
-    if found.low is None and found.high is not None:
-        return f"at most {found.high:,}"
-    if found.high is None:
-        return "not decided" if found.low is None else f"more than {found.low:,}"
-    middle = "" if found.tokens is None else f"{found.tokens:,.0f} "
-    return f"{middle}({found.low:,} to {found.high:,})"
+    """Return a crossover with its interval, in words where one end is open or nothing is decided."""
+    low, high = (None if end is None else f"{end:,}" for end in (found.low, found.high))
+    if found.at is None:
+        open_ended = f"more than {low}" if high is None else f"at most {high}"
+        return "not decided" if low is None and high is None else open_ended
+    if low is None and high is None:
+        return f"{found.at:,.0f} (not decided)"
+    between = f"{low} to {high}" if found.decided else f"more than {low}" if high is None else f"at most {high}"
+    return f"{found.at:,.0f} ({between})"
 
 
-def _content(ending: str, sheet: Sheet, measured: list[Measured], command: str, about: dict[str, Any]) -> str:
+def _content(
+    ending: str, sheet: Sheet, sizes: Sequence[Size], measured: Sequence[Measured], circumstances: dict[str, Any]
+) -> str:
     """Return what a file with this ending holds."""
-    from harness.racing.scaling import crossover, exponent
     from results import tables
 
     if ending == ".md":
@@ -147,16 +210,33 @@ def _content(ending: str, sheet: Sheet, measured: list[Measured], command: str, 
     if ending == ".csv":
         import pandas as pd
 
-        rows = [{"tokens": int(p.place), **row_of(p.place, each)} for p in measured for each in p.results]
+        rows = [
+            {**_size_of(size), **row_of(point.place, each)}
+            for size, point in zip(sizes, measured, strict=True)
+            for each in point.results
+        ]
         return tables.to_csv(pd.DataFrame(rows).drop(columns="place"))
-    sizes = [int(each.place) for each in measured]
-    fitted = {}
-    for at, first in enumerate(measured[0].results):
-        results = [each.results[at] for each in measured]
-        slope = exponent(sizes, results)
-        fitted[first.candidate] = {
-            "exponent": slope and asdict(slope),
-            "faster_from": asdict(crossover(sizes, results)) if at else None,
-        }
-    plain = {"command": command, "environment": about, "fitted": fitted, "tokens": [plain_of(p) for p in measured]}
+    points = [{**_size_of(size), **plain_of(point)} for size, point in zip(sizes, measured, strict=True)]
+    plain = {"kind": "scaling", **circumstances, "fitted": _fitted(sizes, measured), "sizes": points}
     return json.dumps(plain, indent=2) + "\n"
+
+
+def _size_of(size: Size) -> dict[str, Any]:
+    of_a_model = {} if size.place else {"image_size": size.number, "windows": size.windows}
+    return {"tokens": size.tokens, **of_a_model}
+
+
+def _fitted(sizes: Sequence[Size], measured: Sequence[Measured]) -> dict[str, Any]:
+    """Return the exponents of each candidate, and from where on it is faster than the first."""
+    from harness.racing.scaling import crossover, exponents
+
+    fitted = {}
+    for at, candidate in enumerate(sizes[0].candidates):
+        results = [each.results[at] for each in measured]
+        found = {f"exponent_of_{name}": each and asdict(each) for name, each in exponents(sizes, results).items()}
+        crossed = crossover(sizes, results) if at else None
+        fitted[candidate.label] = {
+            **found,
+            "faster_from": None if crossed is None else {**asdict(crossed), "decided": crossed.decided},
+        }
+    return fitted

@@ -58,9 +58,24 @@ def _describe(mounts: list[Mount]) -> tuple[str, ...]:
         str(mount.heads),
         str(mount.attention),
         keys,
-        " and ".join("whole map" if window is None else f"{window[0]}x{window[1]}" for window in mount.windows),
+        _meets(mount),
         "/".join(map(str, shifts)),
     )
+
+
+def windows_of(spec: BackboneSpec) -> str:
+    """Return which tokens meet in each stage, in one line: "7x7 of 56x56, 7x7 of 28x28, ..."."""
+    found = []
+    for _, in_stage in groupby(spec.mounts(), key=lambda mount: mount.stage):
+        mounts = list(in_stage)
+        meets = " or ".join(dict.fromkeys(_meets(mount) for mount in mounts))
+        keys = dict.fromkeys(f" with {_size(m.sites[0].keys)} keys" for m in mounts if m.reduction > 1)
+        found.append(f"{meets} of {_size(mounts[0].grid)}{' or'.join(keys)}")
+    return ", ".join(found)
+
+
+def _meets(mount: Mount) -> str:
+    return " and ".join("whole map" if window is None else f"{window[0]}x{window[1]}" for window in mount.windows)
 
 
 def _notes(spec: BackboneSpec, model: torch.nn.Module) -> list[str]:

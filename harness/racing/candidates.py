@@ -141,6 +141,24 @@ def _registered(text: str) -> AttentionSpec | BackboneSpec:
     raise ValueError(unknown("candidate", name, [*names(), *presets()], summary=summary))
 
 
+def in_model(candidate: Candidate, backbone: str, side: int | None = None) -> Candidate:
+    """Return an attention as the model that a preset, with overrides in brackets or not, is with it.
+
+    `side`: of its square images, from which it derives what it derives from an image size; default: its own.
+
+    Raises:
+        ValueError: where `backbone` is no preset, the candidate no attention of ours, or the two do not fit.
+    """
+    if not isinstance(candidate.what, AttentionSpec):
+        raise ValueError(f"--backbone {backbone}: it takes attentions by name, which {candidate.label} is not")
+    name = backbone.partition("(")[0].strip()
+    if given := {"attention", "image_size"} & set(overrides := _overrides(backbone)):
+        option = {"attention": "--attention", "image_size": "--image-size"}[min(given)]
+        raise ValueError(f"--backbone {backbone}: {min(given)} is what {option} says")
+    image = {} if side is None else {"image_size": side}
+    return replace(candidate, what=preset(name, attention=candidate.what, **image, **overrides))
+
+
 def _overrides(text: str) -> dict[str, Any]:
     """Read `swin_t(attention=focused(kernel_size=3), window=56)`; names and calls stay texts."""
     problem = f"cannot read the preset {text!r}; write it as in swin_t(attention=focused, image_size=384)"
