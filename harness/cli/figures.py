@@ -18,14 +18,17 @@ from harness.cli.sheets import Recorded, recorded
 if TYPE_CHECKING:
     from results.figures import Figure, Which
 
+_RECORDS = ("out", "where")
+
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "accuracy": ("x", "ema"),
-    "forest": ("baseline", "ema"),
-    "ranks": ("x",),
-    "ablation": ("option", "ema"),
-    "grid": ("option", "ema"),
-    "breakdown": (),
-    "curves": ("ema",),
+    "accuracy": ("x", "ema", *_RECORDS),
+    "forest": ("baseline", "ema", *_RECORDS),
+    "ranks": ("x", *_RECORDS),
+    "ablation": ("option", "ema", *_RECORDS),
+    "grid": ("option", "ema", *_RECORDS),
+    "breakdown": _RECORDS,
+    "curves": ("ema", *_RECORDS),
+    "scaling": (),
 }
 """The kinds, and which of the options that not all take each of them takes."""
 
@@ -54,12 +57,14 @@ def figure(
         grid        accuracies over two options, or of attentions by backbones
         breakdown   what multiply-adds are spent on
         curves      accuracy and loss after each epoch of trainings, and where they were resumed
+        scaling     times, ratios and memory over the number of tokens, of the file that `scaling -o x.json` has written
 
     FILE ends in .pdf, .svg, .png (300 dots per inch), .html or .json (the Vega-Lite specification). What is drawn is
     also written beside it, to a file that ends in .csv; what a reader must know is below the picture. For example:
         attention-bench figure accuracy quickstart --where backbone=pvt_v2_micro --x latency_ms_p50 -o latency.pdf
         attention-bench figure forest --baseline "focused(kernel_size=None)" -o differences.svg
         attention-bench figure ablation ablation_dwc --option kernel_size -o kernels.pdf
+        attention-bench figure scaling scaling.json -o scaling.pdf
 
     Args:
         kind: what is drawn, see above.
@@ -74,15 +79,23 @@ def figure(
     """
     from results import figures, tables
 
-    _check(kind, {"x": x is not None, "baseline": baseline is not None, "option": bool(option), "ema": ema})
+    given = {"x": x is not None, "baseline": baseline is not None, "option": bool(option), "ema": ema}
+    _check(kind, given | {"out": bool(out), "where": bool(where)})
     if kind == "ablation" and len(option) != 1:
         raise ValueError("an ablation takes one option, as in --option kernel_size")
     figures.check_ending(output)
-    found = recorded(sources, out)
     beside = output.with_suffix(".csv")
-    check_files([output, beside], found.folders)
-    drawn = _drawn(kind, found, where, x, baseline or "softmax", option, "ema" if ema else "model", title)
-    drawn = replace(drawn, notes=(*drawn.notes, *found.conflicts))
+    if kind == "scaling":
+        if len(sources) != 1:
+            raise ValueError("scaling takes one file, as in figure scaling scaling.json -o scaling.pdf")
+        found, (file,) = Recorded([], []), map(Path, sources)
+        check_files([output, beside], [], [file])
+        drawn = figures.scaling(file, title)
+    else:
+        found = recorded(sources, out)
+        check_files([output, beside], found.folders)
+        drawn = _drawn(kind, found, where, x, baseline or "softmax", option, "ema" if ema else "model", title)
+        drawn = replace(drawn, notes=(*drawn.notes, *found.conflicts))
     content = figures.rendered(drawn, output.suffix, notes=not bare)
     write_files([(beside, tables.to_csv(drawn.data)), (output, content)], found.folders)
     for line in drawn.notes:

@@ -8,6 +8,7 @@
 * `breakdown`: what multiply-adds are spent on.
 * `maps`: attention maps over an image; `queries`: the weights of several queries.
 * `analysis`: what blocks are like, block by block.
+* `scaling`: time, ratio and memory over the number of tokens.
 * `curves`: accuracy and loss after each epoch.
 * `points`, `panels`: what is drawn with which interval, and what may be compared.
 * `styles`, `labels`, `marks`: how each attention looks, where texts are.
@@ -29,6 +30,7 @@ from results.figures.ranks import ranks
 from results.figures.reading import Given, read_figure
 from results.figures.rendering import ENDINGS, check_ending, render, rendered
 from results.figures.reproduced import ablation_figure, cost_figure, time_figure
+from results.figures.scaling import scaling
 from results.figures.styles import Style, styles
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "read_figure",
     "render",
     "rendered",
+    "scaling",
     "styles",
     "time_figure",
 ]

@@ -121,7 +121,7 @@ CONFIG: Spec = {
 
 
 class Scale:
-    """From values to pixels, on an axis that is logarithmic where values differ by much, unless `linear`."""
+    """From values to pixels, on an axis that is logarithmic where values differ by much, unless it is said."""
 
     def __init__(
         self,
@@ -130,10 +130,11 @@ class Scale:
         *,
         turned: bool = False,
         linear: bool = False,
+        log: bool = False,
         margin: float = 0.08,
     ) -> None:
         low, high = min(values), max(values)
-        self.logarithmic = not linear and low > 0 and high / low > 25
+        self.logarithmic = log or (not linear and low > 0 and high / low > 25)
         a, b = (math.log10(low), math.log10(high)) if self.logarithmic else (low, high)
         space = margin * (b - a) or abs(b) * 0.05 or 1.0
         self._start, self._end = a - space, b + space

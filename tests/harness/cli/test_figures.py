@@ -97,6 +97,25 @@ def test_bad_input_is_one_line_and_writes_nothing(ask: Ask, line: str, said: str
     assert said in refused(ask, f"figure {line}")
 
 
+def test_what_scaling_has_written_is_drawn_and_kept(ask: Ask) -> None:
+    line = "scaling --attention softmax linear --tokens 49:200 --dim 16 --heads 2 --seconds 0.001"
+    assert ask(f"{line} -o scaling.json").status == 0
+    written = Path("scaling.json").read_bytes()
+    answer = ask("figure scaling scaling.json -o drawn.svg --title Growth")
+    assert answer.status == 0, answer.err
+    assert ">Growth<" in Path("drawn.svg").read_text()
+    assert len(pd.read_csv("drawn.csv")) == 6
+    assert "cannot write scaling.json: it is what is read" in refused(
+        ask, "figure scaling scaling.json -o scaling.json"
+    )
+    assert "scaling takes one file" in refused(ask, "figure scaling -o a.svg")
+    assert "nowhere.json: cannot be read" in refused(ask, "figure scaling nowhere.json -o a.svg")
+    assert "--where has no effect on scaling" in refused(ask, "figure scaling scaling.json --where a=1 -o a.svg")
+    # A figure for a page.
+    assert ask("figure scaling scaling.json -o page.json").status == 0
+    assert Path("scaling.json").read_bytes() == written
+
+
 @pytest.mark.usefixtures("runs")
 def test_bare_is_without_notes(ask: Ask) -> None:
     for bare in ("", " --bare"):
