@@ -15,6 +15,7 @@ ONLY_THERE = {
     "backbones/test_backbones.py::test_a_step_is_that_of_float64_on_a_cpu": "kernels, fused ones too, compute the same",
     "harness/certificate/test_certify.py::test_a_sound_attention_passes_all_laws_on_a_gpu": "the laws hold there",
     "harness/measures/test_quiet.py::test_gpu": "other processes and the clock of a GPU are seen",
+    "harness/measures/test_roofline.py::test_a_device_has_a_roof": "its copies and products by its events",
     "harness/measures/test_speed.py::test_compiled": "torch.compile makes kernels for it",
     "harness/measures/test_speed.py::test_gpu": "times by its events; peaks of its allocator",
     "harness/measures/test_speed.py::test_running_out_of_memory_is_recognised": "what torch raises there",

@@ -16,7 +16,9 @@ from harness.cli.options import DeviceOption, PrecisionOption
 from harness.cli.outputs import check_files, write_files
 
 if TYPE_CHECKING:
+    from harness.cells import Runtime
     from harness.measures.comparison import Ratio
+    from harness.measures.roofline import Roof
     from harness.racing.candidates import Candidate
     from harness.racing.places import Place
     from harness.racing.race import Measured, Result
@@ -27,6 +29,9 @@ ENDINGS = (".json", ".csv", ".md")
 WORKS = {"forward": "a forward pass", "both": "forward and backward", "train": "a training step with AdamW"}
 
 HEADERS = ("place", "candidate", "ms (quartiles)", "x baseline (95 %)", "verdict", "peak MiB", "saved MiB")
+
+ROOFLINE = ("bound by", "of the roof")
+"""Columns that --roofline adds."""
 
 
 def race(
@@ -43,6 +48,7 @@ def race(
     precision: PrecisionOption = "fp32",
     seconds: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 2.0,
     reference: Annotated[str | None, shown("ATTENTION|PRESET")] = None,
+    roofline: bool = False,
     output: Annotated[
         Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(optional)")
     ] = None,
@@ -69,6 +75,7 @@ def race(
         precision: fp32, or autocast to bf16 or fp16, of candidates that do not say theirs.
         seconds: the least time to measure for, per candidate and place.
         reference: what foreign candidates must equal, outputs and gradients, with the same parameters.
+        roofline: show what share of the device's own roof each reaches, by a copy and a product measured here.
         output: write to this file as well, .json (everything), .csv or .md.
     """
     from harness.cells import Runtime
@@ -107,18 +114,31 @@ def race(
     setup = Setup(work, runtime, seconds, layer=layer == "layer")
     measured = [race_(candidates, place, setup, note) for place in places]
     about = environment(device)
-    sheet = race_sheet(measured, [each.label for each in candidates], setup.work, batch, about)
+    roofs = roofs_of(candidates, runtime)
+    sheet = race_sheet(measured, [each.label for each in candidates], setup.work, batch, about, roofs)
+    if not roofline:
+        sheet = sheet.without(ROOFLINE)
     tables.show(sheet, out_console)
     if output is not None:
         line: dict[str, Any] = {"--at": at, "--layer": layer, "--work": work, "--batch": batch, "--device": device}
         line |= {"--precision": precision, "--seconds": seconds, "--reference": reference}
         words = ["attention-bench", "race", *candidate, *(["--site", *site] if site else [])]
         command = command_of(words, line, candidates)
-        write_files([(output, _content(output.suffix, sheet, measured, command, about))], [])
+        write_files([(output, _content(output.suffix, sheet, measured, roofs, command, about))], [])
     return 1 if any(result.problem for each in measured for result in each.results) else 0
 
 
-def race_sheet(measured: list[Measured], labels: list[str], work: str, batch: int, about: dict[str, Any]) -> Sheet:
+def roofs_of(candidates: Sequence[Candidate], runtime: Runtime) -> list[Roof]:
+    """Measure the roof of the device in the precision of each candidate."""
+    from harness.measures.roofline import measure_roof
+
+    note("the device's own copy and product: measuring")
+    return [measure_roof(runtime.device, each.precision) for each in candidates]
+
+
+def race_sheet(
+    measured: list[Measured], labels: list[str], work: str, batch: int, about: dict[str, Any], roofs: Sequence[Roof]
+) -> Sheet:
     """Return the table of a race; several places end with the geometric mean of their ratios."""
     from harness.racing.race import OWN, mean_ratio
     from results.tables import Sheet
@@ -127,7 +147,8 @@ def race_sheet(measured: list[Measured], labels: list[str], work: str, batch: in
     rows, notes = [], []
     for each in measured:
         for at, result in enumerate(each.results):
-            rows.append([each.place, result.candidate, *_cells(result, baseline=at == 0)])
+            cells = _cells(result, baseline=at == 0)
+            rows.append([each.place, result.candidate, *cells, *_roof_cells(result, roofs[at])])
             where = f"{result.candidate} at {each.place}" if each.place else result.candidate
             if result.problem:
                 notes.append(f"{where}: {result.problem}.")
@@ -139,15 +160,15 @@ def race_sheet(measured: list[Measured], labels: list[str], work: str, batch: in
         for at, label in enumerate(labels[1:], 1):
             ratios = [ratio for each in measured if (ratio := each.results[at].ratio) is not None]
             mean = mean_ratio(ratios) if len(ratios) == len(measured) else None
-            rows.append(["geometric mean", label, "", *ratio_cells(mean), "", ""])
+            rows.append(["geometric mean", label, "", *ratio_cells(mean), "", "", "", ""])
     threads = f", {count(about['threads'], 'thread')}" if about["device"] == "cpu" else ""
     notes.append(
         f"ms: median of {WORKS[work]} of {batch} images. x baseline: time over that of {labels[0]}, measured in turn "
         "here. peak: above parameters and inputs; saved: what forward keeps for backward, parameters apart."
     )
     notes.append(f"{about['device_name'] or about['device']}{threads}; torch {about['torch']}.")
-    right = frozenset({2, 3, 5, 6})
-    sheet = Sheet(HEADERS, rows, right, notes)
+    right = frozenset({2, 3, 5, 6, 8})
+    sheet = Sheet((*HEADERS, *ROOFLINE), rows, right, notes)
     return sheet if any(row[0] for row in rows) else sheet.without(["place"])
 
 
@@ -159,6 +180,12 @@ def _cells(result: Result, *, baseline: bool) -> list[str]:
     ratio = ["", "baseline"] if baseline else ratio_cells(result.ratio)
     memory = ["" if mib is None else f"{mib:.1f}" for mib in (result.peak_mib, result.saved_mib)]
     return [f"{middle} ({low} to {high})", *ratio, *memory]
+
+
+def _roof_cells(result: Result, roof: Roof) -> list[str]:
+    if result.needed is None or not result.seconds:
+        return ["", ""]
+    return [roof.bound(result.needed), f"{100 * roof.seconds(result.needed) / result.quartiles[1]:.2g} %"]
 
 
 def ratio_cells(ratio: Ratio | None) -> list[str]:
@@ -179,7 +206,9 @@ def command_of(words: Sequence[str], options: dict[str, Any], candidates: Sequen
     return shlex.join([*words, *given, *(word for pair in files for word in pair)])
 
 
-def _content(ending: str, sheet: Sheet, measured: list[Measured], command: str, about: dict[str, Any]) -> str:
+def _content(
+    ending: str, sheet: Sheet, measured: list[Measured], roofs: Sequence[Roof], command: str, about: dict[str, Any]
+) -> str:
     """Return what a file with this ending holds."""
     from results import tables
 
@@ -188,15 +217,16 @@ def _content(ending: str, sheet: Sheet, measured: list[Measured], command: str, 
     if ending == ".csv":
         import pandas as pd
 
-        return tables.to_csv(pd.DataFrame([row_of(each.place, result) for each in measured for result in each.results]))
-    plain = {"command": command, "environment": about, "places": [plain_of(each) for each in measured]}
+        rows = [row_of(each.place, *pair) for each in measured for pair in zip(each.results, roofs, strict=True)]
+        return tables.to_csv(pd.DataFrame(rows))
+    plain = {"command": command, "environment": about, "places": [plain_of(each, roofs) for each in measured]}
     return json.dumps(plain, indent=2) + "\n"
 
 
-def row_of(place: str, result: Result) -> dict[str, Any]:
+def row_of(place: str, result: Result, roof: Roof) -> dict[str, Any]:
     """Return the row of a CSV file; what there is no number of is None."""
     low, middle, high = (None,) * 3 if result.problem else (1e3 * seconds for seconds in result.quartiles)
-    ratio = result.ratio
+    ratio, needed = result.ratio, result.needed
     return {
         "place": place,
         "candidate": result.candidate,
@@ -216,14 +246,21 @@ def row_of(place: str, result: Result) -> dict[str, Any]:
         "attention_path": result.paths,
         "calls_per_sample": result.repeats,
         "own_share": result.own_share,
+        "least_bytes": needed and needed.bytes,
+        "operations": needed and needed.operations,
+        "roof_bytes_per_s": roof.bytes_per_s,
+        "roof_operations_per_s": roof.operations_per_s,
+        "roof_bound": needed and roof.bound(needed),
+        "roof_share": None if needed is None or middle is None else 1e3 * roof.seconds(needed) / middle,
     }
 
 
-def plain_of(measured: Measured) -> dict[str, Any]:
+def plain_of(measured: Measured, roofs: Sequence[Roof]) -> dict[str, Any]:
     """Return everything that is known of a place, block by block."""
     from harness.measures.quiet import shares
 
-    results = [{**row_of(measured.place, each), "checked": each.checked} for each in measured.results]
+    pairs = zip(measured.results, roofs, strict=True)
+    results = [{**row_of(measured.place, each, roof), "checked": each.checked} for each, roof in pairs]
     blocks = []
     if measured.rounds is not None:
         names = [measured.results[each].candidate for each in measured.ran]

@@ -13,11 +13,12 @@ import tyro
 from harness.cli.app import check_at_least, note, out_console, shown
 from harness.cli.options import DeviceOption, PrecisionOption
 from harness.cli.outputs import check_files, write_files
-from harness.cli.race import ENDINGS, WORKS, command_of, plain_of, row_of
+from harness.cli.race import ENDINGS, WORKS, command_of, plain_of, roofs_of, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from harness.measures.roofline import Roof
     from harness.racing.candidates import Candidate
     from harness.racing.race import Measured
     from harness.racing.scaling import Crossover, Exponent, Size
@@ -101,8 +102,9 @@ def scaling(
         options: dict[str, Any] = {**of_maps, **of_images, "--work": work, "--batch": batch, "--device": device}
         options |= {"--precision": precision, "--seconds": seconds, "--reference": reference}
         command = command_of(["attention-bench", "scaling", "--attention", *attention], options, candidates)
+        roofs = roofs_of(candidates, runtime)
         circumstances = {"command": command, "work": work, "batch": batch, "backbone": backbone, "environment": about}
-        write_files([(output, _content(output.suffix, sheet, sizes, measured, circumstances))], [])
+        write_files([(output, _content(output.suffix, sheet, sizes, measured, roofs, circumstances))], [])
     problems = [each for point in measured for each in point.results if each.problem and not each.out_of_memory]
     return 1 if problems else 0
 
@@ -200,7 +202,12 @@ def _shown(found: Crossover) -> str:
 
 
 def _content(
-    ending: str, sheet: Sheet, sizes: Sequence[Size], measured: Sequence[Measured], circumstances: dict[str, Any]
+    ending: str,
+    sheet: Sheet,
+    sizes: Sequence[Size],
+    measured: Sequence[Measured],
+    roofs: Sequence[Roof],
+    circumstances: dict[str, Any],
 ) -> str:
     """Return what a file with this ending holds."""
     from results import tables
@@ -211,12 +218,12 @@ def _content(
         import pandas as pd
 
         rows = [
-            {**_size_of(size), **row_of(point.place, each)}
+            {**_size_of(size), **row_of(point.place, each, roof)}
             for size, point in zip(sizes, measured, strict=True)
-            for each in point.results
+            for each, roof in zip(point.results, roofs, strict=True)
         ]
         return tables.to_csv(pd.DataFrame(rows).drop(columns="place"))
-    points = [{**_size_of(size), **plain_of(point)} for size, point in zip(sizes, measured, strict=True)]
+    points = [{**_size_of(size), **plain_of(point, roofs)} for size, point in zip(sizes, measured, strict=True)]
     plain = {"kind": "scaling", **circumstances, "fitted": _fitted(sizes, measured), "sizes": points}
     return json.dumps(plain, indent=2) + "\n"
 

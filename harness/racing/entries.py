@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from attentions import Attention, AttentionSpec, lookup, using_path
 from backbones import BackboneSpec, build
+from backbones import macs as macs_of
 from harness.cells import Runtime
 from harness.cells.runtime import AUTOCAST
+from harness.measures.counters import count_with_torch
+from harness.measures.roofline import Needed
 from harness.measures.speed import autocast_of, prepare
 from harness.racing.candidates import Candidate, Foreign, Work
 from harness.racing.places import Place
@@ -85,6 +88,29 @@ class Entry:
             kwargs={name: wide(x) for name, x in self.kwargs.items()},
         )
         return module(*twin.args, **twin.kwargs), {**twin.leaves, **twin.parameters}
+
+    def needed(self, work: Work) -> Needed:
+        """Return what it must move and do at least; the operations are those of the closed formula of `own`.
+
+        A backward pass has twice the operations of the forward pass, and the gradient of each input, parameter and
+        output. AdamW reads and writes two more numbers per parameter, and writes the parameter.
+        """
+        spec = self.candidate.reference
+        given = [x for x in (*self.args, *self.kwargs.values()) if x is not None]
+        first = given[0]
+        if isinstance(spec, BackboneSpec):
+            macs, out = macs_of(spec).total * len(first), 4 * len(first) * spec.num_classes
+        else:
+            out = first.nbytes
+            own = self.own
+            macs = own.macs().total * len(first) if isinstance(own, Attention) else _counted(own, self.args)
+        parameters = sum(each.nbytes for each in self.parameters.values())
+        moved = sum(x.nbytes for x in given) + parameters + out
+        if work != "forward":
+            moved += sum(x.nbytes for x in self.leaves.values()) + parameters + out
+        if work == "train":
+            moved += 5 * parameters
+        return Needed(moved, 2 * macs * (1 if work == "forward" else 3))
 
     def call(self, work: Work) -> Callable[[], Any]:
         """Return what is timed; of a model, the call that is timed for the records of speeds, too."""
@@ -210,6 +236,25 @@ def _stirred(module: nn.Module) -> nn.Module:
         for parameter in module.parameters():
             parameter.add_(torch.randn(parameter.shape), alpha=NOISE)
     return module
+
+
+class _Around(nn.Module):
+    """A layer as a module of its tokens alone."""
+
+    def __init__(self, layer: nn.Module, rest: tuple[Tensor | None, ...]) -> None:
+        super().__init__()
+        self.layer, self.rest = layer, rest
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x, *self.rest)
+        return out
+
+
+def _counted(layer: nn.Module, args: tuple[Tensor | None, ...]) -> int:
+    """Return the multiply-adds of a layer, of products and convolutions, counted in one forward pass."""
+    (x, *rest) = args
+    assert x is not None
+    return count_with_torch(_Around(layer, tuple(rest)), x)["products and convolutions"]
 
 
 class Function(nn.Module):

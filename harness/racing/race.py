@@ -17,6 +17,7 @@ from harness.measures.card import EXPECTED
 from harness.measures.comparison import Interleaved, Ratio, interleaved, repeated
 from harness.measures.memory import peak_above, saved_for_backward
 from harness.measures.quiet import PATIENCE, Block, Watch, wait_for_quiet, watch
+from harness.measures.roofline import Needed
 from harness.measures.sdpa import kernels_of, shown
 from harness.measures.speed import Timer, timer, warm_up
 from harness.process.determinism import numerics
@@ -54,7 +55,8 @@ class Result:
 
     seconds: of a call, two per round; what the harness itself takes of them is `own_share`. ratio: its time over the
     baseline's. peak_mib: above parameters and inputs. saved_mib: what forward keeps for backward, parameters apart;
-    None without a backward pass. paths: see `attentions.used_paths`. repeats: calls per sample.
+    None without a backward pass. paths: see `attentions.used_paths`. repeats: calls per sample. needed: what it must
+    move and do at least.
     """
 
     candidate: str
@@ -69,6 +71,7 @@ class Result:
     paths: str | None = None
     repeats: int = 1
     own_share: float = 0.0
+    needed: Needed | None = None
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
@@ -168,7 +171,13 @@ def _prepared(candidate: Candidate, place: Place | None, setup: Setup) -> tuple[
             return replace(result, problem="out of memory", out_of_memory=True), None
         return replace(result, problem=str(broken).removeprefix(f"{candidate.label}: ")), None
     return replace(
-        result, peak_mib=peak, saved_mib=saved, sdpa_kernel=kernel, paths=shown(paths), repeats=repeats
+        result,
+        peak_mib=peak,
+        saved_mib=saved,
+        sdpa_kernel=kernel,
+        paths=shown(paths),
+        repeats=repeats,
+        needed=entry.needed(setup.work),
     ), call
 
 

@@ -57,6 +57,15 @@ def test_csv_and_markdown(ask: Ask) -> None:
     assert Path("race.md").read_text().startswith("| place | candidate |")
 
 
+def test_the_roofline_is_shown_if_asked_for_and_always_in_files(ask: Ask) -> None:
+    answer = ask(f"race softmax linear {SITE} {QUICK} --roofline -o race.csv")
+    assert answer.status == 0, answer.err
+    assert answer.out.splitlines()[0].endswith("bound by  of the roof")
+    frame = pd.read_csv("race.csv")
+    least = frame[["least_bytes", "operations"]] / frame[["roof_bytes_per_s", "roof_operations_per_s"]].to_numpy()
+    assert (frame["roof_share"] * frame["ms_p50"] / 1e3).tolist() == pytest.approx(least.max(axis=1).tolist())
+
+
 WRONG = """
 def twice(site):
     return lambda q, k, v: 2 * v
