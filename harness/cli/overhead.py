@@ -28,9 +28,9 @@ from backbones import BackboneSpec, preset
 from harness.cells import Recipe
 from harness.cells.runtime import Device, Precision
 from harness.images.batches import Batch
-from harness.measures.comparison import Ratio, ratio
+from harness.measures.comparison import Ratio, clock_of, ratio
 from harness.measures.quiet import PATIENCE, UNWATCHED, wait_for_quiet, watch
-from harness.measures.speed import Timer, timer
+from harness.measures.speed import Timer
 from harness.process.determinism import deterministic
 from harness.process.environment import check_device
 from harness.published.recipes import recipe_of
@@ -97,7 +97,7 @@ def overhead(
             return ratio(of_the_learner, plain, timed, min_seconds, UNWATCHED)
         watching = watch(kind)
         wait_for_quiet(watching, PATIENCE, lambda text: None)
-        return ratio(of_the_learner, plain, timer(kind), min_seconds, watching)
+        return ratio(of_the_learner, plain, clock_of(kind), min_seconds, watching)
 
 
 def cpu_time(call: Callable[[], object]) -> float:

@@ -11,15 +11,14 @@ from typing import Any
 
 from attentions import used_paths
 from harness.cells import Runtime
-from harness.cells.runtime import Device
 from harness.certificate.subject import Broken, at, require
 from harness.measures.card import EXPECTED
-from harness.measures.comparison import Interleaved, Ratio, interleaved, repeated
+from harness.measures.comparison import Interleaved, Ratio, clock_of, interleaved, repeated
 from harness.measures.memory import peak_above, saved_for_backward
 from harness.measures.quiet import PATIENCE, Block, Watch, wait_for_quiet, watch
 from harness.measures.roofline import Needed
 from harness.measures.sdpa import kernels_of, shown
-from harness.measures.speed import Timer, timer, warm_up
+from harness.measures.speed import Timer, warm_up
 from harness.process.determinism import numerics
 from harness.process.environment import check_device
 from harness.process.errors import is_out_of_memory
@@ -130,7 +129,7 @@ def race(
                 calls[at_] = call
         if not calls:
             return Measured(label, tuple(results))
-        timed, watching = timed or _timer(device), watching or watch(device)
+        timed, watching = timed or clock_of(device), watching or watch(device)
         wait_for_quiet(watching, PATIENCE * setup.min_seconds, report)
         report(f"{label} measuring".strip())
         ran = tuple(calls)
@@ -191,23 +190,6 @@ def _repeats(call: Callable[[], Any]) -> int:
     began = time.perf_counter()
     call()
     return max(1, math.ceil(SAMPLE / max(time.perf_counter() - began, 1e-6)))
-
-
-def _timer(device: Device) -> Timer:
-    """Return the clock of a device. On a CPU it times the second of two samples, so that a candidate follows itself.
-
-    Caches would otherwise hold what another candidate has left there, which is not the same for all: of 26 races of
-    softmax with itself, 11 found a difference, and 2 with this. A GPU's cache is overwritten before each sample.
-    """
-    clock = timer(device)
-    if device == "cuda":
-        return clock
-
-    def second(call: Callable[[], object]) -> float:
-        call()
-        return clock(call)
-
-    return second
 
 
 def _nothing() -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 import pytest
@@ -9,7 +10,7 @@ from scipy.stats import binom
 
 import backbones
 from harness.cells import Runtime
-from harness.measures.comparison import MIN_BLOCKS, Ratio, compare, median_interval, ratio
+from harness.measures.comparison import MIN_BLOCKS, Ratio, clock_of, compare, median_interval, ratio
 from harness.measures.quiet import UNWATCHED
 
 
@@ -82,3 +83,11 @@ def test_compare_backbones(work):
     found = compare(fused, explicit, Runtime(batch=1), work, min_seconds=1e-3)
     assert 0 < found.low <= found.value <= found.high
     assert found.blocks == MIN_BLOCKS
+
+
+def test_on_a_cpu_a_call_is_timed_after_itself():
+    order = []
+    clock = clock_of("cpu")
+    for name in "AB":
+        assert clock(partial(order.append, name)) >= 0
+    assert order == ["A", "A", "B", "B"]
