@@ -86,7 +86,7 @@ def test_compare_backbones(work):
 
 
 def test_on_a_cpu_a_call_is_timed_after_itself():
-    order = []
+    order: list[str] = []
     clock = clock_of("cpu")
     for name in "AB":
         assert clock(partial(order.append, name)) >= 0
