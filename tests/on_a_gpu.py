@@ -20,9 +20,9 @@ ONLY_THERE = {
     "harness/measures/test_speed.py::test_gpu": "times by its events; peaks of its allocator",
     "harness/measures/test_speed.py::test_running_out_of_memory_is_recognised": "what torch raises there",
     "harness/process/test_environment.py::test_a_device_is_described": "its name, driver and versions are found",
-    "harness/racing/test_race.py::test_attentions_are_raced_on_a_gpu": "what is raced is correct there, and has times",
-    "harness/racing/test_race.py::test_models_are_raced_on_a_gpu": "the same of models, up to a training step",
-    "harness/racing/test_race.py::test_what_does_not_fit_a_gpu_has_no_number": "a map of 2^40 weights does not fit",
+    "harness/racing/test_on_a_gpu.py::test_attentions_are_raced_on_a_gpu": "they are correct there, and have times",
+    "harness/racing/test_on_a_gpu.py::test_models_are_raced_on_a_gpu": "the same of models, up to a training step",
+    "harness/racing/test_on_a_gpu.py::test_what_does_not_fit_a_gpu_has_no_number": "a map of 2^40 weights does not fit",
     "harness/training/test_learner.py::test_a_state_is_read_back_to_the_bit": "checkpoints of its tensors",
     "harness/training/test_loop.py::test_it_learns": "float16 with a scaler that scales; images that a thread pins",
     "harness/training/test_several_ranks.py::test_each_cell_has_one_record_and_is_not_run_again": "nccl, and gloo "

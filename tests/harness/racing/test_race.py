@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 from attentions import temporary_registry, used_paths
-from backbones import BackboneSpec, macs
 from harness.cells import Runtime
-from harness.cells.runtime import Precision
 from harness.certificate import definition
 from harness.certificate.subject import Subject
 from harness.measures.card import CardState
 from harness.measures.comparison import Ratio
 from harness.measures.quiet import UNWATCHED, Watch
-from harness.measures.roofline import Needed
 from harness.process.usage import Usage
 from harness.racing.candidates import Candidate, Work, read_candidates
 from harness.racing.entries import check_layers, entered
@@ -30,8 +27,6 @@ from harness.racing.places import places_of, read_place
 from harness.racing.race import Measured, Setup, mean_ratio, race
 
 (SMALL,) = read_place("dim=16,heads=2,grid=4x5")
-
-WORKS: tuple[Work, ...] = ("forward", "both", "train")
 
 FOREIGN = """
 import torch
@@ -391,70 +386,3 @@ def test_each_forced_path_is_compared_with_the_definition(monkeypatch: pytest.Mo
     for candidate in named("focused@plain", "focused@native", "focused@plain"):
         check(entered(candidate, SMALL, "forward", Runtime(batch=2)), "forward")
     assert ran == [{"plain"}, {"native"}]
-
-
-def test_only_a_training_step_moves_the_weights_of_a_model() -> None:
-    moved = {}
-    for work in WORKS:
-        (candidate, _) = named("deit_micro", "deit_micro")
-        entry = entered(candidate, None, work, Runtime(batch=1))
-        before = [parameter.detach().clone() for parameter in entry.parameters.values()]
-        entry.call(work)()
-        moved[work] = not all(map(torch.equal, before, entry.parameters.values()))
-    assert moved == {"forward": False, "both": False, "train": True}
-
-
-def test_what_a_candidate_must_move_and_do_at_least() -> None:
-    (softmax, focused) = named("softmax", "focused")
-    entry = entered(softmax, SMALL, "forward", Runtime(batch=2))
-    tokens = 2 * 20 * 16
-    assert entry.needed("forward") == Needed(4 * 4 * tokens, 2 * 2 * 2 * 20 * 20 * 16)
-    both = entry.needed("both")
-    assert both == Needed(2 * 4 * 4 * tokens, 3 * entry.needed("forward").operations)
-    weights = sum(x.numel() for x in entered(focused, SMALL, "both", Runtime(batch=2)).parameters.values())
-    assert entered(focused, SMALL, "forward", Runtime(batch=2)).needed("forward").bytes == 4 * (4 * tokens + weights)
-    # A layer adds its projections: q, k, v and the output's.
-    (place, *_) = places_of("swin_micro")
-    core, layer = (entered(softmax, place, "both", Runtime(batch=2), layer=is_layer) for is_layer in (False, True))
-    entries, site = 2 * place.groups, place.site
-    added = layer.needed("forward").operations - core.needed("forward").operations
-    assert added == 2 * 4 * entries * site.queries.tokens * site.dim**2
-    (model, _) = named("deit_micro", "deit_micro")
-    whole = entered(model, None, "train", Runtime(batch=3))
-    assert isinstance(model.reference, BackboneSpec)
-    assert whole.needed("forward").operations == 2 * 3 * macs(model.reference).total
-    parameters = sum(x.nbytes for x in whole.parameters.values())
-    assert whole.needed("train").bytes - whole.needed("both").bytes == 5 * parameters
-    assert raced("softmax", "linear").results[0].needed == both
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_attentions_are_raced_on_a_gpu(precision: Precision) -> None:
-    candidates = read_candidates(["softmax", "softmax@explicit", "focused", "focused@compiled"], precision, None)
-    measured = race(candidates, SMALL, Setup("both", Runtime("cuda", batch=2), 0.05), lambda line: None)
-    assert [each.problem for each in measured.results] == [None] * 4
-    for each in measured.results:
-        assert each.repeats == 1
-        assert each.peak_mib is not None
-        assert each.peak_mib > 0
-        assert each.quartiles[1] > 0
-    assert measured.results[0].sdpa_kernel
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("work", WORKS)
-def test_models_are_raced_on_a_gpu(work: Work) -> None:
-    candidates = named("deit_micro", "deit_micro(attention=linear)", "deit_micro@bf16")
-    measured = race(candidates, None, Setup(work, Runtime("cuda", batch=2), 0.05), lambda line: None)
-    assert [each.problem for each in measured.results] == [None] * 3
-    assert all(each.ratio for each in measured.results[1:])
-
-
-@pytest.mark.gpu
-def test_what_does_not_fit_a_gpu_has_no_number() -> None:
-    (place,) = read_place("dim=64,heads=2,grid=1024x1024")
-    setup = Setup("forward", Runtime("cuda", batch=1), 0.05, gate=False)
-    results = race(named("linear", "softmax@explicit"), place, setup, lambda line: None).results
-    assert results[0].seconds
-    assert results[1].out_of_memory
