@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attentions import _native, _triton
 from attentions._contract import Given, Grid, Macs, Site
+from attentions._functions import GIVEN, RELU, Convolution, Kernels, LinearProduct, Product
 from attentions._heads import casts, merge_heads, region_masks, split_heads
 from attentions._naive import convolved
-from attentions._native import GIVEN, RELU, Convolution, LinearProduct, takes
 from attentions._paths import note
 
 EPS = 1e-6
@@ -43,6 +44,16 @@ AS_GIVEN = FeatureMap(lambda q, k, scale, encoding: (q, k), GIVEN)
 RECTIFIED = FeatureMap(lambda q, k, scale, encoding: (F.relu(q), F.relu(k)), RELU)
 
 
+KERNELS: tuple[Kernels, ...] = (_native, _triton)
+
+
+def kernels_for(*tensors: Given, regions: Given = None, widest: int = 1) -> Kernels | None:
+    """Return the kernels that take these tensors, of up to `widest` channels per head; None for torch's operators."""
+    if torch.compiler.is_compiling():
+        return None
+    return next((kernels for kernels in KERNELS if kernels.takes(tensors, regions, widest)), None)
+
+
 def linear_product(
     q: Tensor,
     k: Tensor,
@@ -59,27 +70,36 @@ def linear_product(
     q (B, N, F) and k (B, M, F) are non-negative, or become so by `features`; v is (B, M, C); returns (B, N, C). Sums
     over keys are taken as means, so that they do not grow with M. With `regions` (B, N) each token meets only the keys
     of its own region. `onto` (B, N, C) is added, and the result is in its dtype. Without `normalised` it is not divided
-    by the sum, which is one of `score_sums`.
+    by the sum, which is one of `score_sums`. Half precision is widened, outside autocast, by kernels while they read
+    it, else before; without `onto` the result is then in float32, or in half precision again.
     """
+    wide = torch.promote_types(q.dtype, torch.float32)
 
     def plain(q: Tensor, k: Tensor, v: Tensor, scale: Given, encoding: Given) -> Tensor:
-        q, k = features.of(q, k, scale, encoding)
+        q, k = features.of(q.to(wide), k.to(wide), scale, encoding)
+        v = v.to(wide)
         if regions is None:
             return _product(q, k, v, heads, normalised)
         own = region_masks(regions, n_regions, q.dtype)
         return sum((_product(q, k * mine, v, heads, normalised) * mine for mine in own), torch.zeros_like(v))
 
+    def chosen(*given: Given) -> Kernels | None:
+        return kernels_for(*given, regions=regions, widest=max(q.shape[-1], v.shape[-1]) // heads)
+
     given = (q, k, v, features.scale, features.encoding)
-    if takes(*given):
-        note("native")
-        added = onto if onto is None or onto.dtype == v.dtype else None
-        kernel = (regions, heads, n_regions, features.kind, features.power, normalised, plain)
-        out: Tensor = LinearProduct.apply(*given, added, *kernel)
+    kernels = chosen(*given)
+    if kernels is None:
+        given = (q.to(wide), k.to(wide), v.to(wide), *given[3:])
+        kernels = chosen(*given)
+    note("plain" if kernels is None else kernels.PATH)
+    if kernels is None:
+        out = plain(*given)
+    else:
+        added = onto if onto is None or onto.dtype == given[2].dtype else None
+        of = Product(heads, n_regions, features.kind, features.power, normalised)
+        out = LinearProduct.apply(*given, added, regions, of, kernels, plain)
         if added is not None:
             return out
-    else:
-        note("plain")
-        out = plain(*given)
     return out if onto is None else out.to(onto.dtype) + onto
 
 
@@ -153,12 +173,14 @@ class ValueConvolution(nn.Conv2d):
             own = region_masks(regions, self.site.regions, x.dtype)
             return sum((self.convolve(x * mine, weight, bias) * mine for mine in own), torch.zeros_like(x))
 
-        native = takes(x, weight, bias) and not casts(x)
-        note("native" if native else "plain")
-        if native:
-            out = Convolution.apply(x, weight, bias, regions, grid.height, grid.width, plain)
-        else:
+        # Autocast means a convolution of float32 values to be in half precision.
+        narrowed = casts(x) and x.dtype == torch.float32
+        kernels = None if narrowed else kernels_for(x, weight, bias, regions=regions)
+        note("plain" if kernels is None else kernels.PATH)
+        if kernels is None:
             out = plain(x, weight, bias)
+        else:
+            out = Convolution.apply(x, weight, bias, regions, grid[:2], kernels, plain)
         return F.pad(out, (0, 0, grid.prefix, 0)) if grid.prefix else out
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The kernels of _native.cpp on a CPU: compiled at their first use and kept, with gradients, as autograd functions.
+"""The kernels of _native.cpp on a CPU, compiled at their first use and kept: see `Kernels` in _functions.py.
 
 Where there is no compiler, or it fails, `takes` is false, and torch's operators do the same work (see _paths.py).
 B batch, N queries, M keys, H heads, F features and V values per head.
@@ -15,8 +15,8 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from ctypes import c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,10 @@ import torch
 from torch import Tensor
 
 from attentions._contract import Given
+from attentions._functions import Product
 from attentions._paths import allows
+
+PATH = "native"
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 
@@ -36,20 +39,17 @@ FLAGS = (
     *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"),
 )
 
-GIVEN, RELU, FOCUSED = range(3)
-"""How the kernels map queries and keys to features: see `FeatureMap` in _native.cpp."""
-
 KINDS = {torch.float32: "float32", torch.float64: "float64"}
 
 
-def takes(*tensors: Given) -> bool:
+def takes(tensors: Sequence[Given], regions: Given, widest: int) -> bool:
     """Return whether the kernels take these tensors: all float32 or all float64, on a CPU; see also `allows`."""
     given = [x for x in tensors if x is not None]
     return (
         all(x.device.type == "cpu" and x.dtype == given[0].dtype for x in given)
         and given[0].dtype in KINDS
         and all(x.numel() for x in given)
-        and allows("native", *given)
+        and allows(PATH, *given)
         and library() is not None
     )
 
@@ -128,139 +128,55 @@ def _tokens(x: Tensor) -> _Tokens:
     return _Tokens(x.data_ptr(), x.shape[1], x.stride(0), x.stride(1))
 
 
-def _dense(x: Tensor) -> Tensor:
-    """Return x (B, N, C), copied if the channels of a token do not lie one after the other."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+def linear_forward(
+    of: Product, q: Tensor, k: Tensor, v: Tensor, inverse: Given, encoding: Given, onto: Given, regions: Given
+) -> tuple[Tensor, Tensor]:
+    sums = q.new_empty(len(q), of.n_regions, q.shape[-1] * v.shape[-1] // of.heads + q.shape[-1])
+    out = q.new_empty(*q.shape[:2], v.shape[-1])
+    _call("linear_forward", q, _problem(of, q, k, v, inverse, encoding, regions), onto, sums, out)
+    return out, sums
 
 
-def _differentiable(ctx: Any, gradient: Tensor, inputs: Sequence[Given]) -> list[Given]:
-    """Return the gradients of inputs in a form that can be differentiated again: those of torch's operators."""
-    wanted = [x for x in inputs if x is not None and x.requires_grad]
-    found = iter(torch.autograd.grad(ctx.plain(*inputs), wanted, gradient, create_graph=True, allow_unused=True))
-    return [next(found) if x is not None and x.requires_grad else None for x in inputs]
+def linear_backward(
+    of: Product,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    inverse: Given,
+    encoding: Given,
+    regions: Given,
+    sums: Tensor,
+    gradient: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    d_q, d_k, d_v = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
+    d_inverse, d_sums = q.new_empty(q.shape[-1]), torch.empty_like(sums)
+    problem = _problem(of, q, k, v, inverse, encoding, regions)
+    _call("linear_backward", q, problem, sums, gradient, d_sums, d_q, d_k, d_v, d_inverse)
+    return d_q, d_k, d_v, d_inverse
 
 
-class LinearProduct(torch.autograd.Function):
-    """Linear attention on features of q (B, N, H F) and k (B, M, H F), with v (B, M, H V): (B, N, H V).
-
-    The features are of the map `kind`, to the power `power`: `scale` (H F) divides, and `encoding` (M, H F) is added
-    to the keys before. `onto` (B, N, H V) is added to the output; `regions` (B, N) as in `linear_product`. `plain` does
-    the same to the first five by torch's operators. Without `normalised` nothing is divided by the sums of the scores.
-    Saved for backward are the inputs, and the sums over the keys.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: Given,
-        encoding: Given,
-        onto: Given,
-        regions: Given,
-        heads: int,
-        n_regions: int,
-        kind: int,
-        power: int,
-        normalised: bool,
-        plain: Callable[..., Tensor],
-    ) -> Tensor:
-        ctx.heads, ctx.n_regions, ctx.kind, ctx.power, ctx.plain = heads, n_regions, kind, power, plain
-        ctx.normalised = normalised
-        regions = None if regions is None else regions.to(torch.int64).contiguous()
-        features, values = q.shape[-1], v.shape[-1]
-        sums = q.new_empty(len(q), n_regions, features * values // heads + features)
-        out = q.new_empty(*q.shape[:2], values)
-        onto = None if onto is None else onto.contiguous()
-        with _problem(ctx, q, k, v, scale, encoding, regions) as problem:
-            _call("linear_forward", q, problem, onto, sums, out)
-        ctx.save_for_backward(q, k, v, scale, encoding, regions, sums)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Given, ...]:
-        *inputs, regions, sums = ctx.saved_tensors
-        rest = (gradient if ctx.needs_input_grad[5] else None, *[None] * 7)
-        if torch.is_grad_enabled():
-            return (*_differentiable(ctx, gradient, inputs), *rest)
-        q, k, v, scale, encoding = inputs
-        d_q, d_k, d_v = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
-        d_inverse, d_sums = q.new_empty(q.shape[-1]), torch.empty_like(sums)
-        with _problem(ctx, q, k, v, scale, encoding, regions) as problem:
-            _call("linear_backward", q, problem, sums, gradient.contiguous(), d_sums, d_q, d_k, d_v, d_inverse)
-        d_scale = None if scale is None else -d_inverse / scale.square()
-        return (d_q, d_k, d_v, d_scale, None if encoding is None else d_k.sum(dim=0), *rest)
-
-
-@contextmanager
-def _problem(
-    ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: Given, encoding: Given, regions: Given
-) -> Iterator[_Problem]:
-    """Yield what the kernels read; the tensors that it points to live as long as the block."""
-    q, k, v = map(_dense, (q, k, v))
-    inverse = None if scale is None else 1 / scale
-    encoding = None if encoding is None else encoding.contiguous()
-    yield _Problem(
-        len(q), ctx.heads, q.shape[-1] // ctx.heads, v.shape[-1] // ctx.heads, ctx.n_regions, ctx.normalised,
+def _problem(of: Product, q: Tensor, k: Tensor, v: Tensor, inverse: Given, encoding: Given, regions: Given) -> _Problem:
+    """Return what the kernels read; it points to the tensors, which must live as long as it."""
+    return _Problem(
+        len(q), of.heads, q.shape[-1] // of.heads, v.shape[-1] // of.heads, of.n_regions, of.normalised,
         *(_pointer(regions), _pointer(regions)),
         *map(_tokens, (q, k, v)),
-        *(_Features(ctx.kind, ctx.power, _pointer(inverse), _pointer(each)) for each in (None, encoding)),
+        *(_Features(of.kind, of.power, _pointer(inverse), _pointer(each)) for each in (None, encoding)),
     )  # fmt: skip
 
 
-class Convolution(torch.autograd.Function):
-    """Depthwise convolution of tokens x (B, height * width, C) on their grid, with zeros around it: the same shape.
-
-    `weight` is (C, 1, kernel, kernel), or has one for each entry, (B, C, 1, kernel, kernel); `bias` is (C). With
-    `regions` (B, height * width) a token sees those of its own region only. `plain` does the same to the first three
-    by torch's operators.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        regions: Given,
-        height: int,
-        width: int,
-        plain: Callable[..., Tensor],
-    ) -> Tensor:
-        ctx.height, ctx.width, ctx.plain = height, width, plain
-        regions = None if regions is None else regions.to(torch.int64).contiguous()
-        ctx.save_for_backward(x, weight, bias, regions)
-        return _convolved(ctx, x, weight.flatten(-3), bias, regions)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Given, ...]:
-        *inputs, regions = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return (*_differentiable(ctx, gradient, inputs), *[None] * 4)
-        x, weight, bias = inputs
-        x, gradient = _dense(x), gradient.contiguous()
-        # Taps that look the other way.
-        d_x = _convolved(ctx, gradient, weight.flatten(-3).flip(-1), torch.zeros_like(bias), regions)
-        d_weight = torch.empty_like(_taps(weight.flatten(-3)))
-        _call("convolve_backward", x, _described(ctx, x, d_weight, regions), _tokens(gradient), d_weight)
-        return (d_x, d_weight.transpose(-2, -1).reshape(weight.shape), gradient.sum(dim=(0, 1)), *[None] * 4)
-
-
-def _convolved(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, regions: Given) -> Tensor:
-    """Return x (B, height * width, C) convolved with `weight` ([B,] C, kernel^2)."""
+def convolve(x: Tensor, taps: Tensor, bias: Tensor, regions: Given, grid: tuple[int, int]) -> Tensor:
     out = torch.empty(x.shape, dtype=x.dtype)
-    x, taps, bias = _dense(x), _taps(weight), bias.contiguous()
-    _call("convolve", x, _described(ctx, x, taps, regions), taps, bias, _tokens(out))
+    _call("convolve", x, _described(x, taps, regions, grid), taps, bias, _tokens(out))
     return out
 
 
-def _taps(weight: Tensor) -> Tensor:
-    """Return a weight ([B,] C, kernel^2) as the kernels take it: ([B,] kernel^2, C)."""
-    return weight.transpose(-2, -1).contiguous()
+def convolve_backward(x: Tensor, taps: Tensor, regions: Given, grid: tuple[int, int], gradient: Tensor) -> Tensor:
+    d_taps = torch.empty_like(taps)
+    _call("convolve_backward", x, _described(x, d_taps, regions, grid), _tokens(gradient), d_taps)
+    return d_taps
 
 
-def _described(ctx: Any, x: Tensor, taps: Tensor, regions: Given) -> _Convolution:
+def _described(x: Tensor, taps: Tensor, regions: Given, grid: tuple[int, int]) -> _Convolution:
     kernel, stride = math.isqrt(taps.shape[-2]), taps.stride(0) if taps.dim() > 2 else 0
-    sizes = (len(x), ctx.height, ctx.width, x.shape[-1], kernel, stride)
-    return _Convolution(*sizes, _pointer(regions), _tokens(x))
+    return _Convolution(len(x), *grid, x.shape[-1], kernel, stride, _pointer(regions), _tokens(x))

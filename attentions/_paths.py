@@ -1,7 +1,8 @@
 """The ways in which the same attention can be computed, which of them is taken, and which of them ran.
 
-"plain" are torch's operators. "native" are the C++ kernels of _native.py, for a CPU. An attention takes the fastest
-that its tensors allow; all give the same numbers, outputs and gradients.
+"plain" are torch's operators. "native" are the C++ kernels of _native.py, for a CPU; "triton" are those of _triton.py,
+for a CUDA device. An attention takes the fastest that its tensors allow; all give the same numbers, outputs and
+gradients.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-PATHS = ("plain", "native")
+PATHS = ("plain", "native", "triton")
 
 _forced: list[str] = []
 _used: list[set[str]] = []
@@ -35,6 +36,11 @@ def using_path(path: str) -> Iterator[None]:
         _forced.pop()
 
 
+def is_forced(path: str) -> bool:
+    """Return whether a path is forced here."""
+    return bool(_forced) and _forced[-1] == path
+
+
 @contextmanager
 def used_paths() -> Iterator[set[str]]:
     """Yield a set to which the paths are added that attentions take within the block; those with one path add none."""
@@ -53,7 +59,7 @@ def allows(path: str, *tensors: Tensor | None) -> bool:
     """
     return (
         not torch.compiler.is_compiling()
-        and not (_forced and _forced[-1] != path)
+        and (not _forced or is_forced(path))
         and all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
         and not torch._C._get_tracing_state()
         and torch._C._len_torch_dispatch_stack() == 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Given, Macs, Site
+from attentions._functions import FOCUSED
 from attentions._linear import (
     EPS,
     FeatureMap,
@@ -20,7 +21,6 @@ from attentions._linear import (
     linear_product_macs,
 )
 from attentions._naive import mix_per_head, normalised
-from attentions._native import FOCUSED
 from attentions._registry import register
 
 
@@ -79,7 +79,7 @@ class FocusedAttention(Attention):
             scale = F.softplus(self.scale.to(wide))[0, 0]
             encoding = None if self.positional_encoding is None else self.positional_encoding[0].to(wide)
             features = FeatureMap(self.features, FOCUSED, self.focusing_factor, scale, encoding)
-            given = (q.to(wide), k.to(wide), v.to(wide), self.site.heads, regions, self.site.regions)
+            given = (q, k, v, self.site.heads, regions, self.site.regions)
             return linear_product(*given, features=features, onto=local).to(v.dtype)
 
     def naive(

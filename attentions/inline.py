@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attentions._contract import Attention, Given, Macs, Site
+from attentions._functions import Convolution
 from attentions._heads import merge_heads, region_masks, split_heads
-from attentions._linear import check_kernel_size, linear_product, linear_product_macs, on_query_grid
+from attentions._linear import check_kernel_size, kernels_for, linear_product, linear_product_macs, on_query_grid
 from attentions._naive import convolved, mix_per_head, same_region
-from attentions._native import Convolution, takes
 from attentions._paths import note
 from attentions._registry import register
 
@@ -26,8 +26,7 @@ def injective_product(q: Tensor, k: Tensor, v: Tensor, heads: int, own: Tensor |
 
     With `own`, (B, M, 1) of 1 and 0, only the keys with a 1 count.
     """
-    if own is None and takes(q, k, v):
-        note("native")
+    if own is None and kernels_for(q, k, v, widest=q.shape[-1] // heads) is not None:
         mean = mean_token(v, None)
         # Values that are centred need no means of keys.
         return linear_product(q, k, v - mean, heads, normalised=False) + mean
@@ -99,9 +98,9 @@ class LocalResidual(nn.ModuleList):
             return out.view(image.shape).flatten(2).transpose(1, 2)
 
         given = (x, kernels, torch.zeros(x.shape[-1], dtype=x.dtype, device=x.device))
-        native = takes(*given)
-        note("native" if native else "plain")
-        out = Convolution.apply(*given, None, grid.height, grid.width, plain) if native else plain(*given)
+        chosen = kernels_for(*given)
+        note("plain" if chosen is None else chosen.PATH)
+        out = plain(*given) if chosen is None else Convolution.apply(*given, None, grid[:2], chosen, plain)
         return F.pad(out, (0, 0, grid.prefix, 0)) if grid.prefix else out
 
     def naive(self, v: Tensor, mean: Tensor, regions: Tensor | None = None) -> Tensor:

@@ -50,11 +50,11 @@ class LinearAttention(Attention):
         local = None if self.dwc is None else self.dwc(v, regions)
         # Sums over thousands of keys exceed the range and resolution of half precision: they run in float32.
         with torch.autocast(q.device.type, enabled=False):
-            wide = torch.promote_types(q.dtype, torch.float32)
-            q, k, features = q.to(wide), k.to(wide), RECTIFIED
+            features = RECTIFIED
             if self.feature_map == "elu":
-                q, k, features = F.elu(q) + 1, F.elu(k) + 1, AS_GIVEN
-            given = (q, k, v.to(wide), self.site.heads, regions, self.site.regions)
+                wide = torch.promote_types(q.dtype, torch.float32)
+                q, k, features = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1, AS_GIVEN
+            given = (q, k, v, self.site.heads, regions, self.site.regions)
             return linear_product(*given, features=features, onto=local).to(v.dtype)
 
     def naive(

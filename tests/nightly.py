@@ -22,7 +22,7 @@ LINES = 1000 if NIGHTLY else 60
 """Typed at random, and given to our reader and to tyro's."""
 
 EVERY_COMBINATION = NIGHTLY
-"""Of attention, options, family and precision on a fake GPU, rather than some of each."""
+"""Of attention, options, family and precision on a fake GPU, and of compiled kernels, rather than some of each."""
 
 LONG = pytest.mark.skipif(not NIGHTLY, reason="takes long: make nightly runs it, and a smaller form of it is run here")
 """A test that has a smaller form beside it."""

@@ -12,6 +12,15 @@ DEVICES: tuple[Any, ...] = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 
 ONLY_THERE = {
     "attentions/test_implied.py::test_an_implied_map_is_found_where_the_tokens_are": "unit values are made there",
+    "attentions/test_triton.py::test_a_gpu_takes_it_unforced": "where they are taken",
+    "attentions/test_triton.py::test_gradients_can_be_differentiated_again": "torch's gradients in place of theirs",
+    "attentions/test_triton.py::test_half_precision_is_kept_as_it_is": "what they keep",
+    "attentions/test_triton.py::test_half_precision_is_summed_in_float32": "their products in TF32",
+    "attentions/test_triton.py::test_it_gives_the_same": "Triton's kernels as they are compiled",
+    "attentions/test_triton.py::test_it_gives_the_same_bits_again": "that their programs may end in any order",
+    "attentions/test_triton.py::test_powers_stay_in_range": "their range",
+    "attentions/test_triton.py::test_what_is_not_finite_stays_so": "their comparisons",
+    "attentions/test_triton.py::test_wide_heads_and_regions_are_left_to_torch": "where they are not taken",
     "backbones/test_backbones.py::test_a_step_is_that_of_float64_on_a_cpu": "kernels, fused ones too, compute the same",
     "harness/certificate/test_certify.py::test_a_sound_attention_passes_all_laws_on_a_gpu": "the laws hold there",
     "harness/measures/test_quiet.py::test_gpu": "other processes and the clock of a GPU are seen",

@@ -64,7 +64,7 @@ _BY_SOURCE: dict[str, dict[str, Meaning]] = {
         r"(infer|train)_stolen_share": Meaning("share of the cores taken by the hypervisor", "1"),
         r"(infer|train)_cores_used": Meaning("CPU seconds of the process per second", "1"),
         r"(train_|loop_)?sdpa_kernel": Meaning("kernels that ran scaled_dot_product_attention; math is not fused"),
-        r"(train_)?attention_path": Meaning("how attentions with several implementations ran: plain, native"),
+        r"(train_)?attention_path": Meaning("how attentions with several implementations ran: plain, native, triton"),
         r"sm_clock_mhz_(before|after)": Meaning("clock of the GPU before and after the measurement", "MHz"),
     },
     "task train": {

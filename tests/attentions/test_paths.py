@@ -190,7 +190,10 @@ def test_the_kernels_step_aside(run: Callable[[Attention, list[Tensor]], object]
 
 
 def test_a_path_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="path 'fast' is not known; there are: plain, native"), using_path("fast"):
+    with (
+        pytest.raises(ValueError, match="path 'fast' is not known; there are: plain, native, triton"),
+        using_path("fast"),
+    ):
         pass
 
 
