@@ -1,8 +1,8 @@
 """The ways in which the same attention can be computed, which of them is taken, and which of them ran.
 
 "plain" are torch's operators. "native" are the C++ kernels of _native.py, for a CPU; "triton" are those of _triton.py,
-for a CUDA device. An attention takes the fastest that its tensors allow; all give the same numbers, outputs and
-gradients.
+for a CUDA device, where they are forced. An attention takes the fastest that its tensors allow; all give the same
+numbers, outputs and gradients.
 """
 
 from __future__ import annotations

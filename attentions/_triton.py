@@ -6,7 +6,8 @@ precision, whose values TF32 holds exactly; in float32 they are in float32. Regi
 operators.
 
 Triton is loaded at the first use. Where it is missing or fails, `takes` is false. With TRITON_INTERPRET=1 in the
-environment before Triton is imported, its interpreter runs the kernels on a CPU, slowly, if this path is forced.
+environment before Triton is imported, its interpreter runs the kernels on a CPU, slowly. So far no card was at hand:
+the path is taken where it is forced (`using_path`), and nowhere else.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def takes(tensors: Sequence[Given], regions: Given, widest: int) -> bool:
     given = [x for x in tensors if x is not None]
     device = given[0].device
     return (
-        (device.type == "cuda" or (device.type == "cpu" and is_forced(PATH)))
+        # Not of itself, before a card has shown that it is right.
+        is_forced(PATH)
+        and device.type in ("cuda", "cpu")
         and all(x.device == device and x.dtype in DTYPES and x.numel() for x in given)
         and regions is None
         and widest <= WIDEST.get(given[0].dtype, 64)

@@ -12,7 +12,7 @@ DEVICES: tuple[Any, ...] = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 
 ONLY_THERE = {
     "attentions/test_implied.py::test_an_implied_map_is_found_where_the_tokens_are": "unit values are made there",
-    "attentions/test_triton.py::test_a_gpu_takes_it_unforced": "where they are taken",
+    "attentions/test_triton.py::test_a_gpu_takes_it_where_it_is_forced": "where they are taken",
     "attentions/test_triton.py::test_gradients_can_be_differentiated_again": "torch's gradients in place of theirs",
     "attentions/test_triton.py::test_half_precision_is_kept_as_it_is": "what they keep",
     "attentions/test_triton.py::test_half_precision_is_summed_in_float32": "their products in TF32",

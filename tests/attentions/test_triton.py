@@ -274,8 +274,10 @@ def test_the_interpreter_is_never_taken_unforced(interpreter: Callable[..., Futu
 
 
 @pytest.mark.gpu
-def test_a_gpu_takes_it_unforced() -> None:
-    assert unforced("cuda") == {"triton"}
+def test_a_gpu_takes_it_where_it_is_forced() -> None:
+    assert unforced("cuda") == {"plain"}
+    with using_path("triton"):
+        assert unforced("cuda") == {"triton"}
 
 
 def without_the_interpreter(**environment: str) -> set[str]:
