@@ -16,7 +16,6 @@ import importlib
 import importlib.util
 import math
 import os
-import subprocess
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -70,8 +69,8 @@ def _works(device: torch.device) -> bool:
     try:
         linear_forward(Product(1, 1, GIVEN, 1, True), x, x, x, None, None, None, None)
         return True
-    # A missing library, no compiler for what starts a kernel, an unknown GPU, or Triton's own errors, which are these.
-    except (ImportError, OSError, RuntimeError, AttributeError, subprocess.CalledProcessError) as problem:
+    # A missing library, no compiler for what starts a kernel, an unknown GPU, an error of Triton's, which has no base.
+    except Exception as problem:
         reason = next(iter(str(problem).strip().splitlines()), "no reason given")
         warnings.warn(f"Triton fails, attentions run as torch operators: {reason}", stacklevel=2)
         return False
