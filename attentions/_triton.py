@@ -69,7 +69,7 @@ def _works(device: torch.device) -> bool:
     try:
         linear_forward(Product(1, 1, GIVEN, 1, True), x, x, x, None, None, None, None)
         return True
-    # A missing library, no compiler for what starts a kernel, an unknown GPU, an error of Triton's, which has no base.
+    # A missing library, no compiler for what starts a kernel, an unknown GPU: whatever it is, torch does the work.
     except Exception as problem:
         reason = next(iter(str(problem).strip().splitlines()), "no reason given")
         warnings.warn(f"Triton fails, attentions run as torch operators: {reason}", stacklevel=2)
