@@ -107,13 +107,13 @@ def read_certificate(path: Path) -> Certificate:
 
 def certificates(*folders: Path) -> list[Certificate]:
     """Read all valid certificates of the folders, then those shipped, then those shipped with earlier code."""
+    paths = [path for folder in (*folders, SHIPPED) for path in sorted(folder.glob("*.json"))]
     found = []
-    for folder in (*folders, SHIPPED, EARLIER):
-        for path in sorted(folder.glob("*.json")):
-            try:
-                found.append(read_certificate(path))
-            except ValueError:
-                continue
+    for path in (*paths, *sorted(EARLIER.rglob("*.json"))):
+        try:
+            found.append(read_certificate(path))
+        except ValueError:
+            continue
     return found
 
 
