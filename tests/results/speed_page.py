@@ -1,0 +1,65 @@
+"""The page of results/speed, from the races that lie there.
+
+python -m tests.results.speed_page > results/speed/README.md
+"""
+
+import json
+from math import exp, log
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+FOLDER = Path(__file__).parents[2] / "results" / "speed"
+
+HEAD = """# Speed
+
+Each table is one run of the command above it: candidates measured in turn, after their outputs and gradients were
+compared with float64 ([racing](../../docs/speed.md)). *x baseline* is the median of the time over the
+first candidate's, with its 95 % interval; *faster* is how many times as fast that is. The JSON files hold every block.
+`tests/plain_forms.py` has the papers' attentions in plain operators of torch, and timm's models.
+Times of GPUs are pending: none was at hand.
+"""
+
+
+def races() -> list[tuple[Path, dict[str, Any]]]:
+    """Return the races in the folder, by name of the file."""
+    return [(path, json.loads(path.read_text())) for path in sorted(FOLDER.glob("*.json"))]
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    return "\n".join([HEAD, *(section for path, race in races() for section in sections(path, race))])
+
+
+def sections(path: Path, race: dict[str, Any]) -> list[str]:
+    """Return the lines on one race: its command, where it ran, a row for each place and candidate, and means."""
+    about = race["environment"]
+    lines = [f"## {path.stem.replace('_', ' ')}", "", f"`{race['command']} -o results/speed/{path.name}`", ""]
+    lines += [
+        f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}, commit {about['commit'][:7]}.",
+        "",
+    ]
+    lines += [
+        "| place | candidate | ms | x baseline (95 %) | faster | saved MiB |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    ratios: dict[str, list[float]] = {}
+    for place in race["places"]:
+        for row in place["results"]:
+            ratio, times = "", ""
+            if row["ratio"] is not None:
+                ratio = f"{row['ratio']:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
+                times = f"{1 / row['ratio']:.2f}" + ("" if row["decided"] else ", not decided")
+                ratios.setdefault(row["candidate"], []).append(row["ratio"])
+            saved = "" if row["saved_mib"] is None else f"{row['saved_mib']:.1f}"
+            cells = (row["place"] or "whole model", row["candidate"], f"{row['ms_p50']:.4g}", ratio, times, saved)
+            lines.append(f"| {' | '.join(cells)} |")
+    for candidate, values in ratios.items():
+        if len(values) > 1:
+            mean = exp(fmean(map(log, values)))
+            lines.append(f"| geometric mean | {candidate} | | {mean:.3f} | {1 / mean:.2f} | |")
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    print(page(), end="")
