@@ -57,6 +57,8 @@ def ranks(frame: pd.DataFrame, metric: str = "top1", title: str | None = None) -
             "p": found.p,
         }
     ).sort_values("mean_rank", kind="stable", ignore_index=True)
+    # The last digits of a limit that was searched for depend on the processor; a figure does not.
+    data = data.round({"low": 9, "high": 9})
     limit = float(data["mean_rank"].iloc[0]) + found.critical
     data["verdict"] = ["worse than the first" if rank > limit else "not distinguishable" for rank in data["mean_rank"]]
     data.loc[0, "verdict"] = "first"
