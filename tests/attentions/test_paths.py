@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attentions import PATHS, Attention, AttentionSpec, Grid, Site, _native, used_paths, using_path
 from attentions._source import class_digest
+from harness.measures.memory import saved_for_backward
 from harness.process.determinism import one_thread
 
 SITES = {
@@ -133,20 +134,6 @@ def test_gradients_can_be_differentiated_again() -> None:
         assert (ours - wanted).norm() < 1e-10 * wanted.norm()
 
 
-def saved_bytes(call: Callable[[], Tensor], besides: list[Tensor]) -> int:
-    """Return the bytes kept for backward, each storage once, besides those of given tensors."""
-    known = {x.untyped_storage().data_ptr() for x in besides}
-    storages: dict[int, int] = {}
-
-    def pack(x: Tensor) -> Tensor:
-        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        call()
-    return sum(size for pointer, size in storages.items() if pointer not in known)
-
-
 def test_little_is_kept_for_backward() -> None:
     site = Site(96, 3, Grid(56, 56), Grid(56, 56))
     module, tokens, _ = made("focused", {}, site, torch.float32)
@@ -154,7 +141,7 @@ def test_little_is_kept_for_backward() -> None:
     found = {}
     for path in PATHS:
         with using_path(path):
-            found[path] = saved_bytes(partial(module, *tokens), besides)
+            found[path] = saved_for_backward(partial(module, *tokens), besides)
     assert found["native"] < 0.1 * found["plain"]
 
 
