@@ -4,10 +4,12 @@ python -m tests.results.speed_page > results/speed/README.md
 """
 
 import json
-from math import exp, log
 from pathlib import Path
-from statistics import fmean
 from typing import Any
+
+from harness.cli.race import ratio_cells
+from harness.measures.comparison import Ratio
+from harness.racing.race import mean_ratio
 
 FOLDER = Path(__file__).parents[2] / "results" / "speed"
 
@@ -43,22 +45,28 @@ def sections(path: Path, race: dict[str, Any]) -> list[str]:
         "| place | candidate | ms | x baseline (95 %) | faster | saved MiB |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    ratios: dict[str, list[float]] = {}
+    ratios: dict[str, list[Ratio]] = {}
     for place in race["places"]:
         for row in place["results"]:
             ratio, times = "", ""
             if row["ratio"] is not None:
-                ratio = f"{row['ratio']:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
-                times = f"{1 / row['ratio']:.2f}" + ("" if row["decided"] else ", not decided")
-                ratios.setdefault(row["candidate"], []).append(row["ratio"])
+                given = (row[name] for name in ("ratio", "ratio_low", "ratio_high", "rounds", "disturbed"))
+                found = Ratio(*given)
+                ratio, times = shown(found)
+                ratios.setdefault(row["candidate"], []).append(found)
             saved = "" if row["saved_mib"] is None else f"{row['saved_mib']:.1f}"
             cells = (row["place"] or "whole model", row["candidate"], f"{row['ms_p50']:.4g}", ratio, times, saved)
             lines.append(f"| {' | '.join(cells)} |")
     for candidate, values in ratios.items():
         if len(values) > 1:
-            mean = exp(fmean(map(log, values)))
-            lines.append(f"| geometric mean | {candidate} | | {mean:.3f} | {1 / mean:.2f} | |")
+            lines.append(f"| geometric mean | {candidate} | | {' | '.join(shown(mean_ratio(values)))} | |")
     return [*lines, ""]
+
+
+def shown(ratio: Ratio) -> tuple[str, str]:
+    """Return a ratio with its interval, and how many times as fast that is."""
+    verdict = "" if ratio.decided else ", not decided"
+    return ratio_cells(ratio)[0], f"{1 / ratio.value:.2f}{verdict}"
 
 
 if __name__ == "__main__":
