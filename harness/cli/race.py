@@ -78,9 +78,7 @@ def race(
         roofline: show what share of the device's own roof each reaches, by a copy and a product measured here.
         output: write to this file as well, .json (everything), .csv or .md.
     """
-    from harness.cells import Runtime
-    from harness.cells.runtime import check_runtime
-    from harness.process.environment import check_device, environment
+    from harness.process.environment import environment
     from harness.racing.candidates import read_candidates
     from harness.racing.entries import check_layers
     from harness.racing.places import places_of, read_place
@@ -88,16 +86,7 @@ def race(
     from harness.racing.race import race as race_
     from results import tables
 
-    check_runtime(device, precision)
-    check_device(device)
-    check_at_least(1, "--batch", batch)
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds {seconds}: it takes a number above 0")
-    if output is not None:
-        if output.suffix not in ENDINGS:
-            raise ValueError(f"-o {output}: its name must end in {', '.join(ENDINGS)}")
-        check_files([output], [])
-    runtime = Runtime(device, precision=precision, batch=batch)  # type: ignore[arg-type]
+    runtime = runtime_of(device, precision, batch, seconds, output)
     candidates = read_candidates(candidate, runtime.precision, reference)
     models = candidates[0].is_model
     if models and (at is not None or site or layer != "core"):
@@ -114,7 +103,7 @@ def race(
     setup = Setup(work, runtime, seconds, layer=layer == "layer")
     measured = [race_(candidates, place, setup, note) for place in places]
     about = environment(device)
-    roofs = roofs_of(candidates, runtime)
+    roofs = roofs_of(candidates, runtime) if roofline or output is not None else []
     sheet = race_sheet(measured, [each.label for each in candidates], setup.work, batch, about, roofs)
     if not roofline:
         sheet = sheet.without(ROOFLINE)
@@ -128,6 +117,27 @@ def race(
     return 1 if any(result.problem for each in measured for result in each.results) else 0
 
 
+def runtime_of(device: str, precision: str, batch: int, seconds: float, output: Path | None) -> Runtime:
+    """Return how candidates run that do not say it themselves; nothing is written yet.
+
+    Raises ValueError, in one line, for what is not there, is out of range, or cannot be written.
+    """
+    from harness.cells import Runtime
+    from harness.cells.runtime import check_runtime
+    from harness.process.environment import check_device
+
+    check_runtime(device, precision)
+    check_device(device)
+    check_at_least(1, "--batch", batch)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--seconds {seconds}: it takes a number above 0")
+    if output is not None:
+        if output.suffix not in ENDINGS:
+            raise ValueError(f"-o {output}: its name must end in {', '.join(ENDINGS)}")
+        check_files([output], [])
+    return Runtime(device, precision=precision, batch=batch)  # type: ignore[arg-type]
+
+
 def roofs_of(candidates: Sequence[Candidate], runtime: Runtime) -> list[Roof]:
     """Measure the roof of the device in the precision of each candidate."""
     from harness.measures.roofline import measure_roof
@@ -139,7 +149,10 @@ def roofs_of(candidates: Sequence[Candidate], runtime: Runtime) -> list[Roof]:
 def race_sheet(
     measured: list[Measured], labels: list[str], work: str, batch: int, about: dict[str, Any], roofs: Sequence[Roof]
 ) -> Sheet:
-    """Return the table of a race; several places end with the geometric mean of their ratios."""
+    """Return the table of a race; several places end with the geometric mean of their ratios.
+
+    `roofs`: that of each candidate, or none, and the columns on them are empty.
+    """
     from harness.racing.race import OWN, mean_ratio
     from results.tables import Sheet
     from results.wording import count
@@ -148,7 +161,7 @@ def race_sheet(
     for each in measured:
         for at, result in enumerate(each.results):
             cells = _cells(result, baseline=at == 0)
-            rows.append([each.place, result.candidate, *cells, *_roof_cells(result, roofs[at])])
+            rows.append([each.place, result.candidate, *cells, *_roof_cells(result, roofs[at] if roofs else None)])
             where = f"{result.candidate} at {each.place}" if each.place else result.candidate
             if result.problem:
                 notes.append(f"{where}: {result.problem}.")
@@ -182,8 +195,8 @@ def _cells(result: Result, *, baseline: bool) -> list[str]:
     return [f"{middle} ({low} to {high})", *ratio, *memory]
 
 
-def _roof_cells(result: Result, roof: Roof) -> list[str]:
-    if result.needed is None or not result.seconds:
+def _roof_cells(result: Result, roof: Roof | None) -> list[str]:
+    if roof is None or result.needed is None or not result.seconds:
         return ["", ""]
     return [roof.bound(result.needed), f"{100 * roof.seconds(result.needed) / result.quartiles[1]:.2g} %"]
 

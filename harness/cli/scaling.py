@@ -12,8 +12,8 @@ import tyro
 
 from harness.cli.app import check_at_least, note, out_console, shown
 from harness.cli.options import DeviceOption, PrecisionOption
-from harness.cli.outputs import check_files, write_files
-from harness.cli.race import ENDINGS, WORKS, command_of, plain_of, roofs_of, row_of
+from harness.cli.outputs import write_files
+from harness.cli.race import WORKS, command_of, plain_of, roofs_of, row_of, runtime_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,27 +69,16 @@ def scaling(
         reference: what foreign candidates must equal, outputs and gradients, with the same parameters.
         output: write to this file as well, .json (everything, which `figure scaling` draws), .csv or .md.
     """
-    from harness.cells import Runtime
-    from harness.cells.runtime import check_runtime
-    from harness.process.environment import check_device, environment
+    from harness.process.environment import environment
     from harness.racing.candidates import read_candidates
     from harness.racing.race import Setup
     from harness.racing.scaling import scale
     from results import tables
 
-    check_runtime(device, precision)
-    check_device(device)
-    check_at_least(1, "--batch", batch)
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds {seconds}: it takes a number above 0")
     of_maps = {"--tokens": tokens, "--dim": dim, "--heads": heads}
     of_images = {"--backbone": backbone, "--image-size": image_size}
+    runtime = runtime_of(device, precision, batch, seconds, output)
     _check_form(of_maps, of_images, work)
-    if output is not None:
-        if output.suffix not in ENDINGS:
-            raise ValueError(f"-o {output}: its name must end in {', '.join(ENDINGS)}")
-        check_files([output], [])
-    runtime = Runtime(device, precision=precision, batch=batch)  # type: ignore[arg-type]
     candidates = read_candidates(attention, runtime.precision, reference)
     if candidates[0].is_model:
         raise ValueError(f"--attention {candidates[0].label}: it takes attentions, not presets (--backbone does)")
