@@ -253,7 +253,7 @@ def _read(path: str, stem: str, folder: Path, shared: dict[object, Any]) -> Reco
     values.pop("schema")
     cell = values["cell"]
     cell["backbone"] = _shared(cell["backbone"], shared)
-    cell["task"] = _of_shared(cell["task"], shared)
+    cell["task"] = _shared(cell["task"], shared)
     values["metrics"] = {
         name: float(value) if type(value) is str and value in _NON_FINITE else value
         for name, value in values["metrics"].items()

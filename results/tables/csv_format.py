@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from results.garbage import no_collection
@@ -31,14 +32,17 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def _fields(column: pd.Series) -> list[str]:
-    if pd.api.types.is_float_dtype(column):  # where it is nan, there is a gap
-        return ["" if text == "nan" else text for text in map(str, column.tolist())]
     if column.dtype == object:
         return list(map(_field, values_of(column)))
     # Most columns have few values.
-    numbers, distinct = pd.factorize(column)
-    fields = [*map(_field, distinct.tolist()), ""]  # a gap has the number -1
-    return [fields[number] for number in numbers.tolist()]
+    if column.dtype == float:
+        # By their bits: 0.0 equals -0.0. Where it is nan, there is a gap.
+        numbers, bits = pd.factorize(column.to_numpy().view("int64"))
+        fields = ["" if text == "nan" else text for text in map(str, bits.view("float64").tolist())]
+    else:
+        numbers, distinct = pd.factorize(column)
+        fields = [*map(_field, distinct.tolist()), ""]  # a gap has the number -1
+    return np.array(fields, dtype=object)[numbers].tolist()
 
 
 def _field(value: Any) -> str:
