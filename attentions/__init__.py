@@ -7,7 +7,7 @@ from attentions._contract import Attention, Given, Grid, Macs, Site
 from attentions._implied import ImpliedMap, implied_map
 from attentions._operators import operator_macs, operators, register_operator
 from attentions._options import fits
-from attentions._paths import PATHS, used_paths, using_path
+from attentions._paths import PATHS, allows, used_paths, using_path
 from attentions._registry import (
     broken_packages,
     copied_files,
@@ -33,6 +33,7 @@ __all__ = [
     "ImpliedMap",
     "Macs",
     "Site",
+    "allows",
     "broken_packages",
     "copied_files",
     "error_line",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from attentions import Attention, Given, Grid, Macs
+from backbones._parts import in_parts
 
 
 def partition(x: Tensor, grid: Grid, window: tuple[int, int] | None) -> Tensor:
@@ -76,7 +77,10 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(dim * ratio, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        return in_parts(self.expand, self.fc2, x, by_token=True, parameters=tuple(self.fc1.parameters()))
+
+    def expand(self, x: Tensor) -> Tensor:
+        return self.act(self.fc1(x))
 
 
 class PreNormBlock(nn.Module):

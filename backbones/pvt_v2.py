@@ -22,6 +22,7 @@ from backbones._layers import (
     to_image,
     to_tokens,
 )
+from backbones._parts import in_parts
 from backbones._spec import Mount
 from backbones.pvt import EPS, Pyramid, PyramidSpec, ReducedKeyHost, never_used
 
@@ -118,7 +119,11 @@ class ConvMlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.dwconv(self.relu(self.fc1(x)))))
+        # With gradients parts do not pay: those of the convolution take longer for few images.
+        return in_parts(self.expand, self.fc2, x)
+
+    def expand(self, x: Tensor) -> Tensor:
+        return self.act(self.dwconv(self.relu(self.fc1(x))))
 
 
 def make_block(spec: PVTv2Spec, mount: Mount, drop_path: float) -> PreNormBlock:
