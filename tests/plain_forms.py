@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions import Attention, AttentionSpec, Site, lookup
+from attentions import Attention, AttentionSpec, Site, lookup, using_path
 from attentions.agent import AgentAttention
 from backbones import build, preset
 from backbones.official import from_timm
@@ -122,13 +122,16 @@ def _form(name: str, site: Site) -> nn.Module:
 
 
 def _model(name: str) -> nn.Module:
-    """Build a preset with plain forms in place of its attentions."""
+    """Build a preset of plain operators: forms in place of its attentions, explicit softmax, and its MLPs at once."""
     model = build(preset(name))
     for host in list(model.modules()):
         core = getattr(host, "core", None)
+        if isinstance(core, lookup("softmax")):
+            host.core = AttentionSpec("softmax", {"fused": False}).build(core.site)
         for attention, form in FORMS.items():
             if isinstance(core, lookup(attention)):
                 host.core = form(core)
+    model.forward = using_path("plain")(model.forward)  # type: ignore[method-assign]
     return model
 
 
