@@ -56,7 +56,7 @@ def test_parts_give_what_all_rows_give_at_once(name: str, dtype: torch.dtype, al
     parts.clear()
     with torch.no_grad():
         out = module(x)
-    assert len(parts) > 4
+    assert len(parts) > 4 if name == "mlp" else parts == [2, 2, 1]
     parts.clear()
     found = results(module, x)
     assert len(parts) == 1 if name != "mlp" else len(parts) > 8
@@ -111,7 +111,7 @@ def test_models_give_the_same_logits_and_gradients(name: str, parts: list[int]) 
     found = results(model, x)
     assert len(parts) == blocks if name == "pvt_v2_micro" else len(parts) > 2 * blocks
     for each, reference in zip(found, expected, strict=True):
-        assert (each - reference).abs().max() <= 1e-12 * max(1.0, float(reference.abs().max()))
+        assert (each - reference).abs().max() <= 1e-12 * max(1.0, float(reference.detach().abs().max()))
 
 
 def test_who_looks_into_the_operators_sees_all_rows(parts: list[int]) -> None:
