@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from harness.cells import Train
 from harness.images.readers import UNREADABLE, ArrayReader, Reader
@@ -198,7 +198,8 @@ def _collate(samples: list[Sample | Unreadable]) -> Batch | Unreadable:
             return sample
         readable.append(sample)
     return Batch(
-        torch.stack([sample.image for sample in readable]),
+        # in a worker, into memory that it shares with the trainer: no copy on the way
+        default_collate([sample.image for sample in readable]),
         torch.tensor([sample.target for sample in readable]),
         torch.tensor([sample.index for sample in readable]),
         torch.tensor([sample.seed for sample in readable]),

@@ -181,7 +181,9 @@ def in_rgb(image: Image.Image) -> Image.Image:
         least, most = np.asarray(image.getextrema(), float).tolist()
         if image.mode == "F" or least < 0 or most > 255:
             raise ValueError(f"its values go from {least:g} to {most:g} (mode {image.mode}): scale them to 8 bits")
-    return image.convert("RGB")
+    image.load()
+    # Without this, convert() would copy what is in the right mode already, as photographs are.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from timm.data.auto_augment import RandAugment
 from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.functional import pil_to_tensor
 
 from harness.cells import Preprocessing
 from harness.cells.preprocessing import Augmentation, EvalTransform
@@ -23,6 +24,7 @@ from harness.images.transforms import (
     RandomErasing,
     TensorTransform,
     Transform,
+    channels_of,
     eval_transform,
     train_transform,
 )
@@ -350,3 +352,12 @@ def test_random_interpolation_is_one_of_two_for_each_image(input: str) -> None:
         drawn = pixels("random", seed)
         found |= {name for name in ("bilinear", "bicubic") if torch.equal(pixels(name, seed), drawn)}
     assert found == {"bilinear", "bicubic"}
+
+
+def test_channels_are_those_of_torchvision_each_in_one_piece() -> None:
+    image = photo(7, 5)
+    channels = channels_of(image)
+    assert torch.equal(channels, pil_to_tensor(image))
+    assert channels.shape == (3, 5, 7)
+    assert channels.is_contiguous()
+    assert not pil_to_tensor(image).is_contiguous()
