@@ -161,16 +161,22 @@ class Learner:
     def loss(self, batch: Batch, step: int, micro_batch: int) -> Tensor:
         """Return the mean loss of one micro-batch; `micro_batch` is its number in the step, counted over all ranks."""
         device, seed = self.setup.device, self.setup.seed
-        images, targets = self.normalise(batch.images), batch.targets.to(device, non_blocking=True)
-        if self.erase is not None:
-            images = self.erase(images, [derived_seed(image_seed, ERASING) for image_seed in batch.seeds.tolist()])
-        if self.mixup is not None:
-            images, targets = self._mix(images, targets, step, micro_batch)  # targets (m,) -> (m, num_classes)
+        images, targets = self.augmented(batch, batch.targets.to(device, non_blocking=True), step, micro_batch)
         smoothing = self.recipe.label_smoothing if self.mixup is None else 0.0  # mixup smoothes them itself
         seed_generators(derived_seed(seed, step, DROPPING, micro_batch), device)
         with self.setup.autocast():
             logits = self.network(images)
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+
+    def augmented(self, batch: Batch, targets: Tensor, step: int, micro_batch: int) -> tuple[Tensor, Tensor]:
+        """Return what the model gets and is to answer: float32 (m, C, H, W), and targets (m,), mixed (m, classes).
+
+        targets: (m,), on the device.
+        """
+        images = self.normalise(batch.images)
+        if self.erase is not None:
+            images = self.erase(images, [derived_seed(image_seed, ERASING) for image_seed in batch.seeds.tolist()])
+        return (images, targets) if self.mixup is None else self._mix(images, targets, step, micro_batch)
 
     def _mix(self, images: Tensor, targets: Tensor, step: int, micro_batch: int) -> tuple[Tensor, Tensor]:
         """Mix a micro-batch, which consists of pairs (first with last, ...) of the global batch, by mixup or CutMix.
