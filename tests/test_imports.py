@@ -43,7 +43,18 @@ WITHOUT = {
 }
 """What a folder must not import of others."""
 
-LATE = {"timm", "torchvision", "torch.utils.tensorboard", "pyarrow", "scipy", "vl_convert", "pynvml"}
+LATE = {
+    "timm",
+    "torchvision",
+    "torch.utils.tensorboard",
+    "pyarrow",
+    "scipy",
+    "vl_convert",
+    "pynvml",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+}
 """Libraries that are slow to import, or need not be there: these alone are imported inside functions outside cli."""
 
 FACES = {
