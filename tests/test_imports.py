@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attentions", "results", "slurm"),
     ("backbones", "harness.process"),
     ("harness.cells",),
-    ("harness.images", "harness.measures"),
+    ("harness.images", "harness.measures", "harness.runtimes"),
     ("harness.training", "harness.certificate"),
     ("harness.racing",),
     ("harness.runner", "harness.published", "harness.estimates", "harness.seeing"),
