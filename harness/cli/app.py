@@ -48,10 +48,10 @@ def warn(line: str, style: str | None = None) -> None:
     note(f"attention-bench: {line}", style)
 
 
-def must_be_new(out: Path) -> None:
-    """Raise ValueError for a file that would be overwritten."""
+def must_be_new(out: Path, option: str = "--out") -> None:
+    """Raise ValueError for a file, given by an option, that would be overwritten."""
     if out.exists():
-        raise ValueError(f"{out} exists: move it away, or give another --out")
+        raise ValueError(f"{out} exists: move it away, or give another {option}")
 
 
 def kept_in(cache: Path | None) -> str | None:

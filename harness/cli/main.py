@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from harness.cli import attentions as attention_commands
-from harness.cli import figures, images, jobs, models, report, scaling, seeing, swap, tables
+from harness.cli import export, figures, images, jobs, models, report, scaling, seeing, swap, tables
 from harness.cli import race as racing
 from harness.cli import run as measuring
 from harness.cli.app import error_console, out_console, warn
@@ -46,6 +46,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "logs": jobs.logs,
     "cluster": jobs.cluster,
     "swap": swap.swap,
+    "export": export.export,
 }
 """By name, in the order of the help."""
 

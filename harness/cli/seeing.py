@@ -189,6 +189,7 @@ def _viewed(
     device: str,
 ) -> list[Viewed]:
     """Return the models that a line names; raise ValueError, in one line, where there is none or one is unknown."""
+    from harness.cli.selection import checkpoint_named, preprocessing_of, weights_named
     from harness.cli.specs import settings, specs_of
     from harness.process.environment import check_device
     from harness.seeing.models import viewed
@@ -205,43 +206,19 @@ def _viewed(
         if len(attentions) > 1:
             raise ValueError("the files of --checkpoint have one attention: name one, or leave out --checkpoint")
         (spec,) = specs_of(preset, attentions, settings(settings_given))
-        found = [(spec, _weights(text, ema), _preprocessing(spec)) for text in checkpoints]
+        found = [(spec, weights_named(text, ema), preprocessing_of(spec)) for text in checkpoints]
     elif preset is not None:
-        found = [(spec, None, _preprocessing(spec)) for spec in specs_of(preset, attentions, settings(settings_given))]
+        found = [
+            (spec, None, preprocessing_of(spec)) for spec in specs_of(preset, attentions, settings(settings_given))
+        ]
     else:
-        found = [_checkpoint(text, ema) for text in checkpoints]
+        found = [checkpoint_named(text, ema) for text in checkpoints]
     for text in against:
         known = "=" in text or (text != "" and Path(text).exists())
-        found += [_checkpoint(text, ema)] if known else [(s, None, _preprocessing(s)) for s in specs_of(text, (), {})]
+        found += (
+            [checkpoint_named(text, ema)] if known else [(s, None, preprocessing_of(s)) for s in specs_of(text, (), {})]
+        )
     return _told_apart([viewed(*each, seed=seed, device=device) for each in found])
-
-
-def _checkpoint(text: str, ema: bool) -> tuple[BackboneSpec, Weights | None, Preprocessing]:
-    """Return the model that a checkpoint says it is of, or that PRESET=FILE does."""
-    from harness.cli.selection import evaluated
-    from harness.cli.specs import specs_of
-
-    name, equals, file = text.partition("=")
-    if not equals or Path(text).exists():
-        spec, weights, views = evaluated(Path(text), None, None, {}, (), ema=ema, strict=True)
-        return spec, weights, views[0]
-    (spec,) = specs_of(name, (), {})
-    return spec, _weights(file, ema), _preprocessing(spec)
-
-
-def _weights(file: str, ema: bool) -> Weights:
-    from harness.training.loading import weights_in
-
-    if not file:
-        raise ValueError("a file of weights has no name; write it as in PRESET=FILE")
-    return weights_in(file, ema=ema)
-
-
-def _preprocessing(spec: BackboneSpec) -> Preprocessing:
-    from harness.cells import Preprocessing
-    from harness.published.recipes import RECIPES
-
-    return RECIPES[spec.name].evaluation if spec.name in RECIPES else Preprocessing()
 
 
 def _told_apart(models: list[Viewed]) -> list[Viewed]:

@@ -168,6 +168,28 @@ def evaluated(
     return backbones.from_json(about["backbone"]), weights, views or [Preprocessing(**own)]
 
 
+def checkpoint_named(text: str, ema: bool) -> tuple[BackboneSpec, Weights, Preprocessing]:
+    """Return the model that a checkpoint says it is of, or that PRESET=FILE does. Raises ValueError, in one line."""
+    name, equals, file = text.partition("=")
+    if not equals or Path(text).exists():
+        spec, weights, views = evaluated(Path(text), None, None, {}, (), ema=ema, strict=True)
+        return spec, weights, views[0]
+    (spec,) = specs_of(name, (), {})
+    return spec, weights_named(file, ema), preprocessing_of(spec)
+
+
+def weights_named(file: str, ema: bool) -> Weights:
+    """Return the weights in a file. Raises ValueError, in one line, for a file without a name, or that has none."""
+    if not file:
+        raise ValueError("a file of weights has no name; write it as in PRESET=FILE")
+    return weights_in(file, ema=ema)
+
+
+def preprocessing_of(spec: BackboneSpec) -> Preprocessing:
+    """Return how the images of a preset are prepared."""
+    return RECIPES[spec.name].evaluation if spec.name in RECIPES else Preprocessing()
+
+
 def select(
     sweep: str | None,
     *,

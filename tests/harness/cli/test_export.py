@@ -1,0 +1,152 @@
+"""export: the files that it writes, the verdict beside them, and what is refused before anything is written."""
+
+import json
+import shlex
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import openvino
+import pytest
+import torch
+
+from backbones import build, preset
+from harness.runtimes import exports, formats, sessions
+from tests.harness.command_line import Ask, refused
+
+pytestmark = pytest.mark.usefixtures("users_files", "cache")
+
+SMALL = "--set num_classes=3 image_size=16 dim=16 depth=1"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports are kept beside the folder of a test, not in it."""
+    monkeypatch.setattr(exports, "cache_folder", lambda: tmp_path.with_name(f"{tmp_path.name}-cache"))
+
+
+def own(seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return build(preset("deit_micro", num_classes=3, image_size=16, dim=16, depth=1, attention="linear")).eval()
+
+
+def test_any_number_of_images_in_onnx(ask: Ask) -> None:
+    answer = ask(f"export deit_micro --attention linear {SMALL} --format onnx --batch dynamic --seed 3 -o new/m.onnx")
+    assert answer.status == 0, answer.err
+    first, *verdicts = answer.out.splitlines()
+    assert first.startswith("deit_micro linear(")
+    assert ", random weights, seed 3: " in first
+    assert " operators by torch.onnx, opset 18: " in first
+    assert [line.split(" at ")[1].split(":")[0] for line in verdicts] == ["1 image", "3 images"]
+    assert all(": right: " in line for line in verdicts)
+    images = torch.randn(5, 3, 16, 16)
+    session = onnxruntime.InferenceSession("new/m.onnx", providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    with torch.no_grad():
+        wanted = own(3)(images)
+    assert torch.allclose(torch.from_numpy(session.run(None, {given.name: images.numpy()})[0]), wanted, atol=1e-5)
+    about = json.loads(Path("new/m.onnx.json").read_text())
+    assert about["right"] is True
+    assert [each["batch"] for each in about["gate"]] == [1, 3]
+    assert about["gate"][0]["differences"].keys() == {"normal inputs", "zeros", "inputs scaled by 10"}
+    assert about["export"]["operators"]["MatMul"] > 1
+    assert {"torch", "onnx"} <= set(about["export"]["versions"])
+    assert about["session"]["runtime"] == "onnxruntime"
+    # The line that is kept makes the same.
+    Path("new/m.onnx").rename("new/before.onnx")
+    Path("new/m.onnx.json").unlink()
+    assert ask(shlex.join(shlex.split(about["command"])[1:])).status == 0
+    assert Path("new/m.onnx").read_bytes() == Path("new/before.onnx").read_bytes()
+
+
+def test_weights_from_a_file_in_openvino_and_torch_export(ask: Ask) -> None:
+    torch.manual_seed(1)
+    model = build(preset("deit_micro")).eval()
+    torch.save(model.state_dict(), "w.pth")
+    for format, file in (("openvino", "m.xml"), ("torch-export", "m.pt2")):
+        answer = ask(f"export deit_micro=w.pth --format {format} --batch 2 -o {file}")
+        assert answer.status == 0, answer.err
+        assert "w.pth (" in answer.out
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        wanted = model(images)
+        loaded = torch.export.load("m.pt2").module()(images)
+    found = openvino.Core().compile_model("m.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images.numpy())[0]
+    assert torch.allclose(loaded, wanted, atol=1e-5)
+    assert torch.allclose(torch.from_numpy(found), wanted, atol=1e-5)
+    assert {path.name for path in Path().iterdir()} == {
+        *("my_sweeps.py", "w.pth", "m.xml", "m.bin", "m.xml.json", "m.pt2", "m.pt2.json")
+    }
+
+
+def test_a_wrong_runtime_is_said_and_kept_beside_the_file(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = sessions.open_session
+
+    def wrong(export: exports.Export) -> sessions.Session:
+        session = right(export)
+        return sessions.Session(lambda args, kwargs: 1.01 * session.run(args, kwargs), session.about)
+
+    monkeypatch.setattr(sessions, "open_session", wrong)
+    answer = ask(f"export deit_micro {SMALL} --format torch-export -o m.pt2")
+    assert answer.status == 1
+    assert ": wrong: 1.0e-02 on " in answer.out
+    about = json.loads(Path("m.pt2.json").read_text())
+    assert about["right"] is False
+    assert about["gate"][0]["differences"]["normal inputs"] == pytest.approx(0.01, rel=1e-3)
+
+
+TAKEN = "--format onnx -o my_sweeps.py/m.onnx"
+REFUSED = {
+    "deit_micro --format onx -o m.onnx": "--format onx: allowed: onnx, openvino, torch-export",
+    "deit_micro --format onnx -o m.xml": "-o m.xml: the name of a file for --format onnx must end in .onnx",
+    "deit_micro --format openvino -o m.onnx": "must end in .xml",
+    "deit_micro --format torch-export -o m": "must end in .pt2",
+    f"deit_micro {TAKEN}": "my_sweeps.py is a file",
+    "deit_micro --format onnx --batch 0 -o m.onnx": "--batch 0: it takes a number from 1 up",
+    "deit_micro --format onnx --batch many -o m.onnx": "--batch many: it takes a number from 1 up, or dynamic",
+    "deit_micro --format onnx --limit 0 -o m.onnx": "--limit 0.0: it takes a number above 0",
+    "deit_micro --format onnx --limit nan -o m.onnx": "--limit nan: it takes a number above 0",
+    "deit_micro --format onnx --limit 0.1 -o m.onnx": "does not export to onnx: it was not done within 0.1 s",
+    "deit_micro --format onnx --seed -1 -o m.onnx": "--seed -1: it takes a number from 0",
+    "deit_micro --format onnx --ema -o m.onnx": "--ema has no effect without weights",
+    "deit_micro=none.pth --format onnx -o m.onnx": "cannot read the weights none.pth",
+    "deit_micro= --format onnx -o m.onnx": "a file of weights has no name",
+    "deit_micro=none.pth --attention linear --format onnx -o m.onnx": "--attention and --set are of a preset",
+    "my_sweeps.py --format onnx -o m.onnx": "my_sweeps.py",
+    "nothing --format onnx -o m.onnx": "unknown preset 'nothing'",
+    "deit_micro --attention nothing --format onnx -o m.onnx": "unknown attention 'nothing'",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_is_refused(ask: Ask, line: str) -> None:
+    said = refused_after_a_note if "--limit 0.1" in line else refused
+    assert REFUSED[line] in said(ask, f"export {line}")
+
+
+def refused_after_a_note(ask: Ask, line: str) -> str:
+    """What is refused once the export has begun, which is said first."""
+    answer = ask(line)
+    assert answer.status == 2
+    assert [path.name for path in Path().iterdir()] == ["my_sweeps.py"]
+    _, problem = answer.err.splitlines()
+    return problem
+
+
+@pytest.mark.parametrize("there", ["m.xml", "m.bin", "m.xml.json"])
+def test_nothing_is_overwritten(ask: Ask, there: str) -> None:
+    Path(there).write_text("mine")
+    said = refused(ask, "export deit_micro --format openvino -o m.xml")
+    assert said == f"{there} exists: move it away, or give another -o\n"
+
+
+def test_a_runtime_that_is_not_installed(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> Any:
+        if package == "onnxruntime":
+            raise PackageNotFoundError
+        return "1.0"
+
+    monkeypatch.setattr(formats, "version", version)
+    said = refused(ask, "export deit_micro --format onnx -o m.onnx")
+    assert said == "onnxruntime needs onnxruntime, which is not installed: pip install -e '.[onnxruntime]'\n"
