@@ -65,7 +65,8 @@ def race(
 
     Args:
         candidate: attentions, presets, or file.py:callable and module:callable of others, the baseline first; each may
-            be followed by @eager, @compiled, @fp32, @bf16, @fp16, and softmax by @fused, @explicit.
+            be followed by @eager, @compiled, @fp32, @bf16, @fp16, softmax by @fused, @explicit, and with --work forward
+            what has a name by @onnxruntime, @openvino.
         at: race attentions at all stages of this preset.
         site: race attentions at stages, as in swin_t.1, or at sizes, as in dim=96,heads=3,grid=56x56 (and further, if
             need be: keys=7x7,prefix=1).
@@ -273,7 +274,9 @@ def plain_of(measured: Measured, roofs: Sequence[Roof]) -> dict[str, Any]:
     from harness.measures.quiet import shares
 
     pairs = zip(measured.results, roofs, strict=True)
-    results = [{**row_of(measured.place, each, roof), "checked": each.checked} for each, roof in pairs]
+    results = [
+        {**row_of(measured.place, each, roof), "checked": each.checked, "runtime": each.runtime} for each, roof in pairs
+    ]
     blocks = []
     if measured.rounds is not None:
         names = [measured.results[each].candidate for each in measured.ran]

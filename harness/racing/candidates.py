@@ -1,6 +1,6 @@
 """From texts to candidates of a race: an attention, a preset or a foreign callable, and how it is run.
 
-softmax   focused(kernel_size=None)@compiled   swin_t@bf16   swin_t(attention=focused)   my_kernel.py:attention
+softmax   focused(kernel_size=None)@compiled   swin_t@bf16   swin_t@onnxruntime   my_kernel.py:attention
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from attentions import PATHS, AttentionSpec, load_file, names, unknown
 from backbones import ALIASES, BackboneSpec, preset, presets
 from harness.cells.runtime import Mode, Precision
 from harness.process.errors import first_line
+from harness.runtimes.formats import RUNTIMES, check_installed
 
 Work = Literal["forward", "both", "train"]
 """What is timed: a forward pass without gradients, forward and backward, or a training step with AdamW."""
@@ -29,6 +30,8 @@ HOW: dict[str, dict[str, Any]] = {
     "fused": {"options": {"fused": True}},
     "explicit": {"options": {"fused": False}},
     **{path: {"path": path} for path in PATHS},
+    # Their graph is that of torch's operators, and neither compiled nor autocast applies to it.
+    **{name: {"runtime": name, "mode": "eager", "path": None} for name in RUNTIMES if name != "torch"},
 }
 """What may follow an @, and what it changes: fields of the candidate, or options of its attention."""
 
@@ -49,7 +52,8 @@ class Foreign:
 class Candidate:
     """What is raced, how it is run, and the text that it was given by, which is its label.
 
-    `path`: one of `attentions.PATHS`, if it is forced.
+    `path`: one of `attentions.PATHS`, if it is forced. `runtime`: one of `RUNTIMES`, which runs it as an exported graph
+    unless it is torch.
     """
 
     label: str
@@ -57,6 +61,7 @@ class Candidate:
     mode: Mode = "eager"
     precision: Precision = "fp32"
     path: str | None = None
+    runtime: str = "torch"
 
     @property
     def reference(self) -> AttentionSpec | BackboneSpec:
@@ -92,6 +97,25 @@ def read_candidates(texts: Sequence[str], precision: Precision, reference: str |
     labels = [each.label for each in found]
     again = {at: labels[:at].count(label) + 1 for at, label in enumerate(labels) if label in labels[:at]}
     return [replace(each, label=f"{each.label} #{again[at]}") if at in again else each for at, each in enumerate(found)]
+
+
+def check_runtimes(candidates: Sequence[Candidate], work: Work, device: str) -> None:
+    """Raise ValueError, in one line, unless all candidates of other runtimes than torch can run as they are asked to.
+
+    That is a forward pass, in float32, on a CPU, of what is ours, where the runtime is installed.
+    """
+    for each in candidates:
+        if each.runtime == "torch":
+            continue
+        if isinstance(each.what, Foreign):
+            raise ValueError(f"{each.label} is foreign: {each.runtime} takes attentions and presets by name")
+        if each.precision != "fp32":
+            raise ValueError(f"{each.label}: {each.runtime} is raced in fp32, not {each.precision}")
+        if work != "forward":
+            raise ValueError(f"{each.label}: {each.runtime} has no backward pass: --work forward")
+        if device != "cpu":
+            raise ValueError(f"{each.label}: {each.runtime} is raced on a CPU, not on {device}")
+    check_installed({each.runtime for each in candidates})
 
 
 def _read(text: str, precision: Precision, reference: AttentionSpec | BackboneSpec | None) -> Candidate:

@@ -24,6 +24,8 @@ from harness.measures.roofline import Needed
 from harness.measures.speed import autocast_of, prepare
 from harness.racing.candidates import Candidate, Foreign, Work
 from harness.racing.places import Place
+from harness.runtimes.exports import Exportable
+from harness.runtimes.sessions import Deployed
 
 NOISE = 0.02
 """Standard deviation of what is added to every parameter: those that start as zeros or equal would hide mistakes."""
@@ -166,7 +168,13 @@ def entered(
             assert place is not None
             entry = _core(candidate, candidate.reference, place, runtime)
     entry.module.train(work != "forward")
-    return entry
+    return entry if candidate.runtime == "torch" else _deployed(entry, "" if place is None else place.label)
+
+
+def _deployed(entry: Entry, at: str) -> Entry:
+    """Return an entry whose module is run by the runtime of its candidate."""
+    subject = Exportable(entry.module, entry.args, entry.candidate.reference, entry.kwargs, at)
+    return replace(entry, module=Deployed(subject, entry.candidate.runtime))
 
 
 def check_layers(candidates: Sequence[Candidate], places: Sequence[Place]) -> None:

@@ -14,6 +14,8 @@ from harness.certificate.precision import NEAR
 from harness.certificate.subject import Broken, Exempt, Subject, at, difference, loss_of, no_tensor, require
 from harness.racing.candidates import Work
 from harness.racing.entries import Entry, forced
+from harness.runtimes.gate import agreement
+from harness.runtimes.sessions import Deployed
 
 FLOAT32 = 1e-4
 """Largest relative l2 difference of a float32 result: thousands of tokens have a tenth of it, TF32 has ten times it."""
@@ -49,12 +51,20 @@ def tolerance(entry: Entry) -> float:
 def check(entry: Entry, work: Work) -> str:
     """Return how the raced module was compared with its reference in float64, on the raced inputs.
 
+    What another runtime runs is compared with eager float32, on zeros and on the inputs scaled by 10 as well.
+
     Raises Broken with what differs, or with what went wrong.
     """
     spec = entry.candidate.reference
     attention = spec.attention if isinstance(spec, BackboneSpec) else spec
     with at(str(attention)):
         laws = lawful(attention, entry.runtime.device, entry.candidate.path)
+    if isinstance(entry.module, Deployed):
+        with at("on the raced inputs"):
+            verdict = agreement(entry.own, entry.module, entry.args, entry.kwargs)
+        if not verdict.right:
+            raise Broken(str(verdict))
+        return f"{laws}; {entry.module.session}: {verdict}"
     limit, worst = tolerance(entry), 0.0
     with at("on the raced inputs"):
         run = entry.run()

@@ -22,10 +22,11 @@ from harness.measures.speed import Timer, warm_up
 from harness.process.determinism import numerics
 from harness.process.environment import check_device
 from harness.process.errors import is_out_of_memory
-from harness.racing.candidates import Candidate, Work
+from harness.racing.candidates import Candidate, Work, check_runtimes
 from harness.racing.entries import Entry, check_layers, entered
 from harness.racing.gate import check
 from harness.racing.places import Place
+from harness.runtimes.sessions import Deployed
 
 SAMPLE = 2e-3
 """Seconds that a sample on a CPU takes at least: what is shorter is called several times, or the clock would count."""
@@ -55,7 +56,7 @@ class Result:
     seconds: of a call, two per round; what the harness itself takes of them is `own_share`. ratio: its time over the
     baseline's. peak_mib: above parameters and inputs. saved_mib: what forward keeps for backward, parameters apart;
     None without a backward pass. paths: see `attentions.used_paths`. repeats: calls per sample. needed: what it must
-    move and do at least.
+    move and do at least. runtime: that of an exported graph, and what is known of the graph.
     """
 
     candidate: str
@@ -71,6 +72,7 @@ class Result:
     repeats: int = 1
     own_share: float = 0.0
     needed: Needed | None = None
+    runtime: dict[str, Any] | None = None
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
@@ -115,6 +117,7 @@ def race(
     """
     device = setup.runtime.device
     check_device(device)
+    check_runtimes(candidates, setup.work, device)
     if setup.layer:
         check_layers(candidates, [] if place is None else [place])
     label = "" if place is None else place.label
@@ -154,6 +157,8 @@ def _prepared(candidate: Candidate, place: Place | None, setup: Setup) -> tuple[
     try:
         with at(candidate.label):
             entry = entered(candidate, place, setup.work, setup.runtime, layer=setup.layer)
+            if isinstance(entry.module, Deployed):
+                result = replace(result, runtime=entry.module.about)
             if setup.gate:
                 result = replace(result, checked=check(entry, setup.work))
             saved = None if setup.work == "forward" else _saved(entry)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.runtimes import exports
 from tests.harness.command_line import Ask, refused
 
 pytestmark = pytest.mark.usefixtures("users_files")
@@ -99,7 +100,21 @@ def test_models(ask: Ask) -> None:
     assert "a training step with AdamW of 2 images" in answer.out
 
 
+def test_another_runtime_is_a_candidate(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "cache_folder", lambda: tmp_path / "exports")
+    answer = ask(f"race linear linear@onnxruntime {SITE} {QUICK} --work forward -o race.json")
+    assert answer.status == 0, answer.err
+    assert [line.split()[1] for line in answer.out.splitlines()[1:3]] == ["linear", "linear@onnxruntime"]
+    eager, other = json.loads(Path("race.json").read_text())["places"][0]["results"]
+    assert eager["runtime"] is None
+    assert other["runtime"]["runtime"] == "onnxruntime"
+    assert other["runtime"]["export"]["operators"]["MatMul"] >= 2
+    assert ": right: " in other["checked"]
+
+
 REFUSED = {
+    f"linear linear@onnxruntime {SITE}": "linear@onnxruntime: onnxruntime has no backward pass: --work forward",
+    f"linear linear@openvino {SITE} --work forward --precision bf16": "openvino is raced in fp32, not bf16",
     "softmax linear": "attentions are raced somewhere: --at swin_t, or --site swin_t.1",
     f"softmax {SITE}": "a race takes two candidates or more",
     f"softmax linear {SITE} --work train": "--work train is for models; attentions take forward or both",
