@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from harness.cli import attentions as attention_commands
-from harness.cli import export, figures, images, jobs, models, report, scaling, seeing, swap, tables
+from harness.cli import export, figures, images, jobs, models, report, runtimes, scaling, seeing, swap, tables
 from harness.cli import race as racing
 from harness.cli import run as measuring
 from harness.cli.app import error_console, out_console, warn
@@ -30,6 +30,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "compare": tables.compare,
     "race": racing.race,
     "scaling": scaling.scaling,
+    "runtimes": runtimes.runtimes,
     "data": images.data,
     "reproduce": tables.reproduce,
     "figure": figures.figure,
