@@ -29,6 +29,7 @@ def submit(
     cluster: Annotated[str, tyro.conf.arg(metavar="NAME")],
     out: OutOption = RUNS,
     retry_disturbed: bool = False,
+    ignore_memory: bool = False,
     dry_run: bool = False,
     probe: bool = False,
 ) -> int:
@@ -42,6 +43,7 @@ def submit(
         choice: which cells.
         cluster: name of a table in clusters.toml (here or in ~/.config/attention-bench), or local.
         retry_disturbed: submit also the recorded cells whose speed was disturbed by other work on the machine.
+        ignore_memory: submit also what is estimated not to fit on a GPU of the cluster, with a line on the estimate.
         dry_run: print what would be submitted and an estimate of the time and disk space; submit nothing.
         probe: base the estimate on a brief speed measurement on this machine, rather than on records or GMACs.
     """
@@ -53,15 +55,21 @@ def submit(
         raise ValueError("--probe has no effect without --dry-run")
     cells = choice.cells()
     where = slurm.load(cluster)
+    if ignore_memory and where.gpu_memory_gb is None:
+        raise ValueError(
+            f"--ignore-memory has no effect: cluster {where.name} has no gpu_memory_gb, so nothing is refused"
+        )
     if dry_run:
         chosen = launch.choose(cells, launch.look_for(cells, out), retry_disturbed=retry_disturbed)
-        arrays = launch.planned(chosen, where)
+        arrays = launch.planned(chosen, where, warn if ignore_memory else None)
         limits = slurm.limits_of(where) if arrays and not where.is_local else None
         for line in preview.preview_lines(chosen, arrays, where, limits, out, probe=probe):
             say(line)
         return 0
     chosen, submitted = launch.submit_alone(
-        cells, where, out, choice.sweep or "grid", warn, retry_disturbed=retry_disturbed
+        *(cells, where, out, choice.sweep or "grid", warn),
+        retry_disturbed=retry_disturbed,
+        ignore_memory=ignore_memory,
     )
     for line in preview.counts(chosen, out):
         say(line)

@@ -27,6 +27,7 @@ from harness.process.environment import CHECKOUT, PACKAGES, ROOT, check_device, 
 from harness.process.waiting import IN_SHELL, wait_policy
 from harness.runner.checks import check_needs
 from harness.runner.records import is_disturbed, set_aside, settles
+from results.wording import count
 from slurm import Cluster
 
 DROPPED: tuple[State, ...] = ("dropped", "cancelled")
@@ -142,7 +143,9 @@ def _check_images(cells: Sequence[Cell]) -> None:
         check_present(source, "val")
 
 
-def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
+def planned(
+    choice: Choice, cluster: Cluster, over_memory: Callable[[str], None] | None = None
+) -> list[list[Allocation]]:
     """Return the arrays to submit; on this machine, what each process runs, one allocation after the other.
 
     Raises ValueError, in one line, for what could never run on the cluster.
@@ -161,23 +164,37 @@ def planned(choice: Choice, cluster: Cluster) -> list[list[Allocation]]:
     limits = slurm.limits_of(cluster)
     for resources in dict.fromkeys(allocation.resources for allocation in allocations):
         slurm.check_fits(cluster, limits, resources)
-    check_memory(allocations, cluster)
+    check_memory(allocations, cluster, over_memory)
     return arrays(allocations, limits.max_array_size)
 
 
-def check_memory(allocations: Iterable[Allocation], cluster: Cluster) -> None:
-    """Raise ValueError, in one line, for a cell that is estimated to need more memory than a GPU of the cluster has."""
+def check_memory(
+    allocations: Iterable[Allocation], cluster: Cluster, over_memory: Callable[[str], None] | None = None
+) -> None:
+    """Raise ValueError, in one line, for a cell that is estimated to need more memory than a GPU of the cluster has.
+
+    `over_memory`: gets one line on all such cells instead, if there are any.
+    """
     if cluster.gpu_memory_gb is None:
         return
     room = room_of(cluster.gpu_memory_gb)
-    for allocation in allocations:
-        for cell in allocation.cells:
-            if cell.device == "cuda" and (need := need_of(cell, allocation.resources.processes)) > room:
-                raise ValueError(
-                    f"{cell.label} needs about {need / GIB:.1f} GiB on a GPU, and of the {cluster.gpu_memory_gb:g} GiB "
-                    f"of cluster {cluster.name} {room / GIB:.1f} are for tensors (estimated, unchecked on CUDA): give "
-                    "it a smaller batch, or leave gpu_memory_gb out of the cluster's table to submit it all the same"
-                )
+    needs = [
+        (need, cell.label)
+        for allocation in allocations
+        for cell in allocation.cells
+        if cell.device == "cuda" and (need := need_of(cell, allocation.resources.processes)) > room
+    ]
+    if not needs:
+        return
+    need, label = needs[0] if over_memory is None else max(needs)
+    estimate = (
+        f"{label} needs about {need / GIB:.1f} GiB on a GPU, and of the {cluster.gpu_memory_gb:g} GiB of cluster "
+        f"{cluster.name} {room / GIB:.1f} are for tensors (estimated, unchecked on CUDA)"
+    )
+    if over_memory is None:
+        raise ValueError(f"{estimate}: give it a smaller batch, or submit --ignore-memory submits it all the same")
+    beside = f"; {count(len(needs), 'cell')} like this" if len(needs) > 1 else ""
+    over_memory(f"{estimate}: submitted all the same{beside}")
 
 
 def submit_alone(
@@ -188,25 +205,31 @@ def submit_alone(
     warn: Callable[[str], None],
     *,
     retry_disturbed: bool = False,
+    ignore_memory: bool = False,
 ) -> tuple[Choice, Submission | None]:
     """Submit what is missing of these cells, one shell at a time; return the choice, and None if nothing is missing.
+
+    With `ignore_memory`, a cell that is estimated not to fit on a GPU is submitted with a warning.
 
     Raises ValueError, in one line, as `choose`, `planned` and `submit` do; before the lock is taken if possible, so
     that a refused command leaves no file behind.
     """
     choice = choose(cells, look_for(cells, out), retry_disturbed=retry_disturbed)
-    arrays = planned(choice, cluster)
+    over_memory = warn if ignore_memory else None
+    arrays = planned(choice, cluster, over_memory)
     if not arrays:
         return choice, None
+    # `resume` asks the table of the submission: what was let through once is let through again.
+    kept = replace(cluster, gpu_memory_gb=None) if ignore_memory else cluster
     with submission_lock(out, warn):
         # Another shell may have submitted some of them meanwhile.
         again = choose(cells, look_for(cells, out), retry_disturbed=retry_disturbed)
         if (again.cells, again.waited_for) != (choice.cells, choice.waited_for):
-            arrays = planned(again, cluster)
+            arrays = planned(again, cluster, over_memory)
         if not arrays:
             return again, None
         with set_aside(again.cells, out):
-            return again, submit(again, arrays, cluster, out, sweep)
+            return again, submit(again, arrays, kept, out, sweep)
 
 
 def submit(

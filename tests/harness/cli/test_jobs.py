@@ -97,6 +97,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask, users_files:
         ("submit sweeps.py:four --cluster local --only nothing", "--only nothing: no cell holds this"),
         ("submit sweeps.py:four --cluster local --probe", "--probe has no effect without --dry-run"),
         (
+            "submit sweeps.py:four --cluster local --ignore-memory",
+            "--ignore-memory has no effect: cluster local has no gpu_memory_gb, so nothing is refused",
+        ),
+        (
             "submit --backbone deit_micro --task speed --device cuda --cluster local",
             "device cuda was asked for, but torch finds no CUDA device here; allowed: cpu",
         ),

@@ -599,6 +599,23 @@ def test_one_submit_asks_slurm_once_before_the_lock_and_once_under_it(
     assert slurm.asked == 2
 
 
+def test_what_may_not_fit_is_submitted_if_asked_and_resumed_without_being_asked(
+    out: Path, slurm: Slurm, sbatch: Sbatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_package, "check_fits", lambda cluster, limits, resources: None)  # the node has no GPU
+    cells, small, said = [speed_on_gpu()], Cluster("gpu", gpus_per_node=1, gpu_memory_gb=1.001), list[str]()
+    assert "submit --ignore-memory submits it all the same" in line(
+        lambda: launch.submit_alone(cells, small, out, "big", said.append)
+    )
+    _, made = launch.submit_alone(cells, small, out, "big", said.append, ignore_memory=True)
+    assert made is not None
+    assert made.submitted == {cells[0].key}
+    (text,) = said
+    assert text.endswith("(estimated, unchecked on CUDA): submitted all the same")
+    made.code.mkdir(parents=True)
+    assert [each.sweep for each in resumed(out, "big")] == ["big"]
+
+
 # Cancelling
 
 

@@ -1,6 +1,7 @@
 """Which cells share an allocation and what each gets, on clusters of several kinds and on this machine."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -128,9 +129,24 @@ def test_what_does_not_fit_on_a_gpu_is_refused_if_its_memory_is_known() -> None:
         check_memory(allocations, replace(GPU, gpu_memory_gb=1.01))
     text = str(refusal.value)
     assert text.startswith(cells(ON_GPU)[0].label)
-    assert "give it a smaller batch, or leave gpu_memory_gb out" in text
+    assert text.endswith("give it a smaller batch, or submit --ignore-memory submits it all the same")
     assert "\n" not in text
     check_memory(plan(cells(ON_CPU), GPU), replace(GPU, gpu_memory_gb=1.01))
+
+
+def test_what_does_not_fit_is_let_through_with_one_line_on_the_largest() -> None:
+    (small,), large = cells(ON_GPU), cells(replace(ON_GPU, runtime=replace(ON_GPU.runtime, batch=2**17)))
+    said: list[str] = []
+    check_memory(plan([small, *large], GPU), replace(GPU, gpu_memory_gb=16), said.append)
+    check_memory(plan([small, *large], GPU), replace(GPU, gpu_memory_gb=1.01), said.append)
+    check_memory(plan([small, *large], GPU), replace(GPU, gpu_memory_gb=1000), said.append)
+    of_one, of_two = said
+    assert re.match(
+        rf"{re.escape(large[0].label)} needs about [\d.]+ GiB on a GPU, and of the 16 GiB of cluster", of_one
+    )
+    assert of_one.endswith("(estimated, unchecked on CUDA): submitted all the same")
+    assert of_two.startswith(f"{large[0].label} needs about ")
+    assert of_two.endswith("submitted all the same; 2 cells like this")
 
 
 def test_what_needs_another_waits_for_it_and_comes_later() -> None:
