@@ -29,6 +29,7 @@ from harness.cells import Recipe
 from harness.cells.runtime import Device, Precision
 from harness.images.batches import Batch
 from harness.measures.comparison import Ratio, clock_of, ratio
+from harness.measures.memory import held
 from harness.measures.quiet import PATIENCE, UNWATCHED, wait_for_quiet, watch
 from harness.measures.speed import Timer
 from harness.process.determinism import deterministic
@@ -49,7 +50,7 @@ def overhead(
     precision: Precision = "fp32",
     timed: Timer | None = None,
 ) -> Ratio:
-    """Measure the time of a step of `recipe` with `batch` images over that of a plain loop, A B B A in this process.
+    """Measure the time of a step of `recipe` with `batch` images over that of a plain loop, in turn in this process.
 
     1 is no overhead; below 1 the step is faster, because of its fused optimizer. At least `min_seconds` are measured,
     by `timed` (default: the clock of the device).
@@ -92,12 +93,13 @@ def overhead(
         deterministic_algorithms = torch.are_deterministic_algorithms_enabled()
         for call in (of_the_learner, plain) * 2:
             call()
+        tensors = held(learner.model, model)
         kind: Device = "cuda" if device.type == "cuda" else "cpu"
         if timed is not None:
-            return ratio(of_the_learner, plain, timed, min_seconds, UNWATCHED)
+            return ratio(of_the_learner, plain, timed, min_seconds, UNWATCHED, tensors)
         watching = watch(kind)
         wait_for_quiet(watching, PATIENCE, lambda text: None)
-        return ratio(of_the_learner, plain, clock_of(kind), min_seconds, watching)
+        return ratio(of_the_learner, plain, clock_of(kind), min_seconds, watching, tensors)
 
 
 def cpu_time(call: Callable[[], object]) -> float:

@@ -1,13 +1,15 @@
-"""Memory of a call: its peak, by torch's allocator on a GPU and of the process on a CPU, and what backward needs."""
+"""Memory of a call: its peak, by torch's allocator on a GPU and of the process on a CPU, what backward needs, where."""
 
 import ctypes
 import gc
+import random
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.cells.runtime import Device
 
@@ -49,6 +51,26 @@ def peak_above(call: Callable[[], object], device: Device) -> float | None:
 
 def _above(peak: float | None, before: float | None) -> float | None:
     return None if peak is None or before is None else max(0.0, peak - before)
+
+
+def held(*modules: nn.Module) -> list[Tensor]:
+    """Return the parameters and buffers of modules."""
+    return [each for module in modules for each in (*module.parameters(), *module.buffers())]
+
+
+def move(tensors: Sequence[Tensor], draws: random.Random) -> None:
+    """Put tensors and their gradients elsewhere in memory, as they are; in an order that is drawn, they swap places.
+
+    Where tensors lie decides which of them a cache holds together, and by that a time: two equal modules that stay
+    where they are may differ by several percent for as long as they live. Tensors that share their memory, or have only
+    a part of it, stay.
+    """
+    all_ = [*tensors, *(each.grad for each in tensors if each.grad is not None)]
+    owners = Counter(each.untyped_storage().data_ptr() for each in all_)
+    for each in draws.sample(all_, len(all_)):
+        storage = each.untyped_storage()
+        if owners[storage.data_ptr()] == 1 and storage.nbytes() == each.nbytes:
+            each.data = each.data.clone()
 
 
 def saved_for_backward(forward: Callable[[], object], without: Iterable[Tensor]) -> float:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,11 @@ from attentions import Attention, AttentionSpec, lookup, using_path
 from backbones import BackboneSpec, build
 from backbones import macs as macs_of
 from harness.cells import Runtime
-from harness.cells.runtime import AUTOCAST
+from harness.cells.runtime import AUTOCAST, Workload
 from harness.measures.counters import count_with_torch
+from harness.measures.memory import held
 from harness.measures.roofline import Needed
-from harness.measures.speed import autocast_of, prepare
+from harness.measures.speed import autocast_of, prepared
 from harness.racing.candidates import Candidate, Foreign, Work
 from harness.racing.places import Place
 from harness.runtimes.exports import Exportable
@@ -37,7 +38,7 @@ class Entry:
 
     `own` is the module of the project that it must equal, with the same parameters: itself unless it is foreign.
     Arguments that require gradients are those whose gradients are compared; `runtime` has the candidate's precision and
-    mode, and a batch of images.
+    mode, and a batch of images. `towards`: the gradients of outputs in the calls that were made of it.
     """
 
     candidate: Candidate
@@ -46,6 +47,7 @@ class Entry:
     runtime: Runtime
     args: tuple[Tensor | None, ...]
     kwargs: dict[str, Tensor | None] = field(default_factory=dict)
+    towards: list[Tensor] = field(default_factory=list)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -60,6 +62,12 @@ class Entry:
     @property
     def _names(self) -> tuple[str, ...]:
         return ("q", "k", "v") if len(self.args) == 3 and self.args[1] is not None else ("x", "mask", "regions")
+
+    @property
+    def held(self) -> list[Tensor]:
+        """What lies in memory from call to call: parameters, buffers, arguments, and what `call` sends backward."""
+        given = (x for x in (*self.args, *self.kwargs.values()) if x is not None)
+        return [*held(self.module), *given, *self.towards]
 
     def run(self) -> Callable[[], Tensor]:
         """Return the forward pass as it is raced: compiled or not, under autocast or not."""
@@ -118,8 +126,11 @@ class Entry:
         """Return what is timed; of a model, the call that is timed for the records of speeds, too."""
         spec = self.candidate.reference
         if isinstance(spec, BackboneSpec):
-            image = (spec.in_channels, *spec.image_size)
-            step = prepare(self.module, image, spec.num_classes, self.runtime, "infer" if work == "forward" else work)
+            (images,) = self.args
+            assert images is not None
+            labels = torch.randint(spec.num_classes, (len(images),), device=images.device)
+            timed: Workload | Literal["both"] = "infer" if work == "forward" else work
+            step = prepared(self.module, images, labels, self.runtime, timed, fused=self.runtime.device == "cuda")
 
             def on_its_path() -> Tensor:
                 with forced(self.candidate.path):
@@ -131,6 +142,7 @@ class Entry:
             return torch.inference_mode()(run)
         wanted = [*self.leaves.values(), *self.parameters.values()]
         towards = torch.randn_like(run())
+        self.towards.append(towards)
 
         def both() -> Tensor:
             for x in wanted:

@@ -1,4 +1,4 @@
-"""Candidates measured in turn, A B C C B A, once each of them is known to be correct."""
+"""Candidates measured in turn, once each of them is known to be correct."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median, quantiles
 from typing import Any
+
+from torch import Tensor
 
 from attentions import used_paths
 from harness.cells import Runtime
@@ -85,7 +87,7 @@ class Result:
 class Measured:
     """The results at one place, in the order of the candidates, and the rounds behind them (None if nothing ran).
 
-    `ran`: the candidates that were timed, in the order of their turns.
+    `ran`: the candidates that were timed, in the order of the rounds' calls.
     """
 
     place: str
@@ -124,12 +126,14 @@ def race(
     with numerics(compiled=any(each.mode == "compiled" for each in candidates)):
         results: list[Result] = []
         calls: dict[int, Callable[[], Any]] = {}
+        tensors: list[Tensor] = []
         for at_, candidate in enumerate(candidates):
             report(f"{label} {candidate.label}: checking".strip())
-            result, call = _prepared(candidate, place, setup)
+            result, ready = _prepared(candidate, place, setup)
             results.append(result)
-            if call is not None:
-                calls[at_] = call
+            if ready is not None:
+                calls[at_], entry = ready
+                tensors += entry.held
         if not calls:
             return Measured(label, tuple(results))
         timed, watching = timed or clock_of(device), watching or watch(device)
@@ -138,7 +142,8 @@ def race(
         ran = tuple(calls)
         repeats = [results[each].repeats for each in ran]
         in_turn = [calls[each] for each in ran]
-        rounds = interleaved(in_turn, timed, setup.min_seconds * len(ran), watching, _slowed, repeats)
+        min_seconds = setup.min_seconds * len(ran)
+        rounds = interleaved(in_turn, timed, min_seconds, watching, _slowed, repeats, tensors)
         for turn, each in enumerate(ran):
             seconds = tuple(rounds.times(turn))
             empty = median(timed(repeated(_nothing, repeats[turn])) for _ in range(EMPTY)) / repeats[turn]
@@ -151,8 +156,10 @@ def race(
         return Measured(label, tuple(results), ran, rounds)
 
 
-def _prepared(candidate: Candidate, place: Place | None, setup: Setup) -> tuple[Result, Callable[[], Any] | None]:
-    """Build, check and warm up a candidate; without a call it has a problem."""
+def _prepared(
+    candidate: Candidate, place: Place | None, setup: Setup
+) -> tuple[Result, tuple[Callable[[], Any], Entry] | None]:
+    """Build, check and warm up a candidate, and return its call; without one it has a problem."""
     device, result = setup.runtime.device, Result(candidate.label)
     try:
         with at(candidate.label):
@@ -182,7 +189,7 @@ def _prepared(candidate: Candidate, place: Place | None, setup: Setup) -> tuple[
         paths=shown(paths),
         repeats=repeats,
         needed=entry.needed(setup.work),
-    ), call
+    ), (call, entry)
 
 
 def _saved(entry: Entry) -> float:

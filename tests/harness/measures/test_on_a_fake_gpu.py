@@ -10,7 +10,7 @@ from harness.cells import Runtime, Speed
 from harness.cells.runtime import Precision
 from harness.estimates.rates import Load, Rates
 from harness.measures import speed
-from harness.measures.comparison import compare
+from harness.measures.comparison import PARTS, compare
 from harness.measures.speed import measure_backbone, prepare, timer
 from tests.fake_gpu import fake_gpu
 from tests.harness.small_training import deit
@@ -65,9 +65,8 @@ def test_the_layout_reaches_the_gpu(channels_last: bool) -> None:
 
 
 def test_two_are_compared_and_a_rate_is_probed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.measures.comparison.MIN_BLOCKS", 6)
     monkeypatch.setattr("harness.estimates.rates.PROBE_SECONDS", 1e-6)
     with fake_gpu() as gpu:
-        assert compare(SPEC, SPEC, Runtime("cuda", "fp16", batch=2), "infer", min_seconds=1e-6).blocks == 6
+        assert compare(SPEC, SPEC, Runtime("cuda", "fp16", batch=2), "infer", min_seconds=1e-6).blocks == PARTS
         assert Rates((), 1).of(Load(SPEC, "infer", "cuda", "bf16", batch=2), probe=True).basis == "probe"
     assert not gpu.timed_waits

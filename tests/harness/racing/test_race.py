@@ -3,9 +3,9 @@
 import math
 import random
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -146,28 +146,16 @@ def test_forward_saves_nothing() -> None:
     assert [each.saved_mib for each in raced("softmax", "focused", work="forward").results] == [None, None]
 
 
-class Clock:
-    """Made-up seconds by the order of calls: each of `seconds` in turn, forwards and backwards, and no waiting."""
-
-    def __init__(self, *seconds: float) -> None:
-        self.turns = [*seconds, *reversed(seconds)]
-        self.calls = 0
-
-    def __call__(self, call: Callable[[], object]) -> float:
-        self.calls += 1
-        return self.turns[(self.calls - 1) % len(self.turns)]
-
-
-def test_ratios_are_those_of_the_clock_whatever_the_repeats() -> None:
+def test_ratios_are_those_of_the_clock_whatever_the_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples of 1, 2 and 4 s of however many calls: the time of one is a sample's over its calls."""
-    measured = race(
-        named("softmax", "linear", "softmax"),
-        SMALL,
-        setup(),
-        lambda line: None,
-        timed=Clock(1, 2, 4),
-        watching=UNWATCHED,
-    )
+    numbers = count()
+    monkeypatch.setattr("harness.measures.comparison.repeated", lambda call, times: next(numbers))
+
+    def timed(sample: object) -> float:
+        return float(2**sample) if isinstance(sample, int) else 0.0
+
+    candidates = named("softmax", "linear", "softmax")
+    measured = race(candidates, SMALL, setup(), lambda line: None, timed=timed, watching=UNWATCHED)
     for result, seconds in zip(measured.results, (1, 2, 4), strict=True):
         assert set(result.seconds) == {seconds / result.repeats}
         if result.ratio:
