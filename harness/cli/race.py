@@ -39,7 +39,7 @@ def race(
         tuple[str, ...], Positional, tyro.conf.arg(metavar="CANDIDATE ...", help_behavior_hint="(required)")
     ],
     *,
-    at: Annotated[str | None, shown("PRESET")] = None,
+    at: Annotated[tuple[str, ...], shown("PRESET ...")] = (),
     site: Annotated[tuple[str, ...], shown("PRESET.STAGE|SIZES ...")] = (),
     layer: Literal["core", "layer"] = "core",
     work: Literal["forward", "both", "train"] = "both",
@@ -67,7 +67,7 @@ def race(
         candidate: attentions, presets, or file.py:callable and module:callable of others, the baseline first; each may
             be followed by @eager, @compiled, @fp32, @bf16, @fp16, softmax by @fused, @explicit, and with --work forward
             what has a name by @onnxruntime, @openvino.
-        at: race attentions at all stages of this preset.
+        at: race attentions at all stages of these presets; with --layer layer, at all stages under test.
         site: race attentions at stages, as in swin_t.1, or at sizes, as in dim=96,heads=3,grid=56x56 (and further, if
             need be: keys=7x7,prefix=1).
         layer: of attentions, the attention alone, or the preset's layer with its projections.
@@ -82,7 +82,7 @@ def race(
     from harness.process.environment import environment
     from harness.racing.candidates import read_candidates
     from harness.racing.entries import check_layers
-    from harness.racing.places import places_of, read_place
+    from harness.racing.places import layers_of, places_of, read_place
     from harness.racing.race import Setup
     from harness.racing.race import race as race_
     from results import tables
@@ -90,17 +90,18 @@ def race(
     runtime = runtime_of(device, precision, batch, seconds, output)
     candidates = read_candidates(candidate, runtime.precision, reference)
     models = candidates[0].is_model
-    if models and (at is not None or site or layer != "core"):
+    if models and (at or site or layer != "core"):
         raise ValueError("models have no place: leave out --at, --site and --layer")
     if not models and work == "train":
         raise ValueError("--work train is for models; attentions take forward or both")
-    places: list[Place | None] = [None]
-    if not models:
-        places = [*(places_of(at) if at is not None else []), *(each for text in site for each in read_place(text))]
-        if not places:
-            raise ValueError("attentions are raced somewhere: --at swin_t, or --site swin_t.1")
+    found = [each for name in at for each in places_of(name, tested=layer == "layer")]
+    found += [each for text in site for each in read_place(text)]
     if layer == "layer":
-        check_layers(candidates, [each for each in places if each is not None])
+        found = layers_of(found)
+        check_layers(found)
+    if not models and not found:
+        raise ValueError("attentions are raced somewhere: --at swin_t, or --site swin_t.1")
+    places: list[Place | None] = [None] if models else [*found]
     setup = Setup(work, runtime, seconds, layer=layer == "layer")
     measured = [race_(candidates, place, setup, note) for place in places]
     about = environment(device)
@@ -110,9 +111,15 @@ def race(
         sheet = sheet.without(ROOFLINE)
     tables.show(sheet, out_console)
     if output is not None:
-        line: dict[str, Any] = {"--at": at, "--layer": layer, "--work": work, "--batch": batch, "--device": device}
+        line: dict[str, Any] = {"--layer": layer, "--work": work, "--batch": batch, "--device": device}
         line |= {"--precision": precision, "--seconds": seconds, "--reference": reference}
-        words = ["attention-bench", "race", *candidate, *(["--site", *site] if site else [])]
+        words = [
+            "attention-bench",
+            "race",
+            *candidate,
+            *(["--at", *at] if at else []),
+            *(["--site", *site] if site else []),
+        ]
         command = command_of(words, line, candidates)
         write_files([(output, _content(output.suffix, sheet, measured, roofs, command, about))], [])
     return 1 if any(result.problem for each in measured for result in each.results) else 0

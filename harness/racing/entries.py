@@ -24,6 +24,7 @@ from harness.measures.memory import held
 from harness.measures.roofline import Needed
 from harness.measures.speed import autocast_of, prepared
 from harness.racing.candidates import Candidate, Foreign, Work
+from harness.racing.layers import layer_of, own_name, takes_before_norm, with_cores
 from harness.racing.places import Place
 from harness.runtimes.exports import Exportable
 from harness.runtimes.sessions import Deployed
@@ -51,7 +52,8 @@ class Entry:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        return dict(self.module.named_parameters())
+        """Its parameters, by the names that `own` has for them."""
+        return {own_name(name): each for name, each in self.module.named_parameters()}
 
     @property
     def leaves(self) -> dict[str, Tensor]:
@@ -189,15 +191,11 @@ def _deployed(entry: Entry, at: str) -> Entry:
     return replace(entry, module=Deployed(subject, entry.candidate.runtime))
 
 
-def check_layers(candidates: Sequence[Candidate], places: Sequence[Place]) -> None:
-    """Raise ValueError unless each of the candidates can be raced with its layer at each of the places."""
-    if foreign := [each.label for each in candidates if isinstance(each.what, Foreign)]:
-        raise ValueError(f"{foreign[0]} is foreign, and has no layer: race it with --layer core")
+def check_layers(places: Sequence[Place]) -> None:
+    """Raise ValueError unless there is a layer around an attention under test at each of the places."""
     for place in places:
         if place.spec is None:
             raise ValueError(f"{place.label} has no layer: --layer layer takes --at swin_t or --site swin_t.1")
-        if place.spec.family == "cswin":
-            raise ValueError(f"{place.label}: the blocks of a cswin project outside of their attention; --layer core")
         if not place.spec.mounts_of(place.stage - 1)[0].tested:
             raise ValueError(f"{place.label}: its blocks are softmax's own; --layer layer takes a stage under test")
 
@@ -220,22 +218,15 @@ def _layer(candidate: Candidate, spec: AttentionSpec, place: Place, runtime: Run
     """The host module of a block: it gets what the model gives it, but for its tokens, which are drawn."""
     assert place.spec is not None
     model_spec = replace(place.spec, attention=spec)
-    mounts = model_spec.mounts()
-    first = next(at for at, mount in enumerate(mounts) if mount.stage == place.stage)
-    model = _stirred(build(model_spec))
-    hosts = [each for each in model.modules() if isinstance(getattr(each, "core", None), Attention)]
-    host = hosts[sum(len(mount.sites) for mount in mounts[:first])]
-    seen: list[tuple[Any, ...]] = []
-    host.register_forward_pre_hook(lambda module, args: seen.append(args))
-    with torch.no_grad():
-        model(torch.zeros(1, model_spec.in_channels, *model_spec.image_size))
-    host._forward_pre_hooks.clear()
-    (x, *others) = seen[0]
+    own, (groups, *tokens), others = layer_of(_stirred(build(model_spec)), model_spec, place.stage)
     torch.manual_seed(1)
-    tokens = _leaf((runtime.batch * x.shape[0], *x.shape[1:]), replace(runtime, precision="fp32"))
-    rest = tuple(None if each is None else each.to(runtime.device) for each in others)
-    host = host.to(runtime.device)
-    return Entry(candidate, host, host, runtime, (tokens, *rest))
+    shape, exact = (runtime.batch * groups, *tokens), replace(runtime, precision="fp32")
+    args = (_leaf(shape, exact), *(None if each is None else each.to(runtime.device) for each in others))
+    kwargs: dict[str, Tensor | None] = {"before_norm": _leaf(shape, exact)} if takes_before_norm(model_spec) else {}
+    module = own
+    if isinstance(candidate.what, Foreign):
+        module = with_cores(own, lambda core: _foreign(candidate, core, core.site))
+    return Entry(candidate, module.to(runtime.device), own.to(runtime.device), runtime, args, kwargs)
 
 
 def _model(candidate: Candidate, spec: BackboneSpec, runtime: Runtime) -> Entry:
@@ -274,7 +265,7 @@ def _counted(layer: nn.Module, args: tuple[Tensor | None, ...]) -> int:
     """Return the multiply-adds of a layer, of products and convolutions, counted in one forward pass."""
     (x, *rest) = args
     assert x is not None
-    return count_with_torch(_Around(layer, tuple(rest)), x)["products and convolutions"]
+    return count_with_torch(_Around(layer, tuple(rest)), x.detach())["products and convolutions"]
 
 
 class Function(nn.Module):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from attentions import Grid, Site
 from backbones import BackboneSpec, preset
@@ -13,19 +14,23 @@ SITE = "dim=96,heads=3,grid=56x56"
 
 @dataclass(frozen=True)
 class Place:
-    """A site, with `groups` entries per image (windows, stripes); `spec` and `stage`, from 1, where a preset has it."""
+    """A site, with `groups` entries per image (windows, stripes); `spec` and `stage`, from 1, where a preset has it.
+
+    `branch`: from 1, where a block has several, else 0.
+    """
 
     label: str
     site: Site
     groups: int = 1
     spec: BackboneSpec | None = None
     stage: int = 0
+    branch: int = 0
 
 
-def places_of(name: str, stage: int | None = None) -> list[Place]:
+def places_of(name: str, stage: int | None = None, *, tested: bool = False) -> list[Place]:
     """Return where the first block of a stage of a preset, or of each stage, has its attention.
 
-    A block with two branches, as CSWin's, has two places.
+    A block with two branches, as CSWin's, has two places. `tested`: of the stages whose first block is under test.
 
     Raises:
         ValueError: for an unknown preset, or a stage that it does not have.
@@ -37,11 +42,24 @@ def places_of(name: str, stage: int | None = None) -> list[Place]:
     found = []
     for each in stages if stage is None else (stage,):
         mount = spec.mounts_of(each - 1)[0]
+        if tested and not mount.tested:
+            continue
         for branch, site in enumerate(mount.sites, 1):
             groups = mount.grid.height * mount.grid.width // (site.queries.height * site.queries.width)
-            label = f"{name}.{each}" + (f" branch {branch}" if len(mount.sites) > 1 else "")
-            found.append(Place(label, site, groups, spec, each))
+            if len(mount.sites) > 1:
+                found.append(Place(f"{name}.{each} branch {branch}", site, groups, spec, each, branch))
+            else:
+                found.append(Place(f"{name}.{each}", site, groups, spec, each))
     return found
+
+
+def layers_of(places: Sequence[Place]) -> list[Place]:
+    """Return the places of whole layers: the branches of a block are one."""
+    return [
+        replace(each, label=each.label.removesuffix(f" branch {each.branch}"), branch=0)
+        for each in places
+        if each.branch < 2
+    ]
 
 
 def read_place(text: str) -> list[Place]:

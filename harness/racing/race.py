@@ -121,7 +121,7 @@ def race(
     check_device(device)
     check_runtimes(candidates, setup.work, device)
     if setup.layer:
-        check_layers(candidates, [] if place is None else [place])
+        check_layers([] if place is None else [place])
     label = "" if place is None else place.label
     with numerics(compiled=any(each.mode == "compiled" for each in candidates)):
         results: list[Result] = []

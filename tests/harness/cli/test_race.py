@@ -9,6 +9,7 @@ import pytest
 
 from harness.runtimes import exports
 from tests.harness.command_line import Ask, refused
+from tests.pages import ROOT
 
 pytestmark = pytest.mark.usefixtures("users_files")
 
@@ -110,6 +111,21 @@ def test_another_runtime_is_a_candidate(ask: Ask, tmp_path: Path, monkeypatch: p
     assert other["runtime"]["runtime"] == "onnxruntime"
     assert other["runtime"]["export"]["operators"]["MatMul"] >= 2
     assert ": right: " in other["checked"]
+
+
+def test_plain_forms_race_in_the_layers_of_several_presets(ask: Ask) -> None:
+    focused = f"{ROOT}/tests/plain_forms.py:focused"
+    line = f"race {focused} focused --reference focused --at swin_micro cswin_micro --layer layer {QUICK} -o race.json"
+    answer = ask(line)
+    assert answer.status == 0, answer.out + answer.err
+    plain = json.loads(Path("race.json").read_text())
+    places = [each["place"] for each in plain["places"]]
+    assert places[:3] == ["swin_micro.1", "swin_micro.2", "cswin_micro.1"]
+    assert len(set(places)) == len(places)
+    assert "--at swin_micro cswin_micro" in plain["command"]
+    assert all(
+        "raced inputs: largest difference" in row["checked"] for each in plain["places"] for row in each["results"]
+    )
 
 
 REFUSED = {

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from attentions import temporary_registry, used_paths
+from attentions import AttentionSpec, temporary_registry, used_paths
+from backbones import build
+from backbones.cswin import CSWin, CSWinSpec
 from harness.cells import Runtime
 from harness.certificate import definition
 from harness.certificate.subject import Subject
@@ -23,7 +25,7 @@ from harness.process.usage import Usage
 from harness.racing.candidates import Candidate, Work, read_candidates
 from harness.racing.entries import check_layers, entered
 from harness.racing.gate import check, lawful
-from harness.racing.places import places_of, read_place
+from harness.racing.places import layers_of, places_of, read_place
 from harness.racing.race import Measured, Setup, mean_ratio, race
 
 (SMALL,) = read_place("dim=16,heads=2,grid=4x5")
@@ -266,11 +268,101 @@ def test_where_there_is_no_layer() -> None:
     with pytest.raises(ValueError, match=r"^dim=16,heads=2,grid=4x5 has no layer: --layer layer takes --at swin_t"):
         race(both, SMALL, setup(layer=True), print)
     with pytest.raises(ValueError, match="its blocks are softmax's own; --layer layer takes a stage under test"):
-        check_layers(both, places_of("flatten_swin_t"))
-    with pytest.raises(ValueError, match="the blocks of a cswin project outside of their attention; --layer core"):
-        check_layers(both, places_of("cswin_micro"))
-    with pytest.raises(ValueError, match="operator:itemgetter is foreign, and has no layer"):
-        check_layers(named("softmax", "operator:itemgetter", reference="softmax"), [])
+        check_layers(places_of("flatten_swin_t"))
+    check_layers(places_of("flatten_swin_t", tested=True))
+    assert [each.label for each in places_of("flatten_swin_t", tested=True)] == ["flatten_swin_t.1", "flatten_swin_t.2"]
+
+
+def test_the_layer_of_a_cswin_has_both_branches() -> None:
+    places = layers_of(places_of("cswin_micro"))
+    assert [each.label for each in places] == [f"cswin_micro.{stage}" for stage in range(1, len(places) + 1)]
+    for place in places:
+        assert place.spec is not None
+        (mount, *_) = place.spec.mounts_of(place.stage - 1)
+        for name in ("softmax", "focused", "inline"):
+            (candidate, _) = named(name, name)
+            entry = entered(candidate, place, "both", Runtime(batch=2), layer=True)
+            check(entry, "both")
+            (x,) = entry.leaves.values()
+            assert x.shape == (2, mount.grid.tokens, mount.dim)
+            # A block of the model does the same with these weights, but for its norm.
+            model = build(replace(place.spec, attention=AttentionSpec(name)))
+            assert isinstance(model, CSWin)
+            block = getattr(model, f"stage{place.stage}")[0]
+            block.load_state_dict(entry.module.state_dict(), strict=False)
+            assert set(dict(block.named_parameters())) >= set(entry.parameters)
+            assert torch.equal(block.mix(x, x), entry.module(x))
+
+
+def test_the_input_before_the_norm_is_another_one_where_the_host_gives_it() -> None:
+    (place, *_) = places_of("cswin_micro")
+    assert isinstance(place.spec, CSWinSpec)
+    (candidate, _) = named("inline", "inline")
+    before = replace(place, spec=replace(place.spec, input_before_norm=True))
+    leaves = [entered(candidate, at, "both", Runtime(batch=2), layer=True).leaves for at in (place, before)]
+    assert [list(each) for each in leaves] == [["x"], ["x", "before_norm"]]
+    check(entered(candidate, before, "both", Runtime(batch=2), layer=True), "both")
+
+
+LAYERS = """
+import torch
+from torch import nn
+from attentions import AttentionSpec
+
+def softmax(site):
+    own = AttentionSpec("softmax", {"fused": False}).build(site)
+    return lambda q, k, v, bias=None: own(q, k, v, bias=bias)
+
+def without_bias(site):
+    own = AttentionSpec("softmax", {"fused": False}).build(site)
+    return lambda q, k, v: own(q, k, v)
+
+class Focused(nn.Module):
+    def __init__(self, site, factor=1.0):
+        super().__init__()
+        own = AttentionSpec("focused").build(site)
+        for name, parameter in own.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        self.dwc, self.own, self.factor = own.dwc, [own], factor
+
+    def forward(self, q, k, v):
+        return self.own[0](q, k, self.factor * v)
+
+def focused(site):
+    return Focused(site)
+
+def wrong(site):
+    return Focused(site, 1.01)
+"""
+
+
+@pytest.mark.parametrize("preset", ["swin_micro", "deit_micro", "pvt_micro", "cswin_micro"])
+def test_a_foreign_one_takes_the_place_of_the_core_in_a_layer(preset: str, tmp_path: Path) -> None:
+    (file := tmp_path / "layers.py").write_text(LAYERS)
+    for place in layers_of(places_of(preset)):
+        for name in ("softmax", "focused"):
+            candidates = named(f"{file}:{name}", name, reference=name)
+            foreign, own = (entered(each, place, "both", Runtime(batch=2), layer=True) for each in candidates)
+            check(foreign, "both")
+            assert set(foreign.parameters) == set(own.parameters)
+            for key, parameter in own.parameters.items():
+                assert torch.equal(foreign.parameters[key], parameter)
+                assert foreign.parameters[key] is not parameter
+            assert torch.equal(foreign.leaves["x"], own.leaves["x"])
+        candidates = named("focused", f"{file}:wrong", f"{file}:focused", reference="focused")
+        measured = race(candidates, place, setup(layer=True), lambda line: None, watching=UNWATCHED)
+        right, wrong, foreign_ = measured.results
+        assert "differs from the reference in float64" in (wrong.problem or "")
+        assert (right.problem, foreign_.problem) == (None, None)
+        assert foreign_.ratio is not None
+
+
+def test_a_foreign_one_that_does_not_take_the_bias_of_its_host_has_no_number(tmp_path: Path) -> None:
+    (file := tmp_path / "layers.py").write_text(LAYERS)
+    (place, *_) = places_of("swin_micro")
+    candidates = named("softmax", f"{file}:without_bias", reference="softmax")
+    wrong = race(candidates, place, setup(layer=True), lambda line: None, watching=UNWATCHED).results[1]
+    assert "unexpected keyword argument 'bias'" in (wrong.problem or "")
 
 
 @pytest.mark.parametrize("work", ["forward", "both", "train"])
