@@ -139,6 +139,7 @@ def write_plain(text: str, console: Console) -> None:
 
 def fitted(sheet: Sheet, width: int) -> Sheet:
     """Return the sheet with rows of at most this many characters: with less in them, and notes for the rest."""
+    notes = len(sheet.notes)
     if _width(sheet) > width:
         sheet = _with_asides(sheet)
     left_out: list[str] = []
@@ -149,6 +150,9 @@ def fitted(sheet: Sheet, width: int) -> Sheet:
             sheet = sheet.without([header])
             left_out.append(header)
     if left_out:
+        cells = {cell for row in sheet.rows for cell in row}
+        asides = [note for note in sheet.notes[notes:] if note.partition(" ")[0] in cells]
+        sheet = replace(sheet, notes=[*sheet.notes[:notes], *asides])
         line = f"Left out, as there is no room: {', '.join(left_out)}. With --wide, or into a file, all are written."
         sheet = sheet.with_notes([line])
     return _shortened(sheet, width)

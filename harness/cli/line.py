@@ -22,7 +22,8 @@ class Parameter:
 
     name: as it is typed ("--epochs"), of an argument as help shows it ("PRESET"). metavar: what stands for its value in
     help. kind: the type of each value; bool for a flag, which takes none. choices: the allowed values, empty for any.
-    short: other names of an option ("-o"). several: whether it takes more than one value in a row.
+    short: other names of an option ("-o"). several: whether it takes more than one value in a row. repeated: whether it
+    may be given more than once.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Parameter:
     kind: type
     choices: tuple[str, ...]
     several: bool
+    repeated: bool
     required: bool
     optional: bool
 
@@ -70,6 +72,7 @@ def check_line(commands: Mapping[str, Callable[..., int]], line: Sequence[str]) 
 
 def _check(command: str, line: list[str], arguments: list[Parameter], known: Mapping[str, Parameter]) -> None:
     left, missing = list(arguments), {each.name for each in known.values() if each.required}
+    seen: set[str] = set()
     while line and line[0] != "--":
         word = line.pop(0)
         if not _is_option(word):
@@ -88,6 +91,10 @@ def _check(command: str, line: list[str], arguments: list[Parameter], known: Map
                     raise ValueError(f"{word}: {typed} takes no value")
                 missing.discard(parameter.name)
                 continue
+            if parameter.name in seen and not parameter.repeated:
+                once = f"its values follow one {typed}" if parameter.several else "it takes one value"
+                raise ValueError(f"{typed} is given twice; {once}: {typed} {parameter.metavar}")
+            seen.add(parameter.name)
             if not parameter.several and not values:
                 if not line or _is_option(line[0]):
                     raise ValueError(f"{typed} needs a value: {typed} {parameter.metavar}")
@@ -134,6 +141,7 @@ def _parameters(command: Callable[..., Any]) -> Iterator[Parameter]:
             choices=choices,
             # With this mark an option is given once per value.
             several=several and tyro.conf.UseAppendAction not in extras,
+            repeated=tyro.conf.UseAppendAction in extras,
             # Whether there must be one of several is for the command to say.
             required=parameter.default is inspect.Parameter.empty and not several,
             optional=optional,

@@ -108,8 +108,8 @@ def recorded(sources: Sequence[str], out: Sequence[Path]) -> Recorded:
         warn(f"damaged, skipped: {problem}")
     wanted = {key for key, _ in expected}
     records = [record for record in found.records if not names or record.key in wanted]
-    if not records and not expected and not found.problems:
-        raise ValueError(f"there are no records in {', '.join(map(str, folders))}")
+    if not records and not expected:
+        raise ValueError(f"there are no {'whole ' * bool(found.problems)}records in {', '.join(map(str, folders))}")
     return Recorded(folders, records, expected, found.problems, found.conflicts)
 
 
@@ -120,6 +120,14 @@ def print_sheet(sheet: Sheet, wide: bool = False) -> None:
     tables.show(sheet, out_console, wide)
     for line in sheet.advice:
         note(line)
+
+
+def output_format(options: OutputOptions, folders: Sequence[Path]) -> str:
+    """Return the format of a table; raise ValueError as `emit` does, before there is one."""
+    from results import tables
+
+    check_files([path for path in (options.output, options.csv) if path is not None], folders)
+    return tables.format_of(options.output, options.format)
 
 
 def emit(
@@ -139,8 +147,7 @@ def emit(
     from results import tables
 
     complete = frame if complete is None else complete
-    check_files([path for path in (options.output, options.csv) if path is not None], folders)
-    form = tables.format_of(options.output, options.format)
+    form = output_format(options, folders)
     files: list[tuple[Path, str | bytes]] = []
     if form == "text" and options.output is None:
         print_sheet(sheet(), options.wide)

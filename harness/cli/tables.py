@@ -20,7 +20,7 @@ from harness.cli.options import (
     WorkersOption,
 )
 from harness.cli.outputs import write_files
-from harness.cli.sheets import emit, recorded
+from harness.cli.sheets import emit, output_format, recorded
 
 if TYPE_CHECKING:
     from results.tables import Sheet
@@ -148,6 +148,7 @@ def reproduce(
     from results import tables
 
     published = tables.published_rows(paper)
+    output_format(output, [out])  # before hours of work
     if figures is not None and figures.exists() and not figures.is_dir():
         raise ValueError(f"--figures {figures} is a file; it takes a folder")
     if (data is None) != (weights is None):

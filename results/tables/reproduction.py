@@ -223,7 +223,7 @@ def comparison_sheet(comparison: pd.DataFrame) -> Sheet:
         rows.append([*cells, row["reason"], row["source"]])
     right = frozenset(p for p, header in enumerate(headers) if header in numbers and header != "verdict")
     notes = [summary(comparison), *_accuracy_notes(comparison)]
-    spare, asides = ("source", "by", "diff"), frozenset({"reason", "source"})
+    spare, asides = ("source", "by", "diff", "ours"), frozenset({"reason", "source"})
     return Sheet(headers, rows, right, notes, spare, asides, caption=_CAPTION)
 
 

@@ -215,7 +215,7 @@ class Mine(Attention):
 
 LINES = (
     "run --backbone deit_micro swin_micro --attention linear --task costs --set num_classes=7",
-    f"{SHORT} --attention focused --seed 3 --change label_smoothing=0.1 evaluation=short_side:0.9",
+    f"{SHORT} label_smoothing=0.1 evaluation=short_side:0.9 --attention focused --seed 3",
     "run --import mine.py --backbone deit_micro --attention mine --task costs",
 )
 

@@ -154,9 +154,41 @@ def test_a_damaged_record_is_named_and_the_others_tabulated(ask: Ask, measured: 
 def test_nothing_but_damaged_records(ask: Ask) -> None:
     Path("runs").mkdir()
     Path("runs/one.json").write_text("{")
-    answer = ask("table")
-    assert answer.status == 1
-    assert "runs/one.json: not a complete JSON file" in answer.err
+    Path("table.csv").write_text("of yesterday")
+    answer = ask("table -o table.csv")
+    assert answer.status == 2
+    damaged, nothing = answer.err.splitlines()
+    assert "runs/one.json: not a complete JSON file" in damaged
+    assert nothing == "attention-bench: there are no whole records in runs"
+    assert Path("table.csv").read_text() == "of yesterday"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "table runs --where seed=0 --where seed=1",
+            "--where is given twice; its values follow one --where: --where",
+        ),
+        (
+            "compare runs --baseline linear --baseline softmax",
+            "--baseline is given twice; it takes one value",
+        ),
+        ("table runs -o a.csv -o b.csv", "-o is given twice; it takes one value: -o FILE"),
+        ("table runs --output=a.csv -o b.csv", "-o is given twice"),
+        ("figure forest runs --baseline=a --baseline b -o a.pdf", "--baseline is given twice"),
+        ("reproduce flatten --out one --out two", "--out is given twice; it takes one value: --out FOLDER"),
+        ("show deit_t --set window=7 --set heads=3", "--set is given twice"),
+    ],
+)
+def test_an_option_is_given_once(ask: Ask, line: str, said: str) -> None:
+    assert said in refused(ask, line)
+    assert not list(Path().glob("a.*"))
+
+
+def test_reproduce_looks_at_its_files_before_its_work(ask: Ask) -> None:
+    assert "no format has the ending of table.xyz" in refused(ask, "reproduce flatten -o table.xyz")
+    assert not Path("runs").exists()
 
 
 # compare

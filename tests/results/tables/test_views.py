@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from results import Record
+from results.sheets import fitted
 from results.tables import BREAKDOWN, METRICS, Sheet, labelled, notes, sheet, show, table, to_csv, to_markdown, to_plain
 
 
@@ -490,3 +491,12 @@ def test_a_file_of_weights_is_named_by_its_path_where_the_cell_has_no_name(make:
     task = make.evaluate(weights={"digest": "d", "ema": True, "strict": True, "path": "/data/weights/swin.pth"})
     frame = table([make.record("e", make.cell("swin_t", "softmax", task), {"top1": 80.0})])
     assert any("weights swin.pth, digest d, ema True, strict True" in line for line in notes(frame))
+
+
+def test_a_note_stays_while_a_row_refers_to_it() -> None:
+    long = "a reason that is longer than a cell may be"
+    view = Sheet(["name", "reason"], [["a", long], ["b", "short"]], notes=["first note"], asides=frozenset({"reason"}))
+    assert [line[:3] for line in fitted(view, 20).notes] == ["fir", "(1)"]
+    narrow = fitted(view, 4)
+    assert narrow.headers == ["name"]
+    assert [line[:3] for line in narrow.notes] == ["fir", "Lef"]
