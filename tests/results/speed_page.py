@@ -16,8 +16,8 @@ FOLDER = Path(__file__).parents[2] / "results" / "speed"
 HEAD = """# Speed
 
 Each table is one run of the command above it: candidates measured in turn, after their outputs and gradients were
-compared with float64 ([racing](../../docs/speed.md)). *x baseline* is the median of the time over the
-first candidate's, with its 95 % interval; *faster* is how many times as fast that is. The JSON files hold every block.
+compared with float64 ([racing](../../docs/speed.md)). *x baseline* is the time over the first candidate's, with its
+95 % interval; *faster* is how many times as fast that is. The JSON files hold every block.
 `tests/plain_forms.py` has the papers' attentions in plain operators of torch, and timm's models.
 Times of GPUs are pending: none was at hand.
 """
