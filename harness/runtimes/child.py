@@ -11,6 +11,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from harness.process.waiting import set_wait_policy
+
+if __name__ == "__main__":
+    set_wait_policy()  # before torch
+
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 

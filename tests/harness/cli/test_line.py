@@ -50,7 +50,7 @@ OPTIONS = [
         ),
         ("list all sweeps", "'sweeps' is one argument too many: list takes [KIND] (see attention-bench list --help)"),
         ("table -o", "-o needs a value: -o FILE (see attention-bench table --help)"),
-        ("data chek photos", "data chek: allowed: check (see attention-bench data --help)"),
+        ("data chek photos", "data chek: allowed: check, race (see attention-bench data --help)"),
         (
             "reproduce flatten --accuracy all",
             "--accuracy all: allowed: any, evaluated, trained (see attention-ben",
