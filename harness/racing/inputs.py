@@ -22,10 +22,11 @@ from harness.cells import Recipe
 from harness.cells.preprocessing import TrainInput
 from harness.images.batches import Images, Key, TrainOrder, Unreadable, batches
 from harness.images.readers import Reader
-from harness.images.transforms import accept_zero_bits, train_transform
+from harness.images.transforms import accept_zero_bits
 from harness.measures.comparison import Ratio, interleaved
 from harness.measures.quiet import PATIENCE, Watch, wait_for_quiet, watch
 from harness.process.determinism import seed_generators
+from harness.training.inputs import training_images
 from harness.training.learner import Learner, Setup
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def race_inputs(
     recipe = replace(recipe, batch=batch, mixup_images=None, ema_decay=None)
     spec = replace(spec, num_classes=len(reader.classes))
     learner = Learner(spec, recipe, Setup(device), order.batches_per_epoch)
-    inputs = {name: _images(reader, spec, recipe, name) for name in get_args(TrainInput)}
+    inputs = {name: training_images(reader, spec, replace(recipe, input=name), seed=0) for name in get_args(TrainInput)}
     theirs = ImageDataset(str(folder))
     loader = _loader(theirs, spec, recipe, workers, device)
     check_bits(inputs["pillow"], theirs)
@@ -117,19 +118,6 @@ def check_bits(ours: Images, theirs: ImageDataset) -> None:
         image, target = theirs[index]
         if sample.target != target or not torch.equal(sample.image, torch.as_tensor(image)):
             raise ValueError(f"{ours.reader.shown(index)} is not the image that timm makes of it")
-
-
-def _images(reader: Reader, spec: BackboneSpec, recipe: Recipe, input: TrainInput) -> Images:
-    transform = train_transform(
-        spec.image_size,
-        spec.in_channels,
-        augmentation=recipe.augmentation,
-        rand_augment=recipe.rand_augment,
-        color_jitter=recipe.color_jitter,
-        interpolation=recipe.interpolation,
-        input=input,
-    )
-    return Images(reader, transform, seed=0)
 
 
 def _epochs(images: Images, order: TrainOrder, learner: Learner, workers: int) -> Callable[[], None]:

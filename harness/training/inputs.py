@@ -4,9 +4,10 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from backbones import BackboneSpec
-from harness.cells import Train
+from harness.cells import Recipe, Train
 from harness.images.batches import Batch, Images, Key, TrainOrder, batches, shares, train_order
 from harness.images.crops import Crops, crops_of
+from harness.images.readers import Reader
 from harness.images.sources import list_hash, open_splits
 from harness.images.transforms import eval_transform, train_transform
 from harness.process.ranks import Ranks
@@ -38,6 +39,17 @@ class Inputs:
 def open_inputs(task: Train, spec: BackboneSpec, ranks: Ranks) -> Inputs:
     """Open both splits for `task`. Raises ValueError for data, a transform or a cache that cannot be used."""
     recipe, (train, val) = task.recipe, open_splits(task.data, spec.num_classes)
+    return Inputs(
+        train=training_images(train, spec, recipe, task.seed),
+        val=Images(val, eval_transform(spec.image_size, spec.in_channels, recipe.evaluation), task.seed),
+        order=train_order(task, len(train.targets)),
+        crops=crops_of(task.cache, val, spec.image_size, spec.in_channels, recipe.evaluation, ranks),
+        val_list=list_hash(val),
+    )
+
+
+def training_images(reader: Reader, spec: BackboneSpec, recipe: Recipe, seed: int) -> Images:
+    """Return the images of a split as a recipe trains on them. Raises ValueError for a transform that there is not."""
     transform = train_transform(
         spec.image_size,
         spec.in_channels,
@@ -47,10 +59,4 @@ def open_inputs(task: Train, spec: BackboneSpec, ranks: Ranks) -> Inputs:
         interpolation=recipe.interpolation,
         input=recipe.input,
     )
-    return Inputs(
-        train=Images(train, transform, task.seed),
-        val=Images(val, eval_transform(spec.image_size, spec.in_channels, recipe.evaluation), task.seed),
-        order=train_order(task, len(train.targets)),
-        crops=crops_of(task.cache, val, spec.image_size, spec.in_channels, recipe.evaluation, ranks),
-        val_list=list_hash(val),
-    )
+    return Images(reader, transform, seed)
