@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from attentions import Attention, Given, Grid, Macs
-from backbones._parts import in_parts
+from backbones._linear import Linear, linear
+from backbones._parts import in_parts, is_watched
 
 
 def partition(x: Tensor, grid: Grid, window: tuple[int, int] | None) -> Tensor:
@@ -72,15 +73,18 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, ratio: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, dim * ratio)
+        self.fc1 = Linear(dim, dim * ratio)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(dim * ratio, dim)
+        self.fc2 = Linear(dim * ratio, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_parts(self.expand, self.fc2, x, by_token=True, parameters=tuple(self.fc1.parameters()))
+        return in_parts(self, x, by_token=True, parameters=tuple(self.fc1.parameters()))
 
     def expand(self, x: Tensor) -> Tensor:
-        return self.act(self.fc1(x))
+        if type(self.fc1) is not Linear or type(self.act) is not nn.GELU or is_watched(self):
+            hidden: Tensor = self.act(self.fc1(x))
+            return hidden
+        return linear(x, self.fc1.weight, self.fc1.bias, gelu=True)
 
 
 class PreNormBlock(nn.Module):

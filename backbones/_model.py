@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from attentions import Grid
 from backbones._layers import init_weights, to_image
+from backbones._linear import Linear
 from backbones._spec import BackboneSpec
 
 WITH_PREVIOUS = (99999,)
@@ -215,7 +216,7 @@ class Backbone(nn.Module):
         self.num_classes = num_classes
         like = next(self.parameters())
         self.head = (
-            nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
             if num_classes
             else nn.Identity()
         )

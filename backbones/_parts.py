@@ -5,14 +5,14 @@ They are then never in memory as a whole: writing them, and having pages mapped 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attentions import allows
+from backbones._linear import linear
 
 LARGE = 2**24
 """Bytes of hidden channels above which parts are faster; with gradients, above twice as many."""
@@ -21,24 +21,39 @@ PART = 2**22
 """Bytes of hidden channels that are computed together."""
 
 
-def in_parts(
-    expand: Callable[[Tensor], Tensor],
-    last: nn.Linear,
-    x: Tensor,
-    by_token: bool = False,
-    parameters: Sequence[Tensor] | None = None,
-) -> Tensor:
-    """Return last(expand(x)) for x (B, N, C), for some images at a time, or some tokens, where that is faster.
+class Expanding(Protocol):
+    """An MLP: `expand` makes the hidden channels (B, N, hidden) of x (B, N, C), each image by itself; fc2 follows."""
 
-    `expand` computes the hidden channels (B, N, hidden) of each image by itself, or of each token, then of (N, C) too.
-    `parameters` are those that it has; where None, all is computed at once whenever gradients are recorded. So it is on
-    other devices, under autocast, and where somebody looks into the operators.
+    @property
+    def fc2(self) -> nn.Linear: ...
+
+    def expand(self, x: Tensor) -> Tensor: ...
+
+    def children(self) -> Iterator[nn.Module]: ...
+
+
+def is_watched(module: Expanding) -> bool:
+    """Return whether somebody has put a hook on a layer of it: he is to see what the layer is given as a whole."""
+    return any(
+        each._forward_hooks or each._forward_pre_hooks or each._backward_hooks or each._backward_pre_hooks
+        for child in module.children()
+        for each in child.modules()
+    )
+
+
+def in_parts(mlp: Expanding, x: Tensor, by_token: bool = False, parameters: Sequence[Tensor] | None = None) -> Tensor:
+    """Return fc2(expand(x)) for x (B, N, C), for some images at a time, or some tokens, where that is faster.
+
+    With `by_token`, `expand` takes each token by itself, so that it takes (N, C) too. `parameters` are those that it
+    has; where None, all is computed at once whenever gradients are recorded. So it is on other devices, under autocast,
+    and where somebody looks into the layers or the operators.
     """
+    expand, last = mlp.expand, mlp.fc2
     if not allows("native", x) or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return last(expand(x))
     recorded = torch.is_grad_enabled()
     size = x[..., 0].numel() * last.in_features * x.element_size()
-    if size <= LARGE * (2 if recorded else 1) or (recorded and parameters is None):
+    if size <= LARGE * (2 if recorded else 1) or (recorded and parameters is None) or is_watched(mlp):
         return last(expand(x))
     rows = x.flatten(0, 1) if by_token else x
     # Torch takes a single image for one with its channels first, and its convolution takes twice as long.
@@ -74,7 +89,7 @@ class _InParts(torch.autograd.Function):
         x, weight, bias, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():  # the result is to be differentiated again
             inputs = (x, weight, bias, *parameters)
-            found = _gradients(F.linear(ctx.expand(x), weight, bias), inputs, gradient)
+            found = _gradients(linear(ctx.expand(x), weight, bias), inputs, gradient)
             return (*found[:3], None, None, None, *found[3:])
         d_x, d_weight = torch.empty_like(x), torch.zeros_like(weight)
         sums = [torch.zeros_like(each) if each.requires_grad else None for each in parameters]
@@ -83,7 +98,7 @@ class _InParts(torch.autograd.Function):
                 own = part.detach().requires_grad_()
                 hidden = ctx.expand(own)
             d_weight.addmm_(d_out.flatten(0, -2).t(), hidden.detach().flatten(0, -2))
-            found, *rest = _gradients(hidden, (own, *parameters), d_out @ weight)
+            found, *rest = _gradients(hidden, (own, *parameters), linear(d_out, weight.t()))
             d_part.copy_(found)
             for total, each in zip(sums, rest, strict=True):
                 if total is not None:

@@ -27,6 +27,7 @@ from backbones._layers import (
     to_tokens,
     unpartition,
 )
+from backbones._linear import Linear
 from backbones._model import WITH_PREVIOUS, Backbone, Level
 from backbones._spec import LATER, BackboneSpec, Mount, halving_maps, listed, tilings
 
@@ -151,8 +152,8 @@ class Block(nn.Module):
         super().__init__()
         self.input_before_norm = spec.input_before_norm
         self.norm1 = nn.LayerNorm(mount.dim)
-        self.qkv = nn.Linear(mount.dim, 3 * mount.dim)
-        self.proj = nn.Linear(mount.dim, mount.dim)
+        self.qkv = Linear(mount.dim, 3 * mount.dim)
+        self.proj = Linear(mount.dim, mount.dim)
         self.attns = nn.ModuleList(
             Branch(mount.grid, window, site, mount.attention)
             for window, site in zip(mount.windows, mount.sites, strict=True)
@@ -224,7 +225,7 @@ class CSWin(Backbone):
             self.add_module(f"stage{stage + 1}", nn.ModuleList(blocks))
         channels = spec.dim << (len(grids) - 1)
         self.norm = nn.LayerNorm(channels)
-        self.head = nn.Linear(channels, spec.num_classes)
+        self.head = Linear(channels, spec.num_classes)
         self.apply(init_weights)
 
     def level(self, index: int, x: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from backbones._layers import (
     projection_macs,
     to_tokens,
 )
+from backbones._linear import Linear
 from backbones._model import WITH_PREVIOUS, Backbone, Level
 from backbones._spec import BackboneSpec, Mount
 
@@ -94,9 +95,9 @@ class AttentionHost(nn.Module):
     def __init__(self, mount: Mount) -> None:
         super().__init__()
         (site,) = mount.sites
-        self.qkv = nn.Linear(site.dim, 3 * site.dim)
+        self.qkv = Linear(site.dim, 3 * site.dim)
         self.core = mount.attention.build(site)
-        self.proj = nn.Linear(site.dim, site.dim)
+        self.proj = Linear(site.dim, site.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
@@ -122,7 +123,7 @@ class DeiT(Backbone):
             make_block(spec, mount, rate) for mount, rate in zip(spec.mounts(), rates, strict=True)
         )
         self.norm = nn.LayerNorm(spec.dim, eps=EPS)
-        self.head = nn.Linear(spec.dim, spec.num_classes)
+        self.head = Linear(spec.dim, spec.num_classes)
         self.apply(init_weights)
         fill_normal(self.pos_embed)
         fill_normal(self.cls_token)

@@ -31,6 +31,7 @@ from backbones._layers import (
     to_image,
     to_tokens,
 )
+from backbones._linear import Linear
 from backbones._model import WITH_PREVIOUS, Backbone, Level
 from backbones._spec import LATER, BackboneSpec, Mount, listed, tilings
 
@@ -161,10 +162,10 @@ class ReducedKeyHost(nn.Module):
         super().__init__()
         (site,) = mount.sites
         self.grid = mount.grid
-        self.q = nn.Linear(site.dim, site.dim)
-        self.kv = nn.Linear(site.dim, 2 * site.dim)
+        self.q = Linear(site.dim, site.dim)
+        self.kv = Linear(site.dim, 2 * site.dim)
         self.core = mount.attention.build(site)
-        self.proj = nn.Linear(site.dim, site.dim)
+        self.proj = Linear(site.dim, site.dim)
         self.reduced = mount.reduction > 1
         if self.reduced:
             self.sr = nn.Conv2d(site.dim, site.dim, mount.reduction, mount.reduction)
@@ -262,7 +263,7 @@ class PVT(Pyramid):
         self.norm = nn.LayerNorm(channels, eps=EPS) if spec.final_norm else None
         unused_norm = ("norm.weight", "norm.bias") if spec.final_norm and not spec.class_token else ()
         self.never_used = (*unused_norm, *never_used(self))
-        self.head = nn.Linear(channels, spec.num_classes)
+        self.head = Linear(channels, spec.num_classes)
         self.apply(init_weights)
         for stage in range(len(grids)):
             fill_normal(getattr(self, f"pos_embed{stage + 1}"))

@@ -22,6 +22,7 @@ from backbones._layers import (
     to_image,
     to_tokens,
 )
+from backbones._linear import Linear
 from backbones._parts import in_parts
 from backbones._spec import Mount
 from backbones.pvt import EPS, Pyramid, PyramidSpec, ReducedKeyHost, never_used
@@ -112,15 +113,15 @@ class ConvMlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int, grid: Grid, relu: bool) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = Linear(dim, hidden)
         self.relu = nn.ReLU() if relu else nn.Identity()
         self.dwconv = DWConv(hidden, grid)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         # With gradients parts do not pay: those of the convolution take longer for few images.
-        return in_parts(self.expand, self.fc2, x)
+        return in_parts(self, x)
 
     def expand(self, x: Tensor) -> Tensor:
         return self.act(self.dwconv(self.relu(self.fc1(x))))
@@ -152,7 +153,7 @@ class PVTv2(Pyramid):
             self.add_module(f"norm{number}", nn.LayerNorm(dim, eps=EPS))
             channels = dim
         self.never_used = never_used(self)
-        self.head = nn.Linear(channels, spec.num_classes)
+        self.head = Linear(channels, spec.num_classes)
         self.apply(init_weights)
         self.apply(_init_convolution)
 

@@ -29,6 +29,7 @@ from backbones._layers import (
     to_tokens,
     unpartition,
 )
+from backbones._linear import Linear
 from backbones._model import WITH_PREVIOUS, Backbone, Level
 from backbones._spec import BackboneSpec, Mount, halving_maps, listed
 
@@ -165,7 +166,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int, grid: Grid) -> None:
         super().__init__()
         self.grid = grid
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
         self.norm = nn.LayerNorm(4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -184,9 +185,9 @@ class WindowHost(nn.Module):
     def __init__(self, mount: Mount) -> None:
         super().__init__()
         (site,) = mount.sites
-        self.qkv = nn.Linear(site.dim, 3 * site.dim)
+        self.qkv = Linear(site.dim, 3 * site.dim)
         self.core = mount.attention.build(site)
-        self.proj = nn.Linear(site.dim, site.dim)
+        self.proj = Linear(site.dim, site.dim)
         self.tokens = site.queries.tokens
         if self.core.takes_bias:
             height, width = site.queries.height, site.queries.width
@@ -308,7 +309,7 @@ class Swin(Backbone):
             self.layers.append(Stage(blocks, None if last else PatchMerging(spec.dim << stage, grid)))
         channels = spec.dim << (len(grids) - 1)
         self.norm = nn.LayerNorm(channels)
-        self.head = nn.Linear(channels, spec.num_classes)
+        self.head = Linear(channels, spec.num_classes)
         self.apply(init_weights)
 
     def no_weight_decay(self) -> set[str]:
