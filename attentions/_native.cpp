@@ -54,16 +54,22 @@ struct Problem {
 };
 
 // C (rows, columns) += A (rows, depth) B (depth, columns), ROWS x VECTORS registers at a time.
-template <typename T>
+#ifdef __AVX512F__
+constexpr int REGISTER = 64;  // bytes
+#else
+constexpr int REGISTER = 32;
+#endif
+
+template <typename T, int BYTES = REGISTER>
 struct Vector {
-    static constexpr int64_t WIDTH = 32 / sizeof(T);
-    typedef T Type __attribute__((vector_size(32), aligned(alignof(T)), may_alias));
+    static constexpr int64_t WIDTH = BYTES / sizeof(T);
+    typedef T Type __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));
 };
 
-template <typename T, int ROWS, int VECTORS>
+template <typename T, int ROWS, int VECTORS, int BYTES = REGISTER>
 inline void add_tile(int64_t depth, const T* a, int64_t a_row, int64_t a_depth, const T* b, int64_t b_depth, T* c,
                      int64_t c_row) {
-    using Type = typename Vector<T>::Type;
+    using Type = typename Vector<T, BYTES>::Type;
     // From zero, and added at the end: sums of sums round less.
     Type sum[ROWS][VECTORS] = {};
     for (int64_t d = 0; d < depth; d++, b += b_depth, a += a_depth) {
@@ -84,6 +90,8 @@ inline void add_rows(int64_t columns, int64_t depth, const T* a, int64_t a_row, 
         add_tile<T, ROWS, 2>(depth, a, a_row, a_depth, b + j, b_depth, c + j, c_row);
     for (; j + WIDTH <= columns; j += WIDTH)
         add_tile<T, ROWS, 1>(depth, a, a_row, a_depth, b + j, b_depth, c + j, c_row);
+    for (; j + 32 / int64_t(sizeof(T)) <= columns; j += 32 / sizeof(T))
+        add_tile<T, ROWS, 1, 32>(depth, a, a_row, a_depth, b + j, b_depth, c + j, c_row);
     for (; j < columns; j++)
         for (int r = 0; r < ROWS; r++) {
             T sum = 0;
@@ -127,15 +135,22 @@ T dot(const T* a, const T* b, int64_t n) {
     return sum;
 }
 
+// What is not a number stays so, as with torch's relu.
+template <typename T>
+inline T rectified(T x) {
+    return x < 0 ? T(0) : x;
+}
+
 // Writes p (C) of token n, and base (C), what was raised to the power; returns f.
 template <typename T>
-T features(const Features<T>& of, const T* x, int64_t channels, int64_t n, T* base, T* p) {
+T features(const Features<T>& of, const T* x, int64_t channels, int64_t n, T* __restrict base, T* __restrict p) {
+    const T* __restrict scale = of.scale;
     if (of.map == GIVEN) {
         std::copy(x, x + channels, p);
         return 1;
     }
     if (of.map == RELU) {
-        for (int64_t c = 0; c < channels; c++) p[c] = std::max(x[c], T(0));
+        for (int64_t c = 0; c < channels; c++) p[c] = rectified(x[c]);
         return 1;
     }
     if (of.encoding) {
@@ -146,7 +161,7 @@ T features(const Features<T>& of, const T* x, int64_t channels, int64_t n, T* ba
     T most = 0, length = 0, power_length = 0;
 #pragma omp simd reduction(max : most) reduction(+ : length, power_length)
     for (int64_t c = 0; c < channels; c++) {
-        const T y = ((x[c] > 0 ? x[c] : T(0)) + EPS<T>)*of.scale[c], cube = y * y * y;
+        const T y = (rectified(x[c]) + EPS<T>)*scale[c], cube = y * y * y;
         base[c] = y;
         p[c] = cube;
         most = y > most ? y : most;
@@ -177,7 +192,7 @@ void features_backward(const Features<T>& of, const T* x, int64_t channels, int6
         return;
     }
     if (of.map == RELU) {
-        for (int64_t c = 0; c < channels; c++) d_x[c] = x[c] > 0 ? d_p[c] : T(0);
+        for (int64_t c = 0; c < channels; c++) d_x[c] = x[c] <= 0 ? T(0) : d_p[c];
         return;
     }
     // f = |base| / |p|; p = base^power up to a constant, so its derivative is power p / base. base is positive.
@@ -192,9 +207,9 @@ void features_backward(const Features<T>& of, const T* x, int64_t channels, int6
         d_x[c] = d_base * of.scale[c];
     }
     if (encoding)
-        for (int64_t c = 0; c < channels; c++) d_x[c] = x[c] + encoding[c] > 0 ? d_x[c] : T(0);
+        for (int64_t c = 0; c < channels; c++) d_x[c] = x[c] + encoding[c] <= 0 ? T(0) : d_x[c];
     else
-        for (int64_t c = 0; c < channels; c++) d_x[c] = x[c] > 0 ? d_x[c] : T(0);
+        for (int64_t c = 0; c < channels; c++) d_x[c] = x[c] <= 0 ? T(0) : d_x[c];
 }
 
 int64_t chunks_of(int64_t tokens) { return (tokens + CHUNK - 1) / CHUNK; }

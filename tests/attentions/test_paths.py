@@ -108,16 +108,22 @@ def test_threads_do_not_change_a_bit() -> None:
     assert all(map(torch.equal, alone[:4], together[:4]))
 
 
-def test_what_is_not_finite_stays_so() -> None:
-    module, tokens, _ = made("focused", {"kernel_size": None}, SITES["28x28, 96 channels"], torch.float32)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["q", "k", "v"])
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=lambda value: str(value))
+def test_what_is_not_finite_stays_so(name: str, options: dict, which: int, bad: float) -> None:
+    module, tokens, _ = made(name, options, SITES["28x28, 96 channels"], torch.float32)
+    tokens = [x.detach().clone() for x in tokens]
+    tokens[which][0, 5, 7] = bad
+    found = {}
     with torch.no_grad():
-        for bad in (float("nan"), float("inf")):
-            q, k, v = (x.clone() for x in tokens)
-            v[0, 5, 7] = bad
-            with using_path("native"):
-                out = module(q, k, v)
-            assert not out[0].isfinite().all()
-            assert out[1:].isfinite().all()
+        for path in ("plain", "native"):
+            with using_path(path):
+                found[path] = module(*tokens, x=tokens[0]).isfinite()
+    assert torch.equal(found["native"], found["plain"])
+    assert found["native"][1:].all()
+    if not (which < 2 and bad < 0):  # which a relu takes away
+        assert not found["native"][0].all()
 
 
 def test_gradients_can_be_differentiated_again() -> None:

@@ -356,6 +356,12 @@ class KernelWithAnApproximateBackward(_WithAKernel):
         return F.relu(x * self.scale.to(x.dtype)) / (_Saving.apply(x).sum(-1, keepdim=True) + self.eps).sqrt()
 
 
+@breaks("paths")
+class KernelThatHidesWhatIsNotANumber(_WithAKernel):
+    def kernel(self, x):
+        return super(_WithAKernel, self).features(torch.where(x.isnan(), 0, x))
+
+
 # What the batch finds.
 
 
