@@ -24,7 +24,7 @@ from harness.measures.speed import Timer, warm_up
 from harness.process.determinism import numerics
 from harness.process.environment import check_device
 from harness.process.errors import is_out_of_memory
-from harness.racing.candidates import Candidate, Work, check_runtimes
+from harness.racing.candidates import Candidate, Foreign, Work, check_runtimes
 from harness.racing.entries import Entry, check_layers, entered
 from harness.racing.gate import check
 from harness.racing.places import Place
@@ -175,7 +175,9 @@ def _prepared(
             with used_paths() as paths:
                 kernel = kernels_of(call)
             forced = candidate.path
-            require(forced is None or forced in paths, candidate.label, f"has no path {forced!r} here")
+            # One that is not ours is always plain: what is forced is how the layer around it is computed.
+            own = {"plain"} if isinstance(candidate.what, Foreign) else paths
+            require(forced is None or forced in own, candidate.label, f"has no path {forced!r} here")
             repeats = 1 if device == "cuda" else _repeats(call)
     except Broken as broken:
         if is_out_of_memory(broken):

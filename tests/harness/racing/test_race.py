@@ -7,13 +7,15 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from attentions import AttentionSpec, temporary_registry, used_paths
-from backbones import build
+from attentions._paths import is_forced
+from backbones import _linear, build
 from backbones.cswin import CSWin, CSWinSpec
 from harness.cells import Runtime
 from harness.certificate import definition
@@ -448,6 +450,30 @@ def test_a_path_is_forced_where_there_is_one() -> None:
     found = race(named("focused@plain", "focused", "softmax@plain"), place, setup("forward"), lambda line: None)
     assert [each.paths for each in found.results] == ["plain", "native", None]
     assert found.results[2].problem == "has no path 'plain' here"
+
+
+def test_plain_is_what_is_around_a_foreign_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The projections of its layer; it has no other path."""
+    monkeypatch.setattr(_linear, "LARGE", 0)
+    taken: list[Tensor] = []
+    product = _linear._product
+
+    def noted(x: Tensor, *given: Any) -> Tensor:
+        assert not is_forced("plain")
+        taken.append(x)
+        return product(x, *given)
+
+    monkeypatch.setattr(_linear, "_product", noted)
+    place = layers_of(places_of("flatten_pvt_t"))[-1]
+    before = 0
+    for path, problem in (("@plain", None), ("", None), ("@native", "has no path 'native' here")):
+        candidates = named("focused@plain", f"tests/plain_forms.py:focused{path}", reference="focused")
+        taken.clear()
+        ours, theirs = race(candidates, place, setup("forward", layer=True, gate=False), lambda line: None).results
+        assert (ours.problem, theirs.problem) == (None, problem)
+        # Setting it up takes some by itself.
+        assert len(taken) > before
+        before = before or len(taken)
 
 
 def test_each_forced_path_is_compared_with_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
