@@ -17,10 +17,22 @@ HEAD = """# Speed
 
 Each table is one run of the command above it: candidates measured in turn, after their outputs and gradients were
 compared with float64 ([racing](../../docs/speed.md)). *x baseline* is the time over the first candidate's, with its
-95 % interval; *faster* is how many times as fast that is. The JSON files hold every block.
+95 % interval; *faster* is how many times as fast that is. Where candidates have unlike numbers of multiply-adds, *per
+MAC* is the ratio of times per multiply-add ([of attention alone](../../docs/numbers.md#cost)). The JSON files hold
+every block.
 `tests/plain_forms.py` has the papers' attentions in plain operators of torch, and timm's models.
 Times of GPUs are pending: none was at hand.
 """
+
+REASONS = {
+    "angular": "normalises queries and keys in passes of their own, none of which counts a multiply-add",
+    "hydra": "has no matrix product, only passes that count no multiply-add",
+    "mlla": "rotates queries and keys, and sums scores before, in passes that count no multiply-add",
+    "performer": "takes exponentials of more features than a head has channels; they count no multiply-add",
+}
+"""Why an attention takes more than `LARGEST` times as long per multiply-add as `linear`."""
+
+LARGEST = 3.0
 
 
 def races() -> list[tuple[Path, dict[str, Any]]]:
@@ -41,12 +53,14 @@ def sections(path: Path, race: dict[str, Any]) -> list[str]:
         f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}, commit {about['commit'][:7]}.",
         "",
     ]
+    unlike = any(len({row["operations"] for row in place["results"]}) > 1 for place in race["places"])
     lines += [
-        "| place | candidate | ms | x baseline (95 %) | faster | saved MiB |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        f"| place | candidate | ms | x baseline (95 %) | faster | saved MiB |{' per MAC |' * unlike}",
+        f"| --- | --- | ---: | ---: | ---: | ---: |{' ---: |' * unlike}",
     ]
     ratios: dict[str, list[Ratio]] = {}
     for place in race["places"]:
+        baseline = place["results"][0]
         for row in place["results"]:
             ratio, times = "", ""
             if row["ratio"] is not None:
@@ -55,12 +69,28 @@ def sections(path: Path, race: dict[str, Any]) -> list[str]:
                 ratio, times = shown(found)
                 ratios.setdefault(row["candidate"], []).append(found)
             saved = "" if row["saved_mib"] is None else f"{row['saved_mib']:.1f}"
-            cells = (row["place"] or "whole model", row["candidate"], f"{row['ms_p50']:.4g}", ratio, times, saved)
+            cells = [row["place"] or "whole model", row["candidate"], f"{row['ms_p50']:.4g}", ratio, times, saved]
+            if unlike:
+                cells.append(per_multiply_add(row, baseline))
             lines.append(f"| {' | '.join(cells)} |")
     for candidate, values in ratios.items():
         if len(values) > 1:
-            lines.append(f"| geometric mean | {candidate} | | {' | '.join(shown(mean_ratio(values)))} | |")
-    return [*lines, ""]
+            means = " | ".join(shown(mean_ratio(values)))
+            lines.append(f"| geometric mean | {candidate} | | {means} | |{' |' * unlike}")
+    names = {row["candidate"] for place in race["places"] for row in place["results"]}
+    reasons = [f"`{name}` {reason}." for name, reason in REASONS.items() if unlike and name in names]
+    return [*lines, *(["", " ".join(reasons)] if reasons else []), ""]
+
+
+def per_multiply_add(row: dict[str, Any], baseline: dict[str, Any]) -> str:
+    """Return the time of a row per multiply-add, over that of the baseline; nothing for the baseline itself."""
+    ratio = time_per_operation(row, baseline)
+    return "" if row is baseline else "no products" if ratio > 1000 else f"{ratio:.1f}"
+
+
+def time_per_operation(row: dict[str, Any], baseline: dict[str, Any]) -> float:
+    """Return the time of a row per operation, over that of the baseline."""
+    return (row["ratio"] or 1.0) * float(baseline["operations"]) / max(1.0, row["operations"])
 
 
 def shown(ratio: Ratio) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.results.speed_page import FOLDER, page, races
+from attentions import names
+from tests.results.speed_page import FOLDER, LARGEST, REASONS, page, races, time_per_operation
 
 
 def test_the_page_is_made_of_the_races() -> None:
@@ -16,3 +17,16 @@ def test_what_is_published_is_decided_and_of_a_commit(race: dict) -> None:
     assert not any(row["problem"] for row in rows)
     assert all(row["own_share"] < 0.01 for row in rows)
     assert len({row["candidate"] for row in rows}) > 1
+
+
+def test_who_takes_long_per_multiply_add_has_a_reason() -> None:
+    long = set()
+    for path, race in races():
+        if not path.stem.startswith("zoo"):
+            continue
+        baselines = [place["results"][0] for place in race["places"]]
+        assert {row["candidate"] for row in baselines} == {"linear"}
+        for place, baseline in zip(race["places"], baselines, strict=True):
+            assert {row["candidate"] for row in place["results"]} == set(names()), "all of them"
+            long |= {row["candidate"] for row in place["results"] if time_per_operation(row, baseline) > LARGEST}
+    assert long == set(REASONS)
