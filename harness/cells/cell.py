@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 from backbones import BackboneSpec, preset, presets
 from harness.cells.preprocessing import Preprocessing
+from harness.cells.runtime import LATER
 from harness.cells.tasks import Costs, Evaluate, Speed, Train
 from harness.cells.weights import RunWeights, Which
 
@@ -103,7 +104,7 @@ class Cell:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, as they are in the record."""
-        plain = {"backbone": self.backbone.to_json(), "task": {"name": self.task.name, **asdict(self.task)}}
+        plain = {"backbone": self.backbone.to_json(), "task": {"name": self.task.name, **_plain(self.task)}}
         return json.loads(json.dumps(plain))
 
 
@@ -127,6 +128,16 @@ def in_order(cells: Iterable[Cell]) -> list[Cell]:
     for key in by_key:
         place(key)
     return list(placed.values())
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as plain JSON; of dataclasses, without the later fields that have their default."""
+    if is_dataclass(value):
+        told = {f.name: (f, getattr(value, f.name)) for f in fields(value)}
+        return {name: _plain(x) for name, (f, x) in told.items() if not (LATER in f.metadata and x == f.default)}
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _compared_in(value: object, plain: Any) -> Any:

@@ -31,7 +31,10 @@ class Costs:
 
 @dataclass(frozen=True)
 class Speed:
-    """The task that measures time and memory; each median is taken over at least `min_seconds` of work."""
+    """The task that measures time and memory; each median is taken over at least `min_seconds` of work.
+
+    In another runtime than torch there is no training step: inference alone is measured, where its outputs are right.
+    """
 
     name: ClassVar[str] = "speed"
 
@@ -47,7 +50,8 @@ class Speed:
         """For people: the task and its circumstances."""
         runtime = self.runtime
         layout = " channels_last" if runtime.channels_last else ""
-        return f"speed {runtime.device} {runtime.precision} {runtime.mode}{layout} batch {runtime.batch}"
+        how = runtime.mode if runtime.runtime == "torch" else runtime.runtime
+        return f"speed {runtime.device} {runtime.precision} {how}{layout} batch {runtime.batch}"
 
 
 @dataclass(frozen=True)

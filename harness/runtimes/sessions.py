@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from harness.cells.runtime import RuntimeName
 from harness.process.errors import first_line
 from harness.runtimes.exports import LIMIT, Export, Exportable, exported
 from harness.runtimes.formats import FORMATS, RUNTIMES, format_named
@@ -112,7 +113,7 @@ _OPEN: dict[str, Callable[[Path, int], tuple[Run, str]]] = {
     "onnxruntime": _open_onnxruntime,
     "openvino": _open_openvino,
 }
-assert _OPEN.keys() == RUNTIMES.keys() == {each.runtime for each in FORMATS.values()}
+assert _OPEN.keys() == RUNTIMES.keys() == {each.runtime for each in FORMATS.values()} == set(get_args(RuntimeName))
 
 
 def _arrays(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> list[Any]:
