@@ -61,6 +61,12 @@ class Record:
         return {name: value for name, value in found.items() if isinstance(value, str)}
 
     @property
+    def wrong(self) -> str | None:
+        """How wrong the outputs of its runtime are, which then has no time; None if they are right, or it was torch."""
+        outputs = self.metrics.get("runtime_outputs")
+        return outputs if isinstance(outputs, str) and outputs.startswith("wrong") else None
+
+    @property
     def reason(self) -> str:
         """The last line of the error, which says what went wrong; empty if there is none."""
         lines = (self.error or "").strip().splitlines()

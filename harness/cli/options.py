@@ -116,6 +116,7 @@ class CellOptions:
         precision: fp32, or autocast to bf16 or fp16, for speed, training and evaluation.
         mode: how models run, for speed and training.
         channels_last: lay images out channels last, for speed.
+        runtime: what runs the model, for speed: torch, or an exported graph in inference, float32 and on a CPU.
         batch: images per batch, for speed (that of training is part of its recipe).
         data: an image set by name, or a folder (see `data check`), for training and evaluation.
         epochs: the length of training.
@@ -134,6 +135,7 @@ class CellOptions:
     precision: Annotated[str | None, shown("fp32|bf16|fp16", default="the cells' own")] = None
     mode: Annotated[str | None, shown("eager|compiled", default="the cells' own")] = None
     channels_last: bool = False
+    runtime: Annotated[str | None, shown("torch|onnxruntime|openvino", default="the cells' own")] = None
     batch: Annotated[int | None, shown("IMAGES", default="the cells' own")] = None
     data: Annotated[str | None, shown("NAME|FOLDER", default="the cells' own")] = None
     epochs: Annotated[int | None, shown("EPOCHS", default="the recipes' own")] = None
@@ -164,6 +166,7 @@ class CellOptions:
             precision=self.precision,
             mode=self.mode,
             channels_last=self.channels_last or None,
+            runtime=self.runtime,
             batch=self.batch,
             data=self.data,
             epochs=self.epochs,

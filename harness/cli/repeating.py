@@ -13,6 +13,7 @@ import attentions
 import results
 from backbones import preset
 from harness.cells import FOLDER, MICRO, Cell, Recipe, Runtime, Speed
+from harness.cells.runtime import version_of
 from harness.cells.source import EMBEDDED, FASHION_MNIST, IMAGENET
 from harness.cli.selection import preprocessing
 from harness.cli.specs import settings
@@ -107,7 +108,8 @@ def _described(name: str, model: Words, task: Mapping[str, Any]) -> Words | None
         case {"name": "costs"}:
             return ["run", "--backbone", name, *model, "--task", "costs"]
         case {"name": "speed", "runtime": dict(runtime), "min_seconds": seconds} if seconds == Speed().min_seconds:
-            return ["run", "--backbone", name, *model, "--task", "speed", *_runtime(runtime)]
+            words = _runtime(runtime)
+            return None if words is None else ["run", "--backbone", name, *model, "--task", "speed", *words]
         case {"name": "train", "weights": None, "recipe": dict(recipe), "data": dict(data)}:
             changes = _changes(name, recipe)
             return None if changes is None else ["train", name, *model, *_data(data), *changes, *_training(task)]
@@ -129,11 +131,18 @@ def asdict_of(value: Any) -> dict[str, Any]:
     return plain
 
 
-def _runtime(runtime: Mapping[str, Any]) -> Words:
+def _runtime(runtime: Mapping[str, Any]) -> Words | None:
+    """Return the options that make the defaults this runtime; None if there are none, as of another version."""
     own = asdict_of(Runtime())
     words: Words = []
     for name, value in runtime.items():
-        if value != own.get(name):
+        if name == "version":
+            try:
+                if value != version_of(runtime["runtime"]):
+                    return None
+            except ValueError:
+                return None
+        elif value != own.get(name):
             option = f"--{name.replace('_', '-')}"
             words += [option] if value is True else [option, str(value)]
     return words

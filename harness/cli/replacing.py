@@ -10,7 +10,7 @@ from harness.cells import FOLDER, MICRO, Cell, DataSource, Evaluate, Speed, Trai
 from harness.cells.source import IMAGENET
 from harness.cli.selection import data_source
 
-RUNTIME = ("device", "precision", "mode", "channels_last", "batch")
+RUNTIME = ("device", "precision", "mode", "channels_last", "batch", "runtime")
 HOW = ("workers", "device_batch", "cache")
 """How a training is run, which changes no result."""
 TRAINING = ("device", "precision", "mode", "data", "epochs", "seed", *HOW)

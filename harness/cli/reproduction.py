@@ -94,7 +94,8 @@ def our_times(targets: list[dict[str, Any]], records: Sequence[results.Record]) 
         runtime = record.cell["task"]["runtime"]
         device = record.environment.get("device_name") or runtime["device"]
         threads = f", {record.environment['threads']} threads" if runtime["device"] == "cpu" else ""
-        how = f"batch {runtime['batch']}, {runtime['precision']}, {runtime['mode']}"
+        ran = " ".join((runtime["runtime"], runtime["version"])) if "runtime" in runtime else runtime["mode"]
+        how = f"batch {runtime['batch']}, {runtime['precision']}, {ran}"
         found.append(
             {"model": known[0], "resolution": known[1], "ms": 1000 / per_s, "hardware": f"{device}{threads}, {how}"}
         )

@@ -43,6 +43,9 @@ COUNTING = 2.5e-3
 COMPILING = 100.0
 """Seconds that torch.compile takes for a model, forward and backward: Swin-T on two CPU cores."""
 
+EXPORTING = 20.0
+"""Seconds that an export takes in a process of its own, roughly: most of it is the start of that process."""
+
 FILES_PER_S, ARRAYS_PER_S = 200.0, 15_000.0
 """Images that one process reads, crops and augments per second: JPEGs of ImageNet's size; small ones from an array."""
 
@@ -100,15 +103,17 @@ class Estimator:
     def _speed(self, spec: BackboneSpec, task: Speed) -> Estimate:
         """Follow `harness.measures.speed.measure`. A probe is never used: it would be the measurement itself."""
         runtime, seconds = task.runtime, 0.0
-        works: tuple[Workload, ...] = ("infer", "train")
+        exported = runtime.runtime != "torch"
+        works: tuple[Workload, ...] = ("infer",) if exported else ("infer", "train")
         for work in works:
             load = Load(spec, work, runtime.device, runtime.precision, runtime.mode, runtime.batch)
             rate = self.rates.of(load)
             call = runtime.batch / rate.images_per_s
             # The first call and the one for the memory; the warm-up of at least two calls; the samples.
             seconds += 2 * call + max(task.min_seconds / 4, 2 * call) + max(task.min_seconds, MIN_SAMPLES * call)
-        seconds += COMPILING if runtime.mode == "compiled" else 0.0
-        return Estimate(seconds, rate.basis, rate.note, RECORD_BYTES, runtime.device)
+        seconds += COMPILING if runtime.mode == "compiled" else EXPORTING if exported else 0.0
+        note = f"{rate.note}; as if torch ran it" if exported else rate.note
+        return Estimate(seconds, rate.basis, note, RECORD_BYTES, runtime.device)
 
     def _train(self, spec: BackboneSpec, task: Train, processes: int) -> Estimate:
         recipe, source = task.recipe, task.data

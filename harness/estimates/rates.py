@@ -177,6 +177,9 @@ def _speeds_of(record: Record) -> Iterator[RecordedSpeed]:
     match task["name"]:
         case "speed":
             runtime = task["runtime"]
+            # Another runtime says little of torch, and has no training step.
+            if "runtime" in runtime:
+                return
             if "infer" not in record.disturbed:
                 yield one(metrics["images_per_s"], "infer", runtime, runtime["batch"], None)
             if "train" not in record.disturbed:

@@ -25,7 +25,7 @@ from harness.jobs.submissions import Array, Submission
 from harness.jobs.work import CellsJob
 from harness.process.environment import CHECKOUT, PACKAGES, ROOT, check_device, checkout, cores, gpus
 from harness.process.waiting import IN_SHELL, wait_policy
-from harness.runner.checks import check_needs
+from harness.runner.checks import check_needs, check_runtimes
 from harness.runner.records import is_disturbed, set_aside, settles
 from results.wording import count
 from slurm import Cluster
@@ -86,7 +86,8 @@ def choose(cells: Sequence[Cell], look: Look, *, failed: bool = False, retry_dis
     With `retry_disturbed`, a record of a disturbed measurement does not count. A cell that failed without having been
     submitted was run by hand, and is chosen in both cases.
 
-    Raises ValueError where it cannot be known whether some are running, and for a cell whose weights nothing makes.
+    Raises ValueError where it cannot be known whether some are running, for a cell whose weights nothing makes, and for
+    one of a runtime that is not installed here.
     """
     if look.damaged:
         raise ValueError(f"{look.damaged[0]}: what it submitted may be running; mend or remove its folder")
@@ -115,6 +116,7 @@ def choose(cells: Sequence[Cell], look: Look, *, failed: bool = False, retry_dis
         if key not in keys and states[key].live and states[key].job not in {None, *here}
     }
     check_needs(chosen, look.out, waited_for)
+    check_runtimes(chosen)
     _check_images(chosen)
     return Choice(
         chosen,

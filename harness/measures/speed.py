@@ -45,6 +45,9 @@ L2_BYTES = 256 * 2**20
 """Bytes overwritten between samples on a GPU: more than the L2 cache of any."""
 
 
+NAMES: dict[Workload, tuple[str, str]] = {"infer": ("latency", ""), "train": ("train_step", "train_")}
+"""What is measured: the beginning of its times, and of its other metrics."""
+
 Timer = Callable[[Callable[[], object]], float]
 """Calls its argument once and returns how many seconds that took."""
 
@@ -78,39 +81,51 @@ def measure_speed(
 
     `watching`: where it is learned what others do (default: from this machine).
 
-    Raises ValueError where the device is missing, FloatingPointError for outputs that are not
-    finite, and what torch raises when memory runs out, see `is_out_of_memory`.
+    Raises ValueError where the device is missing or the runtime is not torch, FloatingPointError for outputs that are
+    not finite, and what torch raises when memory runs out, see `is_out_of_memory`.
     """
     watching = watching or watch(runtime.device)
     metrics: Metrics = {"sm_clock_mhz_before": _sm_clock(runtime.device)}
-    works: tuple[tuple[Workload, str, str], ...] = (("infer", "latency", ""), ("train", "train_step", "train_"))
     with numerics(compiled=runtime.mode == "compiled"):
         model = build_model()
-        for work, label, prefix in works:
-            report(f"{label.replace('_', ' ')}: warming up")
+        for work in NAMES:
             call = prepare(model, image, num_classes, runtime, work)
-            # The memory of the optimiser, and of what compilers and cuDNN try out, settles in the first calls.
-            warm_up(call, runtime.device, min_seconds / 4)
-            memory = peak_memory(call, runtime.device)
-            with used_paths() as paths:
-                kernel = kernels_of(call)
-            wait_for_quiet(watching, PATIENCE * min_seconds, report)
-            report(f"{label.replace('_', ' ')}: measuring")
-            found = sample(call, timer(runtime.device), watching, min_seconds)
-            times = found.times
-            low, middle, high = quantiles(times, n=4, method="inclusive")
-            metrics |= {
-                f"{prefix}images_per_s": runtime.batch / middle,
-                f"{label}_ms_p25": low * 1e3,
-                f"{label}_ms_p50": middle * 1e3,
-                f"{label}_ms_p75": high * 1e3,
-                f"{label}_samples": len(times),
-                f"{prefix}sdpa_kernel": kernel,
-                f"{prefix}attention_path": shown(paths),
-                f"{work}_disturbed": found.disturbed,
-                f"{work}_dropped_share": found.dropped,
-            } | {f"{work}_{name}": value for name, value in (shares(found.spent) | memory).items()}
+            metrics |= measure_work(call, work, runtime, min_seconds, report, watching)
     return metrics | {"sm_clock_mhz_after": _sm_clock(runtime.device)}
+
+
+def measure_work(
+    call: Callable[[], Tensor],
+    work: Workload,
+    runtime: Runtime,
+    min_seconds: float,
+    report: Callable[[str], None],
+    watching: Watch,
+) -> Metrics:
+    """Warm up, and measure a call of inference or of a training step; see `measure_speed` for metrics and errors."""
+    label, prefix = NAMES[work]
+    report(f"{label.replace('_', ' ')}: warming up")
+    # The memory of the optimiser, and of what compilers and cuDNN try out, settles in the first calls.
+    warm_up(call, runtime.device, min_seconds / 4)
+    memory = peak_memory(call, runtime.device)
+    with used_paths() as paths:
+        kernel = kernels_of(call)
+    wait_for_quiet(watching, PATIENCE * min_seconds, report)
+    report(f"{label.replace('_', ' ')}: measuring")
+    found = sample(call, timer(runtime.device), watching, min_seconds)
+    times = found.times
+    low, middle, high = quantiles(times, n=4, method="inclusive")
+    return {
+        f"{prefix}images_per_s": runtime.batch / middle,
+        f"{label}_ms_p25": low * 1e3,
+        f"{label}_ms_p50": middle * 1e3,
+        f"{label}_ms_p75": high * 1e3,
+        f"{label}_samples": len(times),
+        f"{prefix}sdpa_kernel": kernel,
+        f"{prefix}attention_path": shown(paths),
+        f"{work}_disturbed": found.disturbed,
+        f"{work}_dropped_share": found.dropped,
+    } | {f"{work}_{name}": value for name, value in (shares(found.spent) | memory).items()}
 
 
 def prepare(
@@ -123,8 +138,11 @@ def prepare(
     """Put `model` and a batch on the device and return the call to be timed: inference or a training step.
 
     "both" is a training step without the optimizer's. The call returns logits (B, num_classes) or the loss. Raises
-    ValueError where the machine has no CUDA device.
+    ValueError where the machine has no CUDA device, and for another runtime than torch.
     """
+    if runtime.runtime != "torch":
+        what = "a model is run there as an exported graph" if work == "infer" else "there is no training step"
+        raise ValueError(f"{runtime.runtime} is not torch: {what}")
     check_device(runtime.device)
     layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
     model = model.to(runtime.device).to(memory_format=layout)

@@ -1,14 +1,16 @@
 """What is checked before any cell is run: devices, images, needed weights, a folder that can be written."""
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from harness.cells import Cell, Costs, Evaluate, Speed, Train
 from harness.cells.recipe import split_batch
+from harness.cells.runtime import version_of
 from harness.images.batches import train_order
 from harness.images.sources import open_splits, open_val
 from harness.process.environment import check_device
+from harness.runtimes.formats import check_installed
 from harness.training.loading import located
 from harness.training.run_folder import summary_writer
 
@@ -20,6 +22,7 @@ def check_runnable(cells: Sequence[Cell], world: int) -> None:
     """
     for cell in cells:
         check_device(cell.device)
+    check_runtimes(cells)
     images: dict[tuple[object, ...], int] = {}  # by what is opened: once for all cells that need the same
     for cell in cells:
         classes = cell.backbone.num_classes
@@ -36,6 +39,19 @@ def check_runnable(cells: Sequence[Cell], world: int) -> None:
             case Evaluate(data=source):
                 if ("val", source, classes) not in images:
                     images["val", source, classes] = len(open_val(source, classes))
+
+
+def check_runtimes(cells: Iterable[Cell]) -> None:
+    """Raise ValueError for a runtime that is not installed here, or in another version than a cell is of."""
+    for runtime in dict.fromkeys(cell.task.runtime for cell in cells if isinstance(cell.task, Speed)):
+        if runtime.runtime == "torch":
+            continue
+        check_installed([runtime.runtime])
+        if (here := version_of(runtime.runtime)) != runtime.version:
+            raise ValueError(
+                f"a cell is of {runtime.runtime} {runtime.version}, and here is {here}: install that, or make the cell "
+                "anew"
+            )
 
 
 def check_needs(todo: Sequence[Cell], out: Path, elsewhere: Collection[str] = ()) -> None:

@@ -74,6 +74,8 @@ def outcome(record: Record) -> str:
         return f"{record.status}: {record.reason}"
     shown = ("params_m", "gmacs", "images_per_s", "train_step_ms_p50", "top1", "top1_stderr")
     numbers = (f"{name} {record.metrics[name]:.4g}" for name in shown if record.metrics.get(name) is not None)
+    if record.wrong is not None:
+        return f"{record.status}: {record.wrong}"
     disturbed = f"; disturbed: {'; '.join(dict.fromkeys(record.disturbed.values()))}" if record.disturbed else ""
     return f"{record.status}: {', '.join(numbers)}{disturbed}"
 

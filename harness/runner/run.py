@@ -23,6 +23,7 @@ from harness.process.errors import first_line, is_out_of_memory
 from harness.process.ranks import lost_peer, ranks
 from harness.process.stopping import Stopped, TakenOver
 from harness.process.waiting import wait_policy
+from harness.runner.deployed import measure_deployed
 from harness.runner.records import environment_of, failed_record, keep_damaged, outcome, recorded
 from harness.training.evaluation import evaluate_weights
 from harness.training.loop import train
@@ -94,6 +95,8 @@ def _metrics(cell: Cell, folder: Path, report: Callable[[str], None]) -> Metrics
     match cell.task:
         case Costs():
             return count_costs(cell.backbone)
+        case Speed() as task if task.runtime.runtime != "torch":
+            return measure_deployed(cell.backbone, task, report)
         case Speed() as task:
             return measure_backbone(cell.backbone, task, report)
         case Train() as task:

@@ -8,7 +8,15 @@ import pytest
 from backbones import preset
 from harness.cells import MICRO, Cell, Costs, DataSource, Evaluate, Runtime, Speed, Train, Weights
 from harness.estimates import rates
-from harness.estimates.estimate import ARRAYS_PER_S, COMPILING, COUNTING, FILES_PER_S, Estimate, Estimator
+from harness.estimates.estimate import (
+    ARRAYS_PER_S,
+    COMPILING,
+    COUNTING,
+    EXPORTING,
+    FILES_PER_S,
+    Estimate,
+    Estimator,
+)
 from harness.measures.speed import MIN_SAMPLES
 from harness.training.room import RECORD_BYTES, run_bytes
 from results import Record
@@ -92,6 +100,17 @@ def test_compiling_takes_its_time():
     compiled, fast = Runtime(mode="compiled"), speed(SPEC, 1e9)
     assert seconds(Speed(compiled), fast) - seconds(Speed(), fast) == pytest.approx(COMPILING)
     assert seconds(replace(TRAIN, mode="compiled"), fast) - seconds(TRAIN, fast) == pytest.approx(COMPILING)
+
+
+def test_in_another_runtime_inference_alone_is_measured_after_an_export():
+    found = estimated(Speed(Runtime(runtime="onnxruntime"), min_seconds=2.0), speed(SPEC, 1e9))
+    assert found.seconds == pytest.approx(EXPORTING + 2.0 + 2.0 / 4)
+    assert found.note.endswith("; as if torch ran it")
+
+
+def test_what_another_runtime_has_measured_says_nothing_of_torch():
+    other = speed(SPEC, 1e-3, runtime="onnxruntime")
+    assert estimated(Speed(), other).basis == "GMACs"
 
 
 def test_counting_takes_longer_for_a_larger_model():
