@@ -25,6 +25,7 @@ from results.figures.styles import GREY, INK, Style, styles
 from results.tables import schema
 from results.tables.columns import Column, columns_of, is_figure, rows_of
 from results.tables.naming import shortened
+from results.tables.notes import tells_runtime
 from results.tables.ranking import countable_rows
 from results.tables.times import HARDWARE, disturbed_rows, task_of_time
 from results.wording import and_more
@@ -44,7 +45,7 @@ AXES: dict[str, str] = {
 """What accuracies may be drawn against, and the title of the axis."""
 
 # Circumstances of a speed that are said even where all points share them.
-_SAID = ("device", "device_name", "precision", "mode", "channels_last", "batch")
+_SAID = ("device", "device_name", "precision", "mode", "channels_last", "batch", "runtime")
 
 _WIDTH, _HEIGHT, _RADIUS = 330, 260, 5.0
 _MANY = 16
@@ -72,7 +73,8 @@ def accuracy(frame: pd.DataFrame, x: str = "gmacs", which: Which = "model", titl
     name = f"{task}_{x}" if f"{task}_{x}" in frame else x
     beside, timed = [Column("metric", "", (name,))], list[Column]()
     if task == "speed":
-        timed = [c for c in columns_of(frame) if c.task == task and (c.path[0] == "runtime" or _is_hardware(c))]
+        of_task = [c for c in columns_of(frame) if c.task == task and not tells_runtime(frame, c)]
+        timed = [c for c in of_task if c.path[0] == "runtime" or _is_hardware(c)]
     measured = pd.Series(False, frame.index)
     if name in frame:
         measured = frame[name].notna() & frame[name].map(is_figure).astype(bool)

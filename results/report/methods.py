@@ -48,6 +48,9 @@ def _speeds(records: Sequence[Record]) -> str:
         f"precision {_all(each.get('precision') for each in runtimes)}",
         f"{_all(each.get('mode') for each in runtimes)} mode",
     ]
+    names = [f"{each.get('runtime', 'torch')} {each.get('version') or ''}".strip() for each in runtimes]
+    if set(names) != {"torch"}:
+        said.append(f"runtime {_all(names)}")
     devices = _all(_device(record.environment) for record in records)
     seconds = _all(record.cell["task"].get("min_seconds") for record in records)
     text = (

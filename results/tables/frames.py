@@ -241,7 +241,7 @@ def _describe(found: Columns, rows: Sequence[_Row], ambiguous: set[str]) -> None
 
         entries = [row.get(task) for row in rows]
         records = [entry.record if entry else None for entry in entries]
-        tasks = [_with_named_weights(entry.cell["task"]) if entry else None for entry in entries]
+        tasks = _with_runtimes([_with_named_weights(entry.cell["task"]) if entry else None for entry in entries])
         found.add_fields("task", task, (), tasks, left_out=("name",))
         found.add(task, Column("record", task, ("status",)), [_status(entry) if entry else ABSENT for entry in entries])
         found.add_metrics(task, column_of, [record.metrics if record else None for record in records])
@@ -285,6 +285,22 @@ def _with_named_weights(task: dict[str, Any]) -> dict[str, Any]:
         case {"path": str(path), **rest} if path and "name" not in rest:
             return {**task, "weights": {"name": PurePath(path).name, **task["weights"]}}
     return task
+
+
+def _with_runtimes(tasks: Sequence[dict[str, Any] | None]) -> Sequence[dict[str, Any] | None]:
+    """Return the tasks; where some are of another runtime than torch, the others say that theirs is torch."""
+    where = [task.get("runtime") if task else None for task in tasks]
+    if not any(isinstance(each, dict) and "runtime" in each for each in where):
+        return tasks
+
+    @once_per_object
+    def told(runtime: dict[str, Any]) -> dict[str, Any]:
+        return runtime | {"runtime": "torch", "version": None} | runtime
+
+    return [
+        {**task, "runtime": told(each)} if task and isinstance(each, dict) else task
+        for task, each in zip(tasks, where, strict=True)
+    ]
 
 
 def _block(column: Column) -> int:

@@ -13,7 +13,7 @@ from results.wording import and_more, count
 
 # Circumstances named below the table even if all rows share them: no number is shown without its own.
 HEADLINES = {
-    "speed": ("device", "precision", "mode", "channels_last", "batch"),
+    "speed": ("device", "precision", "mode", "channels_last", "batch", "runtime", "version"),
     "train": ("data", "epochs", "seed"),
     "evaluate": (
         "data", "preprocessing", "crop_pct", "interpolation", "weights", "digest", "run", "which", "ema", "strict",
@@ -44,14 +44,18 @@ def notes(frame: pd.DataFrame) -> list[str]:
         said = ", ".join(f"{label} {value}" for label, value in common if value != "none")
         if said:
             lines.append(f"{task}, all rows: {said}.")
-        differing = [f"{c.label} ({_listed(frame[c.name])})" for c in columns if frame[c.name].nunique() > 1]
+        differing = [
+            f"{c.label} ({_listed(frame[c.name])})"
+            for c in columns
+            if frame[c.name].nunique() > 1 and not tells_runtime(frame, c)
+        ]
         if task == "speed" and differing:
             lines.append(
                 f"Rows differ in {', '.join(differing)}: their speeds are not comparable, and no row is ranked."
             )
     if mixed := mixed_environments(frame):
         lines.append(f"Measured under differing environments: {', '.join(mixed)}.")
-    lines += [*_weights_note(frame), *_disturbances(frame), *_doubts(frame), *_unfused(frame)]
+    lines += [*_weights_note(frame), *_disturbances(frame), *_doubts(frame), *_unfused(frame), *_wrong(frame)]
     if "certificate" in frame:
         lines.append(
             "certificate: laws that hold (attention-bench check) for the code of the attention that was measured."
@@ -122,6 +126,24 @@ def _unfused(frame: pd.DataFrame) -> list[str]:
         what = f"In {when}, scaled_dot_product_attention was not fused everywhere; its kernels were"
         lines += _of_rows(rows, what, list(rows[column]))
     return lines
+
+
+def _wrong(frame: pd.DataFrame) -> list[str]:
+    """Return a line for each row whose outputs are wrong in its runtime."""
+    if "runtime_outputs" not in frame:
+        return []
+    rows = frame[frame["runtime_outputs"].astype("string").str.startswith("wrong").fillna(False).astype(bool)]
+    runtimes = rows.get("speed.runtime.runtime", pd.Series("its runtime", rows.index))
+    told = zip(_names(rows), runtimes, rows["runtime_outputs"], strict=True)
+    return [f"{name}, in {runtime}, so without a time: {outputs}." for name, runtime, outputs in told]
+
+
+def tells_runtime(frame: pd.DataFrame, column: Column) -> bool:
+    """Return whether a column is the version of runtimes of which each has one: it tells no more rows apart."""
+    runtime = column.beside("runtime").name
+    if column.path[-1] != "version" or runtime not in frame:
+        return False
+    return bool((frame.groupby(runtime)[column.name].nunique() <= 1).all())
 
 
 def _of_train(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -67,6 +67,20 @@ _BY_SOURCE: dict[str, dict[str, Meaning]] = {
         r"(train_)?attention_path": Meaning("how attentions with several implementations ran: plain, native, triton"),
         r"sm_clock_mhz_(before|after)": Meaning("clock of the GPU before and after the measurement", "MHz"),
     },
+    "task speed in another runtime than torch, as an exported graph": {
+        "runtime_outputs": Meaning("right or wrong, and by how much of eager float32's; a wrong one has no time"),
+        r"runtime_difference_(normal|zeros|scaled)": Meaning(
+            "relative l2 difference from eager float32, on normal inputs, zeros and inputs scaled by 10", "1"
+        ),
+        "runtime_provider": Meaning("what of the runtime computes: its provider or device"),
+        "runtime_threads": Meaning("threads that the runtime was given, as many as torch has", "1"),
+        "runtime_precision": Meaning("precision that the runtime was told to compute in"),
+        "graph_exporter": Meaning("what exported the model"),
+        "graph_opset": Meaning("version of the operators of the graph", "1"),
+        "graph_options": Meaning("options of the export, as JSON"),
+        "graph_versions": Meaning("packages that the graph was made with, as JSON"),
+        "graph_operators": Meaning("how often the graph has each operator, as JSON"),
+    },
     "task train": {
         "loop_images_per_s": Meaning(
             "images over the time of the training loop, loading included", "images/s", "higher"

@@ -10,7 +10,7 @@ from results.sheets import Sheet
 from results.tables.columns import Column, columns_of
 from results.tables.frames import shown_metrics
 from results.tables.naming import shortened
-from results.tables.notes import HEADLINES, advice, average_of, notes, of_task
+from results.tables.notes import HEADLINES, advice, average_of, notes, of_task, tells_runtime
 from results.tables.ranking import ranked
 from results.tables.texts import STANDARD_ERROR, texts_of
 
@@ -110,11 +110,12 @@ def _settled(frame: pd.DataFrame) -> list[str]:
 def _is_said(frame: pd.DataFrame, column: Column) -> bool:
     """Return whether a circumstance says no more than another one does.
 
-    These are the place of a thing, its hash beside its name, and the run that was evaluated beside the training itself.
+    These are the place of a thing, its hash beside its name, the version of a runtime beside that, and the run that was
+    evaluated beside the training itself.
     """
     if column.name in (_WEIGHTS, _RUN) and {_RUN, _TRAINING} <= set(frame.columns):
         return bool((frame[_RUN] == frame[_TRAINING])[frame[_WEIGHTS].notna()].all())
-    if column.path[-1] in _PLACES:
+    if column.path[-1] in _PLACES or tells_runtime(frame, column):
         return True
     named = column.beside("name").name
     is_hash = column.path[-1] in ("digest", "run") and named in frame

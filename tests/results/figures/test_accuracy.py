@@ -77,6 +77,20 @@ def records(make: Any) -> Records:
     return Records(make)
 
 
+def test_runtimes_share_no_panel(records: Records) -> None:
+    for attention, speed in ((ONE, 10.0), (TWO, 20.0)):
+        records.train(attention, 80.0)
+        records.speed(attention, speed)
+        records.speed(attention, 2 * speed, runtime="onnxruntime", version="1.32.0")
+    figure = accuracy(records.frame, "images_per_s")
+    assert sorted(drawn(figure, "panel", "x")) == [
+        ("swin_t, runtime onnxruntime", 20.0),
+        ("swin_t, runtime onnxruntime", 40.0),
+        ("swin_t, runtime torch", 10.0),
+        ("swin_t, runtime torch", 20.0),
+    ]
+
+
 def test_seeds_are_one_point_with_their_interval(records: Records) -> None:
     records.costs(ONE, 4.0)
     records.speed(ONE, 10.0)

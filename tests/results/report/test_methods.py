@@ -1,5 +1,7 @@
 """Sentences about how numbers were measured: they say what the records say, and nothing of what was not measured."""
 
+from typing import Any
+
 from results import Record
 from results.report.methods import methods
 from tests.results.report.pages import quickstart
@@ -25,6 +27,13 @@ def test_each_task_has_its_own_sentences() -> None:
     assert "cover both choices, and p-values are corrected" in methods(of("train"), 5)[0]
     assert "of one seed: their 95 % intervals cover the choice of images alone" in methods(of("train"), 1)[0]
     assert methods([]) == []
+
+
+def test_runtimes_are_named_where_one_is_not_torch(make: Any) -> None:
+    tasks = [make.speed(), make.speed(runtime="openvino", version="2.0")]
+    records = [make.record(f"k{n}", make.cell("swin_t", "softmax", task)) for n, task in enumerate(tasks)]
+    assert "eager mode, runtime torch, openvino 2.0)" in methods(records)[0]
+    assert "runtime" not in methods(records[:1])[0]
 
 
 def test_weights_from_files() -> None:

@@ -23,11 +23,25 @@ def test_equal_circumstances_are_ranked(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "runtime", [{"batch": 1}, {"precision": "bf16"}, {"device": "cuda"}, {"mode": "compiled"}], ids=str
+    "runtime",
+    [
+        {"batch": 1},
+        {"precision": "bf16"},
+        {"device": "cuda"},
+        {"mode": "compiled"},
+        {"runtime": "onnxruntime", "version": "1.32.0"},
+    ],
+    ids=str,
 )
 def test_unequal_circumstances_are_not(make: Any, runtime: dict[str, Any]) -> None:
     assert ranks(make, {"a": {}, "b": runtime}) == (0, 0)
     assert ranks(make, {"a": {}, "b": runtime, "c": {}}) == (1, 1)
+
+
+def test_another_version_of_a_runtime_is_another_contest(make: Any) -> None:
+    old, new = ({"runtime": "onnxruntime", "version": version} for version in ("1.31.0", "1.32.0"))
+    assert ranks(make, {"a": old, "b": new}) == (0, 0)
+    assert ranks(make, {"a": old, "b": new, "c": old, "d": new, "e": {}, "f": {}}) == (3, 3)
 
 
 def test_a_disturbed_time_is_not_ranked(make: Any) -> None:

@@ -68,12 +68,38 @@ def test_common_circumstances_are_a_note_and_differing_ones_a_column(make: Any) 
     assert "Rows differ in batch (1, 64): their speeds are not comparable, and no row is ranked." in view.notes
 
 
-@pytest.mark.parametrize("change", [{"device": "cuda"}, {"precision": "bf16"}, {"mode": "compiled"}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"device": "cuda"}, {"precision": "bf16"}, {"mode": "compiled"}, {"runtime": "openvino"}], ids=str
+)
 def test_rows_of_differing_runtimes_are_warned_of(make: Any, change: dict[str, Any]) -> None:
     ((name, value),) = change.items()
     frame = table(two(make, make.speed(), make.speed(**change), images_per_s=10.0))
     assert value in column(sheet(frame), name)
     assert sum(line.startswith(f"Rows differ in {name} (") for line in notes(frame)) == 1
+
+
+def test_a_runtime_is_a_column_beside_torch_and_its_version_where_that_tells_rows_apart(make: Any) -> None:
+    torch, old, new = make.speed(), *(make.speed(runtime="openvino", version=version) for version in ("1.0", "2.0"))
+    view = sheet(table(two(make, torch, new, images_per_s=10.0)))
+    assert column(view, "runtime") == ["openvino", "torch"]
+    assert "version" not in view.headers
+    assert any(line.startswith("Rows differ in runtime (openvino, torch): their speeds") for line in view.notes)
+    assert not any("version" in line for line in view.notes)
+    view = sheet(table(two(make, old, new, images_per_s=10.0)))
+    assert column(view, "version") == ["1.0", "2.0"]
+    view = sheet(table(two(make, new, new, images_per_s=10.0)))
+    assert not {"runtime", "version"} & set(view.headers)
+    assert view.notes[0].endswith("batch 64, runtime openvino, version 2.0.")
+
+
+def test_a_wrong_runtime_is_a_row_without_a_time_and_a_note(make: Any) -> None:
+    wrong = "wrong: 4.8e-02 on zeros, from eager float32; allowed is 1.0e-04"
+    cells = [make.cell("swin_t", "softmax", each) for each in (make.speed(), make.speed(runtime="openvino"))]
+    metrics: list[dict[str, Any]] = [{"images_per_s": 10.0}, {"runtime_outputs": wrong}]
+    found = zip("ab", cells, metrics, strict=True)
+    view = sheet(table([make.record(*each) for each in found]))
+    assert column(view, "images_per_s") == ["-", "10"]
+    assert f"swin_t, softmax, in openvino, so without a time: {wrong}." in view.notes
 
 
 def test_seeds_data_and_epochs_are_columns_where_they_differ(make: Any) -> None:
