@@ -12,10 +12,10 @@ from typing import Any
 from backbones import BackboneSpec, preset, presets
 from harness.cells.preprocessing import Preprocessing
 from harness.cells.runtime import LATER
-from harness.cells.tasks import Costs, Evaluate, Speed, Train
+from harness.cells.tasks import Costs, Evaluate, Imported, Speed, Train
 from harness.cells.weights import RunWeights, Which
 
-Task = Costs | Speed | Train | Evaluate
+Task = Costs | Speed | Train | Evaluate | Imported
 
 
 @dataclass(frozen=True)

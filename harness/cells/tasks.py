@@ -55,6 +55,24 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Imported:
+    """The task that others have done: they measured inference, on their machine or with their tool. No run does it."""
+
+    name: ClassVar[str] = "imported"
+
+    device: str  # in the words of its source, as is the rest
+    tool: str
+    version: str
+    precision: str
+    batch: int
+
+    @property
+    def label(self) -> str:
+        """For people: the task and its circumstances."""
+        return f"imported {self.device} {self.tool} {self.version} {self.precision} batch {self.batch}"
+
+
+@dataclass(frozen=True)
 class Train:
     """The task that trains a model by a recipe, and evaluates it on every val image after each epoch."""
 

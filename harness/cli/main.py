@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from harness.cli import attentions as attention_commands
-from harness.cli import export, figures, images, jobs, models, report, runtimes, scaling, seeing, swap, tables
+from harness.cli import export, figures, images, imported, jobs, models, report, runtimes, scaling, seeing, swap, tables
 from harness.cli import race as racing
 from harness.cli import run as measuring
 from harness.cli.app import error_console, out_console, warn
@@ -48,6 +48,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "cluster": jobs.cluster,
     "swap": swap.swap,
     "export": export.export,
+    "import-speed": imported.import_speed,
 }
 """By name, in the order of the help."""
 

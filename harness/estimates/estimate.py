@@ -43,8 +43,8 @@ COUNTING = 2.5e-3
 COMPILING = 100.0
 """Seconds that torch.compile takes for a model, forward and backward: Swin-T on two CPU cores."""
 
-EXPORTING = 20.0
-"""Seconds that an export takes in a process of its own, roughly: most of it is the start of that process."""
+EXPORTING = 10.0
+"""Seconds that an export takes in a process of its own, most of them for its start: DeiT-micro on two CPU cores."""
 
 FILES_PER_S, ARRAYS_PER_S = 200.0, 15_000.0
 """Images that one process reads, crops and augments per second: JPEGs of ImageNet's size; small ones from an array."""

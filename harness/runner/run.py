@@ -15,6 +15,7 @@ from pathlib import Path
 
 import results
 from harness.cells import Cell, Costs, Evaluate, Metrics, Speed, Train
+from harness.cells.tasks import Imported
 from harness.measures.costs import count_costs
 from harness.measures.speed import measure_backbone
 from harness.process.attempts import Attempt, NoAttempt
@@ -103,6 +104,8 @@ def _metrics(cell: Cell, folder: Path, report: Callable[[str], None]) -> Metrics
             return train(task, cell.backbone, folder, report)
         case Evaluate() as task:
             return evaluate_weights(task, cell.backbone, folder, report)
+        case Imported():
+            raise ValueError("it was measured elsewhere: attention-bench import-speed records it")
     return results.recordable(cell.task.run(cell.backbone, folder, report))
 
 

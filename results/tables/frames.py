@@ -40,6 +40,8 @@ METRICS = (
     "top1",
     "top1_ema",
 )
+IMPORTED = ("imported_images_per_s",)
+"""Shown beside METRICS, but no merit of ours: others have measured them."""
 BREAKDOWN = ("gmacs_attention", "gmacs_projections", "gmacs_convolutions", "gmacs_mlp", "gmacs_norms")
 
 # The first columns of every frame.
@@ -93,9 +95,9 @@ def table(
 
 
 def shown_metrics(columns: Iterable[Column]) -> list[str]:
-    """Return METRICS as they are named among the columns."""
+    """Return METRICS and IMPORTED as they are named among the columns."""
     present = set(columns)
-    return [name for metric in METRICS for name in named(present, metric)]
+    return [name for metric in (*METRICS, *IMPORTED) for name in named(present, metric)]
 
 
 def named(columns: Iterable[Column], metric: str) -> list[str]:

@@ -18,6 +18,7 @@ HEADLINES = {
     "evaluate": (
         "data", "preprocessing", "crop_pct", "interpolation", "weights", "digest", "run", "which", "ema", "strict",
     ),
+    "imported": ("device", "tool", "version", "precision", "batch"),
 }  # fmt: skip
 # The share of the time of a training loop spent waiting for images, above which its device was starved.
 _STARVED = 0.10

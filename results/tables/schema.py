@@ -81,6 +81,12 @@ _BY_SOURCE: dict[str, dict[str, Meaning]] = {
         "graph_versions": Meaning("packages that the graph was made with, as JSON"),
         "graph_operators": Meaning("how often the graph has each operator, as JSON"),
     },
+    "task imported, measured by others: never ranked": {
+        "imported_ms": Meaning("time of a batch in inference", "ms"),
+        "imported_images_per_s": Meaning("batch over that time", "images/s"),
+        "imported_command": Meaning("the command that measured it, as its source has it"),
+        "imported_from": Meaning("the file that it was imported from"),
+    },
     "task train": {
         "loop_images_per_s": Meaning(
             "images over the time of the training loop, loading included", "images/s", "higher"
@@ -118,7 +124,7 @@ _BY_SOURCE: dict[str, dict[str, Meaning]] = {
 
 METRICS = {pattern: found for metrics in _BY_SOURCE.values() for pattern, found in metrics.items()}
 
-_TASKS = ("costs", "speed", "train", "evaluate")
+_TASKS = ("costs", "speed", "train", "evaluate", "imported")
 
 
 def meaning(column: Column) -> Meaning | None:
