@@ -23,6 +23,7 @@ ONLY_THERE = {
     "attentions/test_triton.py::test_wide_heads_and_regions_are_left_to_torch": "where they are not taken",
     "backbones/test_backbones.py::test_a_step_is_that_of_float64_on_a_cpu": "kernels, fused ones too, compute the same",
     "harness/certificate/test_certify.py::test_a_sound_attention_passes_all_laws_on_a_gpu": "the laws hold there",
+    "harness/measures/test_parts.py::test_a_gpu_has_the_time_of_its_kernels": "times of kernels, by what starts them",
     "harness/measures/test_quiet.py::test_gpu": "other processes and the clock of a GPU are seen",
     "harness/measures/test_roofline.py::test_a_device_has_a_roof": "its copies and products by its events",
     "harness/measures/test_speed.py::test_compiled": "torch.compile makes kernels for it",

@@ -14,7 +14,21 @@ from typing import Annotated, Any, Union
 import tyro
 
 from harness.cli import attentions as attention_commands
-from harness.cli import export, figures, images, imported, jobs, models, report, runtimes, scaling, seeing, swap, tables
+from harness.cli import (
+    export,
+    figures,
+    images,
+    imported,
+    jobs,
+    models,
+    operators,
+    report,
+    runtimes,
+    scaling,
+    seeing,
+    swap,
+    tables,
+)
 from harness.cli import race as racing
 from harness.cli import run as measuring
 from harness.cli.app import error_console, out_console, warn
@@ -31,6 +45,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "race": racing.race,
     "scaling": scaling.scaling,
     "runtimes": runtimes.runtimes,
+    "operators": operators.operators,
     "data": images.data,
     "reproduce": tables.reproduce,
     "figure": figures.figure,

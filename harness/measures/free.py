@@ -1,9 +1,7 @@
 """The operators that multiply no matrices: both counters pass them by."""
 
-FREE = frozenset(
-    f"aten::{name}"
-    for group in (
-        # elementwise
+GROUPS: dict[str, tuple[str, ...]] = {
+    "elementwise": (
         "abs absolute add addcdiv addcmul bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min"
         " clip cos div divide elu eq erf exp exp2 expm1 floor floor_divide fmod ge gelu gt hardsigmoid hardswish"
         " hardtanh isfinite isinf isnan le leaky_relu lerp log log1p log2 log_sigmoid"
@@ -22,19 +20,24 @@ FREE = frozenset(
         # parts of complex numbers, order of frequencies
         "angle complex conj conj_physical _conj _conj_physical imag is_complex _neg_view polar real view_as_complex"
         " view_as_real fft_fftshift fft_ifftshift fft_fftfreq fft_rfftfreq",
-        # reductions and scans
+    ),
+    "reductions": (
         "all amax amin any argmax argmin cumsum linalg_vector_norm logsumexp max mean min norm prod"
-        " sort std std_mean sum topk var var_mean _log_softmax _safe_softmax _softmax log_softmax"
-        " softmax",
+        " sort std std_mean sum topk var var_mean",
         # less common
         "aminmax argsort bincount bucketize count_nonzero cummax cummin cumprod diff dist frobenius_norm histc isin"
         " kthvalue linalg_matrix_norm linalg_norm logcumsumexp median mode msort nanmean nanmedian nansum nonzero"
-        " one_hot quantile searchsorted special_log_softmax special_softmax trace unique_dim",
-        # normalisation: counted apart, see `Macs.norms`
+        " one_hot quantile searchsorted trace unique_dim",
+    ),
+    "softmax": ("_log_softmax _safe_softmax _softmax log_softmax softmax special_log_softmax special_softmax",),
+    # Counted apart, see `Macs.norms`.
+    "norms": (
         "_batch_norm_no_update _fused_rms_norm _native_batch_norm_legit_no_training batch_norm"
         " cudnn_batch_norm group_norm layer_norm native_batch_norm native_group_norm native_layer_norm"
         " rms_norm",
-        # views, copies, moves and conversions
+    ),
+    # Views and conversions too.
+    "copies": (
         "_reshape_alias _to_copy _unsafe_view alias as_strided broadcast_to cat chunk clone col2im"
         " concat constant_pad_nd contiguous copy detach diagonal expand expand_as fill flatten flip"
         " gather im2col index index_put index_select lift_fresh mH mT moveaxis movedim narrow numpy_T pad permute"
@@ -50,7 +53,9 @@ FREE = frozenset(
         " _pad_enum permute_copy ravel reflection_pad3d replication_pad3d rot90 row_stack scatter_add scatter_reduce"
         " select_scatter slice_scatter split_copy split_with_sizes_copy squeeze_copy take_along_dim tensor_split"
         " unfold_copy unsafe_chunk unsafe_split unsafe_split_with_sizes vsplit vstack",
-        # new tensors, dropout, sizes
+    ),
+    # Dropout and sizes too.
+    "new tensors": (
         "arange empty empty_like empty_strided eye full full_like linspace new_empty new_empty_strided"
         " new_full new_ones new_zeros ones ones_like rand rand_like randn randn_like scalar_tensor zeros"
         " zeros_like bernoulli dropout feature_dropout native_dropout promote_types size numel Int ScalarImplicit",
@@ -58,7 +63,9 @@ FREE = frozenset(
         "alpha_dropout bartlett_window blackman_window exponential feature_alpha_dropout hamming_window hann_window"
         " logspace multinomial normal normal_functional randint randint_like randperm tril_indices triu_indices"
         " uniform",
-        # interpolation and pooling
+    ),
+    # Interpolation too.
+    "pooling": (
         "upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d"
         " grid_sampler grid_sampler_2d _adaptive_avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d"
         " adaptive_max_pool2d avg_pool1d avg_pool2d max_pool2d max_pool2d_with_indices",
@@ -67,9 +74,11 @@ FREE = frozenset(
         " fractional_max_pool2d grid_sampler_3d max_pool1d max_pool1d_with_indices max_pool3d max_pool3d_with_indices"
         " max_unpool2d upsample_nearest3d _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d"
         " _upsample_nearest_exact2d _upsample_nearest_exact3d upsample_trilinear3d",
-    )
-    for name in group.split()
-)
+    ),
+}
+"""By what they do, names without the underscore of the in-place form."""
+
+FREE = frozenset(f"aten::{name}" for group in GROUPS.values() for text in group for name in text.split())
 """Operators without matrix products, by name without the underscore of the in-place form."""
 
 

@@ -7,6 +7,7 @@ logits = session(images)
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +19,7 @@ from harness.cells.runtime import RuntimeName
 from harness.process.errors import first_line
 from harness.runtimes.exports import LIMIT, Export, Exportable, exported
 from harness.runtimes.formats import FORMATS, RUNTIMES, format_named
+from harness.runtimes.profiles import Counters, Profile, Trace
 
 Run = Callable[[tuple[Tensor | None, ...], dict[str, Tensor | None]], Tensor]
 
@@ -27,10 +29,12 @@ class Session:
     """A graph that a runtime has loaded: it takes the inputs of the module, on the CPU, and returns a new tensor.
 
     `about`: the runtime, its version, where it runs, its threads and the precision that it is told to compute in.
+    `profile`: what it notes of its nodes, if it was told to.
     """
 
     run: Run
     about: dict[str, Any]
+    profile: Profile | None = None
 
     def __call__(self, *args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
         return self.run(args, kwargs)
@@ -41,8 +45,10 @@ class Session:
         return f"{of['runtime']} {of['version']} ({of['device']}, {threads}, {of['precision']})"
 
 
-def open_session(export: Export) -> Session:
+def open_session(export: Export, *, profiled: bool = False) -> Session:
     """Load an exported graph into the runtime of its format.
+
+    `profiled`: note what its nodes take, which costs time; torch does not (see harness/measures/parts.py).
 
     Raises:
         ValueError: in one line, for a missing package, and what the runtime says of a graph that it does not take.
@@ -51,12 +57,16 @@ def open_session(export: Export) -> Session:
     versions = kind.versions()
     threads = torch.get_num_threads()
     about = {"runtime": kind.runtime, "version": versions[kind.runtime], "threads": threads, "precision": "fp32"}
+    profile = None
     try:
-        run, device = _OPEN[kind.runtime](export.file, threads)
+        if profiled:
+            run, device, profile = _OPEN_PROFILED[kind.runtime](export.file, threads)
+        else:
+            run, device = _OPEN[kind.runtime](export.file, threads)
     except Exception as problem:
         # Each runtime has errors of its own.
         raise ValueError(f"{kind.runtime} does not take {export.file.name}: {first_line(problem)}") from problem
-    return Session(run, about | {"device": device})
+    return Session(run, about | {"device": device}, profile)
 
 
 def _open_torch(file: Path, threads: int) -> tuple[Run, str]:
@@ -70,6 +80,19 @@ def _open_torch(file: Path, threads: int) -> tuple[Run, str]:
 
 
 def _open_onnxruntime(file: Path, threads: int) -> tuple[Run, str]:
+    session = _onnxruntime(file, threads)
+    return _run_onnxruntime(session), session.get_providers()[0]
+
+
+def _profile_onnxruntime(file: Path, threads: int) -> tuple[Run, str, Profile]:
+    trace = Trace()
+    session = _onnxruntime(file, threads, trace.prefix)
+    trace.end = session.end_profiling
+    return _counted(_run_onnxruntime(session), trace), session.get_providers()[0], trace
+
+
+def _onnxruntime(file: Path, threads: int, trace: str | None = None) -> Any:
+    """Return the session of a file; it writes a trace into a file whose path begins with `trace`."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
@@ -77,17 +100,33 @@ def _open_onnxruntime(file: Path, threads: int) -> tuple[Run, str]:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     # Its threads would spin on, and take the cores from the candidate that is timed next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    if trace is not None:
+        options.enable_profiling, options.profile_file_prefix = True, trace
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+def _run_onnxruntime(session: Any) -> Run:
     names = [each.name for each in session.get_inputs()]
 
     def run(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> Tensor:
         given = dict(zip(names, _arrays(args, kwargs), strict=True))
         return torch.from_numpy(session.run(None, given)[0])
 
-    return run, session.get_providers()[0]
+    return run
 
 
 def _open_openvino(file: Path, threads: int) -> tuple[Run, str]:
+    return _run_openvino(_openvino(file, threads)), "CPU"
+
+
+def _profile_openvino(file: Path, threads: int) -> tuple[Run, str, Profile]:
+    request = _openvino(file, threads, PERF_COUNT=True)
+    counters = Counters(request.get_profiling_info)
+    return _counted(_run_openvino(request), counters), "CPU", counters
+
+
+def _openvino(file: Path, threads: int, **further: bool) -> Any:
+    """Return a request of a file, compiled with further options of OpenVINO."""
     import openvino
 
     options = {
@@ -99,13 +138,26 @@ def _open_openvino(file: Path, threads: int) -> tuple[Run, str]:
         # As torch's threads, its own run where the system puts them.
         "ENABLE_CPU_PINNING": False,
     }
-    request = openvino.Core().compile_model(file, "CPU", options).create_infer_request()
+    return openvino.Core().compile_model(file, "CPU", options | further).create_infer_request()
 
+
+def _run_openvino(request: Any) -> Run:
     def run(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> Tensor:
         # Inputs are read where they are; the output is copied, as the next call writes to the same place.
         return torch.from_numpy(request.infer(_arrays(args, kwargs), share_inputs=True)[0])
 
-    return run, "CPU"
+    return run
+
+
+def _counted(run: Run, profile: Profile) -> Run:
+    """Return a run that tells a profile of its passes."""
+
+    def counted(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> Tensor:
+        out = run(args, kwargs)
+        profile.passes += 1
+        return out
+
+    return counted
 
 
 _OPEN: dict[str, Callable[[Path, int], tuple[Run, str]]] = {
@@ -114,6 +166,11 @@ _OPEN: dict[str, Callable[[Path, int], tuple[Run, str]]] = {
     "openvino": _open_openvino,
 }
 assert _OPEN.keys() == RUNTIMES.keys() == {each.runtime for each in FORMATS.values()} == set(get_args(RuntimeName))
+
+_OPEN_PROFILED: dict[str, Callable[[Path, int], tuple[Run, str, Profile]]] = {
+    "onnxruntime": _profile_onnxruntime,
+    "openvino": _profile_openvino,
+}
 
 
 def _arrays(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> list[Any]:
@@ -127,9 +184,15 @@ class Deployed(nn.Module):
     def __init__(self, subject: Exportable, runtime: str, *, limit: float = LIMIT) -> None:
         """Export the module, or find it in the cache, and load it. Raises ValueError where `exported` does."""
         super().__init__()
-        export = exported(subject, RUNTIMES[runtime], limit=limit)
-        self.own, self.session = subject.module, open_session(export)
-        self.about = {**self.session.about, "export": export.about}
+        self.export = exported(subject, RUNTIMES[runtime], limit=limit)
+        self.own, self.session = subject.module, open_session(self.export)
+        self.about = {**self.session.about, "export": self.export.about}
 
     def forward(self, *args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
         return self.session(*args, **kwargs)
+
+    def profiled(self) -> Deployed:
+        """Return the same in a session that notes what its nodes take."""
+        other = copy(self)
+        other.session = open_session(self.export, profiled=True)
+        return other
