@@ -54,6 +54,7 @@ LATE = {
     "onnx",
     "onnxruntime",
     "openvino",
+    "nncf",
 }
 """Libraries that are slow to import, or need not be there: these alone are imported inside functions outside cli."""
 

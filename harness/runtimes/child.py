@@ -1,5 +1,6 @@
 """What the exporting process does: `python -m harness.runtimes.child FOLDER` reads a task there, and writes the graph.
 
+It exports a module, or makes a graph int8 that was exported before.
 Beside the graph it writes how often it has each operator; where the export fails, one line on why.
 """
 
@@ -21,12 +22,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attentions import load_file
 from harness.process.errors import first_line
+from harness.runtimes.graphs import operators_of
+from harness.runtimes.quantise import dynamic, post_training
 
 TASK = "task.json"
-"""Format, opset, whether the batch is left open, and the user's files that the classes of the module are defined in."""
+"""The format, the name of the file to write, and either the graph to make int8 (`source`) or how a module is exported:
+opset, whether the batch is left open, and the user's files that the classes of the module are defined in."""
 
 MODULE = "module.pt"
 """The module with its example inputs, by the names of its classes."""
+
+IMAGES = "images.npy"
+"""What a graph in int8 is calibrated on: batches as it takes them, (K, B, C, H, W)."""
 
 GRAPH = "graph"
 """The name of the graph, before its format's ending."""
@@ -60,24 +67,27 @@ def export_graph(task: dict[str, Any], module: torch.nn.Module, args: Any, kwarg
     assert made is not None
     onnx_file = file.with_suffix(".onnx")
     made.save(onnx_file, external_data=False)
-    return _to_openvino(onnx_file, file) if task["format"] == "openvino" else _operators_of_onnx(file)
+    if task["format"] == "openvino":
+        _to_openvino(onnx_file, file)
+    return operators_of(file)
 
 
-def _operators_of_onnx(file: Path) -> Counter[str]:
-    import onnx
-
-    return Counter(node.op_type for node in onnx.load(file).graph.node)
-
-
-def _to_openvino(source: Path, file: Path) -> Counter[str]:
+def _to_openvino(source: Path, file: Path) -> None:
     import openvino
 
-    model = openvino.Core().read_model(source)
     # Unless told otherwise it halves the weights.
-    openvino.save_model(model, file, compress_to_fp16=False)
+    openvino.save_model(openvino.Core().read_model(source), file, compress_to_fp16=False)
     source.unlink()
-    kinds = (each.get_type_name() for each in model.get_ops())
-    return Counter(kind for kind in kinds if kind not in ("Constant", "Parameter", "Result"))
+
+
+def quantise_graph(task: dict[str, Any], images: Path, file: Path) -> Counter[str]:
+    """Write a graph in int8, and return how often it has each operator."""
+    source = Path(task["source"])
+    if task["format"] == "openvino":
+        post_training(source, file, images)
+    else:
+        dynamic(source, file)
+    return operators_of(file)
 
 
 def _cause(problem: BaseException) -> str:
@@ -91,11 +101,15 @@ def main(folder: Path) -> int:
     """Carry out the task of a folder; return the exit status."""
     task = json.loads((folder / TASK).read_text())
     try:
-        for path in task["files"]:
-            load_file(Path(path))
-        # Our own file, of a moment ago.
-        found = torch.load(folder / MODULE, weights_only=False)
-        operators = export_graph(task, found["module"], found["args"], found["kwargs"], folder / task["file"])
+        file = folder / task["file"]
+        if "source" in task:
+            operators = quantise_graph(task, folder / IMAGES, file)
+        else:
+            for path in task["files"]:
+                load_file(Path(path))
+            # Our own file, of a moment ago.
+            found = torch.load(folder / MODULE, weights_only=False)
+            operators = export_graph(task, found["module"], found["args"], found["kwargs"], file)
     except Exception as problem:
         # Exporters raise anything.
         (folder / PROBLEM).write_text(_cause(problem))

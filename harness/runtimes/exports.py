@@ -8,11 +8,13 @@ import os
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ from backbones import BackboneSpec
 from harness.process.children import run_module
 from harness.process.environment import ROOT
 from harness.runtimes import child
-from harness.runtimes.formats import format_named
+from harness.runtimes.formats import INT8, format_named
 
 LIMIT = 600.0
 """Seconds that an export may take."""
@@ -88,6 +90,40 @@ def exported(subject: Exportable, format: str, *, dynamic: bool = False, limit: 
     return Export(folder / f"{child.GRAPH}{kind.ending}", json.loads((folder / ABOUT).read_text()))
 
 
+def quantised(export: Export, images: np.ndarray | None, source: str, *, limit: float = LIMIT) -> Export:
+    """Return a graph in int8, made of one in float32, from the cache if the same was made before.
+
+    The key is of its own: that of the graph in float32, with the precision, the options, the versions of packages and
+    the images. `images`: batches (K, B, C, H, W) as the graph takes them, for a format that is calibrated on images;
+    `source` says what they are.
+
+    Raises:
+        ValueError: in one line, for a format that has no int8 or a missing package, and ExportError where it fails, or
+            takes more than `limit` seconds.
+    """
+    kind = format_named(export.about["format"])
+    if kind.int8 is None:
+        raise ValueError(f"--format {export.about['format']} has no int8; allowed: {', '.join(INT8)}")
+    about: dict[str, Any] = export.about | {
+        "precision": "int8",
+        "quantiser": kind.int8.quantiser,
+        "quantisation": kind.int8.options,
+        "versions": kind.versions(int8=True),
+    }
+    if kind.int8.calibrated:
+        assert images is not None
+        about["calibration"] = {"images": images.shape[0] * images.shape[1], "source": source}
+        about["calibration"]["digest"] = hashlib.sha256(images.tobytes()).hexdigest()[:16]
+    else:
+        images = None
+    known = {name: each for name, each in about.items() if name not in ("operators", "seconds")}
+    plain = json.dumps([export.file.parent.name, known], sort_keys=True)
+    folder = cache_folder() / hashlib.sha256(plain.encode()).hexdigest()[:16]
+    if not (folder / ABOUT).is_file():
+        _quantise(export.file, images, about, folder, limit)
+    return Export(folder / export.file.name, json.loads((folder / ABOUT).read_text()))
+
+
 def cache_folder() -> Path:
     """Return the folder of exports, which may be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attention-bench" / "exports"
@@ -132,7 +168,42 @@ def project_digest() -> str:
 
 def _make(subject: Exportable, about: dict[str, Any], ending: str, folder: Path, limit: float) -> None:
     """Export into a folder, which is there completely or not at all."""
-    what = f"does not export to {about['format']}"
+
+    def prepare(own: Path) -> dict[str, Any]:
+        given = {"module": subject.module, "args": subject.args, "kwargs": subject.kwargs}
+        torch.save(given, own / child.MODULE)
+        return {
+            "opset": about["opset"],
+            "dynamic": about["options"]["dynamic_batch"],
+            "files": [str(path) for path in loaded_files()],
+        }
+
+    _make_graph(prepare, about, ending, folder, limit, f"does not export to {about['format']}")
+
+
+def _quantise(source: Path, images: np.ndarray | None, about: dict[str, Any], folder: Path, limit: float) -> None:
+    """Quantise the graph of a file into a folder, which is there completely or not at all."""
+
+    def prepare(own: Path) -> dict[str, Any]:
+        if images is not None:
+            np.save(own / child.IMAGES, images)
+        return {"source": str(source)}
+
+    _make_graph(prepare, about, source.suffix, folder, limit, f"does not become int8 for {about['format']}")
+
+
+def _make_graph(
+    prepare: Callable[[Path], dict[str, Any]],
+    about: dict[str, Any],
+    ending: str,
+    folder: Path,
+    limit: float,
+    what: str,
+) -> None:
+    """Have a process of its own write a graph into a folder, which is there completely or not at all.
+
+    `prepare` writes what the process reads, and returns what it must know; `what` begins the line on why it failed.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Its name is another one in the end, and then there is nothing to clean up.
@@ -140,22 +211,15 @@ def _make(subject: Exportable, about: dict[str, Any], ending: str, folder: Path,
             dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
         ) as name:
             own = Path(name)
-            task = {
-                "format": about["format"],
-                "opset": about["opset"],
-                "dynamic": about["options"]["dynamic_batch"],
-                "file": f"{child.GRAPH}{ending}",
-                "files": [str(path) for path in loaded_files()],
-            }
+            task = {"format": about["format"], "file": f"{child.GRAPH}{ending}", **prepare(own)}
             (own / child.TASK).write_text(json.dumps(task))
-            given = {"module": subject.module, "args": subject.args, "kwargs": subject.kwargs}
-            torch.save(given, own / child.MODULE)
             began = time.perf_counter()
             status = run_module("harness.runtimes.child", [str(own)], own / "log", limit)
             if status:
                 raise ExportError(f"{what}: {_why(own, status)}")
             operators = json.loads((own / child.OPERATORS).read_text())
-            (own / child.MODULE).unlink()
+            for given in (child.MODULE, child.IMAGES):
+                (own / given).unlink(missing_ok=True)
             found = about | {"seconds": time.perf_counter() - began, "operators": operators}
             (own / ABOUT).write_text(json.dumps(found, indent=2) + "\n")
             # If another process has made the same meanwhile, either will do.

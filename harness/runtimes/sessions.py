@@ -56,7 +56,8 @@ def open_session(export: Export, *, profiled: bool = False) -> Session:
     kind = format_named(export.about["format"])
     versions = kind.versions()
     threads = torch.get_num_threads()
-    about = {"runtime": kind.runtime, "version": versions[kind.runtime], "threads": threads, "precision": "fp32"}
+    precision = "int8" if "quantiser" in export.about else "fp32"
+    about = {"runtime": kind.runtime, "version": versions[kind.runtime], "threads": threads, "precision": precision}
     profile = None
     try:
         if profiled:

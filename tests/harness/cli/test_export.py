@@ -13,7 +13,7 @@ import torch
 
 from backbones import build, preset
 from harness.runtimes import exports, formats, sessions
-from tests.harness.command_line import Ask, refused
+from tests.harness.command_line import Ask, images, refused
 
 pytestmark = pytest.mark.usefixtures("users_files", "cache")
 
@@ -96,6 +96,31 @@ def test_a_wrong_runtime_is_said_and_kept_beside_the_file(ask: Ask, monkeypatch:
     assert about["gate"][0]["differences"]["normal inputs"] == pytest.approx(0.01, rel=1e-3)
 
 
+def test_int8_is_compared_on_real_images(ask: Ask) -> None:
+    """All val images: what only one of the two has right is beside the file."""
+    images([f"ten/train/{number}" for number in range(10)], 2)
+    images([f"ten/val/{number}" for number in range(10)], 3)
+    torch.manual_seed(1)
+    torch.save(build(preset("deit_micro")).state_dict(), "w.pth")
+    line = "export deit_micro=w.pth --format onnx --batch 4 --precision int8 --data ten -o m.onnx"
+    answer = ask(line)
+    assert answer.status == 0, answer.err
+    _, verdict = answer.out.splitlines()
+    assert "1 thread, int8): right: top-1 " in verdict or "threads, int8): right: top-1 " in verdict
+    assert "of 30 val images " in verdict
+    about = json.loads(Path("m.onnx.json").read_text())
+    found = about["accuracy"]
+    assert found["images"] == 30
+    assert found["points"] == pytest.approx(100 * (found["int8_alone"] - found["own_alone"]) / 30)
+    assert about["right"] is found["right"] is True
+    assert about["gate"] == []
+    assert about["export"]["precision"] == "int8"
+    assert about["export"]["operators"]["MatMulInteger"] >= 4
+    assert "--precision int8 --data ten" in about["command"]
+    own = onnxruntime.InferenceSession("m.onnx", providers=["CPUExecutionProvider"])
+    assert own.run(None, {own.get_inputs()[0].name: torch.randn(4, 3, 32, 32).numpy()})[0].shape == (4, 10)
+
+
 TAKEN = "--format onnx -o my_sweeps.py/m.onnx"
 REFUSED = {
     "deit_micro --format onx -o m.onnx": "--format onx: allowed: onnx, openvino, torch-export",
@@ -115,6 +140,13 @@ REFUSED = {
     "deit_micro=none.pth --attention linear --format onnx -o m.onnx": "--attention and --set are of a preset",
     "my_sweeps.py --format onnx -o m.onnx": "my_sweeps.py",
     "nothing --format onnx -o m.onnx": "unknown preset 'nothing'",
+    "deit_micro --format onnx --data ten -o m.onnx": "--data has no effect without --precision int8",
+    "deit_micro --format onnx --calibrate 3 -o m.onnx": "--calibrate has no effect without --precision int8",
+    "deit_micro --format torch-export --precision int8 --data ten -o m.pt2": "torch-export has no int8; allowed: onnx",
+    "deit_micro --format onnx --precision int8 -o m.onnx": "compared on real images: name them with --data",
+    "deit_micro --format onnx --precision int8 --data fashion_mnist_14k --calibrate 3 -o m.onnx": "is for openvino",
+    "deit_micro --format onnx --precision int8 --data fashion_mnist_14k -o m.onnx": "is of trained weights",
+    "deit_micro --format onnx --precision int4 -o m.onnx": "--precision int4: allowed: fp32, int8",
     "deit_micro --attention nothing --format onnx -o m.onnx": "unknown attention 'nothing'",
 }
 
