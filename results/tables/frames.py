@@ -71,14 +71,15 @@ def table(
 
     Records of one model (the same `backbone` except for the label `name`) share rows. A model has one row per speed
     record and training record, with the other numbers repeated; an evaluation of the weights of a training is in the
-    rows of that training only. Rows keep the order of `expected`; records not in it follow, sorted by backbone and
-    attention.
+    rows of that training only, and what others have measured is in rows of its own. Rows keep the order of `expected`;
+    records not in it follow, sorted by backbone and attention.
     """
     model = once_per_object(model_of)
-    models: dict[str, dict[str, list[_Entry]]] = {}
+    models: dict[tuple[str, bool], dict[str, list[_Entry]]] = {}
     for entry in _entries(records, expected):
-        tasks = models.setdefault(model(entry.cell["backbone"]), {})
-        tasks.setdefault(entry.cell["task"]["name"], []).append(entry)
+        task = entry.cell["task"]["name"]
+        tasks = models.setdefault((model(entry.cell["backbone"]), task == "imported"), {})
+        tasks.setdefault(task, []).append(entry)
     rows = [
         dict(zip(tasks, entries, strict=True))
         for model_tasks in models.values()

@@ -44,6 +44,24 @@ def test_another_version_of_a_runtime_is_another_contest(make: Any) -> None:
     assert ranks(make, {"a": old, "b": new, "c": old, "d": new, "e": {}, "f": {}}) == (3, 3)
 
 
+def test_what_others_have_measured_is_not_ranked_and_leaves_our_ranks(make: Any) -> None:
+    records = [
+        make.record(name, make.cell("swin_t", name, make.speed()), {"images_per_s": n})
+        for n, name in ((1.0, "a"), (2.0, "b"))
+    ]
+    for number, (name, device) in enumerate((("a", "M1"), ("b", "M1"), ("a", "M2"), ("b", "M2"))):
+        task = {"name": "imported", "device": device, "batch": 1}
+        metrics = {"imported_ms": 1.0 + number, "imported_images_per_s": 1e3 / (1 + number)}
+        records.append(make.record(f"k{number}", make.cell("swin_t", name, task), metrics))
+    view = sheet(table(records))
+    ours, theirs = (view.headers.index(name) for name in ("images_per_s", "imported_images_per_s"))
+    assert sorted((row[ours], row[theirs]) for row in view.rows) == [
+        ("-", "1000"), ("-", "250"), ("-", "333"), ("-", "500"), ("1.0", "-"), ("2.0", "-"),
+    ]  # fmt: skip
+    assert {column for _, column in view.best | view.second} == {ours}
+    assert len(view.best) == len(view.second) == 1
+
+
 def test_a_disturbed_time_is_not_ranked(make: Any) -> None:
     assert ranks(make, {"a": {}, "b": {}}, b={"infer_disturbed": "others"}) == (0, 0)
 
