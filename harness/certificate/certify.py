@@ -6,6 +6,7 @@
 * `maps`: linearity in the values, and the map that is implied.
 * `state`: the state dict, determinism, inputs and memory.
 * `precision`, `compilers`, `costs`: half precision; torch.compile and torch.export; multiply-adds and growth.
+* `runtimes`: ONNX Runtime and OpenVINO.
 * `random_sites`: the definition at sites that nobody chose.
 """
 
@@ -19,7 +20,18 @@ from collections.abc import Callable
 import torch
 
 from attentions import AttentionSpec, source_digest
-from harness.certificate import compilers, costs, definition, dependence, maps, mounting, precision, random_sites, state
+from harness.certificate import (
+    compilers,
+    costs,
+    definition,
+    dependence,
+    maps,
+    mounting,
+    precision,
+    random_sites,
+    runtimes,
+    state,
+)
 from harness.certificate.subject import Broken, Exempt, Subject
 from harness.process.determinism import one_thread
 from harness.process.environment import check_device, environment
@@ -51,6 +63,8 @@ LAWS: dict[str, Law] = {
     "growth of time": costs.growth_of_time,
     "compile": compilers.compiled,
     "export": compilers.exported,
+    "onnx": runtimes.onnx,
+    "openvino": runtimes.openvino,
     "random sites": random_sites.random_sites,
 }
 """By name, in the order of the table. The first sentence of each function is what the law demands."""

@@ -101,6 +101,11 @@ class Subject:
         cases = (*CASES, REGIONS) if self.attention.takes_regions else CASES
         return tuple(case for case in cases if self.accepts(case.site))
 
+    @cached_property
+    def found(self) -> dict[str, str]:
+        """What a law has found out, by its name, where another one would only find it out again."""
+        return {}
+
     @property
     def large(self) -> tuple[Case, ...]:
         """As many tokens as a DeiT has, with its class token or else without: some faults show only there."""

@@ -771,6 +771,53 @@ class BranchesOnData(Sound):
         return super().features(x if x.detach().sum() > 0 else 2 * x)
 
 
+# What runtimes find: `torch.export` takes all of these, and eager PyTorch computes them as they are meant.
+
+
+@breaks("onnx")
+class OperatorThatOnlyTorchHas(SoundSoftmax):
+    """The softmax is shifted by the median of its scores, which does not change it; ONNX knows no median."""
+
+    def weights(self, scores):
+        return super().weights(scores - scores.detach().median(dim=-1, keepdim=True).values)
+
+
+@breaks("onnx")
+class RangeOfItsExample(SoundSoftmax):
+    """Its graph is given a range that is right for the inputs it was traced with, as a calibration gives one."""
+
+    def weights(self, scores):
+        return super().weights(scores.clamp(-20, 20) if torch.compiler.is_exporting() else scores)
+
+
+@breaks("onnx")
+class ViewsWhatAKernelLeaves(SoundSoftmax):
+    """It views an output whose strides are those that torch's fused kernel leaves, and no other."""
+
+    takes_bias = False
+
+    def forward(self, q, k, v, *, bias=None, x=None, regions=None):
+        with torch.autocast(q.device.type, enabled=False):
+            wide = torch.promote_types(q.dtype, torch.float32)
+            heads = [split(t.to(wide), self.site.heads) for t in (q, k, v)]
+            out = F.scaled_dot_product_attention(heads[0], heads[1], heads[2]).transpose(1, 2).view(q.shape)
+            return (out * torch.sigmoid(x.to(wide) * self.gate.to(wide))).to(v.dtype)
+
+
+@breaks("openvino")
+class CentresInDouble(Sound):
+    """The mean square of a token is a small difference of large numbers: it asks for float64, and OpenVINO has none."""
+
+    naive = Attention.naive
+    far = 1000.0
+
+    def features(self, x):
+        wide = x.double()
+        square = (wide + self.far).square().mean(-1, keepdim=True) - 2 * self.far * wide.mean(-1, keepdim=True)
+        norm = ((square - self.far**2).clamp(min=0) * x.shape[-1] + self.eps).sqrt().to(x.dtype)
+        return F.relu(x * self.scale.to(x.dtype)) / norm
+
+
 # What sites find.
 
 

@@ -67,7 +67,10 @@ def test_what_takes_heads_of_some_widths_only_is_tested_at_these(width, register
 
     certificate = certify(registered(Wide), quick=True)
     assert certificate.failed == ()
-    assert {law.law for law in certificate.laws if law.verdict == "exempt"} <= {"builds", "mask"}
+    assert {law.law for law in certificate.laws if law.verdict == "exempt"} <= {
+        *("builds", "mask"),
+        *("onnx", "openvino"),  # its class is in no file
+    }
 
 
 def test_where_it_can_be_mounted_nowhere_no_law_is_said_to_hold(registered):

@@ -46,7 +46,7 @@ OPTIONS = (
     "soft(side=1)",
     "soft(side=2, iterations=6)",
 )
-SLOW = ("builds", "growth of time", "compile", "export", "random sites")
+SLOW = ("builds", "growth of time", "compile", "export", "onnx", "openvino", "random sites")
 
 
 @pytest.mark.parametrize("name", names())
