@@ -16,7 +16,7 @@ from harness.cli.outputs import check_files, write_files
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.runtimes.exports import Export
+    from harness.runtimes.exports import Export, Exportable
     from harness.runtimes.gate import Agreement
     from harness.seeing.models import Viewed
     from harness.training.deployed import ImagesOf
@@ -54,7 +54,8 @@ def export(
         attention-bench export runs/KEY --format openvino --precision int8 --data fashion_mnist_14k -o model.xml
 
     FILE ends in .onnx, .xml (its weights are beside it, in .bin) or .pt2; FILE.json beside it has the verdict,
-    versions, and how often the graph has each operator. Where the runtime is wrong, the status is 1.
+    versions, and how often the graph has each operator. Where the runtime is wrong, a line says which part of the model
+    is the first to differ, and the status is 1.
 
     In int8 what counts is the accuracy: of all val images of --data, how many are right in float32 or in int8 alone.
 
@@ -98,6 +99,11 @@ def export(
     tried = [] if lost else [images] if images else TRIED
     found = {number: _compared(viewed, session, number) for number in tried}
     right = lost.right if lost else all(each.right for each in found.values())
+    wrong = [number for number, each in found.items() if not each.right]
+    first = None
+    if wrong:
+        note(f"{viewed.label}: looking for the first part that differs")
+        first = _first_wrong(subject, format, (_random(viewed, wrong[0]),), dynamic=images is None, limit=limit)
     line: dict[str, Any] = {"--format": format, "--batch": batch, "--attention": attention, "--seed": seed}
     words = [word for name, value in line.items() if value is not None for word in (name, str(value))]
     words += [*(["--set", *set] if set else []), *(["--ema"] if ema else [])]
@@ -112,6 +118,7 @@ def export(
         "session": session.about,
         "right": right,
         "gate": [{"batch": number, **each.plain()} for number, each in found.items()],
+        "first_wrong": first,
         "environment": environment("cpu"),
         **({"accuracy": lost.plain()} if lost else {}),
     }
@@ -125,6 +132,8 @@ def export(
         say(f"{session}{at}: {each}")
     if lost:
         say(f"{session}: {lost}")
+    if first is not None:
+        say(first)
     return 0 if right else 1
 
 
@@ -214,6 +223,16 @@ def _compared(viewed: Viewed, session: Any, number: int) -> Agreement:
     from harness.runtimes.gate import agreement
 
     return agreement(viewed.model, session, (_random(viewed, number),))
+
+
+def _first_wrong(subject: Exportable, format: str, tried: tuple[Tensor, ...], *, dynamic: bool, limit: float) -> str:
+    """Return the first part that differs, or in one line why it is not known."""
+    from harness.runtimes.bisection import first_wrong
+
+    try:
+        return str(first_wrong(subject, format, dynamic=dynamic, tried=tried, limit=limit))
+    except ValueError as problem:
+        return f"the first part that differs is not known: {problem}"
 
 
 def _described(made: Export) -> str:

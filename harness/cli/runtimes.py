@@ -48,7 +48,7 @@ def runtimes(
 
     Each backbone is one race of all of its attentions in all runtimes, which are in memory together; a forward pass in
     float32 on the CPU. What is wrong there, or does not export, is a row without a time, with the reason below the
-    table.
+    table, and the first part of the model that differs.
 
     Args:
         backbone: presets.
@@ -106,7 +106,8 @@ def _sheet(rows: Sequence[Row], batch: int, about: dict[str, Any]) -> Sheet:
         ratios = [_ratio_cell(each) for each in (row.over_torch, row.over_softmax)]
         cells.append([row.backbone, row.attention, row.runtime, _outputs(result.problem), time, *ratios])
         if result.problem:
-            notes.append(f"{row.attention} in {row.backbone}, {row.runtime}: {result.problem}.")
+            first = "" if row.first_wrong is None else f"; {row.first_wrong}"
+            notes.append(f"{row.attention} in {row.backbone}, {row.runtime}: {result.problem}{first}.")
     for name in dict.fromkeys(row.backbone for row in rows):
         found = (each for row in rows if row.backbone == name for each in (row.over_torch, row.over_softmax))
         if disturbed := next((each.disturbed for each in found if each and each.disturbed), None):

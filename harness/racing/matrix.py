@@ -9,7 +9,11 @@ from attentions import AttentionSpec
 from harness.measures.comparison import Ratio
 from harness.measures.quiet import Watch
 from harness.racing.candidates import Candidate, in_model
+from harness.racing.entries import entered
 from harness.racing.race import Measured, Result, Setup, race
+from harness.runtimes.bisection import first_wrong
+from harness.runtimes.exports import Exportable
+from harness.runtimes.formats import RUNTIMES
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,8 @@ class Row:
     """An attention in a backbone, as a runtime runs it: its result, and its time over two others of the same race.
 
     over_torch: over the same model in eager torch; over_softmax: over the backbone with softmax in the same runtime.
-    None where one of the two has no time, or it is itself.
+    None where one of the two has no time, or it is itself. first_wrong: where the runtime is wrong, a sentence on the
+    first part of the model that differs.
     """
 
     backbone: str
@@ -26,6 +31,7 @@ class Row:
     result: Result
     over_torch: Ratio | None
     over_softmax: Ratio | None
+    first_wrong: str | None = None
 
 
 def matrix(
@@ -57,8 +63,22 @@ def matrix(
     for (attention, runtime), result in zip(keys, measured.results, strict=True):
         own, others = at[attention, runtime], [(attention, "torch"), (softmax, runtime)]
         over_torch, over_softmax = (_ratio(measured, own, at.get(other)) for other in others)
-        rows.append(Row(backbone, attention, runtime, result, over_torch, over_softmax))
+        first = None
+        if runtime != "torch" and (result.problem or "").startswith("wrong: "):
+            report(f"{backbone} {candidates[own].label}: looking for the first part that differs")
+            first = _first_wrong(candidates[own], setup)
+        rows.append(Row(backbone, attention, runtime, result, over_torch, over_softmax, first))
     return rows
+
+
+def _first_wrong(candidate: Candidate, setup: Setup) -> str:
+    """Return the first part of a raced model that its runtime computes wrongly, or in one line why it is not known."""
+    eager = entered(replace(candidate, runtime="torch"), None, setup.work, setup.runtime)
+    try:
+        subject = Exportable(eager.module, eager.args, candidate.reference, eager.kwargs)
+        return str(first_wrong(subject, RUNTIMES[candidate.runtime]))
+    except ValueError as problem:
+        return f"the first part that differs is not known: {problem}"
 
 
 def _ratio(measured: Measured, own: int, other: int | None) -> Ratio | None:

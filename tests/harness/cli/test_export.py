@@ -48,6 +48,7 @@ def test_any_number_of_images_in_onnx(ask: Ask) -> None:
     assert torch.allclose(torch.from_numpy(session.run(None, {given.name: images.numpy()})[0]), wanted, atol=1e-5)
     about = json.loads(Path("new/m.onnx.json").read_text())
     assert about["right"] is True
+    assert about["first_wrong"] is None
     assert [each["batch"] for each in about["gate"]] == [1, 3]
     assert about["gate"][0]["differences"].keys() == {"normal inputs", "zeros", "inputs scaled by 10"}
     assert about["export"]["operators"]["MatMul"] > 1
@@ -81,19 +82,21 @@ def test_weights_from_a_file_in_openvino_and_torch_export(ask: Ask) -> None:
 
 
 def test_a_wrong_runtime_is_said_and_kept_beside_the_file(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = sessions.open_session
+    open_right = sessions._OPEN["torch"]
 
-    def wrong(export: exports.Export) -> sessions.Session:
-        session = right(export)
-        return sessions.Session(lambda args, kwargs: 1.01 * session.run(args, kwargs), session.about)
+    def open_wrong(file: Path, threads: int) -> tuple[sessions.Run, str]:
+        run, device = open_right(file, threads)
+        return lambda args, kwargs: 1.01 * run(args, kwargs), device
 
-    monkeypatch.setattr(sessions, "open_session", wrong)
+    monkeypatch.setitem(sessions._OPEN, "torch", open_wrong)
     answer = ask(f"export deit_micro {SMALL} --format torch-export -o m.pt2")
     assert answer.status == 1
     assert ": wrong: 1.0e-02 on " in answer.out
     about = json.loads(Path("m.pt2.json").read_text())
     assert about["right"] is False
     assert about["gate"][0]["differences"]["normal inputs"] == pytest.approx(0.01, rel=1e-3)
+    assert answer.out.splitlines()[-1] == about["first_wrong"]
+    assert about["first_wrong"] == "first differs in patch_embed (PatchEmbed), by 1.0e-02; it is the first part"
 
 
 def test_int8_is_compared_on_real_images(ask: Ask) -> None:
