@@ -155,7 +155,8 @@ def _plain(row: Row) -> dict[str, Any]:
     """Return the numbers of a row; what there is no number of is None."""
     low, middle, high = (None,) * 3 if row.result.problem else (1e3 * seconds for seconds in row.result.quartiles)
     plain: dict[str, Any] = {"backbone": row.backbone, "attention": row.attention, "runtime": row.runtime}
-    plain |= {"problem": row.result.problem, "ms_p25": low, "ms_p50": middle, "ms_p75": high}
+    plain |= {"problem": row.result.problem, "first_wrong": row.first_wrong}
+    plain |= {"ms_p25": low, "ms_p50": middle, "ms_p75": high}
     for name, ratio in (("over_torch", row.over_torch), ("over_softmax", row.over_softmax)):
         values = asdict(ratio) if ratio is not None else dict.fromkeys(("value", "low", "high", "blocks", "disturbed"))
         plain |= {f"{name}_{key}": value for key, value in values.items()}
