@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from harness.runtimes.formats import DYNAMIC, POST_TRAINING
 
 
@@ -20,10 +22,9 @@ def post_training(source: Path, file: Path, images: Path) -> None:
     # Only so it tells its makers nothing of this run; it is read when it is imported.
     os.environ["NNCF_CI"] = "1"
     import nncf
-    import numpy
     import openvino
 
-    batches = list(numpy.load(images))
+    batches = list(np.load(images))
     model = nncf.quantize(
         openvino.Core().read_model(source),
         nncf.Dataset(batches),
