@@ -141,7 +141,7 @@ def pooled(x: Tensor, grid: Grid, cells: tuple[int, int]) -> Tensor:
 
     Where the grid does not divide evenly, cells overlap. Prefix tokens are not included.
     """
-    image = x[:, grid.prefix :].unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
+    image = x[:, grid.prefix :].transpose(1, 2).unflatten(2, (grid.height, grid.width))
     return F.adaptive_avg_pool2d(image, cells).flatten(2).transpose(1, 2)
 
 
@@ -186,7 +186,8 @@ class ValueConvolution(nn.Conv2d):
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return x (B, height * width, C), convolved on the query grid by torch's operator."""
         # Heads are put into channels, not into the batch: tokens are channels_last already, so nothing is copied.
-        image = x.unflatten(1, self.site.queries[:2]).permute(0, 3, 1, 2)
+        # Transposed first, as hosts do it: OpenVINO 2026.4 is wrong where values are read in both ways.
+        image = x.transpose(1, 2).unflatten(2, self.site.queries[:2])
         out = F.conv2d(image, weight, bias, padding=self.padding, groups=self.site.dim)
         # Autocast runs the convolution of float32 values in half precision.
         return out.flatten(2).transpose(1, 2).to(x.dtype)

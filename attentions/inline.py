@@ -92,7 +92,7 @@ class LocalResidual(nn.ModuleList):
 
         def plain(x: Tensor, kernels: Tensor, bias: Tensor) -> Tensor:
             # Each image has kernels of its own: the batch is put into the channels.
-            image = x.unflatten(1, grid[:2]).permute(0, 3, 1, 2)
+            image = x.transpose(1, 2).unflatten(2, grid[:2])
             rows, kernels = image.flatten(0, 1).unsqueeze(0), kernels.flatten(0, 1)
             out = F.conv2d(rows, kernels, padding=side // 2, groups=len(kernels))
             return out.view(image.shape).flatten(2).transpose(1, 2)
