@@ -40,19 +40,44 @@ def races() -> list[tuple[Path, dict[str, Any]]]:
     return [(path, json.loads(path.read_text())) for path in sorted(FOLDER.glob("*.json"))]
 
 
+def inputs() -> list[tuple[Path, dict[str, Any]]]:
+    """Return the races of inputs of a training."""
+    return [(path, json.loads(path.read_text())) for path in sorted((FOLDER / "input").glob("*.json"))]
+
+
 def page() -> str:
     """Return the page as Markdown."""
-    return "\n".join([HEAD, *(section for path, race in races() for section in sections(path, race))])
+    lines = [line for path, race in races() for line in sections(path, race)]
+    return "\n".join([HEAD, *lines, *(line for path, race in inputs() for line in input_section(path, race))])
+
+
+def begin(path: Path, race: dict[str, Any], title: str) -> list[str]:
+    """Return a heading, the command, and where it ran."""
+    about = race["environment"]
+    command = f"{race['command']} -o results/speed/{path.relative_to(FOLDER)}"
+    where = f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}, commit {about['commit'][:7]}."
+    return [f"## {title}", "", f"`{command}`", "", where, ""]
+
+
+def input_section(path: Path, race: dict[str, Any]) -> list[str]:
+    """Return the lines on a race of inputs: a row for each."""
+    lines = begin(path, race, f"input of a training, {path.stem.replace('_', ' ')}")
+    lines += ["`python -m tests.photographs photographs` makes the images.", ""]
+    lines += ["| input | images/s | x timm (95 %) | faster |", "| --- | ---: | ---: | ---: |"]
+    for row in race["results"]:
+        ratio, times = "", ""
+        if row["ratio"] is not None:
+            ratio, times = shown(
+                Ratio(*(row[name] for name in ("ratio", "ratio_low", "ratio_high", "rounds", "disturbed")))
+            )
+        lines.append(f"| {row['input']} | {row['images_per_s']:.4g} | {ratio} | {times} |")
+    disturbed = next((row["disturbed"] for row in race["results"] if row["disturbed"]), None)
+    return [*lines, *(["", f"Disturbed: {disturbed}."] if disturbed else []), ""]
 
 
 def sections(path: Path, race: dict[str, Any]) -> list[str]:
     """Return the lines on one race: its command, where it ran, a row for each place and candidate, and means."""
-    about = race["environment"]
-    lines = [f"## {path.stem.replace('_', ' ')}", "", f"`{race['command']} -o results/speed/{path.name}`", ""]
-    lines += [
-        f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}, commit {about['commit'][:7]}.",
-        "",
-    ]
+    lines = begin(path, race, path.stem.replace("_", " "))
     unlike = any(len({row["operations"] for row in place["results"]}) > 1 for place in race["places"])
     lines += [
         f"| place | candidate | ms | x baseline (95 %) | faster | saved MiB |{' per MAC |' * unlike}",

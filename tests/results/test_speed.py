@@ -3,7 +3,7 @@
 import pytest
 
 from attentions import names
-from tests.results.speed_page import FOLDER, LARGEST, REASONS, page, races, time_per_operation
+from tests.results.speed_page import FOLDER, LARGEST, REASONS, inputs, page, races, time_per_operation
 
 
 def test_the_page_is_made_of_the_races() -> None:
@@ -30,3 +30,10 @@ def test_who_takes_long_per_multiply_add_has_a_reason() -> None:
             assert {row["candidate"] for row in place["results"]} == set(names()), "all of them"
             long |= {row["candidate"] for row in place["results"] if time_per_operation(row, baseline) > LARGEST}
     assert long == set(REASONS)
+
+
+def test_the_input_is_raced_with_timms() -> None:
+    assert inputs()
+    for _, race in inputs():
+        assert race["command"].startswith("attention-bench data race photographs ")
+        assert [row["input"] for row in race["results"]] == ["timm", "pillow", "tensor"]
