@@ -136,7 +136,7 @@ def test_the_list_shows_it_and_a_quick_one_does_not_hide_the_full_one(ask: Ask) 
     for line in ("check dwc --quick", "check mine.py --quick"):
         ask(line)
     listed = ask("list attentions --import mine.py").out
-    assert re.search(r"\ndwc\(kernel_size=5\)\n +O\(N\) +23/23 +Depthwise convolution", listed)
+    assert re.search(r"\ndwc\(kernel_size=5\)\n +O\(N\) +25/25 +Depthwise convolution", listed)
     assert re.search(r"\nmine\n +O\(N\^2\) +fails macs +Attention of mine", listed)
 
 
