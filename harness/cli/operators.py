@@ -42,11 +42,11 @@ def operators(
         Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(optional)")
     ] = None,
 ) -> int:
-    """Say which operators of a model take how long in a forward pass, in torch and in ONNX Runtime.
+    """Say which operators of a model take how long in a forward pass, in torch, ONNX Runtime and OpenVINO.
 
     For example:
         attention-bench operators swin_t --attention softmax focused
-        attention-bench operators swin_micro --runtime torch onnxruntime -o operators.json
+        attention-bench operators swin_micro --runtime torch onnxruntime openvino -o operators.json
 
     Outputs are compared first, as in a race; what is wrong gets no number, and the status is 1. Of torch, a second
     table has the time by part: projections, products, convolutions, norms, copies and others, in attentions, in MLPs
@@ -54,7 +54,7 @@ def operators(
 
     Args:
         attention: attentions of the preset, one model each.
-        runtime: torch, onnxruntime.
+        runtime: torch, onnxruntime, openvino.
         batch: images.
         device: where torch runs; other runtimes have the CPU.
         seconds: the least time to measure for, per attention and runtime.
@@ -66,16 +66,15 @@ def operators(
     from harness.process.environment import environment
     from harness.racing.candidates import Candidate, check_runtimes
     from harness.racing.operators import operators as operators_
-    from harness.runtimes.formats import check_installed
-    from harness.runtimes.sessions import PROFILED
+    from harness.runtimes.formats import RUNTIMES, check_installed
     from results import tables
 
     for option, values in (("--attention", attention), ("--runtime", runtime)):
         if twice := next((value for value in values if values.count(value) > 1), None):
             raise ValueError(f"{option} gives {twice} twice")
     for name in runtime:
-        if name not in PROFILED:
-            raise ValueError(unknown("runtime", name, PROFILED))
+        if name not in RUNTIMES:
+            raise ValueError(unknown("runtime", name, RUNTIMES))
     check_installed(runtime)
     how = runtime_of(device, "fp32", batch, seconds, output)
     specs = specs_of(preset, attention, settings(set))

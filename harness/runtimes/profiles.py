@@ -1,4 +1,4 @@
-"""What the nodes of a graph take, as its runtime says: ONNX Runtime by its trace.
+"""What the nodes of a graph take, as its runtime says: ONNX Runtime by its trace, OpenVINO by its counters.
 
 Both count whole microseconds, rounded down.
 """
@@ -73,3 +73,32 @@ def spent_of_trace(events: Iterable[Mapping[str, Any]], before: int) -> Spent:
             spent[0] += 1
             spent[1] += event["dur"] / 1e6
     return {name: (calls / len(passes), took / len(passes)) for name, (calls, took) in found.items()}
+
+
+class Counters:
+    """The counters of a request of OpenVINO, which `read` returns: of each node, the mean of all passes so far."""
+
+    def __init__(self, read: Callable[[], Iterable[Any]]) -> None:
+        self._read = read
+        self.passes = 0
+        self.start()
+
+    def start(self) -> None:
+        self._before = self.passes
+        self._at_start = self._totals() if self.passes else {}
+
+    def spent(self) -> Spent:
+        found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for node, (kind, total) in self._totals().items():
+            before = self._at_start[node][1] if node in self._at_start else 0.0
+            found[kind][0] += 1
+            found[kind][1] += max(total - before, 0.0) / (self.passes - self._before)
+        return {kind: (calls, took) for kind, (calls, took) in found.items()}
+
+    def _totals(self) -> dict[str, tuple[str, float]]:
+        """Return of each node that is run, by its name, its type and the seconds that it has taken."""
+        return {
+            each.node_name: (each.node_type, each.real_time.total_seconds() * self.passes)
+            for each in self._read()
+            if each.status == type(each).Status.EXECUTED
+        }

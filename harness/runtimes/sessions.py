@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +20,7 @@ from harness.cells.runtime import RuntimeName
 from harness.process.errors import first_line
 from harness.runtimes.exports import LIMIT, Export, Exportable, exported
 from harness.runtimes.formats import FORMATS, RUNTIMES, format_named
-from harness.runtimes.profiles import Profile, Trace
+from harness.runtimes.profiles import Counters, Profile, Trace
 
 Run = Callable[[tuple[Tensor | None, ...], dict[str, Tensor | None]], Tensor]
 
@@ -117,8 +118,29 @@ def _run_onnxruntime(session: Any) -> Run:
 
 
 def _open_openvino(file: Path, threads: int) -> tuple[Run, str]:
+    return _run_openvino(_openvino(file, threads)), "CPU"
+
+
+def _profile_openvino(file: Path, threads: int) -> tuple[Run, str, Profile]:
+    request = _openvino(file, threads, PERF_COUNT=True)
+    counters = Counters(request.get_profiling_info)
+    return _counted(_run_openvino(request), counters), "CPU", counters
+
+
+@cache
+def _core() -> Any:
+    """Return OpenVINO's core, one for the process.
+
+    Where the last one goes, its plugins are unloaded, and the process ends in a segmentation fault at a later fork, if
+    a graph had counters or was in int8 (version 2026.4.1).
+    """
     import openvino
 
+    return openvino.Core()
+
+
+def _openvino(file: Path, threads: int, **further: bool) -> Any:
+    """Return a request of a file, compiled with further options of OpenVINO."""
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         # Where a CPU has bfloat16, it would compute in that.
@@ -128,13 +150,15 @@ def _open_openvino(file: Path, threads: int) -> tuple[Run, str]:
         # As torch's threads, its own run where the system puts them.
         "ENABLE_CPU_PINNING": False,
     }
-    request = openvino.Core().compile_model(file, "CPU", options).create_infer_request()
+    return _core().compile_model(file, "CPU", options | further).create_infer_request()
 
+
+def _run_openvino(request: Any) -> Run:
     def run(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> Tensor:
         # Inputs are read where they are; the output is copied, as the next call writes to the same place.
         return torch.from_numpy(request.infer(_arrays(args, kwargs), share_inputs=True)[0])
 
-    return run, "CPU"
+    return run
 
 
 def _counted(run: Run, profile: Profile) -> Run:
@@ -155,11 +179,10 @@ _OPEN: dict[str, Callable[[Path, int], tuple[Run, str]]] = {
 }
 assert _OPEN.keys() == RUNTIMES.keys() == {each.runtime for each in FORMATS.values()} == set(get_args(RuntimeName))
 
-_OPEN_PROFILED: dict[str, Callable[[Path, int], tuple[Run, str, Profile]]] = {"onnxruntime": _profile_onnxruntime}
-
-PROFILED = ("torch", *_OPEN_PROFILED)
-"""Runtimes that tell what their operators take. OpenVINO's counters are not read: a process that had asked for them
-ended with a segmentation fault a little later (version 2026.4.1)."""
+_OPEN_PROFILED: dict[str, Callable[[Path, int], tuple[Run, str, Profile]]] = {
+    "onnxruntime": _profile_onnxruntime,
+    "openvino": _profile_openvino,
+}
 
 
 def _arrays(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> list[Any]:

@@ -47,12 +47,12 @@ def test_torch_by_operator_and_by_part(ask: Ask) -> None:
 
 
 def test_runtimes_side_by_side_and_the_command_repeats_it(ask: Ask) -> None:
-    answer = ask(f"operators deit_micro --runtime onnxruntime {QUICK} -o o.json")
+    answer = ask(f"operators deit_micro --runtime onnxruntime openvino {QUICK} -o o.json")
     assert answer.status == 0, answer.err
     assert answer.out.splitlines()[0].split() == ["attention", "runtime", "operator", "calls", "ms", "share"]
     assert "In torch, by part" not in answer.out
     plain = json.loads(Path("o.json").read_text())
-    assert [each["runtime"] for each in plain["models"]] == ["onnxruntime"]
+    assert [each["runtime"] for each in plain["models"]] == ["onnxruntime", "openvino"]
     for each in plain["models"]:
         assert sum(row["ms"] for row in each["operators"]) == pytest.approx(each["ms_profiled"])
         assert each["ms"] > 0
@@ -86,7 +86,6 @@ REFUSED = {
     "deit_micro --attention nothing": "unknown attention 'nothing'",
     "deit_micro --attention linear linear": "--attention gives linear twice",
     "deit_micro --runtime onnx": "unknown runtime 'onnx'",
-    "deit_micro --runtime openvino": "unknown runtime 'openvino'",
     "deit_micro --runtime torch torch": "--runtime gives torch twice",
     "deit_micro --set window": "cannot read --set 'window'",
     "deit_micro --batch 0": "--batch 0: it takes a number from 1 up",
@@ -104,10 +103,10 @@ def test_what_is_refused(ask: Ask, line: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_runtime_that_is_not_installed(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     def version(package: str) -> str:
-        if package == "onnxruntime":
+        if package == "openvino":
             raise PackageNotFoundError
         return "1.0"
 
     monkeypatch.setattr(formats, "version", version)
-    said = refused(ask, "operators deit_micro --runtime torch onnxruntime")
-    assert said == "onnxruntime needs onnxruntime, which is not installed: pip install -e '.[onnxruntime]'\n"
+    said = refused(ask, "operators deit_micro --runtime torch openvino")
+    assert said == "openvino needs openvino, which is not installed: pip install -e '.[openvino]'\n"

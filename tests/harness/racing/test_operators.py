@@ -27,7 +27,7 @@ def found(runtime: str, attention: str = "softmax", device: str = "cpu") -> Oper
     return operators(candidate, how, 1e-3, lambda line: None, watching=UNWATCHED)
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
 def test_operators_add_up_to_a_pass(runtime: str) -> None:
     result = found(runtime)
     assert result.problem is None
@@ -39,7 +39,7 @@ def test_operators_add_up_to_a_pass(runtime: str) -> None:
     assert 0 < sum(row.seconds for row in inside) <= result.profiled
     assert all(row.calls >= 1 for row in inside)
     names = {row.operator for row in inside}
-    assert {"torch": "aten::addmm", "onnxruntime": "MatMul"}[runtime] in names
+    assert {"torch": "aten::addmm", "onnxruntime": "MatMul", "openvino": "FullyConnected"}[runtime] in names
     assert ("right: " in result.checked) == (runtime != "torch")
     assert (result.details is None) == (runtime == "torch")
 
@@ -63,14 +63,14 @@ def test_a_wrong_runtime_has_no_operators(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_session_that_is_wrong_only_where_it_is_profiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = sessions._OPEN_PROFILED["onnxruntime"]
+    right = sessions._OPEN_PROFILED["openvino"]
 
     def opened(file: Path, threads: int) -> tuple[Run, str, Profile]:
         run, device, profile = right(file, threads)
         return (lambda args, kwargs: wrong(args, run)), device, profile
 
-    monkeypatch.setitem(sessions._OPEN_PROFILED, "onnxruntime", opened)
-    assert (found("onnxruntime").problem or "").startswith("wrong: 1.0e-02 on ")
+    monkeypatch.setitem(sessions._OPEN_PROFILED, "openvino", opened)
+    assert (found("openvino").problem or "").startswith("wrong: 1.0e-02 on ")
 
 
 def test_what_does_not_export_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,6 @@ def test_products_with_weights_are_int8_in_onnx_runtime(cache: Path, monkeypatch
     assert quantised(export, None, "") == number
 
 
-@pytest.mark.skip(reason="a process that ran int8 in OpenVINO 2026.4.1 ends in a segmentation fault at a later fork")
 @pytest.mark.skipif(find_spec("nncf") is None, reason="nncf is not installed")
 def test_products_and_convolutions_are_int8_in_openvino() -> None:
     export = exported(model("deit_micro", "softmax"), "openvino")
@@ -55,7 +54,6 @@ def test_products_and_convolutions_are_int8_in_openvino() -> None:
     check_near(export, number)
 
 
-@pytest.mark.skip(reason="a process that ran int8 in OpenVINO 2026.4.1 ends in a segmentation fault at a later fork")
 def test_another_calibration_is_another_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     export = exported(scale(2.0), "openvino")
     monkeypatch.setattr(formats, "version", lambda package: "1.0")
@@ -73,7 +71,6 @@ def test_another_calibration_is_another_graph(monkeypatch: pytest.MonkeyPatch) -
     assert len(set(folders)) == 4
 
 
-@pytest.mark.skip(reason="a process that ran int8 in OpenVINO 2026.4.1 ends in a segmentation fault at a later fork")
 def test_what_cannot_be_is_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export = exported(model("deit_micro", "softmax"), "onnx")
     with pytest.raises(ExportError, match=r"does not become int8 for onnx: it was not done within 0\.2 s"):

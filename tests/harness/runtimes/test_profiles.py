@@ -1,6 +1,9 @@
 """Profiles of sessions: what nodes take, of which passes, and nothing left on the disk."""
 
 import tempfile
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 import torch
 
 from harness.runtimes.exports import exported
-from harness.runtimes.profiles import spent_of_trace
+from harness.runtimes.profiles import Counters, spent_of_trace
 from harness.runtimes.sessions import open_session
 from tests.harness.runtimes.common import model, scale
 
@@ -36,10 +39,39 @@ def test_a_trace_is_read_from_a_pass_on() -> None:
         spent_of_trace(events, 3)
 
 
-def test_a_real_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass
+class Info:
+    class Status(Enum):
+        EXECUTED = 1
+        NOT_RUN = 2
+
+    node_name: str
+    node_type: str
+    real_time: timedelta
+    status: Status = Status.EXECUTED
+
+
+def test_counters_are_means_of_all_passes_so_far() -> None:
+    given = {"a": 10, "b": 30, "c": 4}
+    counters = Counters(
+        lambda: [
+            *(Info(name, "Add" if name == "c" else "MatMul", timedelta(microseconds=us)) for name, us in given.items()),
+            Info("d", "Reshape", timedelta(0), Info.Status.NOT_RUN),
+        ]
+    )
+    counters.passes = 2
+    counters.start()
+    # Two further passes, of 20, 30 and 8: the means are those of all four.
+    counters.passes = 4
+    given |= {"a": 15, "b": 30, "c": 6}
+    assert counters.spent() == {"MatMul": (2.0, pytest.approx(50e-6)), "Add": (1.0, pytest.approx(8e-6))}
+
+
+@pytest.mark.parametrize(("format", "kind"), [("onnx", "MatMul"), ("openvino", "FullyConnected")])
+def test_a_real_session(format: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     subject = model("deit_micro", "softmax")
-    export = exported(subject, "onnx")
+    export = exported(subject, format)
     session = open_session(export, profiled=True)
     plain = open_session(export)
     assert plain.profile is None
@@ -51,7 +83,7 @@ def test_a_real_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for _ in range(4):
         session(*subject.args)
     found = session.profile.spent()
-    assert found["MatMul"][0] >= 4
+    assert found[kind][0] >= 4
     assert all(calls == int(calls) > 0 for calls, _ in found.values())
     assert sum(took for _, took in found.values()) > 0
     assert [path for path in tmp_path.iterdir() if path.name.startswith("attention-bench-")] == []
