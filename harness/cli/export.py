@@ -16,7 +16,7 @@ from harness.cli.outputs import check_files, write_files
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.runtimes.exports import Export, Exportable
+    from harness.runtimes.exports import Export
     from harness.runtimes.gate import Agreement
     from harness.seeing.models import Viewed
     from harness.training.deployed import ImagesOf
@@ -74,6 +74,7 @@ def export(
     """
     from harness.cli.repeating import imports
     from harness.process.environment import environment
+    from harness.runtimes.bisection import said_of_first_wrong
     from harness.runtimes.exports import Exportable, exported, quantised
     from harness.runtimes.formats import FORMATS
     from harness.runtimes.sessions import open_session
@@ -103,7 +104,8 @@ def export(
     first = None
     if wrong:
         note(f"{viewed.label}: looking for the first part that differs")
-        first = _first_wrong(subject, format, (_random(viewed, wrong[0]),), dynamic=images is None, limit=limit)
+        given = (_random(viewed, wrong[0]),)
+        first = said_of_first_wrong(subject, format, dynamic=images is None, tried=given, limit=limit)
     line: dict[str, Any] = {"--format": format, "--batch": batch, "--attention": attention, "--seed": seed}
     words = [word for name, value in line.items() if value is not None for word in (name, str(value))]
     words += [*(["--set", *set] if set else []), *(["--ema"] if ema else [])]
@@ -223,16 +225,6 @@ def _compared(viewed: Viewed, session: Any, number: int) -> Agreement:
     from harness.runtimes.gate import agreement
 
     return agreement(viewed.model, session, (_random(viewed, number),))
-
-
-def _first_wrong(subject: Exportable, format: str, tried: tuple[Tensor, ...], *, dynamic: bool, limit: float) -> str:
-    """Return the first part that differs, or in one line why it is not known."""
-    from harness.runtimes.bisection import first_wrong
-
-    try:
-        return str(first_wrong(subject, format, dynamic=dynamic, tried=tried, limit=limit))
-    except ValueError as problem:
-        return f"the first part that differs is not known: {problem}"
 
 
 def _described(made: Export) -> str:

@@ -11,7 +11,7 @@ from harness.measures.quiet import Watch
 from harness.racing.candidates import Candidate, in_model
 from harness.racing.entries import entered
 from harness.racing.race import Measured, Result, Setup, race
-from harness.runtimes.bisection import first_wrong
+from harness.runtimes.bisection import said_of_first_wrong
 from harness.runtimes.exports import Exportable
 from harness.runtimes.formats import RUNTIMES
 
@@ -72,13 +72,10 @@ def matrix(
 
 
 def _first_wrong(candidate: Candidate, setup: Setup) -> str:
-    """Return the first part of a raced model that its runtime computes wrongly, or in one line why it is not known."""
+    """Return one line on the first part of a raced model that its runtime computes wrongly."""
     eager = entered(replace(candidate, runtime="torch"), None, setup.work, setup.runtime)
-    try:
-        subject = Exportable(eager.module, eager.args, candidate.reference, eager.kwargs)
-        return str(first_wrong(subject, RUNTIMES[candidate.runtime]))
-    except ValueError as problem:
-        return f"the first part that differs is not known: {problem}"
+    subject = Exportable(eager.module, eager.args, candidate.reference, eager.kwargs)
+    return said_of_first_wrong(subject, RUNTIMES[candidate.runtime])
 
 
 def _ratio(measured: Measured, own: int, other: int | None) -> Ratio | None:

@@ -96,6 +96,14 @@ def first_wrong(
     return FirstWrong(names[wrong], _what(subject.module, names[wrong]), before, found[wrong])
 
 
+def said_of_first_wrong(subject: Exportable, format: str, **how: Any) -> str:
+    """Return one line on what `first_wrong`, which has the same arguments, finds, or on why it finds nothing."""
+    try:
+        return str(first_wrong(subject, format, **how))
+    except ValueError as problem:
+        return f"the first part that differs is not known: {problem}"
+
+
 def parts(subject: Exportable) -> list[str]:
     """Return the names of a module's parts in the order in which they are done, its own empty name last.
 

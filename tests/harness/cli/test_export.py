@@ -2,9 +2,7 @@
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any
 
 import onnxruntime
 import openvino
@@ -12,8 +10,9 @@ import pytest
 import torch
 
 from backbones import build, preset
-from harness.runtimes import exports, formats, sessions
+from harness.runtimes import exports
 from tests.harness.command_line import Ask, images, refused
+from tests.harness.runtimes.common import plant_wrong, without
 
 pytestmark = pytest.mark.usefixtures("users_files", "cache")
 
@@ -82,13 +81,7 @@ def test_weights_from_a_file_in_openvino_and_torch_export(ask: Ask) -> None:
 
 
 def test_a_wrong_runtime_is_said_and_kept_beside_the_file(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_right = sessions._OPEN["torch"]
-
-    def open_wrong(file: Path, threads: int) -> tuple[sessions.Run, str]:
-        run, device = open_right(file, threads)
-        return lambda args, kwargs: 1.01 * run(args, kwargs), device
-
-    monkeypatch.setitem(sessions._OPEN, "torch", open_wrong)
+    plant_wrong(monkeypatch, "torch")
     answer = ask(f"export deit_micro {SMALL} --format torch-export -o m.pt2")
     assert answer.status == 1
     assert ": wrong: 1.0e-02 on " in answer.out
@@ -177,11 +170,6 @@ def test_nothing_is_overwritten(ask: Ask, there: str) -> None:
 
 
 def test_a_runtime_that_is_not_installed(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(package: str) -> Any:
-        if package == "onnxruntime":
-            raise PackageNotFoundError
-        return "1.0"
-
-    monkeypatch.setattr(formats, "version", version)
+    without(monkeypatch, "onnxruntime")
     said = refused(ask, "export deit_micro --format onnx -o m.onnx")
     assert said == "onnxruntime needs onnxruntime, which is not installed: pip install -e '.[onnxruntime]'\n"

@@ -2,16 +2,14 @@
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from torch import Tensor
 
-from harness.runtimes import exports, formats, sessions
-from harness.runtimes.sessions import Run
+from harness.runtimes import exports
 from tests.harness.command_line import Ask, refused
+from tests.harness.runtimes.common import plant_wrong, without
 
 pytestmark = pytest.mark.usefixtures("users_files", "cache")
 
@@ -63,17 +61,7 @@ def test_runtimes_side_by_side_and_the_command_repeats_it(ask: Ask) -> None:
 
 
 def test_a_wrong_runtime_is_said_and_the_others_are_measured(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = sessions._OPEN["onnxruntime"]
-
-    def opened(file: Path, threads: int) -> tuple[Run, str]:
-        run, device = right(file, threads)
-
-        def wrong(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> Tensor:
-            return 1.01 * run(args, kwargs)
-
-        return wrong, device
-
-    monkeypatch.setitem(sessions._OPEN, "onnxruntime", opened)
+    plant_wrong(monkeypatch)
     answer = ask(f"operators deit_micro --runtime onnxruntime torch {QUICK} -o o.md")
     assert answer.status == 1
     assert "in onnxruntime: wrong: 1.0e-02 on " in answer.out
@@ -102,11 +90,6 @@ def test_what_is_refused(ask: Ask, line: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_runtime_that_is_not_installed(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(package: str) -> str:
-        if package == "openvino":
-            raise PackageNotFoundError
-        return "1.0"
-
-    monkeypatch.setattr(formats, "version", version)
+    without(monkeypatch, "openvino")
     said = refused(ask, "operators deit_micro --runtime torch openvino")
     assert said == "openvino needs openvino, which is not installed: pip install -e '.[openvino]'\n"

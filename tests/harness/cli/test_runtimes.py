@@ -2,16 +2,14 @@
 
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from torch import Tensor
 
-from harness.runtimes import exports, formats, sessions
-from harness.runtimes.sessions import Run
+from harness.runtimes import exports
 from tests.harness.command_line import Ask, refused
+from tests.harness.runtimes.common import plant_wrong, without
 
 pytestmark = pytest.mark.usefixtures("users_files", "cache")
 
@@ -24,18 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_attentions_in_two_runtimes_one_of_them_wrong(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_right = sessions._OPEN["openvino"]
-
-    def open_wrong(file: Path, threads: int) -> tuple[Run, str]:
-        run, device = open_right(file, threads)
-        factor = 1.01 if "GroupConvolution" in file.read_text() else 1.0
-
-        def maybe(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> Tensor:
-            return factor * run(args, kwargs)
-
-        return maybe, device
-
-    monkeypatch.setitem(sessions._OPEN, "openvino", open_wrong)
+    plant_wrong(monkeypatch, "openvino", lambda file: "GroupConvolution" in file.read_text())
     answer = ask(f"runtimes --backbone deit_micro --attention softmax dwc {QUICK} -o r.csv")
     assert answer.status == 1
     lines = [line.split() for line in answer.out.splitlines()]
@@ -100,11 +87,6 @@ def test_what_is_refused(ask: Ask, line: str) -> None:
 
 
 def test_a_runtime_that_is_not_installed(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(package: str) -> str:
-        if package == "openvino":
-            raise PackageNotFoundError
-        return "1.0"
-
-    monkeypatch.setattr(formats, "version", version)
+    without(monkeypatch, "openvino")
     said = refused(ask, "runtimes --attention linear")
     assert said == "openvino needs openvino, which is not installed: pip install -e '.[openvino]'\n"

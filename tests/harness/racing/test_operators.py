@@ -14,6 +14,7 @@ from harness.racing.operators import Operators, operators
 from harness.runtimes import exports, sessions
 from harness.runtimes.profiles import Profile
 from harness.runtimes.sessions import Run
+from tests.harness.runtimes.common import plant_wrong
 
 
 @pytest.fixture(autouse=True)
@@ -49,13 +50,7 @@ def wrong(args: tuple[Tensor | None, ...], run: Run) -> Tensor:
 
 
 def test_a_wrong_runtime_has_no_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = sessions._OPEN["onnxruntime"]
-
-    def opened(file: Path, threads: int) -> tuple[Run, str]:
-        run, device = right(file, threads)
-        return lambda args, kwargs: wrong(args, run), device
-
-    monkeypatch.setitem(sessions._OPEN, "onnxruntime", opened)
+    plant_wrong(monkeypatch)
     result = found("onnxruntime")
     assert (result.problem or "").startswith("wrong: 1.0e-02 on ")
     assert result.rows == ()

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from harness.cells import Runtime
 from harness.measures.quiet import UNWATCHED
 from harness.racing.candidates import Candidate, check_runtimes, read_candidates
 from harness.racing.places import Place, places_of, read_place
 from harness.racing.race import Measured, Setup, race
-from harness.runtimes import exports, formats, sessions
-from harness.runtimes.sessions import Run
+from harness.runtimes import exports, formats
+from tests.harness.runtimes.common import plant_wrong
 
 (SMALL,) = read_place("dim=16,heads=2,grid=4x5")
 
@@ -60,17 +59,7 @@ def test_layers_and_models() -> None:
 
 
 def test_a_planted_wrong_runtime_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    open_right = sessions._OPEN["onnxruntime"]
-
-    def open_wrong(file: Path, threads: int) -> tuple[Run, str]:
-        run, device = open_right(file, threads)
-
-        def wrong(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> Tensor:
-            return 1.01 * run(args, kwargs)
-
-        return wrong, device
-
-    monkeypatch.setitem(sessions._OPEN, "onnxruntime", open_wrong)
+    plant_wrong(monkeypatch)
     eager, wrong = raced("linear", "linear@onnxruntime").results
     assert eager.seconds
     assert wrong.problem is not None

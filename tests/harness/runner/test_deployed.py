@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from backbones import preset
 from harness.cells import Cell, Runtime, Speed
@@ -18,11 +17,11 @@ from harness.cli import selection
 from harness.cli.repeating import commands
 from harness.measures.speed import measure_backbone
 from harness.runner.run_all import run_all
-from harness.runtimes import exports, formats, sessions
-from harness.runtimes.sessions import Run
+from harness.runtimes import exports, formats
 from tests.harness.command_line import Ask, records, refused
 from tests.harness.command_line import ask as ask
 from tests.harness.planted import record
+from tests.harness.runtimes.common import plant_wrong
 
 pytestmark = pytest.mark.usefixtures("users_files", "cache")
 
@@ -79,17 +78,7 @@ def test_beside_torch_the_runtime_tells_rows_apart(ask: Ask) -> None:
 
 
 def test_a_planted_wrong_runtime_is_a_row_without_a_time(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_right = sessions._OPEN["onnxruntime"]
-
-    def open_wrong(file: Path, threads: int) -> tuple[Run, str]:
-        run, device = open_right(file, threads)
-
-        def wrong(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> Tensor:
-            return 1.01 * run(args, kwargs)
-
-        return wrong, device
-
-    monkeypatch.setitem(sessions._OPEN, "onnxruntime", open_wrong)
+    plant_wrong(monkeypatch)
     answer = ask(f"{LINE} onnxruntime")
     assert answer.status == 0, "it is a result"
     (kept,) = records()

@@ -1,11 +1,18 @@
-"""Small things to export, in modules that the exporting process can import."""
+"""Small things to export, in modules that the exporting process can import; and what may be wrong with a runtime."""
 
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
 import torch
 from torch import Tensor, nn
 
 from attentions import AttentionSpec, Grid, Site
 from backbones import build, preset
+from harness.runtimes import formats, sessions
 from harness.runtimes.exports import Exportable
+from harness.runtimes.sessions import Run
 
 SITE = Site(16, 2, Grid(4, 5), Grid(4, 5))
 
@@ -43,3 +50,32 @@ def scale(value: float, *, asks: bool = False) -> Exportable:
     torch.manual_seed(0)
     args = tuple(torch.randn(2, 20, 16) for _ in range(3))
     return Exportable(Scale(value, asks=asks).eval(), args, AttentionSpec.of("softmax"))
+
+
+def plant_wrong(
+    monkeypatch: pytest.MonkeyPatch, runtime: str = "onnxruntime", where: Callable[[Path], bool] = lambda file: True
+) -> None:
+    """Make the outputs of a runtime wrong by 1 %, for the files of graphs that are chosen."""
+    open_right = sessions._OPEN[runtime]
+
+    def open_wrong(file: Path, threads: int) -> tuple[Run, str]:
+        run, device = open_right(file, threads)
+        factor = 1.01 if where(file) else 1.0
+
+        def wrong(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> Tensor:
+            return factor * run(args, kwargs)
+
+        return wrong, device
+
+    monkeypatch.setitem(sessions._OPEN, runtime, open_wrong)
+
+
+def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Have a package not be installed, as formats see it."""
+
+    def version(name: str) -> str:
+        if name == package:
+            raise PackageNotFoundError
+        return "1.0"
+
+    monkeypatch.setattr(formats, "version", version)

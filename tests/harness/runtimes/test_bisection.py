@@ -5,31 +5,22 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from torch import Tensor
 
-from harness.runtimes import sessions
 from harness.runtimes.bisection import Until, first_wrong, parts
 from harness.runtimes.exports import ExportError, exported
 from harness.runtimes.gate import agreement
-from harness.runtimes.sessions import Run, open_session
-from tests.harness.runtimes.common import model
+from harness.runtimes.sessions import open_session
+from tests.harness.runtimes.common import model, plant_wrong
 from tests.nightly import LONG
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, operator: str, number: int) -> None:
-    """Make ONNX Runtime wrong by 1 % for graphs that have an operator so often."""
-    open_right = sessions._OPEN["onnxruntime"]
+    """Make ONNX Runtime wrong for graphs that have an operator so often."""
 
-    def open_wrong(file: Path, threads: int) -> tuple[Run, str]:
-        run, device = open_right(file, threads)
-        wrong = sum(node.op_type == operator for node in onnx.load(file).graph.node) >= number
+    def has_it(file: Path) -> bool:
+        return sum(node.op_type == operator for node in onnx.load(file).graph.node) >= number
 
-        def maybe(args: tuple[Tensor | None, ...], kwargs: dict[str, Tensor | None]) -> Tensor:
-            return (1.01 if wrong else 1.0) * run(args, kwargs)
-
-        return maybe, device
-
-    monkeypatch.setitem(sessions._OPEN, "onnxruntime", open_wrong)
+    plant_wrong(monkeypatch, where=has_it)
 
 
 def test_the_parts_of_a_model_in_the_order_in_which_they_are_done() -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from backbones import preset
 from harness.runtimes import exports, formats
 from harness.runtimes.exports import Export, Exportable, ExportError, exported
 from harness.runtimes.sessions import open_session
-from tests.harness.runtimes.common import SITE, attention, model, scale
+from tests.harness.runtimes.common import SITE, attention, model, scale, without
 
 
 def refuse(*_: object) -> int:
@@ -153,12 +152,7 @@ def test_what_is_missing_or_unknown_is_one_line(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ValueError, match=r"unknown format 'onx'; did you mean onnx\? \(allowed: torch-export, onnx, "):
         exported(scale(2.0), "onx")
 
-    def version(package: str) -> str:
-        if package == "openvino":
-            raise PackageNotFoundError
-        return "1.0"
-
-    monkeypatch.setattr(formats, "version", version)
+    without(monkeypatch, "openvino")
     with pytest.raises(ValueError, match=r"openvino needs openvino, .* not installed: pip install -e '\.\[openvino\]'"):
         exported(scale(2.0), "openvino")
     formats.check_installed(["torch", "onnxruntime"])

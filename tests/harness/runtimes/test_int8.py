@@ -1,6 +1,5 @@
 """Graphs in int8: what is in them, how near they are, when one is made anew, and what is refused."""
 
-from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from harness.runtimes import exports, formats
 from harness.runtimes.exports import Export, ExportError, exported, quantised
 from harness.runtimes.sessions import open_session
-from tests.harness.runtimes.common import model, scale
+from tests.harness.runtimes.common import model, scale, without
 
 
 def images(seed: int = 0) -> np.ndarray:
@@ -84,12 +83,7 @@ def test_what_cannot_be_is_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ValueError, match="--format torch-export has no int8; allowed: onnx, openvino"):
         quantised(other, None, "")
 
-    def version(package: str) -> str:
-        if package == "nncf":
-            raise PackageNotFoundError
-        return "1.0"
-
-    monkeypatch.setattr(formats, "version", version)
+    without(monkeypatch, "nncf")
     assert "nncf" not in formats.FORMATS["openvino"].versions()
     with pytest.raises(
         ValueError, match=r"openvino needs nncf, which is not installed: pip install -e '\.\[openvino\]'"
